@@ -10,6 +10,7 @@
     ├── CheckpointError       a dump failed: carries the lines of CRIU's log that matter
     ├── RestoreError          a restore failed: likewise
     ├── CheckpointDirError    a checkpoint directory that is incomplete, unsafe or does not fit
+    ├── InstallError          the host cannot be changed as asked: not root, not ours, still in use
     └── DockerError           Docker refused, or its configuration cannot be edited
 
 Foreign errors (``OSError``, Docker's, CRIU's log) become one of these at one boundary each, ``from exc``.
@@ -48,6 +49,10 @@ class RestoreError(MigrRDMAError):
 
 class CheckpointDirError(MigrRDMAError):
     """A checkpoint directory is incomplete, holds something unsafe, or does not fit on the disk."""
+
+
+class InstallError(MigrRDMAError):
+    """The host cannot be changed as asked: no permission, something is not ours, or it is still in use."""
 
 
 class DockerError(MigrRDMAError):
