@@ -1,0 +1,5 @@
+"""``python -m migrrdma_lab``: what ``lab/rack`` runs."""
+
+from .cli import main
+
+main()

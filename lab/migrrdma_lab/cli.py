@@ -1,0 +1,158 @@
+"""The shell command ``lab/rack``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from .errors import RackError
+from .plan import NODES
+from .rack import Rack
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=__doc__)
+
+NodeName = Annotated[
+    str, typer.Argument(metavar="NODE", help=f"One of {', '.join(node.name for node in NODES)}.")
+]
+Release = Annotated[
+    str | None, typer.Option(envvar="RELEASE", help="The Debian release: trixie or bookworm.")
+]
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@app.command()
+def up(release: Release = None) -> None:
+    """Bring the rack up: build what is not built, start what does not run. Root only.
+
+    Example: lab/rack up
+    """
+    Rack(release).up()
+
+
+@app.command()
+def status(
+    release: Release = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
+) -> None:
+    """Say what every node is doing; exit code 1 unless all of them run."""
+    nodes = Rack(release).status()
+    if as_json:
+        print(json.dumps([asdict(node) for node in nodes], indent=2))
+    else:
+        table = Table("node", "state", "management", "data", "project", box=None)
+        for node in nodes:
+            state = "down" if not node.running else "partitioned" if node.partitioned else "up"
+            table.add_row(node.name, state, node.management_address, node.data_address, node.project)
+        Console().print(table)
+    if not all(node.running for node in nodes):
+        raise typer.Exit(1)
+
+
+@app.command(context_settings=_PASS_ON)
+def ssh(context: typer.Context, name: NodeName, release: Release = None) -> None:
+    """Run a command on a node with its own exit code and streams; without one, a shell.
+
+    One word is a shell script, several are a command and its arguments.
+
+    Example: lab/rack ssh src -- docker ps -a
+    """
+    rack = Rack(release)
+    shell = rack.shell(rack.node(name))
+    words = context.args[1:] if context.args[:1] == ["--"] else context.args
+    if len(words) == 1:
+        words = ["sh", "-c", words[0]]
+    command = shell.command(words, terminal=not words and sys.stdin.isatty())
+    os.execvp(command[0], command)  # noqa: S606
+
+
+@app.command()
+def cp(source: str, destination: str, release: Release = None) -> None:
+    """Copy a file or folder to a node or back; the node's side is written NODE:PATH.
+
+    Example: lab/rack cp dst:/var/log/syslog .
+    """
+    rack = Rack(release)
+    sides = [side.partition(":") for side in (source, destination)]
+    remote = [bool(colon) and "/" not in head for head, colon, _ in sides]
+    if sum(remote) != 1:
+        raise RackError("exactly one side of a copy is NODE:PATH; write ./a:b for a local name with a colon")
+    node = rack.node(sides[remote.index(True)][0])
+    there = []
+    for whole, far, (_, _, tail) in zip((source, destination), remote, sides, strict=True):
+        there.append(f":{tail}" if far else whole)
+    rack.shell(node).copy(there[0], there[1])
+
+
+@app.command()
+def install(release: Release = None) -> None:
+    """Put this working tree's build on every node."""
+    Rack(release).install()
+
+
+@app.command()
+def reset(release: Release = None) -> None:
+    """Put every node back to the snapshot taken after boot, with this working tree's build."""
+    Rack(release).reset()
+
+
+@app.command()
+def down(release: Release = None) -> None:
+    """Stop the machines and remove their network; images and disks stay for a quick `up`."""
+    Rack(release).down()
+
+
+@app.command()
+def logs(name: NodeName, release: Release = None) -> None:
+    """Print a node's journal, or its console if it does not answer."""
+    rack = Rack(release)
+    node = rack.node(name)
+    if rack.machine(node).pid:
+        result = rack.shell(node).run("journalctl", "--no-pager", "-b", check=False)
+        if result.returncode == 0:
+            print(result.stdout, end="")
+            return
+    try:
+        print(rack.machine(node).console.read_text(errors="replace"), end="")
+    except FileNotFoundError as exc:
+        raise RackError(
+            f"{name} has not run since the last `lab/rack down`: there is nothing to print"
+        ) from exc
+
+
+@app.command()
+def partition(name: NodeName, release: Release = None) -> None:
+    """Cut a node off the data network, silently; `heal` undoes it."""
+    rack = Rack(release)
+    rack.partition(rack.node(name))
+
+
+@app.command()
+def heal(name: NodeName, release: Release = None) -> None:
+    """Undo `partition` and `netem`."""
+    rack = Rack(release)
+    rack.heal(rack.node(name))
+
+
+@app.command(context_settings=_PASS_ON)
+def netem(context: typer.Context, name: NodeName, release: Release = None) -> None:
+    """Disturb what a node sends on the data network; the arguments are tc-netem(8)'s.
+
+    Example: lab/rack netem src delay 20ms loss 1%
+    """
+    rack = Rack(release)
+    rack.netem(rack.node(name), context.args)
+
+
+def main() -> None:
+    """Run the command; a rack's error is one message, not a traceback."""
+    try:
+        app()
+    except RackError as exc:
+        print(f"rack: error: {exc}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,122 @@
+"""What the rack consists of: nodes, addresses, packages and the places files go to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+DATA_MTU = 9000
+"""Soft-RoCE then uses an RDMA MTU of 4096, not 1024; docs/lab.md has the measured gain in emulation."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine; ``index`` is the last part of its addresses and of its hardware addresses."""
+
+    name: str
+    index: int
+
+    @property
+    def management_address(self) -> str:
+        """The IPv4 address that ssh uses."""
+        return f"10.77.0.{self.index}"
+
+    @property
+    def data_address(self) -> str:
+        """The IPv4 address of ``rd0``, and so the RoCEv2 GID of ``rxe0``."""
+        return f"10.78.0.{self.index}"
+
+
+SRC, DST, PEER = Node("src", 11), Node("dst", 12), Node("peer", 13)
+NODES = (SRC, DST, PEER)
+GOLDEN = Node("golden", 99)
+"""The machine that is booted once per image and whose running snapshot all the others start from."""
+
+GATEWAY = "10.77.0.1"
+"""The namespace's own address on the management bridge."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A Debian release a rack can run."""
+
+    name: str
+    extra_packages: tuple[str, ...] = ()
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What a node has installed, from the distribution alone."""
+        return (
+            # a machine that boots, has a network and can be reached
+            "linux-image-amd64", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "openssh-server",
+            "iputils-ping", "procps",
+            # containers
+            "docker.io", "containerd", "runc", "crun", "criu", "iptables",
+            # RDMA
+            "rdma-core", "perftest", "ibverbs-providers", "ibverbs-utils", "rdmacm-utils",
+            # what this project imports on a host, as the distribution carries it
+            "python3-docker", "python3-installer", "python3-jsonschema", "python3-pyverbs", "python3-rich",
+            "python3-typer", "python3-venv",
+            # finding out why
+            "strace", "tcpdump",
+            *self.extra_packages,
+        )  # fmt: skip
+
+
+RELEASES = {
+    "trixie": Release("trixie", ("docker-cli",)),
+    "bookworm": Release("bookworm"),
+}
+DEFAULT_RELEASE = "trixie"
+
+CONTAINER_PACKAGES = (
+    "ibverbs-providers", "ibverbs-utils", "iproute2", "iputils-ping", "perftest", "python3-pyverbs",
+    "rdmacm-utils",
+)  # fmt: skip
+"""The container image ``rdma-tools``; one per release, so that images differ from the node's libraries."""
+
+
+def container_image(release: str) -> str:
+    """The image's name in every node's Docker."""
+    return f"rdma-tools:{release}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where one rack keeps its files; two checkouts, or two releases of one checkout, share only images."""
+
+    release: Release
+
+    @property
+    def build(self) -> Path:
+        """Everything that is slow to make; ``$MIGRRDMA_LAB_DIR`` moves it."""
+        return Path(os.environ.get("MIGRRDMA_LAB_DIR") or REPOSITORY / "build" / "lab").resolve()
+
+    @property
+    def images(self) -> Path:
+        """Built images, shared by every checkout that names the same build directory."""
+        return self.build / "images"
+
+    @property
+    def identity(self) -> str:
+        """Eight hex digits that differ between checkouts and releases."""
+        return hashlib.sha256(f"{REPOSITORY}\0{self.release.name}".encode()).hexdigest()[:8]
+
+    @property
+    def namespace(self) -> str:
+        """The network namespace that holds the bridges and the QEMU processes."""
+        return f"migrrdma-{self.identity}"
+
+    @property
+    def disks(self) -> Path:
+        """The nodes' disks and snapshots."""
+        return self.build / "racks" / self.identity
+
+    @property
+    def run(self) -> Path:
+        """Sockets, pid files and consoles; short, because a unix socket's path has 108 bytes at most."""
+        return Path("/run/migrrdma-lab") / self.identity

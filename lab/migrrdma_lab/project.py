@@ -1,0 +1,68 @@
+"""The working tree's build, and how it gets onto a node: as any user's would, from its wheel."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .plan import REPOSITORY, Places
+from .shell import Shell
+from .steps import run_logged
+
+_WHEEL_SOURCES = ("migrrdma_runtime", "hooks", "guest", "criu_plugin", "meson.build", "pyproject.toml")
+
+_INSTALL = """
+rm -rf /opt/migrrdma/lib/python3*/site-packages/migrrdma_runtime* /opt/migrrdma/bin/migrrdma
+/opt/migrrdma/bin/python -m installer --compile-bytecode 0 "$1"
+ln -sf /opt/migrrdma/bin/migrrdma /usr/local/bin/migrrdma
+migrrdma install
+systemctl reload docker
+echo "$2" >/etc/rack-project
+"""
+
+
+def tree_state() -> str:
+    """A digest of every source file that goes into the wheel."""
+    listing = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "ls-files", "-co", "--exclude-standard", "-z", "--", *_WHEEL_SOURCES],
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    digest = hashlib.sha256()
+    for name in sorted(filter(None, listing.split(b"\0"))):
+        path = REPOSITORY / name.decode()
+        if path.is_file():
+            digest.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def wheel(places: Places, state: str) -> Path:
+    """Build (or find) the wheel of the working tree in ``state``."""
+    directory = places.build / "wheels" / state
+    found = list(directory.glob("*.whl"))
+    if found:
+        return found[0]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as work:
+        run_logged(
+            [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", work, REPOSITORY],
+            places.build / "logs" / "wheel.log",
+            300,
+        )
+        built = next(Path(work).glob("*.whl"))
+        directory.mkdir(exist_ok=True)
+        return built.rename(directory / built.name)
+
+
+def installed_state(shell: Shell) -> str:
+    """The state of the tree whose build the node runs; empty if none."""
+    return shell.run("cat", "/etc/rack-project", check=False).stdout.strip()
+
+
+def install(shell: Shell, built: Path, state: str) -> None:
+    """Put a wheel on a node and register the runtime in its Docker."""
+    target = f"/root/{built.name}"
+    shell.copy(str(built), f":{target}")
+    shell.run("sh", "-euc", _INSTALL, "install", target, state, timeout=180)

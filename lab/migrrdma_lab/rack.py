@@ -1,0 +1,255 @@
+"""The rack as one thing: up, reset, install, down, faults. The shell command and the tests both use this."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from . import acceleration, network, project
+from .acceleration import Accelerator
+from .errors import RackError
+from .golden import SNAPSHOT as GOLDEN_SNAPSHOT
+from .golden import golden_disk
+from .images import NodeImage, build_node_image, node_image
+from .machine import Machine
+from .plan import DEFAULT_RELEASE, GOLDEN, NODES, RELEASES, Node, Places
+from .shell import Shell
+from .steps import console, step
+
+BOOT_SNAPSHOT = "boot"
+_ANSWER_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """One line of ``lab/rack status``."""
+
+    name: str
+    running: bool
+    management_address: str
+    data_address: str
+    partitioned: bool
+    project: str
+
+
+class Rack:
+    """Three machines of one Debian release, belonging to this checkout."""
+
+    def __init__(self, release: str | None = None) -> None:
+        name = release or os.environ.get("RELEASE") or DEFAULT_RELEASE
+        if name not in RELEASES:
+            raise RackError(f"there is no release {name!r}; the rack runs {', '.join(RELEASES)}")
+        self.places = Places(RELEASES[name])
+
+    @property
+    def image(self) -> NodeImage:
+        """The image the machines were made from; if there are none, the one that `up` will make them from."""
+        with contextlib.suppress(OSError):
+            return NodeImage(Path(self._made_from.read_text()))
+        return node_image(self.places)
+
+    @property
+    def _made_from(self) -> Path:
+        return self.places.disks / "image"
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        """What the machines run on; probed once per build directory and boot of this host."""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        answer = self.places.build / "accelerator"
+        with contextlib.suppress(OSError, ValueError):
+            known_boot, known_name = answer.read_text().split()
+            if known_boot == boot:
+                return (
+                    acceleration.KVM
+                    if known_name == acceleration.KVM.name
+                    else acceleration.emulation("probed before")
+                )
+        chosen = acceleration.choose(self.image.kernel)
+        console.print(f"  machines run under {chosen.name}: {chosen.reason}")
+        answer.write_text(f"{boot} {chosen.name}\n")
+        return chosen
+
+    def machine(self, node: Node) -> Machine:
+        """The QEMU process of ``node``."""
+        return Machine(self.places, node, self.image)
+
+    def shell(self, node: Node) -> Shell:
+        """Root's shell on ``node``."""
+        return Shell(self.places, node, self.image)
+
+    def node(self, name: str) -> Node:
+        """The node called ``name``."""
+        for node in NODES:
+            if node.name == name:
+                return node
+        raise RackError(f"there is no node {name!r}; the rack has {', '.join(n.name for n in NODES)}")
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One command at a time changes a build directory; a second one waits, saying so."""
+        self.places.images.mkdir(parents=True, exist_ok=True)
+        self.places.run.mkdir(parents=True, exist_ok=True)
+        with (self.places.build / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                console.print(f"  waiting for another rack command that uses {self.places.build} …")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def up(self) -> None:
+        """Bring up what is not up; build what is not built. A second call finds everything done."""
+        if os.geteuid() != 0:
+            raise RackError("the rack makes network namespaces and taps: run it as root")
+        start = time.monotonic()
+        with self._alone():
+            image = build_node_image(self.places)
+            if self.image != image:
+                self._discard()
+            self.places.disks.mkdir(parents=True, exist_ok=True)
+            self._made_from.write_text(str(image.directory))
+            network.create(self.places)
+            for node in NODES:
+                if not self.machine(node).pid:
+                    self._start(node)
+        console.print(f"[green]the rack is up[/green] after {time.monotonic() - start:.0f} s")
+
+    def _start(self, node: Node) -> None:
+        machine = self.machine(node)
+        self.shell(node).disconnect()
+        if machine.has_snapshot(BOOT_SNAPSHOT):
+            with step(f"continuing {node.name} from its snapshot"):
+                network.forget_neighbour(self.places, node.management_address)
+                machine.start(self.accelerator, BOOT_SNAPSHOT)
+                self._wake(node)
+            return
+        golden = golden_disk(self.places, self.image, self.accelerator)
+        with step(f"making {node.name} from the golden machine"):
+            machine.copy_disk(golden)
+            network.forget_neighbour(self.places, GOLDEN.management_address)
+            machine.start(self.accelerator, GOLDEN_SNAPSHOT)
+            self._name(node)
+        self._install_and_save(node)
+
+    def _discard(self) -> None:
+        """The recipe has changed since these machines were made: they go."""
+        for node in NODES:
+            self.shell(node).disconnect()
+            self.machine(node).stop()
+        shutil.rmtree(self.places.disks, ignore_errors=True)
+
+    def _name(self, node: Node) -> None:
+        """Turn the golden machine that has just been continued into ``node``."""
+        golden = self.shell(GOLDEN)
+        golden.wait(_ANSWER_SECONDS, self.machine(node).console)
+        # Detached, because the address this connection goes to is about to vanish.
+        golden.run(
+            "systemd-run", "--collect", "--quiet", "/usr/local/sbin/rack-node", node.name, str(node.index)
+        )
+        golden.disconnect()
+        network.forget_neighbour(self.places, GOLDEN.management_address)
+        self._wake(node)
+
+    def _wake(self, node: Node) -> None:
+        """After a snapshot was loaded: wait for ssh, and bring the clock to the present."""
+        shell = self.shell(node)
+        shell.wait(_ANSWER_SECONDS, self.machine(node).console)
+        shell.run("date", "-s", f"@{time.time():.3f}")
+
+    def _install_and_save(self, node: Node) -> None:
+        state = project.tree_state()
+        built = project.wheel(self.places, state)
+        with step(f"installing the project on {node.name}"):
+            project.install(self.shell(node), built, state)
+        with step(f"snapshot of {node.name}"):
+            self.shell(node).disconnect()
+            self.machine(node).save(BOOT_SNAPSHOT)
+
+    def install(self) -> None:
+        """Put this working tree's build on every node that does not run it yet."""
+        with self._alone():
+            state = project.tree_state()
+            with step("building the wheel"):
+                built = project.wheel(self.places, state)
+            with step("installing it on every node"):
+                self._everywhere(lambda node: self._install(node, built, state))
+
+    def _install(self, node: Node, built: Path, state: str) -> None:
+        shell = self.shell(node)
+        if project.installed_state(shell) != state:
+            project.install(shell, built, state)
+
+    def reset(self) -> None:
+        """Every node back to its snapshot, with this working tree's build."""
+        with self._alone():
+            with step("resetting every node"):
+                self._everywhere(self._reset)
+            state = project.tree_state()
+            if any(project.installed_state(self.shell(node)) != state for node in NODES):
+                built = project.wheel(self.places, state)
+                with step("installing the changed working tree"):
+                    self._everywhere(lambda node: self._install(node, built, state))
+
+    def _reset(self, node: Node) -> None:
+        machine = self.machine(node)
+        self.shell(node).disconnect()
+        network.heal(self.places, node)
+        if machine.pid:
+            machine.load(BOOT_SNAPSHOT)
+        else:
+            machine.start(self.accelerator, BOOT_SNAPSHOT)
+        self._wake(node)
+
+    def down(self) -> None:
+        """Stop the machines and remove the network; disks and images stay for the next `up`."""
+        with self._alone():
+            for node in (*NODES, GOLDEN):
+                self.shell(node).disconnect()
+                self.machine(node).stop()
+            network.destroy(self.places)
+            shutil.rmtree(self.places.run, ignore_errors=True)
+
+    def status(self) -> list[NodeStatus]:
+        """What every node is doing now."""
+        up = network.exists(self.places)
+
+        def look(node: Node) -> NodeStatus:
+            running = up and self.machine(node).pid is not None
+            return NodeStatus(
+                node.name,
+                running,
+                node.management_address,
+                node.data_address,
+                up and network.partitioned(self.places, node),
+                project.installed_state(self.shell(node)) if running else "",
+            )
+
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(look, NODES))
+
+    def partition(self, node: Node) -> None:
+        """Cut ``node`` off the data network."""
+        network.partition(self.places, node)
+
+    def heal(self, node: Node) -> None:
+        """Undo `partition` and `netem`."""
+        network.heal(self.places, node)
+        self.shell(node).run("sh", "-c", "tc qdisc del dev rd0 root 2>/dev/null || :")
+
+    def netem(self, node: Node, arguments: list[str]) -> None:
+        """Delay, lose, reorder … what ``node`` sends on the data network; ``arguments`` are tc-netem(8)'s."""
+        self.shell(node).run("tc", "qdisc", "replace", "dev", "rd0", "root", "netem", *arguments)
+
+    def _everywhere(self, action: Callable[[Node], None]) -> None:
+        with ThreadPoolExecutor(len(NODES)) as pool:
+            for future in [pool.submit(action, node) for node in NODES]:
+                future.result()
