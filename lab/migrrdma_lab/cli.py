@@ -28,12 +28,18 @@ _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_int
 
 
 @app.command()
-def up(release: Release = None) -> None:
+def up(
+    nodes: Annotated[
+        list[str] | None, typer.Argument(metavar="[NODE]...", help="Default: all three.")
+    ] = None,
+    release: Release = None,
+) -> None:
     """Bring the rack up: build what is not built, start what does not run. Root only.
 
     Example: lab/rack up
     """
-    Rack(release).up()
+    rack = Rack(release)
+    rack.up([rack.node(name) for name in nodes] if nodes else NODES)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,7 +106,7 @@ class Rack:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def up(self) -> None:
+    def up(self, nodes: Sequence[Node] = NODES) -> None:
         """Bring up what is not up; build what is not built. A second call finds everything done."""
         if os.geteuid() != 0:
             raise RackError("the rack makes network namespaces and taps: run it as root")
@@ -118,7 +118,7 @@ class Rack:
             self.places.disks.mkdir(parents=True, exist_ok=True)
             self._made_from.write_text(str(image.directory))
             network.create(self.places)
-            for node in NODES:
+            for node in nodes:
                 if not self.machine(node).pid:
                     self._start(node)
         console.print(f"[green]the rack is up[/green] after {time.monotonic() - start:.0f} s")
@@ -180,7 +180,7 @@ class Rack:
             state = project.tree_state()
             with step("building the wheel"):
                 built = project.wheel(self.places, state)
-            with step("installing it on every node"):
+            with step("installing it on every running node"):
                 self._everywhere(lambda node: self._install(node, built, state))
 
     def _install(self, node: Node, built: Path, state: str) -> None:
@@ -191,22 +191,20 @@ class Rack:
     def reset(self) -> None:
         """Every node back to its snapshot, with this working tree's build."""
         with self._alone():
+            if not self._running():
+                raise RackError("no node runs: there is nothing to reset; `lab/rack up` first")
             with step("resetting every node"):
                 self._everywhere(self._reset)
             state = project.tree_state()
-            if any(project.installed_state(self.shell(node)) != state for node in NODES):
-                built = project.wheel(self.places, state)
-                with step("installing the changed working tree"):
-                    self._everywhere(lambda node: self._install(node, built, state))
+            built = project.wheel(self.places, state)
+            with step("installing the working tree where it has changed"):
+                self._everywhere(lambda node: self._install(node, built, state))
 
     def _reset(self, node: Node) -> None:
         machine = self.machine(node)
         self.shell(node).disconnect()
         network.heal(self.places, node)
-        if machine.pid:
-            machine.load(BOOT_SNAPSHOT)
-        else:
-            machine.start(self.accelerator, BOOT_SNAPSHOT)
+        machine.load(BOOT_SNAPSHOT)
         self._wake(node)
 
     def down(self) -> None:
@@ -249,7 +247,11 @@ class Rack:
         """Delay, lose, reorder … what ``node`` sends on the data network; ``arguments`` are tc-netem(8)'s."""
         self.shell(node).run("tc", "qdisc", "replace", "dev", "rd0", "root", "netem", *arguments)
 
+    def _running(self) -> list[Node]:
+        return [node for node in NODES if self.machine(node).pid]
+
     def _everywhere(self, action: Callable[[Node], None]) -> None:
+        """Do ``action`` on every running node at once."""
         with ThreadPoolExecutor(len(NODES)) as pool:
-            for future in [pool.submit(action, node) for node in NODES]:
+            for future in [pool.submit(action, node) for node in self._running()]:
                 future.result()
