@@ -32,7 +32,7 @@ class ConfigError(MigrRDMAError):
 
 
 class SpecError(MigrRDMAError):
-    """A ``config.json`` or process file cannot be read, parsed or written; the message names file and place."""
+    """A ``config.json`` or process file cannot be read, parsed or written; names file and place."""
 
 
 class RuntimeNotFoundError(MigrRDMAError):
