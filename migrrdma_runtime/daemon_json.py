@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .errors import DockerError
+from migrrdma_runtime.errors import DockerError
 
 _RUNTIMES = "runtimes"
 _DEFAULT_INDENT = "  "  # what Docker's own documentation uses
@@ -78,6 +78,11 @@ def runtime_path(text: str, name: str) -> str | None:
     entry = parse(text)[_RUNTIMES][name]
     path = entry.get("path") if isinstance(entry, dict) else None
     return path if isinstance(path, str) else ""
+
+
+def default_runtime(text: str) -> object:
+    """The runtime of containers that ask for none, if one is set."""
+    return parse(text).get("default-runtime")
 
 
 def add(text: str, name: str, path: str) -> Edit:

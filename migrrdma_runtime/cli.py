@@ -1,0 +1,84 @@
+"""The command line ``migrrdma``: the subcommands' table, and the one place where errors become exit codes.
+
+0 done; 1 failed, with one line on stderr; 2 used wrongly; 128 + n ended by signal n. Never a stack trace.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from migrrdma_runtime import __version__
+from migrrdma_runtime.commands import check, checkpoint_import, install, uninstall
+from migrrdma_runtime.errors import MigrRDMAError
+
+app = typer.Typer(
+    name="migrrdma",
+    help="Live migration of containers that hold RDMA connections.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+checkpoint = typer.Typer(help="Checkpoints that Docker made on another host.", no_args_is_help=True)
+
+app.command("install", help=install.HELP)(install.install)
+app.command("uninstall", help=uninstall.HELP)(uninstall.uninstall)
+app.command("check", help=check.HELP)(check.check)
+app.add_typer(checkpoint, name="checkpoint")
+checkpoint.command("import", help=checkpoint_import.HELP)(checkpoint_import.checkpoint_import)
+
+
+@checkpoint.callback()
+def _checkpoint() -> None:
+    """Keep ``import`` a subcommand: typer would merge an only command into its group."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"migrrdma {__version__}")
+        raise typer.Exit
+
+
+_VERSION = typer.Option(
+    False, "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+)
+
+
+@app.callback()
+def _app(version: bool = _VERSION) -> None:
+    """Hold the options that come before a subcommand."""
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, _leave)
+    try:
+        status = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
+
+
+def _run() -> int | str | None:
+    try:
+        app(prog_name="migrrdma")
+    except SystemExit as end:
+        return end.code
+    except MigrRDMAError as error:
+        print(f"migrrdma: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    # Unlike KeyboardInterrupt, SystemExit passes through typer as it is, and what is half done cleans up.
+    raise SystemExit(128 + number)

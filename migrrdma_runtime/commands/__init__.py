@@ -1,0 +1,1 @@
+"""One module per subcommand: its options, what it prints, and nothing else."""

@@ -1,0 +1,133 @@
+"""``migrrdma checkpoint import``: the way round dockerd's refusal of ``docker start --checkpoint-dir``.
+
+dockerd starts a container only from checkpoints in its own folder of that container, so that is where a
+checkpoint made on another host is put.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from migrrdma_runtime import checkpoint_dir
+from migrrdma_runtime.checkpoint_dir import CheckpointDir
+from migrrdma_runtime.commands.options import AS_JSON, require_root
+from migrrdma_runtime.docker_api import Container, Docker, DockerDaemon
+from migrrdma_runtime.errors import DockerError
+from migrrdma_runtime.installation.docker_config import NAME as RUNTIME_NAME
+
+HELP = """Give a container a checkpoint that was made on another host.
+
+DIR is what "docker checkpoint create --checkpoint-dir DIR" filled there, or one checkpoint in it, copied to
+this host by any means. CONTAINER was created here as it was there (same image, command, mounts) and does not
+run. What the container wrote into its own file system is not part of a checkpoint; volumes and bind mounts
+must be here as well.
+
+\b
+Examples:
+  there:  docker checkpoint create --checkpoint-dir /shared web before-move
+  here:   docker create --runtime=migrrdma --name web ... nginx
+          migrrdma checkpoint import /shared/before-move web
+          docker start --checkpoint before-move web
+  in one: migrrdma checkpoint import --start /shared/before-move web
+"""
+
+_DIR = typer.Argument(..., metavar="DIR", help="The checkpoint, or the folder it is in.")
+_CONTAINER = typer.Argument(..., metavar="CONTAINER", help="Name or id of a stopped container.")
+_NAME = typer.Option("", "--name", metavar="NAME", help="Which checkpoint in DIR, or what to call it here.")
+_FORCE = typer.Option(False, "--force", help="Replace a checkpoint of that name.")
+_START = typer.Option(False, "--start", help="Start the container from it.")
+
+
+def checkpoint_import(
+    directory: str = _DIR,
+    container: str = _CONTAINER,
+    name: str = _NAME,
+    force: bool = _FORCE,
+    start: bool = _START,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Examine, copy, say what comes next or do it."""
+    require_root("migrrdma checkpoint import")
+    found = checkpoint_dir.find(Path(directory), name or None)
+    name = name or found.resolve().name
+    checkpoint_dir.check_name(name)
+    source = checkpoint_dir.examine(found)
+    daemon = DockerDaemon()
+    target = stopped_container(daemon, container)
+    path = checkpoints_of(daemon, target) / name
+    with _progress(source) as advance:
+        checkpoint_dir.copy(source, path, replace=force, progress=advance)
+    if start:
+        daemon.start(target.id, name)
+    if as_json:
+        typer.echo(json.dumps(_as_dict(source, target, path, started=start), indent=2))
+        return
+    typer.echo(f"imported {name} into {target.name} ({len(source.files)} files, {source.size >> 20} MiB)")
+    command = f"docker start --checkpoint {shlex.quote(name)} {shlex.quote(container)}"
+    typer.echo(f"started {target.name} from it" if start else f"Next: {command}")
+
+
+def stopped_container(daemon: Docker, name: str) -> Container:
+    """The container, which dockerd would not start from a checkpoint if it ran."""
+    found = daemon.container(name)
+    if found.running:
+        raise DockerError(f"container {found.name} is running; a checkpoint is started in a stopped one")
+    if found.runtime != RUNTIME_NAME:
+        print(
+            f"migrrdma: warning: container {found.name} was created with the runtime "
+            f"{found.runtime or 'that is the default'}, not with --runtime={RUNTIME_NAME}",
+            file=sys.stderr,
+        )
+    return found
+
+
+def checkpoints_of(daemon: Docker, container: Container) -> Path:
+    """Where dockerd looks for a container's checkpoints, with user namespaces or without."""
+    root = Path(str(daemon.info()["DockerRootDir"]))
+    folder = root / "containers" / container.id
+    if not folder.is_dir():
+        raise DockerError(
+            f"there is no {folder} on this host; is the daemon that answers "
+            f"({os.environ.get('DOCKER_HOST', 'the local one')}) running here?"
+        )
+    return folder / "checkpoints"
+
+
+@contextmanager
+def _progress(source: CheckpointDir) -> Iterator[Callable[[int], None]]:
+    """A bar while one waits, on a terminal's stderr only."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("copying"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("copying", total=source.size)
+        yield lambda count: bar.advance(task, count)
+
+
+def _as_dict(source: CheckpointDir, target: Container, path: Path, *, started: bool) -> dict[str, object]:
+    return {
+        "container": target.name,
+        "id": target.id,
+        "checkpoint": path.name,
+        "path": str(path),
+        "files": len(source.files),
+        "bytes": source.size,
+        "started": started,
+    }

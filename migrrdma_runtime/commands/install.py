@@ -1,0 +1,51 @@
+"""``migrrdma install``: put the runtime on this host and tell Docker about it."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from migrrdma_runtime import host as machine
+from migrrdma_runtime import layout
+from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
+from migrrdma_runtime.commands.steps import Report
+from migrrdma_runtime.installation import install as installing
+from migrrdma_runtime.installation import payload
+from migrrdma_runtime.installation.docker_config import DEFAULT, DockerConfig
+from migrrdma_runtime.installation.step import Step, locked, perform
+
+HELP = """Put the runtime on this host and register it with Docker.
+
+Does only what is not done yet, so it also repairs and upgrades. Docker's daemon.json keeps everything else it
+holds, to the byte. Docker itself is neither restarted nor switched to experimental mode: "migrrdma check"
+says what is left to do.
+
+\b
+Examples:
+  migrrdma install --dry-run    show the steps and daemon.json's diff
+  migrrdma install && systemctl reload docker
+  migrrdma install --docker-config /opt/docker/daemon.json
+"""
+
+_DOCKER_CONFIG = typer.Option(DEFAULT, "--docker-config", metavar="PATH", help="Docker's daemon.json.")
+
+
+def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_json: bool = AS_JSON) -> None:
+    """Carry out the plan of ``installation/install.py``."""
+    here = machine.Host()
+    report = Report(as_json=as_json, dry_run=dry_run)
+
+    def plan() -> list[Step]:
+        docker = DockerConfig(here, machine.run, docker_config)
+        return installing.plan(here, payload.load(sys.executable), docker)
+
+    if dry_run:
+        report.show(plan())
+    else:
+        require_root("migrrdma install")
+        with locked(here.path(layout.RUN_DIR)):
+            steps = plan()
+            report.show(perform(steps))
+        report.note("Next: systemctl reload docker, then migrrdma check")
+    report.finish()

@@ -1,0 +1,18 @@
+"""Options that several subcommands have, and rules that several obey."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from migrrdma_runtime.errors import InstallError
+
+AS_JSON = typer.Option(False, "--json", help="Print one JSON document, for programs.")
+DRY_RUN = typer.Option(False, "--dry-run", help="Show what would be done, change nothing.")
+
+
+def require_root(command: str) -> None:
+    """Say so at once instead of failing at the third file."""
+    if os.geteuid() != 0:
+        raise InstallError(f"{command} changes the host and needs root: run it with sudo")

@@ -1,0 +1,82 @@
+"""``migrrdma uninstall``: take away what ``migrrdma install`` put on this host."""
+
+from __future__ import annotations
+
+import typer
+
+from migrrdma_runtime import host as machine
+from migrrdma_runtime import layout
+from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
+from migrrdma_runtime.commands.steps import Report
+from migrrdma_runtime.docker_api import Docker, DockerDaemon
+from migrrdma_runtime.errors import DockerError, InstallError
+from migrrdma_runtime.installation import uninstall as uninstalling
+from migrrdma_runtime.installation import users
+from migrrdma_runtime.installation.docker_config import DEFAULT, DockerConfig
+from migrrdma_runtime.installation.step import locked, perform
+
+HELP = """Remove what "migrrdma install" put on this host.
+
+Refused while containers run under the runtime, because nobody could stop them without it. A changed
+configuration file and the guest libraries (checkpoints may need them) stay, unless --purge is given.
+
+\b
+Examples:
+  migrrdma uninstall --dry-run
+  migrrdma uninstall && systemctl restart docker
+  migrrdma uninstall --purge    leave nothing behind
+"""
+
+_DOCKER_CONFIG = typer.Option(
+    "", "--docker-config", metavar="PATH", help="Docker's daemon.json; the one install edited, if not given."
+)
+_PURGE = typer.Option(False, "--purge", help="Also remove a changed configuration and the guest libraries.")
+_FORCE = typer.Option(False, "--force", help="Go on although containers run under the runtime.")
+
+
+def uninstall(
+    dry_run: bool = DRY_RUN,
+    purge: bool = _PURGE,
+    force: bool = _FORCE,
+    docker_config: str = _DOCKER_CONFIG,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Carry out the plan of ``installation/uninstall.py``."""
+    here = machine.Host()
+    report = Report(as_json=as_json, dry_run=dry_run)
+    docker = _docker()
+
+    def docker_file() -> DockerConfig:
+        return DockerConfig(
+            here, machine.run, docker_config or uninstalling.docker_config_name(here) or DEFAULT
+        )
+
+    if dry_run:
+        report.show(uninstalling.plan(here, docker_file(), purge=purge))
+    else:
+        require_root("migrrdma uninstall")
+        with locked(here.path(layout.RUN_DIR)):
+            if not force:
+                _refuse_while_used(here, docker)
+            report.show(perform(uninstalling.plan(here, docker_file(), purge=purge)))
+        # dockerd keeps the runtimes it knows when a reload finds no "runtimes" key at all.
+        report.note("Next: systemctl restart docker (a reload does not make Docker forget a runtime)")
+    if docker is not None and (orphans := users.stopped(docker)):
+        report.note(f"Stopped containers that will not start without the runtime: {', '.join(orphans)}")
+    report.finish()
+
+
+def _docker() -> Docker | None:
+    try:
+        return DockerDaemon()
+    except DockerError:  # not running, or not there any more: then there is nobody to warn
+        return None
+
+
+def _refuse_while_used(here: machine.Host, docker: Docker | None) -> None:
+    if running := users.running(here):
+        names = ", ".join(users.named(docker, running))
+        raise InstallError(
+            f"containers run under the runtime and cannot be stopped without it: {names}; "
+            "stop them first, or use --force"
+        )

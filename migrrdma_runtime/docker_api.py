@@ -1,0 +1,107 @@
+"""The Docker daemon as the command line needs it; every error of the SDK becomes a ``DockerError`` here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import docker
+import docker.utils
+import requests
+
+from migrrdma_runtime.errors import DockerError
+
+DEADLINE_S = 30
+RESTORE_DEADLINE_S = 600
+"""dockerd tars the images into containerd's store and CRIU reads them back: minutes for a large process."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """What there is to know about one container before something is done to it."""
+
+    id: str
+    name: str
+    runtime: str
+    running: bool
+
+
+class Docker(Protocol):
+    """The questions asked of a daemon; tests answer them from memory."""
+
+    def info(self) -> dict[str, Any]:
+        """``docker info``."""
+
+    def container(self, name: str) -> Container:
+        """``docker inspect``, by name or by unique beginning of the id."""
+
+    def containers(self) -> list[Container]:
+        """Every container, running or not."""
+
+    def start(self, container_id: str, checkpoint: str) -> None:
+        """``docker start --checkpoint``."""
+
+
+class DockerDaemon:
+    """The daemon that ``$DOCKER_HOST`` names, or the local one."""
+
+    def __init__(self) -> None:
+        with _translated("Docker cannot be reached"):
+            settings = docker.utils.kwargs_from_env()
+            self._client = docker.APIClient(version="auto", timeout=DEADLINE_S, **settings)
+
+    def info(self) -> dict[str, Any]:
+        """``docker info``."""
+        with _translated("Docker does not answer"):
+            info: dict[str, Any] = self._client.info()
+            return info
+
+    def container(self, name: str) -> Container:
+        """``docker inspect``, by name or by unique beginning of the id."""
+        with _translated(f"container {name}"):
+            found = self._client.inspect_container(name)
+        return Container(
+            id=found["Id"],
+            name=found["Name"].removeprefix("/"),
+            runtime=found["HostConfig"].get("Runtime") or "",
+            running=found["State"]["Running"],
+        )
+
+    def containers(self) -> list[Container]:
+        """Every container, running or not."""
+        with _translated("Docker does not list its containers"):
+            ids = [entry["Id"] for entry in self._client.containers(all=True)]
+        return [self.container(one) for one in ids]
+
+    def start(self, container_id: str, checkpoint: str) -> None:
+        """``docker start --checkpoint``, for which the SDK has no method."""
+        url = f"{self._client.base_url}/v{self._client.api_version}/containers/{container_id}/start"
+        with _translated(f"docker start --checkpoint {checkpoint}"):
+            answer = self._client.post(url, params={"checkpoint": checkpoint}, timeout=RESTORE_DEADLINE_S)
+            if not answer.ok:
+                raise DockerError(_one_line(_message(answer)))
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except docker.errors.APIError as error:
+        raise DockerError(f"{doing}: {_one_line(error.explanation or error)}") from error
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise DockerError(
+            f"{doing}: {_one_line(error)}; is the service running, and may you use it?"
+        ) from error
+
+
+def _message(answer: requests.Response) -> str:
+    try:
+        return str(answer.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.status_code} {answer.reason}: {answer.text[:500]}"
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())

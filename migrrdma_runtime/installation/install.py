@@ -1,0 +1,94 @@
+"""The plan of ``migrrdma install``: what is missing on this host, in the order in which it is safe to add it.
+
+Docker's configuration comes last, so that Docker never names a runtime that is not all there.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from migrrdma_runtime import layout
+from migrrdma_runtime.host import Host
+from migrrdma_runtime.installation import files
+from migrrdma_runtime.installation.docker_config import DockerConfig
+from migrrdma_runtime.installation.payload import Payload, PayloadFile
+from migrrdma_runtime.installation.record import FILE, Record, digest, load, save
+from migrrdma_runtime.installation.step import Step
+
+
+def plan(host: Host, payload: Payload, docker: DockerConfig) -> list[Step]:
+    """The steps; nothing is changed until they are performed."""
+    before = load(host.path(FILE))
+    edit, docker_edit = docker.plan_add(before.docker)
+    steps = [
+        _config(host, payload.config, before),
+        *(_put(host, hook) for hook in payload.hooks),
+        _put(host, payload.guest_library),
+        _current(host, payload.build_id),
+        _put(host, payload.launcher),
+        edit,
+    ]
+    after = _record(host, payload, docker, before)
+    after = Record(after.files, after.directories, docker_edit)
+    if after == before:
+        return steps
+    return [Step(FILE, partial(save, host.path(FILE), after), "what is ours, for migrrdma uninstall"), *steps]
+
+
+def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) -> Record:
+    """What will be ours: everything that is put there, and the directories that are not there yet."""
+    for file in (*payload.hooks, payload.launcher):
+        record = record.with_file(file.path, file.content)
+    if _may_write_config(host, payload.config, record):
+        record = record.with_file(payload.config.path, payload.config.content)
+    everything = [payload.config, *payload.hooks, payload.guest_library, payload.launcher]
+    for path in [host.path(FILE), *(host.path(file.path) for file in everything), docker.path]:
+        missing = [parent for parent in path.parents if host.root in parent.parents and not parent.exists()]
+        record = record.with_directories([host.name(parent) for parent in reversed(missing)])
+    return record
+
+
+def _config(host: Host, file: PayloadFile, record: Record) -> Step:
+    if _may_write_config(host, file, record):
+        return _put(host, file)
+    return Step(file.path, note="kept as it is")
+
+
+def _may_write_config(host: Host, file: PayloadFile, record: Record) -> bool:
+    """As dpkg has it: a configuration file is replaced by a new version only if nobody has touched it."""
+    try:
+        return digest(host.path(file.path).read_bytes()) == record.files.get(file.path)
+    except FileNotFoundError:
+        return True
+
+
+def _put(host: Host, file: PayloadFile) -> Step:
+    path = host.path(file.path)
+    if is_in_place(host, file):
+        return Step(file.path)
+    return Step(file.path, partial(_write, path, file), "replaced" if path.exists() else "written")
+
+
+def is_in_place(host: Host, file: PayloadFile) -> bool:
+    """Whether the host has that very file already."""
+    path = host.path(file.path)
+    try:
+        return path.read_bytes() == file.content and path.stat().st_mode & 0o777 == file.mode
+    except FileNotFoundError:
+        return False
+
+
+def _write(path: Path, file: PayloadFile) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, file.content, file.mode)
+    path.chmod(file.mode)  # replacing keeps the mode of what was there
+
+
+def _current(host: Host, build_id: str) -> Step:
+    """``current`` moves to the new version; older ones stay, processes and checkpoints may hold them."""
+    name = f"{layout.GUEST_DIR}/current"
+    link = host.path(name)
+    if link.is_symlink() and str(link.readlink()) == build_id:
+        return Step(name)
+    return Step(name, partial(files.point, link, build_id), f"points at {build_id}")

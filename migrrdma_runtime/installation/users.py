@@ -1,0 +1,52 @@
+"""Who still needs the runtime: uninstalling it under a running container would leave nobody to stop it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migrrdma_runtime import layout
+from migrrdma_runtime.docker_api import Docker
+from migrrdma_runtime.errors import DockerError
+from migrrdma_runtime.host import Host
+from migrrdma_runtime.installation.docker_config import NAME
+
+_TASKS = (
+    "run/containerd/io.containerd.runtime.v2.task",
+    "run/docker/containerd/daemon/io.containerd.runtime.v2.task",  # the containerd that dockerd starts itself
+)
+
+
+def running(host: Host) -> list[str]:
+    """The ids of the containers that run under our launcher, Docker's or not.
+
+    containerd's shim notes the path of the runtime in each task's folder and calls it again to exec, kill and
+    delete. That note is there whether or not dockerd answers.
+    """
+    notes = [note for tasks in _TASKS for note in sorted((host.root / tasks).glob("*/*/runtime"))]
+    return [note.parent.name for note in notes if _text(note) == layout.RUNTIME]
+
+
+def named(docker: Docker | None, ids: list[str]) -> list[str]:
+    """The containers as their owner calls them, as far as Docker knows them."""
+    return [_name(docker, one) for one in ids]
+
+
+def stopped(docker: Docker) -> list[str]:
+    """The names of the stopped containers that were made for our runtime: they will not start without it."""
+    return sorted(one.name for one in docker.containers() if one.runtime == NAME and not one.running)
+
+
+def _text(note: Path) -> str:
+    try:
+        return note.read_text(encoding="utf-8").strip()
+    except OSError:  # the container ended meanwhile
+        return ""
+
+
+def _name(docker: Docker | None, container_id: str) -> str:
+    if docker is None:
+        return container_id[:12]
+    try:
+        return docker.container(container_id).name
+    except DockerError:  # somebody else's container, containerd's own for instance
+        return container_id[:12]
