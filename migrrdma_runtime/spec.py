@@ -152,10 +152,9 @@ def preload(env: list[str], version: str) -> list[str]:
     loaded, found = [], False
     for entry in _unload(env):
         if entry.startswith("LD_PRELOAD="):
-            # Where it comes twice, some take the first and some the last.
+            # Every one of them, as some programs go by the first and some by the last.
             found = True
-            users = entry.partition("=")[2]
-            loaded.append(f"LD_PRELOAD={library}:{users}" if users else f"LD_PRELOAD={library}")
+            loaded.append(f"LD_PRELOAD={library}:{entry.partition('=')[2]}")
         else:
             loaded.append(entry)
     return loaded if found else [*loaded, f"LD_PRELOAD={library}"]
