@@ -91,9 +91,14 @@ def _translated(doing: str) -> Iterator[None]:
     except docker.errors.APIError as error:
         raise DockerError(f"{doing}: {_one_line(error.explanation or error)}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
-        raise DockerError(
-            f"{doing}: {_one_line(error)}; is the service running, and may you use it?"
-        ) from error
+        raise DockerError(f"{doing}: {_one_line(_root_cause(error))}") from error
+
+
+def _root_cause(error: BaseException) -> object:
+    """The system's own words, around which requests and the SDK wrap several layers of theirs."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error.strerror if isinstance(error, OSError) and error.strerror else error
 
 
 def _message(answer: requests.Response) -> str:

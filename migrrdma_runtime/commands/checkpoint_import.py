@@ -107,15 +107,11 @@ def checkpoints_of(daemon: Docker, container: Container) -> Path:
 def _progress(source: CheckpointDir) -> Iterator[Callable[[int], None]]:
     """A bar while one waits, on a terminal's stderr only."""
     console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("copying"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    if not console.is_terminal:  # rich before 13.4 prints an empty line even for a bar that is disabled
+        yield lambda _count: None
+        return
+    columns = (TextColumn("copying"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=console, transient=True)
     with bar:
         task = bar.add_task("copying", total=source.size)
         yield lambda count: bar.advance(task, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -44,6 +45,7 @@ def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_jso
         report.show(plan())
     else:
         require_root("migrrdma install")
+        os.umask(0o022)  # root's may be stricter, but what is installed is for everybody to read
         with locked(here.path(layout.RUN_DIR)):
             steps = plan()
             report.show(perform(steps))

@@ -103,7 +103,6 @@ class DockerConfig:
             raise DockerError(f"{self.name}: {error}") from error
 
     def _write(self, text: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(self.path, text.encode(), approve=self._validate)
 
     def _unlink(self) -> None:

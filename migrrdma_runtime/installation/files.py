@@ -13,10 +13,11 @@ def replace(
 ) -> None:
     """Put ``content`` at ``path``, keeping mode, owner and extended attributes of a file that is there.
 
-    A symbolic link stays and what it points at is replaced. ``approve`` is shown the finished file before it
-    takes its place and may raise to keep it from doing so.
+    A missing directory is made. A symbolic link stays and what it points at is replaced. ``approve`` is shown
+    the finished file before it takes its place and may raise to keep it from doing so.
     """
     target = path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     draft = Path(name)
     try:

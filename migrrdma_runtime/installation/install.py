@@ -80,7 +80,6 @@ def is_in_place(host: Host, file: PayloadFile) -> bool:
 
 
 def _write(path: Path, file: PayloadFile) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     files.replace(path, file.content, file.mode)
     path.chmod(file.mode)  # replacing keeps the mode of what was there
 

@@ -84,5 +84,4 @@ def _forget(host: Host, kept: Record) -> None:
         if host.path(name).exists() and any(PurePath(one).is_relative_to(name) for one in ours):
             remaining.append(name)
     if kept.files or remaining:
-        path.parent.mkdir(parents=True, exist_ok=True)
         save(path, Record(kept.files, tuple(reversed(remaining))))

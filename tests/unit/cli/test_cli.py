@@ -1,0 +1,124 @@
+"""The command line as a whole: help, exit codes, and one line of error whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from migrrdma_runtime import __version__
+from migrrdma_runtime.commands.options import require_root
+from migrrdma_runtime.errors import InstallError
+
+MIGRRDMA = [sys.executable, "-m", "migrrdma_runtime"]
+COMMANDS = [("install",), ("uninstall",), ("check",), ("checkpoint", "import")]
+
+
+def migrrdma(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MIGRRDMA, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd="/",
+    )
+
+
+def test_version() -> None:
+    assert migrrdma("--version").stdout == f"migrrdma {__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_every_command_explains_itself_with_examples(command: tuple[str, ...], option: str) -> None:
+    done = migrrdma(*command, option)
+    assert done.returncode == 0
+    example = f"migrrdma {' '.join(command)}"
+    after = done.stdout.partition("Examples:")[2]
+    # The examples keep their lines, whatever the version of typer makes of paragraphs.
+    assert any(example in line for line in after.splitlines()), done.stdout
+    assert all(line.count("migrrdma " + command[0]) <= 1 for line in after.splitlines())
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["check", "--nonsense"], ["checkpoint", "import"], ["checkpoint", "nonsense"]]
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    done = migrrdma(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_one_line_and_1(tmp_path: Path) -> None:
+    broken = tmp_path / "daemon.json"
+    broken.write_text('{"debug": true,\n}')
+    done = migrrdma("install", "--dry-run", "--docker-config", str(broken))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"migrrdma: error: {broken}: line ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed_pipe:
+        done = subprocess.run(
+            [*MIGRRDMA, "check"],
+            stdout=closed_pipe,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            check=False,
+            cwd="/",
+        )
+    assert done.stderr == b""
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_a_signal_ends_it_without_a_trace(number: signal.Signals, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    criu = tmp_path / "criu"
+    criu.write_text(f"#!/bin/sh\necho > {started}\nexec sleep 60\n")
+    criu.chmod(0o755)
+    with subprocess.Popen(
+        [*MIGRRDMA, "check"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd="/",
+    ) as process:
+        started.read_text()  # returns when criu has begun
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors == b""
+
+
+def test_only_root_may_change_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(InstallError, match="migrrdma install changes the host and needs root"):
+        require_root("migrrdma install")
+
+
+def test_completion_is_offered_for_the_usual_shells() -> None:
+    done = migrrdma("--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert "complete" in done.stdout
+    assert "migrrdma" in done.stdout
+
+
+def test_a_dry_run_changes_nothing_and_shows_the_diff(tmp_path: Path) -> None:
+    config = tmp_path / "daemon.json"
+    config.write_text("{}\n")
+    done = migrrdma("install", "--dry-run", "--docker-config", str(config))
+    assert done.returncode == 0, done.stderr
+    assert '+    "migrrdma": {' in done.stdout.splitlines()
+    assert config.read_text() == "{}\n"
