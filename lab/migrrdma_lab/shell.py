@@ -84,6 +84,20 @@ class Shell:
         """Run a shell script on the node."""
         return self.run("sh", "-euc", script, timeout=timeout, check=check)
 
+    def download(self, script: str, *, timeout: float = 120) -> bytes:
+        """What a shell script on the node writes to its standard output, to the byte."""
+        result = subprocess.run(
+            self.command(["sh", "-euc", script]), stdin=subprocess.DEVNULL, capture_output=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
+        if result.returncode:
+            raise NodeCommandError(
+                f"{self.node.name}: `{script}` exited with {result.returncode}: "
+                f"{result.stderr.decode(errors='replace').strip()}",
+                result.returncode, "", result.stderr.decode(errors="replace"),
+            )  # fmt: skip
+        return result.stdout
+
     def copy(self, source: str, destination: str, timeout: float = 300) -> None:
         """Copy with scp; the node's side is written ``:PATH``."""
         sides = [f"root@{self.node.management_address}{side}" if side.startswith(":") else side

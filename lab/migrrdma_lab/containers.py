@@ -1,0 +1,87 @@
+"""Containers on a node, by the commands a user types: what the demo and the rack tests share."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from subprocess import CompletedProcess
+
+from .plan import container_image
+from .shell import Shell
+
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
+"""A shell whose only state is a variable: it prints 1, 2, 3 … and can neither skip nor repeat unnoticed."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container made with ``docker run`` or ``docker create`` on the node behind ``shell``."""
+
+    shell: Shell
+    name: str
+    command: Sequence[str] = ("sh", "-c", COUNTER)
+    options: Sequence[str] = ()
+    image: str = field(default_factory=lambda: container_image("trixie"))
+    runtime: str = "migrrdma"
+
+    def docker(self, *words: str, timeout: float = 120, check: bool = True) -> CompletedProcess[str]:
+        """``docker …`` on the node."""
+        return self.shell.run("docker", *words, timeout=timeout, check=check)
+
+    def _definition(self) -> list[str]:
+        return [f"--runtime={self.runtime}", f"--name={self.name}", *self.options, self.image, *self.command]
+
+    def run(self) -> Container:
+        """``docker run -d``."""
+        self.docker("run", "-d", *self._definition())
+        return self
+
+    def create(self) -> Container:
+        """``docker create``: what a restore on another host needs."""
+        self.docker("create", *self._definition())
+        return self
+
+    def on(self, shell: Shell) -> Container:
+        """The same definition for another node."""
+        return Container(shell, self.name, self.command, self.options, self.image, self.runtime)
+
+    def checkpoint(self, checkpoint: str, *options: str) -> None:
+        """``docker checkpoint create``."""
+        self.docker("checkpoint", "create", *options, self.name, checkpoint)
+
+    def restore(self, checkpoint: str) -> None:
+        """``docker start --checkpoint``."""
+        self.docker("start", "--checkpoint", checkpoint, self.name)
+
+    def lines(self) -> list[str]:
+        """What the container has printed since it was created on this node."""
+        result = self.docker("logs", self.name)
+        return (result.stdout + result.stderr).splitlines()
+
+    def wait_for_line(self, pattern: str, seconds: float = 60, *, after: int = 0) -> None:
+        """Wait until a line that matches ``pattern`` (grep -E) comes after the first ``after`` lines."""
+        script = (
+            f"grep -m1 -qE -- {shlex.quote(pattern)} < <(docker logs -f {shlex.quote(self.name)} 2>&1 "
+            f"| tail -n +{after + 1})"
+        )
+        self.shell.run("timeout", str(int(seconds)), "bash", "-c", script, timeout=seconds + 20)
+
+    def running(self) -> bool:
+        """Whether Docker says it runs."""
+        return self.docker("inspect", "-f", "{{.State.Running}}", self.name).stdout.strip() == "true"
+
+    def full_id(self) -> str:
+        """Docker's 64 hex digits."""
+        return self.docker("inspect", "-f", "{{.Id}}", self.name).stdout.strip()
+
+    def remove(self) -> None:
+        """``docker rm -f``; no container is no error."""
+        self.docker("rm", "-f", self.name, check=False)
+
+
+def carry(checkpoint_dir: str, checkpoint: str, source: Shell, destination: Shell) -> None:
+    """Copy a checkpoint from one node to another, as an administrator's scp would."""
+    data = source.download(f"tar -C {shlex.quote(checkpoint_dir)} -c {shlex.quote(checkpoint)}")
+    destination.run("mkdir", "-p", checkpoint_dir)
+    destination.run("tar", "-C", checkpoint_dir, "-x", stdin=data)
