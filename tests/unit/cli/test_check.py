@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -335,6 +336,19 @@ def test_a_check_that_cannot_be_made_is_a_finding(host: Host) -> None:
 def test_warnings_do_not_make_a_machine_sick() -> None:
     assert is_healthy([ok(""), Result(Status.WARNING, "")])
     assert not is_healthy([ok(""), Result(Status.FAILURE, "")])
+
+
+def test_an_unreachable_docker_is_reported_in_the_systems_words(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "migrrdma_runtime", "check"],
+        env={**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/missing.sock"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd="/",
+    )
+    assert "Docker cannot be reached: No such file or directory\n" in done.stdout
 
 
 def test_json_is_one_document_and_agrees_with_the_exit_code() -> None:
