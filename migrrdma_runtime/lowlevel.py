@@ -60,12 +60,15 @@ def _undo_interpreter_start() -> None:
     # Python ignores these two, and "ignored" survives exec: through crun, which is C, into the container.
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
-    # In the C locale Python sets LC_CTYPE for its children (PEP 538). Only the block that the kernel made
-    # when this process started still knows whether the caller had set it.
+    # In the C locale Python sets LC_CTYPE for its children (PEP 538). What the caller had set is known only
+    # to the block that the kernel made when this process started.
     if os.environ.get("LC_CTYPE") == "C.UTF-8":
         with open("/proc/self/environ", "rb", buffering=0) as block:
-            if b"LC_CTYPE=C.UTF-8" not in block.read().split(b"\0"):
-                os.unsetenv("LC_CTYPE")
+            before = [entry for entry in block.read().split(b"\0") if entry.startswith(b"LC_CTYPE=")]
+        if before:
+            os.putenv(b"LC_CTYPE", before[0].partition(b"=")[2])
+        else:
+            os.unsetenv("LC_CTYPE")
 
 
 def _is_launcher(path: str) -> bool:

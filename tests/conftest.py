@@ -1,9 +1,32 @@
-"""Options that every test may ask for."""
+"""Options and fixtures that every test may ask for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from installed import FakeRuntime, Installation
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long forms of the rack tests")
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    root = tmp_path / "host"
+    root.mkdir()
+    return Installation(root)
+
+
+@pytest.fixture
+def fake_runtime(installation: Installation) -> Callable[[str], FakeRuntime]:
+    """Put a fake in the place of the low-level runtime."""
+
+    def make(script: str = "") -> FakeRuntime:
+        fake = FakeRuntime(installation.root / "fake-runc", script)
+        installation.configure(runtime=fake.path)
+        return fake
+
+    return make
