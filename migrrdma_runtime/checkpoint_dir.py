@@ -217,6 +217,7 @@ def _data(handle: int, size: int) -> Iterator[tuple[int, int]]:
 
 def _put_in_place(draft: Path, target: Path) -> None:
     old = target.parent.parent / f".checkpoint-{target.name}.old"
+    shutil.rmtree(old, ignore_errors=True)  # left by an import that was killed here
     if target.exists():
         target.rename(old)
     try:

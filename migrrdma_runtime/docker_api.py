@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,7 +77,11 @@ class DockerDaemon:
         """Every container, running or not."""
         with _translated("Docker does not list its containers"):
             ids = [entry["Id"] for entry in self._client.containers(all=True)]
-        return [self.container(one) for one in ids]
+        found = []
+        for one in ids:
+            with suppress(DockerError):  # removed meanwhile
+                found.append(self.container(one))
+        return found
 
     def start(self, container_id: str, checkpoint: str) -> None:
         """``docker start --checkpoint``, for which the SDK has no method."""

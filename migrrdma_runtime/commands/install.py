@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 
@@ -38,7 +39,7 @@ def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_jso
     report = Report(as_json=as_json, dry_run=dry_run)
 
     def plan() -> list[Step]:
-        docker = DockerConfig(here, machine.run, docker_config)
+        docker = DockerConfig(here, machine.run, str(Path(docker_config).absolute()))
         return installing.plan(here, payload.load(sys.executable), docker)
 
     if dry_run:
@@ -49,5 +50,6 @@ def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_jso
         with locked(here.path(layout.RUN_DIR)):
             steps = plan()
             report.show(perform(steps))
-        report.note("Next: systemctl reload docker, then migrrdma check")
+        if any(step.apply for step in steps):
+            report.note("Next: systemctl reload docker, then migrrdma check")
     report.finish()

@@ -22,7 +22,10 @@ class Report:
     def show(self, steps: Iterable[Step]) -> None:
         """Print each step; ``steps`` may be a generator that makes them."""
         for step in steps:
-            status = ("would" if self._dry_run else "done") if step.apply else "already"
+            if step.apply:
+                status = "would" if self._dry_run else "done"
+            else:
+                status = "kept" if step.note else "already"
             self._steps.append({"status": status, "what": step.what, "note": step.note})
             if self._as_json:
                 continue

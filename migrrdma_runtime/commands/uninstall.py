@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from migrrdma_runtime import host as machine
@@ -47,9 +49,8 @@ def uninstall(
     docker = _docker()
 
     def docker_file() -> DockerConfig:
-        return DockerConfig(
-            here, machine.run, docker_config or uninstalling.docker_config_name(here) or DEFAULT
-        )
+        name = docker_config or uninstalling.docker_config_name(here) or DEFAULT
+        return DockerConfig(here, machine.run, str(Path(name).absolute()))
 
     if dry_run:
         report.show(uninstalling.plan(here, docker_file(), purge=purge))
@@ -58,9 +59,11 @@ def uninstall(
         with locked(here.path(layout.RUN_DIR)):
             if not force:
                 _refuse_while_used(here, docker)
-            report.show(perform(uninstalling.plan(here, docker_file(), purge=purge)))
-        # dockerd keeps the runtimes it knows when a reload finds no "runtimes" key at all.
-        report.note("Next: systemctl restart docker (a reload does not make Docker forget a runtime)")
+            steps = uninstalling.plan(here, docker_file(), purge=purge)
+            report.show(perform(steps))
+        if any(step.apply for step in steps):
+            # dockerd keeps the runtimes it knows when a reload finds no "runtimes" key at all.
+            report.note("Next: systemctl restart docker (a reload does not make Docker forget a runtime)")
     if docker is not None and (orphans := users.stopped(docker)):
         report.note(f"Stopped containers that will not start without the runtime: {', '.join(orphans)}")
     report.finish()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import sys
 from pathlib import Path
@@ -82,11 +81,16 @@ def ownership(_machine: Machine) -> Result:
     package = Path(migrrdma_runtime.__file__).resolve().parent
     interpreter = Path(sys.executable).resolve()
     for path in (package, *package.parents, interpreter, *interpreter.parents):
-        status = path.stat()
-        shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
-        if status.st_uid != 0 or shared:
+        if is_open_to_others(path):
             return warning(
                 f"others than root can change {path}, and so what Docker runs as root",
                 "install the package below a directory of root's, /opt/migrrdma for instance",
             )
-    return ok(f"only root can change {os.fspath(package)}")
+    return ok(f"only root can change {package}")
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Whether a user other than root can replace ``path``, or something in it."""
+    status = path.stat()
+    shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    return bool(shared) or status.st_uid != 0

@@ -61,7 +61,7 @@ class DockerConfig:
         step = Step(
             self.name,
             partial(self._write, edit.text),
-            f"runtime {NAME} added",
+            f"with the runtime {NAME}",
             self._diff(before or "", edit.text),
         )
         return step, DockerEdit(self.name, layout.RUNTIME, edit.inserted, created)
@@ -71,9 +71,9 @@ class DockerConfig:
         before = self._read()
         present = self._ask(daemon_json.runtime_path, before or "", NAME)
         if before is None or present is None:
-            return Step(self.name, note="has no entry of ours")
+            return Step(self.name, note="nothing of ours is in it")
         if present != (ours.path if ours else layout.RUNTIME):
-            return Step(self.name, note=f'kept: its runtime "{NAME}" is not ours ({present})')
+            return Step(self.name, note=f'its runtime "{NAME}" is not ours ({present})')
         if self._ask(daemon_json.default_runtime, before) == NAME:
             raise InstallError(
                 f'{self.name} makes "{NAME}" the default-runtime, without which dockerd would not start; '
@@ -82,8 +82,8 @@ class DockerConfig:
         after = self._ask(daemon_json.remove, before, NAME, ours.inserted if ours else "")
         diff = self._diff(before, after)
         if ours is not None and ours.created and not daemon_json.parse(after):
-            return Step(self.name, self._unlink, "removed: it was ours alone", diff)
-        return Step(self.name, partial(self._write, after), f"runtime {NAME} removed", diff)
+            return Step(self.name, self._unlink, "removal: it was ours alone", diff)
+        return Step(self.name, partial(self._write, after), f"without the runtime {NAME}", diff)
 
     def _read(self) -> str | None:
         try:

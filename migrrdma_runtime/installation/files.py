@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,15 +17,14 @@ def replace(
     """
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    draft = Path(name)
+    draft = target.with_name(f".{target.name}.migrrdma")
+    draft.unlink(missing_ok=True)  # left by one that was killed here; there is one installer at a time
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        with draft.open("xb") as file:
+            os.fchmod(file.fileno(), mode)
             if target.exists():
                 _take_over(target, file.fileno())
-            else:
-                os.fchmod(file.fileno(), mode)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         if approve is not None:

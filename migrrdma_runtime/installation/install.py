@@ -52,7 +52,7 @@ def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) 
 def _config(host: Host, file: PayloadFile, record: Record) -> Step:
     if _may_write_config(host, file, record):
         return _put(host, file)
-    return Step(file.path, note="kept as it is")
+    return Step(file.path, note="it was there before or was changed")
 
 
 def _may_write_config(host: Host, file: PayloadFile, record: Record) -> bool:
@@ -67,7 +67,7 @@ def _put(host: Host, file: PayloadFile) -> Step:
     path = host.path(file.path)
     if is_in_place(host, file):
         return Step(file.path)
-    return Step(file.path, partial(_write, path, file), "replaced" if path.exists() else "written")
+    return Step(file.path, partial(_write, path, file), "a new version" if path.exists() else "new")
 
 
 def is_in_place(host: Host, file: PayloadFile) -> bool:

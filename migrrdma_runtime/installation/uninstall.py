@@ -27,13 +27,13 @@ def plan(host: Host, docker: DockerConfig, *, purge: bool) -> list[Step]:
     steps = [
         docker.plan_remove(record.docker),
         *(_remove(host, name) for name in doomed if host.path(name).exists()),
-        *(Step(name, note="kept: it was changed; --purge removes it") for name in ours if name not in doomed),
+        *(Step(name, note="it was changed; --purge removes it") for name in ours if name not in doomed),
         *_guest(host, purge=purge),
     ]
     kept = Record({name: ours[name] for name in ours if name not in doomed}, record.directories)
     if host.path(FILE).exists():
         steps.append(
-            Step(FILE, partial(_forget, host, kept), "removed, with the directories made for it all")
+            Step(FILE, partial(_forget, host, kept), "removal, with the directories made for it all")
         )
     return steps
 
@@ -59,7 +59,7 @@ def _is_changed_config(host: Host, name: str, record: Record) -> bool:
 
 
 def _remove(host: Host, name: str) -> Step:
-    return Step(name, partial(host.path(name).unlink, missing_ok=True), "removed")
+    return Step(name, partial(host.path(name).unlink, missing_ok=True), "removal")
 
 
 def _guest(host: Host, *, purge: bool) -> list[Step]:
@@ -68,8 +68,8 @@ def _guest(host: Host, *, purge: bool) -> list[Step]:
     if not directory.exists():
         return []
     if not purge:
-        return [Step(layout.GUEST_DIR, note="kept: checkpoints may need its libraries; --purge removes them")]
-    return [Step(layout.GUEST_DIR, partial(shutil.rmtree, directory), "removed")]
+        return [Step(layout.GUEST_DIR, note="checkpoints may need its libraries; --purge removes them")]
+    return [Step(layout.GUEST_DIR, partial(shutil.rmtree, directory), "removal")]
 
 
 def _forget(host: Host, kept: Record) -> None:

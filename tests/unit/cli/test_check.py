@@ -321,6 +321,18 @@ def test_the_low_level_runtime_must_know_criu(
     assert text in result.detail
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "is_open"),
+    [(0o755, 0, False), (0o1777, 0, False), (0o775, 0, True), (0o757, 0, True), (0o755, 1000, True)],
+)
+def test_what_docker_runs_as_root_is_roots_alone(
+    tmp_path: Path, mode: int, owner: int, is_open: bool
+) -> None:
+    tmp_path.chmod(mode)
+    os.chown(tmp_path, owner, 0)
+    assert installation.is_open_to_others(tmp_path) is is_open
+
+
 # --- the whole --------------------------------------------------------------------------------------------
 
 

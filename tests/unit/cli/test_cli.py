@@ -16,7 +16,7 @@ MIGRRDMA = [sys.executable, "-m", "migrrdma_runtime"]
 COMMANDS = [("install",), ("uninstall",), ("check",), ("checkpoint", "import")]
 
 
-def migrrdma(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def migrrdma(*arguments: str, cwd: Path = Path("/"), **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*MIGRRDMA, *arguments],
         env={**os.environ, **environment},
@@ -24,7 +24,7 @@ def migrrdma(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         text=True,
         timeout=60,
         check=False,
-        cwd="/",
+        cwd=cwd,
     )
 
 
@@ -122,3 +122,9 @@ def test_a_dry_run_changes_nothing_and_shows_the_diff(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert '+    "migrrdma": {' in done.stdout.splitlines()
     assert config.read_text() == "{}\n"
+
+
+def test_a_relative_path_is_relative_to_where_one_is(tmp_path: Path) -> None:
+    (tmp_path / "daemon.json").write_text('{"debug": true,\n}')
+    done = migrrdma("install", "--dry-run", "--docker-config", "daemon.json", cwd=tmp_path)
+    assert f"{tmp_path}/daemon.json: line " in done.stderr

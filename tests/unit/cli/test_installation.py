@@ -203,9 +203,16 @@ def test_what_dockerd_does_not_accept_is_not_put_in_place(host: Host, files: Pay
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_draft_of_a_killed_install_is_cleared_away(host: Host, files: Payload) -> None:
+    path = write_daemon_json(host, "{}")
+    path.with_name(".daemon.json.migrrdma").symlink_to("/etc/passwd")
+    install(host, files)
+    assert list(path.parent.iterdir()) == [path]
+
+
 def test_a_dockerd_that_cannot_validate_is_no_obstacle(host: Host, files: Payload) -> None:
     def dockerd(_argv: Sequence[str], /) -> Finished:
-        return Finished(125, "", "unknown flag: --validate\nSee 'dockerd --help'.\n")
+        return Finished(1, "", "Status: unknown flag: --validate\nSee 'dockerd --help'.\n")
 
     list(perform(plan_install(host, files, docker_of(host, dockerd))))
     assert "migrrdma" in host.path(DEFAULT).read_text()
