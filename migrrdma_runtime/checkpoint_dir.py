@@ -166,7 +166,7 @@ def _require_space(directory: Path, needed: int) -> None:
 
 @contextmanager
 def _draft(draft: Path) -> Iterator[None]:
-    """An empty directory of ours alone, gone in the end unless it was moved to its place."""
+    """An empty directory of ours alone, gone again if it could not be filled and moved to its place."""
     draft.mkdir(mode=0o700, exist_ok=True)
     handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
@@ -178,8 +178,9 @@ def _draft(draft: Path) -> Iterator[None]:
             for left in draft.iterdir():  # by an import that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield
-        finally:
+        except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
+            raise
     finally:
         os.close(handle)
 

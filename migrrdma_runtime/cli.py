@@ -76,6 +76,11 @@ def _run() -> int | str | None:
     except MigrRDMAError as error:
         print(f"migrrdma: error: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a file that vanished under our hands: the system's words name it
+        print(f"migrrdma: error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

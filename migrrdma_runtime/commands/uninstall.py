@@ -77,7 +77,7 @@ def _docker() -> Docker | None:
 
 
 def _refuse_while_used(here: machine.Host, docker: Docker | None) -> None:
-    if running := users.running(here):
+    if running := users.running(here, docker):
         names = ", ".join(users.named(docker, running))
         raise InstallError(
             f"containers run under the runtime and cannot be stopped without it: {names}; "

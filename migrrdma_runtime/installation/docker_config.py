@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -47,7 +47,8 @@ class DockerConfig:
         text = before or ""
         present = self._ask(daemon_json.runtime_path, text, NAME)
         if present == layout.RUNTIME:
-            return Step(self.name), ours or DockerEdit(self.name, layout.RUNTIME, "", created=False)
+            known = ours or DockerEdit(self.name, layout.RUNTIME, "", created=False)
+            return Step(self.name), replace(known, path=layout.RUNTIME)
         if present is not None:
             if ours is None or present != ours.path:
                 raise InstallError(

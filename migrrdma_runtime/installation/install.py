@@ -5,6 +5,7 @@ Docker's configuration comes last, so that Docker never names a runtime that is 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,27 +22,39 @@ def plan(host: Host, payload: Payload, docker: DockerConfig) -> list[Step]:
     """The steps; nothing is changed until they are performed."""
     before = load(host.path(FILE))
     edit, docker_edit = docker.plan_add(before.docker)
-    steps = [
+    after = replace(_record(host, payload, docker, before), docker=docker_edit)
+    during = _until_replaced(before, after)
+    return [
+        *_save(host, before, during),
         _config(host, payload.config, before),
         *(_put(host, hook) for hook in payload.hooks),
         _put(host, payload.guest_library),
         _current(host, payload.build_id),
         _put(host, payload.launcher),
         edit,
+        *_save(host, during, after),
     ]
-    after = _record(host, payload, docker, before)
-    after = Record(after.files, after.directories, docker_edit)
+
+
+def _save(host: Host, before: Record, after: Record) -> list[Step]:
     if after == before:
-        return steps
-    return [Step(FILE, partial(save, host.path(FILE), after), "what is ours, for migrrdma uninstall"), *steps]
+        return []
+    return [Step(FILE, partial(save, host.path(FILE), after), "what is ours, for migrrdma uninstall")]
+
+
+def _until_replaced(before: Record, after: Record) -> Record:
+    """What an upgrade replaces is known as ours by its old looks until it really has been replaced."""
+    config = {name: value for name, value in before.files.items() if name == layout.CONFIG_FILE}
+    moves = before.docker is not None and before.docker.path != layout.RUNTIME
+    return replace(after, files={**after.files, **config}, docker=before.docker if moves else after.docker)
 
 
 def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) -> Record:
     """What will be ours: everything that is put there, and the directories that are not there yet."""
-    for file in (*payload.hooks, payload.launcher):
-        record = record.with_file(file.path, file.content)
     if _may_write_config(host, payload.config, record):
         record = record.with_file(payload.config.path, payload.config.content)
+    for file in (*payload.hooks, payload.launcher):
+        record = record.with_file(file.path, file.content)
     everything = [payload.config, *payload.hooks, payload.guest_library, payload.launcher]
     for path in [host.path(FILE), *(host.path(file.path) for file in everything), docker.path]:
         missing = [parent for parent in path.parents if host.root in parent.parents and not parent.exists()]
@@ -50,24 +63,32 @@ def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) 
 
 
 def _config(host: Host, file: PayloadFile, record: Record) -> Step:
-    if _may_write_config(host, file, record):
-        return _put(host, file)
-    return Step(file.path, note="it was there before or was changed")
+    if not _may_write_config(host, file, record):
+        return Step(file.path, note="it was there before or was changed")
+    path = host.path(file.path)
+    if path.exists() and path.read_bytes() == file.content:  # its mode is the administrator's
+        return Step(file.path)
+    return Step(file.path, partial(files.replace, path, file.content, file.mode), _novelty(path))
 
 
 def _may_write_config(host: Host, file: PayloadFile, record: Record) -> bool:
     """As dpkg has it: a configuration file is replaced by a new version only if nobody has touched it."""
     try:
-        return digest(host.path(file.path).read_bytes()) == record.files.get(file.path)
+        there = digest(host.path(file.path).read_bytes())
     except FileNotFoundError:
         return True
+    return there in (record.files.get(file.path), digest(file.content))
 
 
 def _put(host: Host, file: PayloadFile) -> Step:
     path = host.path(file.path)
     if is_in_place(host, file):
         return Step(file.path)
-    return Step(file.path, partial(_write, path, file), "a new version" if path.exists() else "new")
+    return Step(file.path, partial(_write, path, file), _novelty(path))
+
+
+def _novelty(path: Path) -> str:
+    return "a new version" if path.exists() else "new"
 
 
 def is_in_place(host: Host, file: PayloadFile) -> bool:

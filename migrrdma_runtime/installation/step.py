@@ -14,7 +14,7 @@ from migrrdma_runtime.errors import InstallError
 
 @dataclass(frozen=True)
 class Step:
-    """What is changed and how. Without ``apply`` it stays: ``note`` says why, unless it is as it should be."""
+    """What is changed and how. Without ``apply`` it stays: because of ``note``, or because it is right."""
 
     what: str
     apply: Callable[[], None] | None = None

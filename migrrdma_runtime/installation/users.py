@@ -16,14 +16,16 @@ _TASKS = (
 )
 
 
-def running(host: Host) -> list[str]:
+def running(host: Host, docker: Docker | None) -> list[str]:
     """The ids of the containers that run under our launcher, Docker's or not.
 
     containerd's shim notes the path of the runtime in each task's folder and calls it again to exec, kill and
-    delete. That note is there whether or not dockerd answers.
+    delete. That note is there whether or not dockerd answers; Docker knows of a containerd that is elsewhere.
     """
     notes = [note for tasks in _TASKS for note in sorted((host.root / tasks).glob("*/*/runtime"))]
-    return [note.parent.name for note in notes if _text(note) == layout.RUNTIME]
+    noted = [note.parent.name for note in notes if _text(note) == layout.RUNTIME]
+    known = docker.containers() if docker is not None else []
+    return list(dict.fromkeys([*noted, *(one.id for one in known if one.runtime == NAME and one.running)]))
 
 
 def named(docker: Docker | None, ids: list[str]) -> list[str]:

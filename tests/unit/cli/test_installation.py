@@ -177,14 +177,17 @@ def test_our_own_entry_with_an_older_path_is_brought_up_to_date(
     host: Host, files: Payload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_daemon_json(host, '{"debug": true}')
-    with monkeypatch.context() as patch:
-        patch.setattr(layout, "RUNTIME", "/usr/local/sbin/older")
+    for count in range(len(plan_install(host, files, docker_of(host))) + 1):  # killed after so many steps
+        with monkeypatch.context() as patch:
+            patch.setattr(layout, "RUNTIME", "/usr/local/sbin/older")
+            install(host, files)
+            assert "/usr/local/sbin/older" in host.path(DEFAULT).read_text()
+        list(perform(plan_install(host, files, docker_of(host))[:count]))
         install(host, files)
-        assert "/usr/local/sbin/older" in host.path(DEFAULT).read_text()
-    install(host, files)
-    assert json.loads(host.path(DEFAULT).read_text())["runtimes"] == {"migrrdma": {"path": layout.RUNTIME}}
-    uninstall(host)
-    assert host.path(DEFAULT).read_text() == '{"debug": true}'
+        runtimes = json.loads(host.path(DEFAULT).read_text())["runtimes"]
+        assert runtimes == {"migrrdma": {"path": layout.RUNTIME}}
+        uninstall(host)
+        assert host.path(DEFAULT).read_text() == '{"debug": true}'
 
 
 def test_what_dockerd_does_not_accept_is_not_put_in_place(host: Host, files: Payload) -> None:
@@ -272,9 +275,22 @@ def test_a_changed_configuration_stays_and_is_purged_later(host: Host, files: Pa
 
 def test_an_untouched_configuration_is_upgraded(host: Host, files: Payload) -> None:
     older = payload.PayloadFile(files.config.path, b"# older\n", files.config.mode)
-    install(host, Payload(older, files.hooks, files.guest_library, files.launcher))
+    before = tree_of(host)
+    steps = len(plan_install(host, files, docker_of(host))) + 1
+    for count in range(steps):  # an upgrade that is killed remembers that the old one was untouched
+        install(host, Payload(older, files.hooks, files.guest_library, files.launcher))
+        list(perform(plan_install(host, files, docker_of(host))[:count]))
+        install(host, files)
+        assert host.path(layout.CONFIG_FILE).read_bytes() == files.config.content
+        uninstall(host, purge=True)
+        assert tree_of(host) == before
+
+
+def test_the_mode_of_the_configuration_is_the_administrators(host: Host, files: Payload) -> None:
     install(host, files)
-    assert host.path(layout.CONFIG_FILE).read_bytes() == files.config.content
+    host.path(layout.CONFIG_FILE).chmod(0o600)
+    assert [step.what for step in install(host, files) if step.apply] == []
+    assert stat.S_IMODE(host.path(layout.CONFIG_FILE).stat().st_mode) == 0o600
 
 
 def test_older_guest_libraries_stay_beside_the_new_one(host: Host, files: Payload) -> None:
@@ -320,10 +336,13 @@ def test_running_containers_are_found_and_named(host: Host, make_docker: MakeDoc
         folder = host.root / tasks / container
         folder.mkdir(parents=True)
         (folder / "runtime").write_text(runtime)
-    docker = make_docker(Container("a" * 64, "web", "migrrdma", running=True))
-    ids = users.running(host)
-    assert sorted(users.named(docker, ids)) == ["b" * 12, "web"]
-    assert sorted(users.named(None, ids)) == ["a" * 12, "b" * 12]
+    docker = make_docker(
+        Container("a" * 64, "web", "migrrdma", running=True),
+        Container("d" * 64, "elsewhere", "migrrdma", running=True),
+        Container("e" * 64, "stopped", "migrrdma", running=False),
+    )
+    assert sorted(users.named(docker, users.running(host, docker))) == ["b" * 12, "elsewhere", "web"]
+    assert sorted(users.named(None, users.running(host, None))) == ["a" * 12, "b" * 12]
 
 
 def test_stopped_containers_of_our_runtime_are_listed(make_docker: MakeDocker) -> None:
