@@ -63,7 +63,7 @@ class Container:
         """Wait until a line that matches ``pattern`` (grep -E) comes after the first ``after`` lines."""
         script = (
             f"grep -m1 -qE -- {shlex.quote(pattern)} < <(docker logs -f {shlex.quote(self.name)} 2>&1 "
-            f"| tail -n +{after + 1})"
+            f"| stdbuf -oL tail -n +{after + 1})"
         )
         self.shell.run("timeout", str(int(seconds)), "bash", "-c", script, timeout=seconds + 20)
 

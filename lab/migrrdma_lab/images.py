@@ -183,6 +183,24 @@ def _bootstrap(places: Places, release: Release, root: Path) -> None:
     )  # fmt: skip
 
 
+_DAEMON_JSON = """\
+{
+  "experimental": true,
+  "features": {"cdi": true}
+}
+"""
+
+_CDI = json.dumps(
+    {
+        "cdiVersion": "0.5.0",
+        "kind": "rack/rdma",
+        "devices": [
+            {"name": "all", "containerEdits": {"deviceNodes": [{"path": "/dev/infiniband/uverbs0"}]}},
+        ],
+    }
+)
+
+
 def _customise(root: Path, image: NodeImage) -> None:
     """What makes a Debian a rack node: the login key, its network, Docker with checkpoints switched on."""
     run_logged(
@@ -195,7 +213,9 @@ def _customise(root: Path, image: NodeImage) -> None:
         "etc/rack-mtu": f"{DATA_MTU}\n",
         "etc/hosts": "127.0.0.1 localhost\n"
         + "".join(f"10.78.0.{index} {name}\n" for name, index in (("src", 11), ("dst", 12), ("peer", 13))),
-        "etc/docker/daemon.json": '{\n  "experimental": true\n}\n',
+        "etc/docker/daemon.json": _DAEMON_JSON,
+        "root/daemon.json": _DAEMON_JSON,  # what an uninstall must give back
+        "etc/cdi/rack.json": _CDI,
         "etc/modules-load.d/rack.conf": "rdma_rxe\nib_uverbs\nrdma_ucm\nmacvlan\noverlay\nbr_netfilter\n",
         "etc/ssh/sshd_config.d/rack.conf": "UseDNS no\nPermitRootLogin prohibit-password\nMaxSessions 64\n",
         "etc/systemd/journald.conf.d/rack.conf": "[Journal]\nStorage=volatile\n",

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import DST, PEER, SRC
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Docker commands take seconds to tens of seconds in emulation, the first test builds the rack."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1200))
 
 
 @pytest.fixture(scope="session")

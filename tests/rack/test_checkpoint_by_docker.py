@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from migrrdma_lab.containers import Container, carry
+from migrrdma_lab.containers import COUNTER, Container, carry
 from migrrdma_lab.errors import NodeCommandError
 from migrrdma_lab.shell import Shell
 
@@ -144,19 +144,31 @@ def test_an_established_tcp_connection_moves_with_the_containers_address(
 def test_when_criu_fails_the_user_sees_why_and_the_container_goes_on(
     src: Shell, containers: Register
 ) -> None:
-    """A process traced by strace cannot be seized by CRIU."""
-    counter = containers(Container(src, "traced")).run()
+    """CRIU cannot dump an open block device, and says so in its log only."""
+    command = ("sh", "-c", f"exec 3</dev/vda; {COUNTER}")
+    counter = containers(Container(src, "disk", command, ("--device=/dev/vda:/dev/vda:r",))).run()
     counter.wait_for_line("^2$")
-    pid = counter.docker("inspect", "-f", "{{.State.Pid}}", "traced").stdout.strip()
-    src.run("systemd-run", "--collect", "--unit=tracer", "strace", "-f", "-o", "/dev/null", "-p", pid)
-    try:
-        src.sh(
-            f"timeout 30 sh -c 'until grep -q \"^TracerPid:.*[1-9]\" /proc/{pid}/status; do sleep 0.2; done'"
-        )
-        with pytest.raises(NodeCommandError) as failure:
-            counter.checkpoint("impossible")
-    finally:
-        src.run("systemctl", "stop", "tracer", check=False)
-    assert "traced by" in failure.value.stderr or "ptrace" in failure.value.stderr, failure.value.stderr
+    with pytest.raises(NodeCommandError) as failure:
+        counter.checkpoint("impossible")
+    assert "Can't dump file 3" in failure.value.stderr
+    assert "/dev/vda" in failure.value.stderr
+    assert failure.value.stderr.count("\n") == 1
     assert counter.running()
+    _goes_on(counter)
+
+
+def test_when_a_restore_fails_the_user_sees_why(src: Shell, containers: Register) -> None:
+    """A file that the process had open is gone: CRIU says which, in its log only."""
+    src.sh("mkdir -p /tmp/bound; echo here > /tmp/bound/needed")
+    command = ("sh", "-c", f"exec 3</bound/needed; {COUNTER}")
+    counter = containers(Container(src, "file-gone", command, ("-v", "/tmp/bound:/bound"))).run()
+    counter.wait_for_line("^2$")
+    counter.checkpoint("good")
+    src.run("rm", "/tmp/bound/needed")
+    with pytest.raises(NodeCommandError) as failure:
+        counter.restore("good")
+    assert "/bound/needed" in failure.value.stderr or "bound/needed" in failure.value.stderr
+    assert not counter.running()
+    src.sh("echo here > /tmp/bound/needed")
+    counter.restore("good")
     _goes_on(counter)
