@@ -23,6 +23,8 @@ class Installation:
         self.hooks_dir = _DATA / "hooks"
         self.run_dir = root / "run"
         self.version = ""
+        self.options: tuple[str | Path, ...] = ()
+        """Global options that every call gets."""
         launcher.write(self.runtime, sys.executable)
         self.add_guest("0" * 40)
         self.configure()
@@ -53,13 +55,24 @@ class Installation:
     ) -> subprocess.CompletedProcess[bytes]:
         """Call the runtime and wait for it."""
         return subprocess.run(
-            [self.runtime, *args],
+            [self.runtime, *self.options, *args],
             cwd=cwd or self.root,
             env=self.environment | (environment or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=False,
             timeout=60,
+        )
+
+    def create(self, bundle: Path, *options: str | Path) -> None:
+        """Create the container c1; its streams are not pipes, for whoever reads those would wait for it."""
+        subprocess.run(
+            [self.runtime, *self.options, "create", "--bundle", bundle, *options, "c1"],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
+            check=True,
         )
 
 
