@@ -6,9 +6,9 @@ restore the *last* error in the ``--log`` file. runc says there no more than "cr
 
 import os
 
-from migrrdma_runtime import child, lowlevel, runtime_log
+from migrrdma_runtime import child, container, runtime_log
 from migrrdma_runtime.criu_log import CriuLog
-from migrrdma_runtime.errors import CheckpointError, MigrRDMAError, RestoreError, SpecError
+from migrrdma_runtime.errors import CheckpointError, MigrRDMAError, RestoreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 def run(call: "Call", runtime: str, settings: "Config") -> "NoReturn":
     """Run a checkpoint or a restore to its end; never returns."""
-    if settings.tcp_established and not call.option("tcp-established") and _has_own_network(call, runtime):
+    facts = container.of(call, runtime)
+    if settings.tcp_established and facts.has_own_network and not call.option("tcp-established"):
         call.insert_flag("--tcp-established")
-    log = CriuLog(_log_path(call))
+    log = CriuLog(_log_path(call, facts.criu_config))
+    said_before = _log_size(call)
     # With --log, runc is silent on stderr but for its last words. For these to come second in a failed
     # checkpoint they are held back, in a file: a pipe would have to be read while the runtime runs.
     held_back = None
@@ -30,7 +32,7 @@ def run(call: "Call", runtime: str, settings: "Config") -> "NoReturn":
         held_back = os.memfd_create("migrrdma-stderr")
     status = child.run(runtime, call.args, held_back)
     if status:
-        explanation = _explain(call, log)
+        explanation = _explain(call, log, facts.criu_config, said_before)
         if explanation:
             runtime_log.error(call, str(explanation))
     if held_back is not None:
@@ -38,47 +40,52 @@ def run(call: "Call", runtime: str, settings: "Config") -> "NoReturn":
     child.end_like(status)
 
 
-def _explain(call: "Call", log: CriuLog) -> MigrRDMAError | None:
+def _explain(call: "Call", log: CriuLog, criu_config: str, said_before: int) -> MigrRDMAError | None:
     """Why CRIU failed, in one line; nothing when the failure was not CRIU's."""
-    errors = log.errors()
-    if not errors:
+    if errors := log.errors():
+        reason = f"{'; '.join(errors)} (CRIU's log: {log.path})"
+    elif criu_config and b"criu failed" in _said_since(call, said_before):
+        # An option that CRIU does not know ends it before it opens its log.
+        reason = f"CRIU gave no reason in {log.path}; an unknown option in {criu_config} is one it cannot log"
+    else:
         return None
     kind = CheckpointError if call.command == "checkpoint" else RestoreError
-    return kind(f"{call.command} of {call.container_id} failed: {'; '.join(errors)} (CRIU's log: {log.path})")
+    return kind(f"{call.command} of {call.container_id} failed: {reason}")
 
 
-def _log_path(call: "Call") -> str:
+def _log_path(call: "Call", criu_config: str) -> str:
     """Where CRIU will write its log: in the working directory, which is the images' unless given."""
     folder = call.value("work-path") or call.value("image-path") or "checkpoint"
-    return os.path.abspath(f"{folder}/{'dump' if call.command == 'checkpoint' else 'restore'}.log")
+    name = "dump.log" if call.command == "checkpoint" else "restore.log"
+    return os.path.abspath(os.path.join(folder, _configured_log(criu_config) or name))
 
 
-def _has_own_network(call: "Call", runtime: str) -> bool:
-    """Whether the container has its own network namespace, from its spec or the runtime's state."""
-    from migrrdma_runtime import bundle, create, spec
-
-    if call.command == "restore":
-        candidates = [create.spec_path(call)]
-    else:
-        root = call.globals.get("root") or lowlevel.default_root(runtime)
-        candidates = [f"{root}/{call.container_id}/{name}" for name in ("state.json", "config.json")]
-    for path in candidates:
-        try:
-            state, _ = bundle.read(path)
-            if isinstance(state, dict):
-                return spec.has_own_network(state) or _is_runc_state_with_network(state)
-        except SpecError:
-            continue  # unreadable: the runtime will say so, or it is the other runtime's name
-    return False
+def _configured_log(criu_config: str) -> str:
+    """What ``log-file`` says in CRIU's configuration, which overrides what runc asks for."""
+    try:
+        with open(criu_config, encoding="utf-8", errors="replace") as file:
+            lines = [line.split(None, 1) for line in file]
+    except OSError:
+        return ""
+    values = [words[1].strip().strip('"') for words in lines if len(words) == 2 and words[0] == "log-file"]
+    return values[-1] if values else ""
 
 
-def _is_runc_state_with_network(state: dict[str, object]) -> bool:
-    """The same question to runc's ``state.json``, which has the configuration in libcontainer's words."""
-    config = state.get("config")
-    namespaces = config.get("namespaces") if isinstance(config, dict) else None
-    return isinstance(namespaces, list) and any(
-        isinstance(entry, dict) and entry.get("type") == "NEWNET" for entry in namespaces
-    )
+def _log_size(call: "Call") -> int:
+    try:
+        return os.stat(call.globals.get("log", "")).st_size
+    except OSError:
+        return 0
+
+
+def _said_since(call: "Call", offset: int) -> bytes:
+    """What the low-level runtime has added to its ``--log``."""
+    try:
+        with open(call.globals.get("log", ""), "rb") as file:
+            file.seek(offset)
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _copy(source: int, target: int) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _MAX_EDITABLE = 16 << 20
 """A spec is read whole to be edited, and takes ten times its size in memory; real ones have 20 to 100 KB."""
 
-_RUNC_CRIU_CONFIG = "/etc/criu/runc.conf"
+RUNC_CRIU_CONFIG = "/etc/criu/runc.conf"
 """What runc has CRIU read when no annotation names another file."""
 
 _OUR_CRIU_CONFIG = """\
@@ -105,7 +105,7 @@ def _write_criu_config(path: str, original: "Spec") -> str:
 
     users = spec.user_criu_config(original)
     if users is None:
-        users = _RUNC_CRIU_CONFIG
+        users = RUNC_CRIU_CONFIG
     target = os.path.join(os.path.dirname(path), _CRIU_CONFIG_NAME)
     try:
         content = ""

@@ -79,6 +79,34 @@ def test_without_a_log_the_reason_comes_last_on_the_terminal(
     assert f'level=error msg="checkpoint of c1 failed: {_TCP}; ' in last
 
 
+def test_the_log_is_found_where_crius_own_configuration_puts_it(
+    installation: Installation, fake_runtime: MakeFake, tmp_path: Path
+) -> None:
+    criu_config = tmp_path / "criu.conf"
+    criu_config.write_text("verbosity 4\nlog-file mine.log\n")
+    state = installation.root / "c1" / "state.json"
+    state.parent.mkdir()
+    state.write_text(json.dumps({"config": {"labels": ["a=b", f"org.criu.config={criu_config}"]}}))
+    fake_runtime(_failing("mine.log", tmp_path))
+    options = ("--root", installation.root, "--log", "/dev/null")
+    result = installation.run(*options, "checkpoint", "--work-path", tmp_path, "c1")
+    assert f"(CRIU's log: {tmp_path}/mine.log)" in result.stderr.decode().splitlines()[0]
+
+
+def test_a_failure_that_criu_could_not_log_leads_to_its_configuration(
+    installation: Installation, fake_runtime: MakeFake, tmp_path: Path
+) -> None:
+    """An option that CRIU does not know."""
+    log = tmp_path / "log"
+    fake_runtime(f"echo 'criu failed: type DUMP errno 56' | tee -a {log} >&2; exit 1")
+    result = installation.run("--log", log, "checkpoint", "--work-path", tmp_path, "c1")
+    assert result.stderr.decode().splitlines() == [
+        f"checkpoint of c1 failed: CRIU gave no reason in {tmp_path}/dump.log; "
+        "an unknown option in /etc/criu/runc.conf is one it cannot log",
+        "criu failed: type DUMP errno 56",
+    ]
+
+
 def test_an_older_log_of_another_try_is_not_quoted(
     installation: Installation, fake_runtime: MakeFake, tmp_path: Path
 ) -> None:
