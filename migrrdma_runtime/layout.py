@@ -25,4 +25,4 @@ GUEST_DIR_IN_CONTAINER = "/usr/lib/migrrdma"
 GUEST_LIBRARY = "libmigrrdma.so"
 
 RUN_DIR = "/run/migrrdma"
-"""State that ends with the boot: ``containers/<id>/`` (per container) and the parsed configuration."""
+"""State that ends with the boot: ``containers/<id>/``, what is known of each container."""
