@@ -174,6 +174,14 @@ def build_node_image(places: Places) -> NodeImage:
     return image
 
 
+def remove_unused(places: Places) -> None:
+    """Remove the node images that no rack of this build directory was made from: each is gigabytes."""
+    used = {Path(record.read_text()) for record in places.build.glob("racks/*/image")}
+    for directory in places.images.glob("node-*"):
+        if directory not in used:
+            shutil.rmtree(directory)
+
+
 def _bootstrap(places: Places, release: Release, root: Path) -> None:
     run_logged(
         ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",

@@ -82,6 +82,8 @@ class Machine:
             # Without it, machines continued from one snapshot would draw the same "random" numbers:
             # a new generation ID makes the kernel reseed.
             "-device", "vmgenid,guid=auto",
+            # Memory the guest frees goes back to the host, and is not copied into snapshots.
+            "-device", "virtio-balloon-pci,free-page-reporting=on",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd),
             "-append", "console=ttyS0 root=/dev/vda rw panic=1 mitigations=off quiet net.ifnames=0",
             "-drive", f"file={self.disk},if=virtio,format=qcow2,cache=unsafe",
@@ -124,6 +126,15 @@ class Machine:
         """Put the running machine back to ``snapshot``."""
         self._monitor(f"loadvm {snapshot}")
 
+    def forget(self, snapshot: str) -> None:
+        """Delete ``snapshot`` of the running machine; its room on the disk is used by the next one."""
+        self._monitor(f"delvm {snapshot}")
+
+    def resident_bytes(self) -> int:
+        """How much of the host's memory the running machine holds."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def stop(self) -> None:
         """End the machine at once, as pulling the plug does."""
         pid = self.pid
@@ -161,8 +172,8 @@ class Machine:
             raise MachineError(
                 f"{self.node.name}: QEMU did not answer `{command}` in {_QMP_SECONDS} s"
             ) from exc
-        except (QMPError, OSError) as exc:
-            if command == "quit":  # it may close the connection before it has answered
+        except (QMPError, OSError, EOFError) as exc:
+            if command == "quit":  # it closes the connection, before or after it has answered
                 return None
             raise MachineError(f"{self.node.name}: QEMU refused `{command}`: {exc}") from exc
 

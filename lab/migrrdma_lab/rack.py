@@ -18,7 +18,7 @@ from .acceleration import Accelerator
 from .errors import RackError
 from .golden import SNAPSHOT as GOLDEN_SNAPSHOT
 from .golden import golden_disk
-from .images import NodeImage, build_node_image, node_image
+from .images import NodeImage, build_node_image, node_image, remove_unused
 from .machine import Machine
 from .plan import DEFAULT_RELEASE, GOLDEN, NODES, RELEASES, Node, Places
 from .shell import Shell
@@ -117,28 +117,46 @@ class Rack:
                 self._discard()
             self.places.disks.mkdir(parents=True, exist_ok=True)
             self._made_from.write_text(str(image.directory))
+            remove_unused(self.places)
             network.create(self.places)
-            for node in nodes:
-                if not self.machine(node).pid:
-                    self._start(node)
+            # Machines are named one after the other, because a new one answers at the golden address;
+            # what follows is done side by side.
+            with ThreadPoolExecutor() as pool:
+                finished = [pool.submit(self._finish, node) for node in nodes if self._start(node)]
+                for future in finished:
+                    future.result()
         console.print(f"[green]the rack is up[/green] after {time.monotonic() - start:.0f} s")
 
-    def _start(self, node: Node) -> None:
+    def _start(self, node: Node) -> bool:
+        """Start ``node`` if it does not run; whether it is new, and so has no project and no snapshot yet."""
         machine = self.machine(node)
+        if machine.pid:
+            return False
         self.shell(node).disconnect()
         if machine.has_snapshot(BOOT_SNAPSHOT):
             with step(f"continuing {node.name} from its snapshot"):
                 network.forget_neighbour(self.places, node.management_address)
                 machine.start(self.accelerator, BOOT_SNAPSHOT)
                 self._wake(node)
-            return
+            return False
         golden = golden_disk(self.places, self.image, self.accelerator)
         with step(f"making {node.name} from the golden machine"):
             machine.copy_disk(golden)
             network.forget_neighbour(self.places, GOLDEN.management_address)
             machine.start(self.accelerator, GOLDEN_SNAPSHOT)
             self._name(node)
-        self._install_and_save(node)
+        return True
+
+    def _finish(self, node: Node) -> None:
+        """Install the project on a new node and take the snapshot that `reset` goes back to."""
+        state = project.tree_state()
+        built = project.wheel(self.places, state)
+        with step(f"installing the project on {node.name}"):
+            project.install(self.shell(node), built, state)
+        with step(f"snapshot of {node.name}"):
+            self.shell(node).disconnect()
+            self.machine(node).forget(GOLDEN_SNAPSHOT)
+            self.machine(node).save(BOOT_SNAPSHOT)
 
     def _discard(self) -> None:
         """The recipe has changed since these machines were made: they go."""
@@ -164,15 +182,6 @@ class Rack:
         shell = self.shell(node)
         shell.wait(_ANSWER_SECONDS, self.machine(node).console)
         shell.run("date", "-s", f"@{time.time():.3f}")
-
-    def _install_and_save(self, node: Node) -> None:
-        state = project.tree_state()
-        built = project.wheel(self.places, state)
-        with step(f"installing the project on {node.name}"):
-            project.install(self.shell(node), built, state)
-        with step(f"snapshot of {node.name}"):
-            self.shell(node).disconnect()
-            self.machine(node).save(BOOT_SNAPSHOT)
 
     def install(self) -> None:
         """Put this working tree's build on every node that does not run it yet."""

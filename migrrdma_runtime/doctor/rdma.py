@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from migrrdma_runtime.doctor.result import Machine, Result, ok, warning
 from migrrdma_runtime.host import Host
 
@@ -32,7 +29,8 @@ def devices(machine: Machine) -> Result:
 
 def netns_mode(machine: Machine) -> Result:
     """In the exclusive mode a device belongs to one network namespace, which is not the container's."""
-    done = machine.run(["rdma", "-j", "system", "show"])
+    # Not `rdma -j`: iproute2 6.15 ignores it for this object, older releases wrap the object in a list.
+    done = machine.run(["rdma", "system", "show"])
     if done is None:
         return warning("not examined: the rdma tool is missing", _TOOL)
     mode = _netns(done.stdout) if done.status == 0 else None
@@ -67,12 +65,7 @@ def _with_verbs(host: Host) -> set[str]:
 
 
 def _netns(text: str) -> str | None:
-    """The mode in the tool's answer, which is an object or a list of one, depending on its release."""
-    try:
-        answer: Any = json.loads(text)
-    except ValueError:
-        return None
-    if isinstance(answer, list):
-        answer = answer[0] if answer else None
-    mode = answer.get("netns") if isinstance(answer, dict) else None
-    return mode if isinstance(mode, str) else None
+    """The mode in an answer like ``netns shared copy-on-fork on``."""
+    words = text.split()
+    pairs = dict(zip(words, words[1:], strict=False))
+    return pairs.get("netns")

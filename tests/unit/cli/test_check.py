@@ -52,7 +52,7 @@ ANSWERS = {
     "criu --version": Finished(0, "Version: 4.1.1\nGitID: v4.1.1\n", ""),
     "criu check": GOOD,
     "criu check --feature mem_dirty_track": GOOD,
-    "rdma -j system show": Finished(0, '[{"netns":"shared","copy-on-fork":"on"}]\n', ""),
+    "rdma system show": Finished(0, "netns shared privileged-qkey off monitor on copy-on-fork on\n", ""),
 }
 
 
@@ -167,13 +167,13 @@ WORSE: dict[str, tuple[Check, dict[str, Finished], Status, str]] = {
     "no rdma tool": (rdma.netns_mode, {}, Status.WARNING, "rdma tool is missing"),
     "exclusive namespaces": (
         rdma.netns_mode,
-        {"rdma -j system show": Finished(0, '{"netns":"exclusive"}', "")},
+        {"rdma system show": Finished(0, "netns exclusive copy-on-fork on\n", "")},
         Status.WARNING,
         "exclusive",
     ),
     "an rdma tool that talks nonsense": (
         rdma.netns_mode,
-        {"rdma -j system show": Finished(0, "[]", "")},
+        {"rdma system show": Finished(0, "", "")},
         Status.WARNING,
         "rdma system show",
     ),
@@ -238,7 +238,7 @@ def test_a_machine_without_rdma_is_told_how_to_get_it(host: Host, machine_of: Ma
     result = rdma.devices(machine_of(host))
     assert result.status is Status.WARNING
     assert "rdma link add" in result.remedy
-    no_netlink = {"rdma -j system show": Finished(1, "", "Failed to open NETLINK_RDMA socket\n")}
+    no_netlink = {"rdma system show": Finished(1, "", "Failed to open NETLINK_RDMA socket\n")}
     assert rdma.netns_mode(machine_of(host, no_netlink)).status is Status.OK
 
 
