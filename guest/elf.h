@@ -1,0 +1,37 @@
+/* Symbols of objects that are already loaded, found without any function of the dynamic linker. */
+#ifndef MIGRRDMA_ELF_H
+#define MIGRRDMA_ELF_H
+
+#include <elf.h>
+#include <link.h>
+#include <stdint.h>
+
+struct mig_object {
+	ElfW(Addr) base, end;
+	const char *name;
+	const char *soname;
+	const ElfW(Sym) *symbols;
+	const char *strings;
+	const ElfW(Half) *versions;	/* of each symbol; NULL: none */
+	const ElfW(Verdef) *definitions;
+	uint32_t count;			/* of symbols */
+};
+
+/* The object called soname, or holding address; ENOENT when there is none. */
+int mig_object_named(const char *soname, struct mig_object *object);
+int mig_object_holding(const void *address, struct mig_object *object);
+
+/* With a version that very definition, else the default one. NULL: not defined. */
+void *mig_object_symbol(const struct mig_object *object, const char *name, const char *version);
+
+/* The first definition in any other object than this library, those loaded after it first. */
+void *mig_next_symbol(const char *name);
+
+/* Calls each for every function the object defines. */
+void mig_object_functions(const struct mig_object *object,
+			  void (*each)(const char *name, const char *version, void *argument), void *argument);
+
+/* The build id of this library; all zero if it was linked without one. */
+void mig_build_id(uint8_t id[20]);
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * Keys whose physical number differs from the virtual one: a hash table that is made once, read without a lock in
+ * sections, and given up after a grace period. What is not in it is the same on both sides.
+ */
+#ifndef MIGRRDMA_KEYMAP_H
+#define MIGRRDMA_KEYMAP_H
+
+#include <stdint.h>
+
+struct mig_key {
+	uint32_t from, to;
+};
+
+struct mig_keymap {
+	uint32_t mask; /* slots - 1 */
+	uint32_t used;
+	int references; /* QPs that hold it; control thread */
+	struct mig_key slots[];
+};
+
+/* Room for count keys at least; NULL: out of memory. */
+struct mig_keymap *mig_keymap_new(uint32_t count);
+void mig_keymap_free(struct mig_keymap *map);
+
+/* Replaces an earlier value; a slot whose two numbers are equal is free. ENOSPC when there is no room. */
+int mig_keymap_set(struct mig_keymap *map, uint32_t from, uint32_t to);
+
+static inline uint32_t mig_keymap_slot(const struct mig_keymap *map, uint32_t from)
+{
+	return (from * 2654435769u) >> 7 & map->mask;
+}
+
+static inline uint32_t mig_keymap_get(const struct mig_keymap *map, uint32_t from)
+{
+	if (!map)
+		return from;
+	for (uint32_t slot = mig_keymap_slot(map, from), tries = 0; tries <= map->mask; tries++) {
+		const struct mig_key *key = &map->slots[slot];
+
+		if (key->from == from)
+			return __atomic_load_n(&key->to, __ATOMIC_RELAXED);
+		if (!key->from && !key->to)
+			break;
+		slot = (slot + 1) & map->mask;
+	}
+	return from;
+}
+
+#endif

@@ -1,0 +1,28 @@
+/* What the agent asks for, checked and carried out. */
+#ifndef MIGRRDMA_MESSAGE_H
+#define MIGRRDMA_MESSAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct mig_session {
+	/* 0 or an errno. */
+	int (*send)(struct mig_session *session, const void *message, size_t length);
+	int fd;
+	int quiescing;	     /* a QUIESCE waits for its answer */
+	uint32_t quiesce_id; /* which */
+	int closing;	     /* parked for a dump: the connection must go */
+};
+
+/* 0, or an errno: EPROTO for garbage. Then the connection is to be closed. */
+int mig_message_handle(struct mig_session *session, const void *message, size_t length);
+
+/* Drives a drain on and answers when it is over. */
+int mig_message_tick(struct mig_session *session);
+
+/* A quiesce whose agent has gone is undone: nobody would end it. */
+void mig_message_lost(struct mig_session *session);
+
+int mig_message_hello(struct mig_session *session);
+
+#endif

@@ -1,0 +1,75 @@
+/* What the files about single kinds of objects offer to each other and to the control thread. */
+#ifndef MIGRRDMA_OBJECT_H
+#define MIGRRDMA_OBJECT_H
+
+#include "mig.h"
+
+/* A real device by its name, opened; NULL and errno. */
+struct ibv_context *mig_open_by_name(const char *name);
+
+/* The application's operations table; the extended ones only where the real context has them. */
+void mig_fill_operations(struct mig_context *context);
+
+/* A shadow for a protection domain of whatever kind; takes the real one over. */
+struct ibv_pd *mig_pd_wrap(struct mig_context *context, struct ibv_pd *real);
+
+/* Numbers of the application's port and GID table on the device of the moment, or of the next one. */
+const struct mig_gid_map *mig_gid_find(const struct mig_context *context, uint32_t port, uint32_t index);
+
+/* recv.c, send.c: what the context's operations point at. */
+int mig_post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+int mig_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
+int mig_req_notify_cq(struct ibv_cq *cq, int solicited_only);
+
+/*
+ * Sends what was kept, as far as there is room; what is done with is put on *done, to be freed when no lock is held.
+ * Must hold no lock after the context's.
+ */
+void mig_send_flush(struct mig_qp *qp, struct mig_send **done);
+void mig_send_free(struct mig_send *list);
+void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
+
+int mig_recv_init(struct mig_qp *qp);
+void mig_recv_clear(struct mig_qp *qp);
+
+/*
+ * Receives and the exchange of queues. Closing ends the fast way, for good after the next grace period; then parking
+ * leaves everything to the ring; opening ends both.
+ */
+void mig_recv_close(struct mig_qp *qp);
+void mig_recv_park(struct mig_qp *qp);
+
+/* Posts what the ring holds from *from on to that QP, and moves *from; 0 or an errno. Must hold recv_lock. */
+int mig_recv_repost(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys, uint32_t *from);
+
+/* Posts what was recorded while parked to the real queue and opens it, in one step. */
+int mig_recv_open(struct mig_qp *qp);
+
+/*
+ * Takes what the real queue holds into the ring; also of a parked process when it is the last time. Must hold no
+ * lock; the world may be stopped. 0 or an errno.
+ */
+int mig_cq_collect(struct mig_cq *cq, int last);
+/* A completion that we owe the application. */
+int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc);
+void mig_cq_gate(struct mig_cq *cq, int change);
+/* Events of a channel that were delivered and not read: owed from now on. */
+void mig_channel_take_events(struct mig_channel *channel);
+void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq);
+
+/*
+ * Every RC QP lets remote writes in, beside what the application asked for: the marker that ends a drain is a write
+ * of no bytes, and a QP that stays in RTR (a pure receiver) cannot be changed later. Memory is still protected by
+ * the rights of its regions.
+ */
+static const unsigned int mig_extra_access = IBV_ACCESS_REMOTE_WRITE;
+
+/* Sets which QP a physical number means; page memory must be there. */
+int mig_qpn_reserve(struct mig_context *context, uint32_t pqpn);
+void mig_qpn_set(struct mig_context *context, uint32_t pqpn, struct mig_qp *qp);
+
+/* A real QP like this one, on other real objects; NULL and errno. *extra: slots beyond the application's. */
+struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq);
+void mig_qp_set_operations(struct mig_qp *qp);
+
+#endif

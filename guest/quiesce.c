@@ -1,0 +1,212 @@
+#include "quiesce.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "log.h"
+#include "object.h"
+#include "world.h"
+
+/* Within one quiesce only: the clock may jump when the process is moved, and a quiesce never spans that. */
+static uint64_t deadline_ns;
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int mig_selects(const struct mig_selection *selection, const struct mig_context *context, const struct mig_qp *qp)
+{
+	switch (selection->kind) {
+	case MIG_SCOPE_ALL:
+		return 1;
+	case MIG_SCOPE_CONTEXT:
+		return context->id == selection->context;
+	case MIG_SCOPE_LISTED:
+		for (uint32_t i = 0; i < selection->count; i++)
+			if (selection->names[i].context == context->id && selection->names[i].vqpn == qp->ibv.qp_num)
+				return 1;
+		return 0;
+	}
+	return 0;
+}
+
+#define EACH_QP(context, qp)                                                                               \
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)                                         \
+	MIG_EACH(&context->qps, qp, struct mig_qp, link)
+
+/* A QP outside the states of normal life cannot be brought to rest. */
+static int cannot_rest(const struct mig_qp *qp)
+{
+	return qp->broken || qp->ibv.state > IBV_QPS_RTS;
+}
+
+/* Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. */
+static void post_marker(struct mig_qp *qp)
+{
+	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED };
+	static uint64_t markers;
+
+	MIG_LOCKED(&cq->lock);
+	MIG_LOCKED(&qp->send_lock);
+	/* No application can name its own sends like this but by accident with 2^64 chances against. */
+	qp->marker_id = mig.token ^ (++markers * 0x9e3779b97f4a7c15u);
+	marker.wr_id = qp->marker_id;
+	if (qp->post_send(qp->real, &marker, &bad))
+		return; /* full: tried again when something has completed */
+	cq->markers++;
+	qp->marker = MIG_MARKER_POSTED;
+}
+
+int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which)
+{
+	deadline_ns = now_ns() + timeout_ms * 1000000ull;
+	int error = mig_world_stop((int)timeout_ms);
+
+	if (error)
+		return error;
+	EACH_QP(context, qp) {
+		if (mig_selects(selection, context, qp) && cannot_rest(qp)) {
+			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+			mig_world_go();
+			return EIO;
+		}
+	}
+	EACH_QP(context, qp) {
+		if (!mig_selects(selection, context, qp))
+			continue;
+		if (!qp->quiesced) {
+			mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
+			mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
+		}
+		qp->quiesced = 1;
+		mig_send_gate(qp, MIG_GATE_SHADOW, 0);
+	}
+	/* From here on nobody is inside a post that saw the gate open. */
+	mig_synchronize();
+	EACH_QP(context, qp) {
+		if (!qp->quiesced || !mig_selects(selection, context, qp))
+			continue;
+		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+		if (qp->marker == MIG_MARKER_POSTED)
+			qp->marker_again = 1;
+		else if (qp->send_gate & MIG_GATE_FRESH || qp->ibv.state != IBV_QPS_RTS)
+			qp->marker = MIG_MARKER_DONE;
+		else
+			qp->marker = MIG_MARKER_WANTED;
+	}
+	mig_world_go();
+	mig.state = MIG_STATE_QUIESCING;
+	return 0;
+}
+
+static void advance(struct mig_qp *qp)
+{
+	if (qp->marker == MIG_MARKER_DONE && qp->marker_again) {
+		qp->marker_again = 0;
+		qp->marker = MIG_MARKER_WANTED;
+	}
+	if (qp->marker == MIG_MARKER_WANTED)
+		post_marker(qp);
+}
+
+static int collect_all(void)
+{
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+		MIG_EACH(&context->cqs, cq, struct mig_cq, link) {
+			int error = cq->gated ? mig_cq_collect(cq, 0) : 0;
+
+			if (error)
+				return error;
+		}
+	return 0;
+}
+
+int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
+{
+	int error = mig_world_stop(1000), waiting = 0, failed = 0;
+
+	*count = 0;
+	if (error)
+		return now_ns() < deadline_ns ? EINPROGRESS : error;
+
+	EACH_QP(context, qp)
+		if (qp->quiesced)
+			advance(qp);
+	error = collect_all();
+	EACH_QP(context, qp) {
+		if (!qp->quiesced || (qp->marker == MIG_MARKER_DONE && !qp->marker_again && !qp->broken))
+			continue;
+		waiting++;
+		failed += qp->broken;
+		if (*count < room)
+			names[(*count)++] = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+	}
+	if (!error && !waiting) {
+		mig.state = MIG_STATE_QUIESCED;
+	} else if (!error && failed) {
+		error = EIO;
+	} else if (!error) {
+		error = now_ns() < deadline_ns ? EINPROGRESS : ETIMEDOUT;
+	}
+	if (error && error != EINPROGRESS) {
+		mig_log(MIG_LOG_WARN, "quiesce undone: %d QPs did not drain: %s", waiting, strerror(error));
+		mig_quiesce_end();
+	}
+	mig_world_go();
+	return error;
+}
+
+/* Lets a QP go if nothing is kept for it any more. */
+static int release(struct mig_qp *qp)
+{
+	if (MIG_GATE(qp->send_gate) & MIG_GATE_FLUSH)
+		return 0;
+	qp->quiesced = 0;
+	mig_cq_gate(mig_cq(qp->ibv.send_cq), -1);
+	mig_cq_gate(mig_cq(qp->ibv.recv_cq), -1);
+	return 1;
+}
+
+void mig_quiesce_end(void)
+{
+	struct mig_send *done = NULL;
+
+	EACH_QP(context, qp) {
+		if (!qp->quiesced)
+			continue;
+		mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
+		if (qp->marker != MIG_MARKER_POSTED)
+			qp->marker = MIG_MARKER_NONE;
+		qp->marker_again = 0;
+		mig_unlock(&mig_cq(qp->ibv.send_cq)->lock);
+		mig_send_gate(qp, MIG_GATE_FLUSH, MIG_GATE_SHADOW);
+		mig_send_flush(qp, &done);
+		release(qp);
+	}
+	mig_send_free(done);
+	mig.state = MIG_STATE_RUNNING;
+}
+
+int mig_quiesce_flush(void)
+{
+	struct mig_send *done = NULL;
+	int left = 0;
+
+	if (mig.state != MIG_STATE_RUNNING || mig_world_stop(100))
+		return 1;
+	EACH_QP(context, qp) {
+		if (!qp->quiesced)
+			continue;
+		mig_send_flush(qp, &done);
+		left += !release(qp);
+	}
+	mig_world_go();
+	mig_send_free(done);
+	return left;
+}

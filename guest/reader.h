@@ -1,0 +1,66 @@
+/*
+ * "Nobody is inside a data path call any more", without a lock or an atomic operation on the data path.
+ *
+ * Every thread that posts or polls owns a counter: odd while it is inside a call (a *section*), even outside.
+ * Whoever changes what the calls look at first stores the change, then has the kernel put a full barrier into
+ * every running thread of the process (membarrier), then waits until each counter that was odd has moved.
+ * A section that begins later sees the change. This is liburcu's "memb" scheme, cut down to what is needed.
+ *
+ * Rule: a section never blocks. No lock of ours is taken inside, nothing is allocated inside. So it is safe
+ * to wait for sections with locks held.
+ */
+#ifndef MIGRRDMA_READER_H
+#define MIGRRDMA_READER_H
+
+#include <stdint.h>
+
+struct mig_reader {
+	uint64_t sequence;
+	struct mig_reader *next;
+	int taken;
+	/* One cache line each: the counter is written by every call of its thread. */
+} __attribute__((aligned(64)));
+
+/* The thread's own. The library is built for initial-exec: one instruction; it is always loaded at start. */
+extern __thread struct mig_reader *mig_self;
+
+/* The calling thread's counter, made when there is none; NULL: out of memory. */
+struct mig_reader *mig_reader_get(void);
+
+/* Whether the kernel offers what synchronising needs; else 0 or an errno. */
+int mig_readers_usable(void);
+
+/* Waits until every section (or only that thread's) begun before has ended. Not from inside a section. */
+void mig_synchronize(void);
+void mig_synchronize_with(struct mig_reader *reader);
+
+/* In the child of a fork: the other threads' sections will never end. */
+void mig_readers_after_fork(void);
+
+#ifdef __SANITIZE_THREAD__
+/* ThreadSanitizer does not know membarrier: show it the ordering that membarrier makes. */
+#define MIG_ENTER_ORDER __ATOMIC_SEQ_CST
+#define MIG_GATE_ORDER __ATOMIC_SEQ_CST
+#else
+#define MIG_ENTER_ORDER __ATOMIC_RELAXED
+#define MIG_GATE_ORDER __ATOMIC_RELAXED
+#endif
+
+/* reader must be the calling thread's own. */
+static inline void mig_enter(struct mig_reader *reader)
+{
+	__atomic_store_n(&reader->sequence, reader->sequence + 1, MIG_ENTER_ORDER);
+	/* The compiler must not move the section above; membarrier does it for the processor. */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void mig_leave(struct mig_reader *reader)
+{
+	__atomic_store_n(&reader->sequence, reader->sequence + 1, __ATOMIC_RELEASE);
+}
+
+/* A value that sections look at and synchronisers change. */
+#define MIG_GATE(variable) __atomic_load_n(&(variable), MIG_GATE_ORDER)
+#define MIG_SET_GATE(variable, value) __atomic_store_n(&(variable), (value), __ATOMIC_SEQ_CST)
+
+#endif

@@ -1,0 +1,1 @@
+"""The host agent: guests on a unix socket, other agents over TLS."""

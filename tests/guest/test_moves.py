@@ -1,0 +1,179 @@
+"""Quiesce, drain, rebuild and resume under traffic that accounts for every completion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from guest_agent import MOVING, PARTNER, STATES, Agent, GuestError, Program
+
+Start = Callable[..., Program]
+
+GIDS = [bytes(10) + b"\xff\xff\x0a\x00\x00" + bytes([last]) for last in (1, 2)]
+TRAFFIC = [("-q", "4"), ("-q", "4", "-e"), ("-q", "3", "-c"), ("-q", "3", "-e", "-c", "-t")]
+
+
+def ids(options: tuple[str, ...]) -> str:
+    return " ".join(options)
+
+
+def move(agent: Agent, devices: tuple[int, int], *, restored: Program | None = None) -> None:
+    """Rebuild both contexts, on these devices, in place or as a restored process does."""
+    agent.quiesce()
+    agent.ask("PARK", {"flags": 1 if restored else 0})
+    if restored:
+        restored.tell("restore")
+        agent.wake()
+        assert agent.hello["state"] == STATES["MIG_STATE_PARKED"]
+    contexts = [c["context"] for c in agent.ask("LIST_CONTEXTS").records]
+    for context, device in zip(contexts, devices, strict=True):
+        agent.ask(
+            "REBUILD",
+            {"context": context, "flags": 1 if restored else 0, "device": f"fake{device}"},
+            [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+        )
+    first, second = contexts
+    agent.connect_all({first: (GIDS[devices[0]], MOVING), second: (GIDS[devices[1]], PARTNER)})
+    agent.give_keys(first, MOVING)
+    agent.give_keys(second, PARTNER)
+    agent.resume()
+
+
+@pytest.mark.parametrize("options", TRAFFIC, ids=ids)
+def test_quiesce_and_resume_lose_nothing(start: Start, agent: Agent, options: tuple[str, ...]) -> None:
+    program = start(*options)
+    for _ in range(100):
+        agent.quiesce()
+        agent.resume()
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
+@pytest.mark.parametrize("options", TRAFFIC, ids=ids)
+def test_rebuild_in_place_loses_nothing(start: Start, agent: Agent, options: tuple[str, ...]) -> None:
+    program = start(*options)
+    for turn in range(60):
+        move(agent, (turn % 2, turn % 3 % 2))
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
+@pytest.mark.parametrize("options", TRAFFIC, ids=ids)
+def test_restored_process_goes_on_without_touching_what_it_left(
+    start: Start, agent: Agent, options: tuple[str, ...]
+) -> None:
+    program = start(*options)
+    for turn in range(20):
+        move(agent, (turn % 2, 1 - turn % 2), restored=program)
+        program.wait_for_progress(20)
+    assert program.verdict() == "exact"
+
+
+def partner_move(agent: Agent, device: int) -> None:
+    """The first context moves, the second stays and gets new QPs beside the old ones."""
+    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    agent.ask("PARTNER", {"kind": 1, "context": second})
+    agent.quiesce()
+    agent.ask("PARK")
+    agent.ask(
+        "REBUILD",
+        {"context": first, "device": f"fake{device}"},
+        [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+    )
+    agent.connect_all({first: (GIDS[device], MOVING), second: (GIDS[1], PARTNER)})
+    agent.give_keys(first, MOVING)
+    agent.resume()
+
+
+@pytest.mark.parametrize("options", TRAFFIC, ids=ids)
+def test_partner_switches_to_new_qps(start: Start, agent: Agent, options: tuple[str, ...]) -> None:
+    program = start(*options)
+    for turn in range(40):
+        partner_move(agent, turn % 2)
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
+def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent: Agent) -> None:
+    program = start("-q", "4", "-e", "-c")
+    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    before = {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3}
+    steps: list[Callable[[], object]] = [
+        lambda: agent.ask("PARTNER", {"kind": 1, "context": second}),
+        lambda: agent.quiesce(),
+        lambda: agent.ask("PARK"),
+        lambda: agent.ask("REBUILD", {"context": first, "device": "fake1"}),
+        lambda: agent.connect_all({first: (GIDS[1], MOVING), second: (GIDS[1], PARTNER)}),
+        lambda: agent.give_keys(first, MOVING),
+    ]
+    for last in range(len(steps)):
+        for step in steps[: last + 1]:
+            step()
+        agent.ask("ABORT")
+        program.wait_for_progress(50)
+    assert {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3} == before
+    assert program.verdict() == "exact"
+
+
+def test_failed_rebuild_can_be_aborted(start: Start, agent: Agent) -> None:
+    program = start("-q", "4")
+    first, _ = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    verbs = {"open_device": 1, "alloc_pd": 1, "reg_mr": 1, "create_comp_channel": 1, "create_cq": 1, "create_qp": 6}
+    for verb, nth in verbs.items():
+        agent.quiesce()
+        agent.ask("PARK")
+        program.tell(f"fail {verb} {nth if verb != 'create_qp' else 1} 12")
+        if verb == "create_qp":
+            program.tell("fail create_qp 3 12")
+        try:
+            agent.ask("REBUILD", {"context": first, "device": "fake1"})
+        except GuestError as exc:
+            assert "fake1" in exc.text
+        else:
+            # A QP is tried again without the marker's place, so that one refusal may be survived.
+            assert verb == "create_qp"
+        agent.ask("ABORT")
+        program.wait_for_progress(50)
+    assert program.verdict() == "exact"
+
+
+def test_agent_that_goes_away_before_the_park_undoes_the_quiesce(start: Start, agent: Agent) -> None:
+    program = start("-q", "4")
+    agent.quiesce()
+    agent.accept()
+    assert agent.hello["state"] == STATES["MIG_STATE_RUNNING"]
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
+def test_new_numbers_that_collide_are_asked_for_again(start: Start, agent: Agent) -> None:
+    program = start("-q", "4", "-c")
+    numbers = [q["vqpn"] for q in agent.qps()]
+    keys = [m["vlkey"] for m in agent.ask("LIST_MRS").records]
+    move(agent, (0, 1))
+    # The device hands out again what the application still knows as its own.
+    program.tell(f"numbers 0 {min(numbers)} {min(keys) - 0x11}")
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
+def test_restored_process_cannot_be_taken_for_a_live_one(start: Start, agent: Agent) -> None:
+    program = start("-q", "2")
+    agent.quiesce()
+    agent.ask("PARK")
+    context = agent.ask("LIST_CONTEXTS").records[0]["context"]
+    with pytest.raises(GuestError, match="a live device where"):
+        agent.ask("REBUILD", {"context": context, "device": "fake1", "flags": 1})
+    program.tell("restore")
+    with pytest.raises(GuestError, match="no live device"):
+        agent.ask("REBUILD", {"context": context, "device": "fake1"})
+    with pytest.raises(GuestError, match="the old objects are gone"):
+        agent.ask("ABORT")
+
+
+@pytest.mark.parametrize("fault", ["drop 700", "repeat 700"])
+def test_checker_notices_what_broken_hardware_does(start: Start, fault: str) -> None:
+    program = start("-q", "2")
+    program.tell(fault)
+    verdict = program.verdict()
+    assert verdict != "exact", f"{fault} was not noticed"
