@@ -277,6 +277,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 			qp->kept_count--;
 			posted->next = *done;
 			*done = posted;
+			MIG_SET_GATE(qp->send_gate, qp->send_gate & ~(uint32_t)MIG_GATE_FRESH);
 		}
 		if (error == ENOMEM || error == EAGAIN)
 			break;

@@ -274,6 +274,33 @@ int ibv_dealloc_pd(struct ibv_pd *ibv)
 	return 0;
 }
 
+/* A number is handed out again only when nothing has it. */
+static uint32_t free_qpn(struct fake_device *device)
+{
+	for (;;) {
+		uint32_t qpn = device->next_qpn++;
+		struct fake_qp *qp = fake_qps;
+
+		while (qp && (fake_context(qp->ibv.context)->device != device || qp->ibv.qp_num != qpn))
+			qp = qp->next;
+		if (!qp)
+			return qpn;
+	}
+}
+
+static uint32_t free_key(struct fake_device *device)
+{
+	for (;;) {
+		uint32_t key = device->next_key += 0x11;
+		struct fake_mr *mr = fake_mrs;
+
+		while (mr && (fake_context(mr->ibv.context)->device != device || mr->ibv.lkey != key))
+			mr = mr->next;
+		if (!mr)
+			return key;
+	}
+}
+
 struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
 {
 	fake_check(pd->context, "reg_mr");
@@ -283,9 +310,9 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, ui
 		return NULL;
 	pthread_mutex_lock(&fake_lock);
 	struct fake_device *device = fake_context(pd->context)->device;
-	device->next_key += 0x11;
+	uint32_t key = free_key(device);
 	mr->ibv = (struct ibv_mr){ .context = pd->context, .pd = pd, .addr = addr, .length = length,
-				   .lkey = device->next_key, .rkey = device->next_key + 1 };
+				   .lkey = key, .rkey = key + 1 };
 	mr->iova = iova;
 	mr->access = access;
 	mr->next = fake_mrs;
@@ -471,7 +498,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	struct fake_device *device = fake_context(pd->context)->device;
 	qp->ibv = (struct ibv_qp){ .context = pd->context, .qp_context = attr->qp_context, .pd = pd,
 				   .send_cq = attr->send_cq, .recv_cq = attr->recv_cq, .srq = attr->srq,
-				   .qp_num = device->next_qpn++, .qp_type = attr->qp_type };
+				   .qp_num = free_qpn(device), .qp_type = attr->qp_type };
 	qp->next = fake_qps;
 	fake_qps = qp;
 	((struct fake_pd *)pd)->users++;
