@@ -269,6 +269,37 @@ int mig_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
 	return result;
 }
 
+/* Completes a shadow whose real CQ is there. */
+void mig_cq_add(struct mig_context *context, struct mig_cq *cq)
+{
+	cq->poll = context->real->ops.poll_cq;
+	cq->ibv.handle = cq->real->handle;
+	cq->ibv.cqe = cq->real->cqe;
+	mig_list_init(&cq->owed_link);
+	MIG_LOCKED(&context->lock);
+	mig_list_add(&context->cqs, &cq->link);
+}
+
+struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel)
+{
+	if (!cq->extended)
+		return mig_real()->ibv_create_cq(real, cq->ibv.cqe, cq, channel,
+						 cq->comp_vector % real->num_comp_vectors);
+
+	struct verbs_context *verbs = verbs_get_ctx_op(real, create_cq_ex);
+	struct ibv_cq_init_attr_ex attr = *cq->extended;
+
+	if (!verbs) {
+		errno = EOPNOTSUPP;
+		return NULL;
+	}
+	attr.cqe = (uint32_t)cq->ibv.cqe;
+	attr.cq_context = cq;
+	attr.channel = channel;
+	attr.comp_vector = (uint32_t)(cq->comp_vector % real->num_comp_vectors);
+	return ibv_cq_ex_to_cq(verbs->create_cq_ex(real, &attr));
+}
+
 struct ibv_cq *ibv_create_cq(struct ibv_context *ibv, int entries, void *cq_context,
 			     struct ibv_comp_channel *channel, int vector)
 {
@@ -282,21 +313,17 @@ struct ibv_cq *ibv_create_cq(struct ibv_context *ibv, int entries, void *cq_cont
 		errno = ENOMEM;
 		return NULL;
 	}
+	cq->ibv.context = ibv;
+	cq->ibv.channel = channel;
+	cq->ibv.cq_context = cq_context;
+	cq->ibv.cqe = entries;
+	cq->comp_vector = vector;
 	cq->real = mig_real()->ibv_create_cq(context->real, entries, cq, mig_real_comp_channel(channel), vector);
 	if (!cq->real) {
 		free(cq);
 		return NULL;
 	}
-	cq->comp_vector = vector;
-	cq->poll = context->real->ops.poll_cq;
-	cq->ibv.context = ibv;
-	cq->ibv.channel = channel;
-	cq->ibv.cq_context = cq_context;
-	cq->ibv.handle = cq->real->handle;
-	cq->ibv.cqe = cq->real->cqe;
-	mig_list_init(&cq->owed_link);
-	MIG_LOCKED(&context->lock);
-	mig_list_add(&context->cqs, &cq->link);
+	mig_cq_add(context, cq);
 	return &cq->ibv;
 }
 
@@ -360,6 +387,7 @@ int ibv_destroy_cq(struct ibv_cq *ibv)
 	wait_for_acks(&ibv->comp_events_completed, &cq->events);
 	wait_for_acks(&ibv->async_events_completed, &cq->async_events);
 	mig_pages_free(cq->ring);
+	free(cq->extended);
 	free(cq);
 	return 0;
 }

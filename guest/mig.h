@@ -107,8 +107,14 @@ struct mig_channel {
 };
 
 struct mig_cq {
-	struct ibv_cq ibv;
+	union {
+		struct ibv_cq ibv;
+		struct ibv_cq_ex ex;
+	};
 	struct ibv_cq *real, *next;
+	struct ibv_cq_init_attr_ex *extended; /* how it was made, if by ibv_create_cq_ex */
+	struct mig_lock walk;		      /* held from start_poll to end_poll; before all other locks */
+	struct ibv_wc current;		      /* walk: the completion that the read functions show */
 	int (*poll)(struct ibv_cq *cq, int entries, struct ibv_wc *wc);
 	/* Gate: the one thread that may poll without the lock; NULL: everybody takes it. */
 	struct mig_reader *fast;
@@ -120,8 +126,7 @@ struct mig_cq {
 	struct ibv_wc *ring; /* lock: completions taken before the application asked for them */
 	uint32_t ring_head, ring_tail, ring_size;
 	int comp_vector;
-	int asked;   /* the last req_notify: 0 never, 1 solicited only, 2 any */
-	int poll_error;
+	int asked; /* the last req_notify: 0 never, 1 solicited only, 2 any */
 	uint32_t events; /* channel->lock: handed out */
 	uint32_t async_events; /* handed out */
 	int owed;	       /* channel->lock: on the channel's owed_cqs */

@@ -50,6 +50,11 @@ int mig_recv_open(struct mig_qp *qp);
  * lock; the world may be stopped. 0 or an errno.
  */
 int mig_cq_collect(struct mig_cq *cq, int last);
+/* cq_ex.c: NULL and errno 0 for one that we cannot shadow. */
+struct ibv_cq_ex *mig_create_cq_ex(struct mig_context *context, struct ibv_cq_init_attr_ex *attr);
+void mig_cq_add(struct mig_context *context, struct mig_cq *cq);
+/* Another real CQ like this one, on that context. */
+struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel);
 /* A completion that we owe the application. */
 int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc);
 void mig_cq_gate(struct mig_cq *cq, int change);

@@ -155,9 +155,19 @@ static struct ibv_cq_ex *create_cq_ex(struct ibv_context *ibv, struct ibv_cq_ini
 {
 	MIG_VERB;
 	struct mig_context *context = mig_context(ibv);
+	int saved = errno;
+
+	errno = 0;
+	struct ibv_cq_ex *cq = mig_create_cq_ex(context, attr);
+
+	if (cq || errno) {
+		errno = cq ? saved : errno;
+		return cq;
+	}
+
 	struct ibv_cq_init_attr_ex theirs = *attr;
 
-	mig_cannot_migrate("an extended CQ");
+	mig_cannot_migrate("an extended CQ with more than standard completions");
 	theirs.channel = mig_real_comp_channel(attr->channel);
 	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD)
 		theirs.parent_domain = mig_real_pd(attr->parent_domain);

@@ -193,8 +193,7 @@ static int build(struct mig_context *context, const char **what)
 	EACH(context, cqs, cq, mig_cq) {
 		struct mig_channel *channel = mig_comp_channel(cq->ibv.channel);
 
-		cq->next = real->ibv_create_cq(context->next, cq->ibv.cqe, cq, channel ? channel->next : NULL,
-					       cq->comp_vector % context->next->num_comp_vectors);
+		cq->next = mig_cq_make(cq, context->next, channel ? channel->next : NULL);
 		if (!cq->next)
 			return errno;
 		/* Before anybody can send: no event can be missed. */

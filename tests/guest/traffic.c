@@ -35,6 +35,7 @@
 
 struct end {
 	struct ibv_qp *qp;
+	uint32_t number; /* its QPN when it was made */
 	struct side *side;
 	struct end *peer;
 	pthread_mutex_t lock; /* when several threads serve one side */
@@ -377,6 +378,7 @@ static void open_side(struct side *side, int device)
 		end->memory->pattern = PATTERN;
 		end->seed = (unsigned)(i * 2 + (side == sides) + 1);
 		end->qp = ibv_create_qp(side->pd, &init);
+		end->number = end->qp ? end->qp->qp_num : 0;
 		if (!end->qp || init.cap.max_send_wr != DEPTH)
 			die("create_qp");
 	}
@@ -549,7 +551,8 @@ int main(int argc, char **argv)
 			struct ibv_qp_init_attr init;
 
 			if (ibv_query_qp(side->ends[i].qp, &attr, IBV_QP_DEST_QPN | IBV_QP_CAP, &init) ||
-			    attr.dest_qp_num != side->ends[i].peer->qp->qp_num || attr.cap.max_send_wr != DEPTH ||
+			    attr.dest_qp_num != side->ends[i].peer->number ||
+			    side->ends[i].qp->qp_num != side->ends[i].number || attr.cap.max_send_wr != DEPTH ||
 			    init.send_cq != side->cq)
 				complain("side %d: QP %u is not what it was", s, side->ends[i].qp->qp_num);
 			if (ibv_destroy_qp(side->ends[i].qp))
