@@ -7,11 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from subprocess import CompletedProcess
 
+from .errors import RackError
 from .plan import container_image
 from .shell import Shell
 
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
 """A shell whose only state is a variable: it prints 1, 2, 3 … and can neither skip nor repeat unnoticed."""
+
+
+# The follower is ended at once: it would keep the ssh session open until the container's next line.
+_WAIT = """
+coproc docker logs -f "$1" 2>&1
+trap 'kill $COPROC_PID' EXIT
+number=0
+while IFS= read -r line <&"${COPROC[0]}"; do
+  number=$((number + 1))
+  if [ $number -gt "$3" ] && [[ $line =~ $2 ]]; then exit 0; fi
+done
+exit 1
+"""
 
 
 @dataclass(frozen=True)
@@ -60,12 +74,15 @@ class Container:
         return (result.stdout + result.stderr).splitlines()
 
     def wait_for_line(self, pattern: str, seconds: float = 60, *, after: int = 0) -> None:
-        """Wait until a line that matches ``pattern`` (grep -E) comes after the first ``after`` lines."""
-        script = (
-            f"grep -m1 -qE -- {shlex.quote(pattern)} < <(docker logs -f {shlex.quote(self.name)} 2>&1 "
-            f"| stdbuf -oL tail -n +{after + 1})"
-        )
-        self.shell.run("timeout", str(int(seconds)), "bash", "-c", script, timeout=seconds + 20)
+        """Wait until a line that matches ``pattern`` (a regular expression) follows the first ``after``."""
+        words = ("timeout", str(int(seconds)), "bash", "-c", _WAIT, "wait", self.name, pattern, str(after))
+        result = self.shell.run(*words, timeout=seconds + 20, check=False)
+        if result.returncode:
+            last = "\n".join(self.lines()[-10:])
+            raise RackError(
+                f"{self.shell.node.name}: container {self.name} printed no line like {pattern!r} "
+                f"in {seconds:.0f} s after its first {after}; its last lines are:\n{last}"
+            )
 
     def running(self) -> bool:
         """Whether Docker says it runs."""
