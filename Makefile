@@ -60,8 +60,9 @@ demo: project ## A container moves from one machine to another while you watch
 	lab/rack reset
 	PYTHONPATH=lab python lab/demo.py
 
-bench: project ## What the runtime costs; prints ratios
-	python bench/shim.py
+bench: project ## What the runtime costs, here and in the rack; prints ratios
+	lab/rack up
+	PYTHONPATH=lab python bench/shim.py --python $(PYTHON) --rack
 
 soak: project ## The long forms of the rack tests
 	lab/rack up

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 """What the OCI runtime costs a container: paired runs of ``migrrdma-runtime`` and of runc alone.
 
-    sudo bench/shim.py [--pairs N] [--runtime PATH]
+    sudo bench/shim.py [--pairs N] [--runtime PATH] [--rack]
 
 The two are called in turn, so that whatever else the machine does hits both alike. Printed are medians, their
 ratio and difference, and the peak memory of the processes. Runs on the machine itself and needs root, runc,
 and this package installed where the interpreter that runs this script finds it; the launcher measured is a
-temporary one, unless ``--runtime`` names another.
+temporary one, unless ``--runtime`` names another. With ``--rack``, ``docker run --rm`` is measured on a node
+of the rack as well, which must be up.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def main() -> None:
         "--python", default="/usr/bin/python3", help="the interpreter of the temporary launcher"
     )
     parser.add_argument("--runtime", type=Path, help="an installed migrrdma-runtime to measure instead")
+    parser.add_argument("--rack", action="store_true", help="measure docker run --rm in the rack, too")
     options = parser.parse_args()
 
     runc = shutil.which("runc", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -54,6 +56,10 @@ def main() -> None:
                 str(ours),
                 _lifecycle(root, bundle),
             )
+    if options.rack:
+        _compare(
+            "docker run --rm, on a rack node", max(options.pairs // 10, 5), "runc", "migrrdma", _docker_run()
+        )
 
 
 def _write_launcher(path: Path, python: str) -> Path:
@@ -102,6 +108,24 @@ def _lifecycle(root: Path, bundle: Path) -> Measurement:
     return measure
 
 
+def _docker_run() -> Measurement:
+    """Timed on the node itself: the way there is not what is measured, and the memory is dockerd's."""
+    from migrrdma_lab.plan import SRC
+    from migrrdma_lab.rack import Rack
+
+    node = Rack().shell(SRC)
+    script = (
+        "start=$(date +%s%N); docker run --rm --runtime=$1 rdma-tools:trixie true; "
+        "echo $(($(date +%s%N) - start))"
+    )
+
+    def measure(runtime: str) -> tuple[float, int]:
+        return int(node.run("sh", "-euc", script, "run", runtime).stdout) / 1e9, 0
+
+    measure("migrrdma")  # the first one finds nothing in the page cache
+    return measure
+
+
 def _call(command: list[str]) -> tuple[float, int]:
     """Run a command to its end, as little in the way as possible."""
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
@@ -128,12 +152,17 @@ def _compare(title: str, pairs: int, theirs: str, ours: str, measure: Measuremen
         (b - a) * 1e3 for (a, _), (b, _) in zip(results[theirs], results[ours], strict=True)
     )
     print(f"{title} ({pairs} pairs)")
-    print(f"  runc             {medians[theirs]:7.1f} ms  {memory[theirs]:5.1f} MiB")
-    print(f"  migrrdma-runtime {medians[ours]:7.1f} ms  {memory[ours]:5.1f} MiB")
+    for name, runtime in (("runc", theirs), ("migrrdma-runtime", ours)):
+        print(f"  {name:<16} {medians[runtime]:7.1f} ms{_mib(memory[runtime])}")
     print(
-        f"  added            {added:7.1f} ms  {memory[ours] - memory[theirs]:5.1f} MiB"
+        f"  added            {added:7.1f} ms{_mib(memory[ours] - memory[theirs], memory[ours])}"
         f"  ratio {medians[ours] / medians[theirs]:.2f}"
     )
+
+
+def _mib(mib: float, measured: float | None = None) -> str:
+    """A column of memory; empty where it was not measured."""
+    return f"  {mib:5.1f} MiB" if (mib if measured is None else measured) else ""
 
 
 if __name__ == "__main__":

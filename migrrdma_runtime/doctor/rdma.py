@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from migrrdma_runtime.doctor.result import Machine, Result, ok, warning
 from migrrdma_runtime.host import Host
 
@@ -66,6 +68,4 @@ def _with_verbs(host: Host) -> set[str]:
 
 def _netns(text: str) -> str | None:
     """The mode in an answer like ``netns shared copy-on-fork on``."""
-    words = text.split()
-    pairs = dict(zip(words, words[1:], strict=False))
-    return pairs.get("netns")
+    return dict(pairwise(text.split())).get("netns")
