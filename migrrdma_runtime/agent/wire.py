@@ -52,13 +52,16 @@ class Layout:
 
     @property
     def packer(self) -> struct.Struct:
+        """The structure for :mod:`struct`."""
         return struct.Struct("<" + "".join(code for _, code in self.fields))
 
     @property
     def size(self) -> int:
+        """Bytes."""
         return self.packer.size
 
     def pack(self, values: Mapping[str, Any]) -> bytes:
+        """The bytes of a structure with these members; those not named are zero."""
         unknown = set(values) - {name for name, _ in self.fields}
         if unknown:
             raise WireError(f"struct {self.name} has no member {', '.join(sorted(unknown))}")
@@ -77,6 +80,7 @@ class Layout:
         return raw
 
     def unpack(self, raw: bytes | memoryview) -> Values:
+        """The members of a structure of exactly `size` bytes."""
         return dict(zip((name for name, _ in self.fields), self.packer.unpack(raw), strict=True))
 
 
@@ -116,6 +120,7 @@ class Wire:
 
     @classmethod
     def load(cls, path: Path) -> Wire:
+        """Parse the header at ``path``."""
         try:
             return cls(path.read_text())
         except OSError as exc:

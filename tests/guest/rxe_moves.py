@@ -93,7 +93,8 @@ def main(library: str, moves: str, address: str, *tool: str) -> int:
             codes = [process.wait(120) for process in processes]
             for output in outputs:
                 log = output.with_name(output.name + ".log")
-                print(output.name, *output.read_text().splitlines()[-4:], log.read_text() if log.exists() else "", sep="\n")
+                said = log.read_text() if log.exists() else ""
+                print(output.name, *output.read_text().splitlines()[-4:], said, sep="\n")
             print("exit codes", codes)
             return max(map(abs, codes))
 
