@@ -135,6 +135,7 @@ class Wire:
         ident: int = 0,
         more: bool = False,
     ) -> bytes:
+        """One message: ``body`` and ``records`` as members by name, those not named being zero."""
         kind = self.kinds[name]
         parts = [kind.record.pack(record) for record in records]
         header = {
