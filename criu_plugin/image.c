@@ -54,7 +54,7 @@ static int write_at(int fd, const void *bytes, size_t size, uint64_t offset)
 int image_create(struct image_writer *writer, int directory)
 {
 	*writer = (struct image_writer){
-		.fd = openat(directory, IMAGE_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600),
+		.fd = openat(directory, IMAGE_NAME, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644),
 		.header = { .magic = IMAGE_MAGIC,
 			    .version = IMAGE_VERSION,
 			    .header_size = sizeof(struct image_header) },

@@ -30,7 +30,9 @@
 #include "process.h"
 #include "scope.h"
 
+#ifndef SYSFS /* the tests have one of their own */
 #define SYSFS "/sys"
+#endif
 
 /* One dump or one restore; CRIU does one of them and ends. */
 static struct {
