@@ -28,15 +28,14 @@ static int device_placeholder(const struct image_file *file)
 }
 
 /*
- * An eventfd can be in an epoll set, and is never readable unless there was an event to read. A process blocked
- * in read(2) goes on being blocked.
+ * An eventfd can be in an epoll set and is never readable: a thread that waits goes on waiting. It stays at zero
+ * even if there was an unread event, for what a read returns would be taken for the event itself, eight bytes with
+ * a pointer. Events that the application has not seen are the guest's to keep and to give.
  */
 static int events_placeholder(const struct image_file *file)
 {
-	unsigned int pending = file->state & IMAGE_FILE_PENDING ? 1 : 0;
-	int flags = EFD_CLOEXEC | (file->flags & O_NONBLOCK ? EFD_NONBLOCK : 0);
+	int fd = eventfd(0, EFD_CLOEXEC | (file->flags & O_NONBLOCK ? EFD_NONBLOCK : 0));
 
-	int fd = eventfd(pending, flags);
 	if (fd < 0)
 		pr_err("making the placeholder of event channel %#x (descriptor %d of process %d): %s", file->id,
 		       file->fd, file->vpid, strerror(errno));

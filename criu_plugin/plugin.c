@@ -235,8 +235,12 @@ static int record_file(int fd, uint32_t id, const struct device *device, dev_t n
 
 	memcpy(file.node, device->node, sizeof(file.node));
 	memcpy(file.ibdev, device->ibdev, sizeof(file.ibdev));
-	pr_info("process %d (%s): descriptor %d, file %#x, is %s %s%s", process->pid, process->comm, held->fd, id,
-		device_kind_name(device->kind), device->node, pending ? "with an unread event" : "");
+	pr_info("process %d (%s): descriptor %d, file %#x, is %s %s", process->pid, process->comm, held->fd, id,
+		device_kind_name(device->kind), device->node);
+	if (pending)
+		pr_warn("process %d (%s): an event on descriptor %d is unread; if the guest library has not kept it, "
+			"it is lost on restore",
+			process->pid, process->comm, held->fd);
 	return image_add_file(&state.writer, &file);
 }
 

@@ -95,7 +95,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
 
 def _device(sysfs: Path, stand_in: str, subsystem: str, node: str, ibdev: str = "") -> None:
     """The links that the kernel has for a character device, with the number of ``stand_in``."""
-    number = os.stat(stand_in).st_rdev
+    number = Path(stand_in).stat().st_rdev
     device = sysfs / "devices" / subsystem / node
     device.mkdir(parents=True)
     (sysfs / "class" / subsystem).mkdir(parents=True, exist_ok=True)

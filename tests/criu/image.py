@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MAGIC = b"MIGRRDMA"
 HEADER = struct.Struct("<8sIIIIQ")
@@ -33,6 +33,7 @@ class File(NamedTuple):
     ibdev: bytes = b"rxe0"
 
     def record(self) -> bytes:
+        """As it stands in the image."""
         return _record(1, FILE.pack(*self))
 
 
@@ -51,6 +52,7 @@ class Mapping(NamedTuple):
     node: bytes = b"uverbs0"
 
     def record(self) -> bytes:
+        """As it stands in the image."""
         return _record(2, MAPPING.pack(*self))
 
 
@@ -83,6 +85,6 @@ def _records(body: bytes) -> Iterator[File | Mapping]:
     while body:
         type_, size = RECORD.unpack_from(body)
         fields = (FILE if type_ == 1 else MAPPING).unpack(body[RECORD.size : size])
-        values = [value.rstrip(b"\0") if isinstance(value, bytes) else value for value in fields]
+        values: list[Any] = [value.rstrip(b"\0") if isinstance(value, bytes) else value for value in fields]
         yield File(*values) if type_ == 1 else Mapping(*values)
         body = body[size:]

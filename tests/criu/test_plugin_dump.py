@@ -83,8 +83,14 @@ def test_a_device_without_the_guest_library_is_refused_by_process_and_name(criu:
 
 
 def test_every_process_of_the_tree_needs_the_guest_library(criu: StandIn, guest: Path) -> None:
-    # The child lets go of the library, as a program that it executes would.
-    script = f"{opened(UVERBS, 40)}\nif not os.fork():\n    library.close()\n    signal.pause()"
+    script = f"""
+{opened(UVERBS, 40)}
+done, tell = os.pipe()
+if not os.fork():
+    library.close()  # as executing another program would
+    os.write(tell, b"1")
+    signal.pause()
+os.read(done, 1)"""
     result = criu.dump(*holder(script, guest))
     assert answers(result.stdout, "file 40") == [_REFUSED, _REFUSED]
     assert result.stderr.count("runs without libmigrrdma.so") == 1
