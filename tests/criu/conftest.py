@@ -1,61 +1,21 @@
-"""The plugin under the sanitisers, and a program that plays CRIU for it. Root: it looks into other processes."""
+"""The plugin under the sanitisers, and a program that plays CRIU for it; root, as it looks into processes."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from criu_stand_in import StandIn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _FLAGS = (
     "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-g", "-O1",
     "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class StandIn:
-    """The program that plays CRIU, the plugin, and the sysfs that the plugin was built to believe."""
-
-    program: Path
-    plugin: Path
-    sysfs: Path
-    images: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run it; a sanitiser's finding fails the test, whatever else came out."""
-        result = subprocess.run(
-            [*words], capture_output=True, text=True, timeout=120, check=False,
-            env={**os.environ, "ASAN_OPTIONS": "detect_leaks=1", **environment},
-        )  # fmt: skip
-        assert "Sanitizer" not in result.stderr and "runtime error" not in result.stderr, result.stderr
-        assert result.returncode in (0, 1), (result.stdout, result.stderr)
-        return result
-
-    def dump(
-        self, *command: str, stage: str = "dump", **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Dump ``command``, which prints "ready" when it holds what it is to hold."""
-        # LeakSanitizer cannot look at a process that traces others.
-        environment.setdefault("ASAN_OPTIONS", "detect_leaks=0")
-        return self.run(str(self.program), str(self.plugin), str(self.images), stage, *command, **environment)
-
-    def restore(self, *what: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Restore as process 1 of a pid namespace, so that the test knows its pid."""
-        words = [str(self.program), str(self.plugin), str(self.images), "restore", *map(str, what)]
-        environment.setdefault("ASAN_OPTIONS", "detect_leaks=0")
-        return self.run("unshare", "--pid", "--fork", *words, **environment)
-
-    def judge(self, directory: Path) -> dict[str, bool]:
-        """Whether each image below ``directory`` is taken."""
-        result = self.run(str(self.program), str(self.plugin), str(directory), "judge")
-        answers = [line.split() for line in result.stdout.splitlines()]
-        return {name: answer == "0" for name, _, answer in answers}
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +65,18 @@ def _device(sysfs: Path, stand_in: str, subsystem: str, node: str, ibdev: str = 
     link = sysfs / "dev" / "char" / f"{os.major(number)}:{os.minor(number)}"
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(f"../../devices/{subsystem}/{node}")
+
+
+@pytest.fixture
+def old_criu(criu: StandIn) -> StandIn:
+    """As ``criu``, from before the inventory image named plugins: 3.17 and 4.0."""
+    older = criu.program.with_name("criu-3.17")
+    subprocess.run(
+        ["gcc", *_FLAGS, "-rdynamic", "-DBEFORE_INVENTORY", f"-I{REPOSITORY}/criu_plugin", "-o", older,
+         Path(__file__).parent / "criu_stand_in.c"],
+        check=True,
+    )  # fmt: skip
+    return replace(criu, program=older)
 
 
 @pytest.fixture

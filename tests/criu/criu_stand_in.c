@@ -47,6 +47,7 @@ __attribute__((visibility("default"))) int criu_get_image_dir(void)
 	return image_directory;
 }
 
+#ifndef BEFORE_INVENTORY /* CRIU 3.17 and 4.0 */
 __attribute__((visibility("default"))) int add_inventory_plugin(const char *name)
 {
 	printf("inventory %s\n", name);
@@ -61,6 +62,7 @@ __attribute__((visibility("default"))) bool check_and_remove_inventory_plugin(co
 		return true;
 	return inventory ? inventory--, true : false;
 }
+#endif
 
 static void __attribute__((noreturn)) fail(const char *what)
 {

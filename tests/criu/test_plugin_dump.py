@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-
-from .conftest import StandIn
-from .image import DEVICE, File, image, parse
+from criu_image import DEVICE, File, image, parse
+from criu_stand_in import StandIn
 
 UVERBS, UMAD, ISSM, RDMA_CM, OTHER = "/dev/zero", "/dev/full", "/dev/urandom", "/dev/random", "/dev/null"
 
 _REFUSED, _NOT_OURS = "-1", "-95"
+COMM = Path(sys.executable).name
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_what_is_not_of_rdma_is_left_to_other_plugins(criu: StandIn) -> None:
 def test_a_device_without_the_guest_library_is_refused_by_process_and_name(criu: StandIn) -> None:
     result = criu.dump(*holder(opened(UVERBS, 40)))
     assert answers(result.stdout, "file 40") == [_REFUSED]
-    assert "(python3) holds an RDMA device but runs without libmigrrdma.so" in result.stderr
+    assert f"({COMM}) holds an RDMA device but runs without libmigrrdma.so" in result.stderr
 
 
 def test_every_process_of_the_tree_needs_the_guest_library(criu: StandIn, guest: Path) -> None:
@@ -114,7 +114,7 @@ def test_what_cannot_be_taken_is_refused_by_descriptor_and_name(
 ) -> None:
     result = criu.dump(*holder(f"{opened(UVERBS, 40)}\n{opened(path, 41)}", guest))
     assert _NOT_OURS not in answers(result.stdout, "file 41")
-    assert f"(python3): descriptor 41 is {name}" in result.stderr
+    assert f"({COMM}): descriptor 41 is {name}" in result.stderr
 
 
 def test_all_reasons_are_named_not_only_the_first(criu: StandIn) -> None:
@@ -159,3 +159,12 @@ def test_an_image_that_cannot_be_written_fails_the_dump(criu: StandIn, guest: Pa
     result = criu.dump(*holder(opened(UVERBS, 40), guest))
     assert result.returncode == 1
     assert "removing the migrrdma.img of an earlier dump: Is a directory" in result.stderr
+
+
+def test_an_older_criu_that_keeps_no_list_of_plugins_is_served_as_well(
+    old_criu: StandIn, guest: Path
+) -> None:
+    result = old_criu.dump(*holder(opened(UVERBS, 40), guest))
+    assert answers(result.stdout, "file 40") == ["0"]
+    assert not answers(result.stdout, "inventory")
+    assert [file.fd for file in recorded(old_criu)] == [40]

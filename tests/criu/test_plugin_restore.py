@@ -7,9 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
-
-from .conftest import StandIn
-from .image import EVENTS, HEADER, PAGE, File, Mapping, image, sealed
+from criu_image import EVENTS, HEADER, PAGE, File, Mapping, image, sealed
+from criu_stand_in import StandIn
 
 NONBLOCK = os.O_NONBLOCK
 
@@ -79,6 +78,12 @@ def test_an_image_counts_even_where_the_inventory_names_nobody(
 ) -> None:
     put.write_bytes(image(File(id=7)))
     assert "pipe:" in criu.restore("file", 7, MIGRRDMA_TEST_INVENTORY=inventory).stdout
+
+
+def test_an_older_criu_that_keeps_no_list_of_plugins_is_served_as_well(old_criu: StandIn) -> None:
+    assert old_criu.restore("file", 7).stdout.splitlines() == ["init 0", "file -95"]
+    (old_criu.images / "migrrdma.img").write_bytes(image(File(id=7)))
+    assert "pipe:" in old_criu.restore("file", 7).stdout
 
 
 _GOOD = image(File(id=1), File(id=2, kind=EVENTS), Mapping(), Mapping(vpid=2))
