@@ -51,9 +51,11 @@ static pid_t read_status(int proc, const char *pid, struct process *process)
 
 	snprintf(path, sizeof(path), "%s/status", pid);
 	int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
-	scoped_file file = fd < 0 ? NULL : fdopen(fd, "r");
+	if (fd < 0)
+		return -1;
+	scoped_file file = fdopen(fd, "r");
 	if (!file) {
-		scope_close(&fd);
+		close(fd);
 		return -1;
 	}
 	*process = (struct process){ .pid = atoi(pid) };

@@ -38,6 +38,12 @@ def prepared(src: Shell, tmp_path_factory: pytest.TempPathFactory) -> str:
          build / "guest.c"],
         check=True,
     )  # fmt: skip
+    (build / "others").mkdir()
+    subprocess.run(
+        ["gcc", *flags, "-shared", "-fPIC", f"-I{_PROBES.parents[1] / 'criu_plugin'}",
+         "-o", build / "others" / "rude_plugin.so", _PROBES / "rude_plugin.c"],
+        check=True,
+    )  # fmt: skip
     src.run("rm", "-rf", _HOME)
     src.copy(str(build), f":{_HOME}")
     found = src.sh("ls -d /opt/migrrdma/lib/python3*/site-packages/migrrdma_runtime/_data/criu")
@@ -224,6 +230,21 @@ def test_an_unread_event_is_pointed_out(holder: Holder) -> None:
     assert "an event on descriptor 7 is unread" in holder.dump()
     holder.restore()
     holder.wait_for("^placeholder")
+
+
+def test_a_plugin_that_answers_for_everything_does_not_come_in_between(holder: Holder) -> None:
+    gathered = f"{_HOME}/gathered"
+    gather = (
+        "import sys; from migrrdma_runtime.criu_plugins import gather; sys.exit(not gather(*sys.argv[1:]))"
+    )
+    ours = f"{holder.plugins}/migrrdma_plugin.so"
+    holder.shell.run("/opt/migrrdma/bin/python", "-c", gather, gathered, ours, f"{_HOME}/others")
+    holder.plugins = gathered
+    holder.start()
+    assert 'Plugin "rude_plugin"' in holder.dump()
+    holder.restore()
+    holder.wait_for("^(placeholder|broken)")
+    assert holder.lines()[-1].startswith("placeholder")
 
 
 def test_a_restore_without_the_plugin_is_refused_by_its_name(holder: Holder) -> None:
