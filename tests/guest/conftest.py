@@ -70,7 +70,9 @@ def build(directory: Path, variant: str) -> Built:
     preload = [str(built.library)]
     if variant != "plain":
         runtime = {"address": "libasan.so", "thread": "libtsan.so"}[variant]
-        found = subprocess.run(["gcc", f"-print-file-name={runtime}"], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["gcc", f"-print-file-name={runtime}"], capture_output=True, text=True, check=True
+        )
         # The sanitizer's runtime must come before everything else.
         preload.insert(0, found.stdout.strip())
     built.environment = {**built.without, "LD_PRELOAD": ":".join(preload)}
@@ -106,7 +108,9 @@ def start(built: Built, agent: Agent, tmp_path: Path) -> Iterator[Callable[..., 
     programs: list[Program] = []
 
     def run(*options: str, build: Built = built) -> Program:
-        program = Program([build.traffic, *options], {**build.environment, **agent.environment}, tmp_path / "log")
+        program = Program(
+            [build.traffic, *options], {**build.environment, **agent.environment}, tmp_path / "log"
+        )
         programs.append(program)
         agent.accept()
         return program
