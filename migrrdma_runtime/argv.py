@@ -110,6 +110,11 @@ class Call:
         option = self.option(*names)
         return option.value if option else ""
 
+    def flag(self, *names: str) -> bool:
+        """Whether a boolean option is set; Go's flag package takes ``--name=false`` as well."""
+        option = self.option(*names)
+        return option is not None and option.value.lower() not in ("false", "f", "0")
+
     def replace(self, option: Option, value: str) -> None:
         """Give an option another value in ``args``; both ways to write it end in the value."""
         old = self.args[option.index]

@@ -23,6 +23,15 @@ def run(call: "Call", runtime: str, settings: "Config") -> "NoReturn":
     facts = container.of(call, runtime)
     if settings.tcp_established and facts.has_own_network and not call.option("tcp-established"):
         call.insert_flag("--tcp-established")
+    if facts.has_guest:
+        from migrrdma_runtime import migration
+
+        child.end_like(migration.run(call, runtime, settings, lambda: _perform(call, runtime, facts)))
+    child.end_like(_perform(call, runtime, facts))
+
+
+def _perform(call: "Call", runtime: str, facts: container.Facts) -> int:
+    """Have the low-level runtime do it, explain it if it failed, and return its wait status."""
     log = CriuLog(_log_path(call, facts.criu_config))
     said_before = _log_size(call)
     # With --log, runc is silent on stderr but for its last words. For these to come second in a failed
@@ -37,7 +46,7 @@ def run(call: "Call", runtime: str, settings: "Config") -> "NoReturn":
             runtime_log.error(call, str(explanation))
     if held_back is not None:
         _copy(held_back, 2)
-    child.end_like(status)
+    return status
 
 
 def _explain(call: "Call", log: CriuLog, criu_config: str, said_before: int) -> MigrRDMAError | None:

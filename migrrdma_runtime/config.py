@@ -21,6 +21,7 @@ DEFAULTS: dict[str, _Value] = {
     "guest_dir": layout.GUEST_DIR,
     "hooks_dir": layout.HOOKS_DIR,
     "run_dir": layout.RUN_DIR,
+    "criu_plugin": layout.CRIU_PLUGIN,
     "criu.tcp_established": True,
 }
 
@@ -39,6 +40,9 @@ DEFAULT_TEXT = f"""\
 # Where the OCI hooks are.
 # hooks_dir = "{layout.HOOKS_DIR}"
 
+# Our plugin for CRIU.
+# criu_plugin = "{layout.CRIU_PLUGIN}"
+
 # State that ends with the boot: what is known of each container.
 # run_dir = "{layout.RUN_DIR}"
 
@@ -54,7 +58,7 @@ DEFAULT_TEXT = f"""\
 class Config:
     """The configuration in force."""
 
-    __slots__ = ("guest_dir", "hooks_dir", "run_dir", "runtime", "tcp_established")
+    __slots__ = ("criu_plugin", "guest_dir", "hooks_dir", "run_dir", "runtime", "tcp_established")
 
     def __init__(self, values: "Mapping[str, _Value]") -> None:
         merged = {**DEFAULTS, **values}
@@ -62,6 +66,7 @@ class Config:
         self.guest_dir = str(merged["guest_dir"])
         self.hooks_dir = str(merged["hooks_dir"])
         self.run_dir = str(merged["run_dir"])
+        self.criu_plugin = str(merged["criu_plugin"])
         self.tcp_established = bool(merged["criu.tcp_established"])
 
 

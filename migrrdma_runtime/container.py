@@ -11,9 +11,17 @@ if TYPE_CHECKING:
 class Facts:
     """The facts; those of a container that cannot be looked up are of one that needs nothing special."""
 
-    def __init__(self, *, has_own_network: bool = False, criu_config: str = create.RUNC_CRIU_CONFIG) -> None:
+    def __init__(
+        self,
+        *,
+        has_own_network: bool = False,
+        criu_config: str = create.RUNC_CRIU_CONFIG,
+        has_guest: bool = False,
+    ) -> None:
         self.has_own_network = has_own_network
         self.criu_config = criu_config
+        self.has_guest = has_guest
+        """Whether its processes load the guest library, and so may hold RDMA connections."""
 
 
 def of(call: "Call", runtime: str) -> Facts:
@@ -39,6 +47,7 @@ def _from_spec(found: spec.Spec) -> Facts:
     return Facts(
         has_own_network=spec.has_own_network(found),
         criu_config=annotations.get("org.criu.config", create.RUNC_CRIU_CONFIG),
+        has_guest=spec.GUEST in annotations,
     )
 
 
@@ -48,4 +57,5 @@ def _from_runc(config: spec.Spec) -> Facts:
     return Facts(
         has_own_network=any(entry.get("type") == "NEWNET" for entry in config.get("namespaces") or ()),
         criu_config=labels.get("org.criu.config", create.RUNC_CRIU_CONFIG),
+        has_guest=spec.GUEST in labels,
     )

@@ -21,9 +21,11 @@ _OUR_CRIU_CONFIG = """\
 # From migrrdma-runtime, for a container that holds an RDMA device:
 # MPI and UCX lock files in shared memory; Docker offers no --file-locks, and the whole container is dumped.
 file-locks
+# Our plugin, and whatever CRIU would load without it:
 """
 
 _CRIU_CONFIG_NAME = "migrrdma-criu.conf"
+_CRIU_PLUGINS_NAME = "migrrdma-criu-plugins"
 
 
 def prepare(call: "Call", settings: "Config", broken: ConfigError | None) -> None:
@@ -82,26 +84,34 @@ def _additions(call: "Call", settings: "Config", path: str, original: "Spec") ->
         ) from error
     needed = [f"{settings.guest_dir}/{version}/{layout.GUEST_LIBRARY}"]
     needed += [f"{settings.hooks_dir}/{script}" for _, script in spec.HOOKS]
+    needed.append(settings.criu_plugin)
     for file in needed:
         if not os.path.isfile(file):
             raise SpecError(
                 f"the container holds an RDMA device, but {file} is missing: run `migrrdma install`"
             )
+    socket_dir = f"{settings.run_dir}/{layout.GUEST_SOCKET_DIR}"
+    try:
+        os.makedirs(socket_dir, exist_ok=True)  # there before the agent's first start, too
+    except OSError as error:
+        raise SpecError(f"cannot make {socket_dir}: {error.strerror}") from error
     return spec.Additions(
         guest_dir=settings.guest_dir,
         version=version,
+        socket_dir=socket_dir,
         hooks_dir=settings.hooks_dir,
         record_dir=f"{settings.run_dir}/containers/{call.container_id}",
-        criu_config=_write_criu_config(path, original),
+        criu_config=_write_criu_config(path, original, settings.criu_plugin),
     )
 
 
-def _write_criu_config(path: str, original: "Spec") -> str:
+def _write_criu_config(path: str, original: "Spec", plugin: str) -> str:
     """Write the container's CRIU configuration into its bundle: the user's, or runc's default, and ours.
 
-    CRIU reads one such file and no more. In the bundle it lives exactly as long as the spec that names it.
+    CRIU reads one such file and no more, and loads the plugins of one directory and no other. In the bundle
+    both live exactly as long as the spec that names them.
     """
-    from migrrdma_runtime import spec
+    from migrrdma_runtime import criu_plugins, spec
 
     users = spec.user_criu_config(original)
     if users is None:
@@ -115,8 +125,11 @@ def _write_criu_config(path: str, original: "Spec") -> str:
                     content = f"# From {users}:\n{file.read().rstrip()}\n\n"
             except FileNotFoundError:
                 pass  # CRIU, too, does without
+        plugins = os.path.join(os.path.dirname(path), _CRIU_PLUGINS_NAME)
+        if not criu_plugins.gather(plugins, plugin, criu_plugins.inherited_directory(content)):
+            raise SpecError(f"in {plugins}, {plugin} cannot be made the first of CRIU's plugins")
         with open(target, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(content + _OUR_CRIU_CONFIG)
+            file.write(f"{content}{_OUR_CRIU_CONFIG}libdir {plugins}\n")
     except OSError as error:
         raise SpecError(f"cannot write {error.filename or target}: {error.strerror}") from error
     return target

@@ -12,6 +12,12 @@ RUNTIME = "/usr/local/bin/migrrdma-runtime"
 HOOKS_DIR = "/usr/local/libexec/migrrdma/hooks"
 """The OCI hooks, copied from ``hooks/`` by ``migrrdma install``."""
 
+CRIU_PLUGIN = "/usr/local/libexec/migrrdma/migrrdma_plugin.so"
+"""Our CRIU plugin; each RDMA container's bundle gets a directory that links to it and to all others."""
+
+AGENT_UNIT = "/etc/systemd/system/migrrdma-agent.service"
+"""The agent as a service of systemd's."""
+
 GUEST_DIR = "/var/lib/migrrdma/guest"
 """The guest libraries: ``<build-id>/libmigrrdma.so``, one folder per version, side by side.
 
@@ -29,6 +35,9 @@ RUN_DIR = "/run/migrrdma"
 
 AGENT_CONFIG_FILE = "/etc/migrrdma/agent.toml"
 """The agent's configuration, apart from the runtime's, which every container start reads and pays for."""
+
+CONFIG_FILES = (CONFIG_FILE, AGENT_CONFIG_FILE)
+"""What the administrator may change: kept by an upgrade and an uninstall if it was changed."""
 
 TLS_DIR = "/etc/migrrdma/tls"
 """``ca.crt``, ``agent.crt`` and ``agent.key``: what proves to other agents which host this is."""

@@ -1,9 +1,11 @@
 """``migrrdma.json``: what a checkpoint holds of RDMA, and the token that lets it be restored.
 
-It is written beside CRIU's images once the dump has succeeded, and read before anything is restored. Reading
-and writing is the OCI runtime's business, so nothing heavy is imported at the top; the agent validates.
+It is written beside CRIU's images just before the dump, removed if that fails, and read before anything is
+restored. Reading and writing is the OCI runtime's business, so nothing heavy is imported at the top; the agent
+validates.
 """
 
+import contextlib
 import json
 import os
 
@@ -41,6 +43,12 @@ def write(directory: str, document: "Manifest") -> None:
         if os.path.exists(draft):
             os.unlink(draft)
         raise ManifestError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove(directory: str) -> None:
+    """Take the manifest of a dump that failed away: it would make its remains look like a checkpoint."""
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(directory, layout.MANIFEST))
 
 
 def read(directory: str) -> "Manifest | None":

@@ -27,6 +27,13 @@ HOOKS = (("createRuntime", "record-container"), ("poststop", "forget-container")
 _HOOK_NAME = "migrrdma-"
 """What ``args[0]`` of our hooks begins with; by it they are told from everybody else's."""
 
+_OUR_MOUNTS = {
+    layout.GUEST_DIR_IN_CONTAINER: "the guest library",
+    # Read-only too: a socket on a read-only mount can be connected to (inode_permission() in fs/namei.c).
+    layout.GUEST_SOCKET_DIR_IN_CONTAINER: "the agent's socket",
+}
+"""What is mounted on which folders of the container."""
+
 Spec = dict[str, Any]
 
 
@@ -34,9 +41,17 @@ class Additions:
     """What one edit adds; the paths are the host's."""
 
     def __init__(
-        self, *, guest_dir: str, version: str, hooks_dir: str, record_dir: str, criu_config: str
+        self,
+        *,
+        guest_dir: str,
+        version: str,
+        socket_dir: str,
+        hooks_dir: str,
+        record_dir: str,
+        criu_config: str,
     ) -> None:
         self.guest_dir = guest_dir
+        self.socket_dir = socket_dir
         self.version = version
         self.hooks_dir = hooks_dir
         self.record_dir = record_dir
@@ -82,21 +97,23 @@ def edit(spec: Spec, additions: Additions) -> None:
     strip(spec)
     criu_config = user_criu_config(spec)
     for entry in _child(spec, "mounts", list):
-        if isinstance(entry, dict) and entry.get("destination") == layout.GUEST_DIR_IN_CONTAINER:
+        if isinstance(entry, dict) and entry.get("destination") in _OUR_MOUNTS:
             raise SpecError(
-                f"the container has a mount of its own on {layout.GUEST_DIR_IN_CONTAINER}, where the guest "
-                f'library goes: move it, or set the annotation {ENABLE}="false"'
+                f"the container has a mount of its own on {entry['destination']}, which is where "
+                f"{_OUR_MOUNTS[entry['destination']]} goes: move it, or set the annotation "
+                f'{ENABLE}="false"'
             )
 
     mounts = _child(spec, "mounts", list, create=True)
-    mounts.append(
-        {
-            "destination": layout.GUEST_DIR_IN_CONTAINER,
-            "type": "bind",
-            "source": additions.guest_dir,
-            "options": ["bind", "ro", "nosuid", "nodev", "rprivate"],
-        }
-    )
+    for destination, source in zip(_OUR_MOUNTS, (additions.guest_dir, additions.socket_dir), strict=True):
+        mounts.append(
+            {
+                "destination": destination,
+                "type": "bind",
+                "source": source,
+                "options": ["bind", "ro", "nosuid", "nodev", "rprivate"],
+            }
+        )
 
     process = _child(spec, "process", dict, create=True)
     process["env"] = preload(_env(process), additions.version)
@@ -123,7 +140,7 @@ def strip(spec: Spec) -> None:
     """Take out what ``edit`` has added, and the lists and objects that it had to make for it."""
     if not is_edited(spec):
         return
-    _drop(spec, "mounts", lambda entry: entry.get("destination") == layout.GUEST_DIR_IN_CONTAINER)
+    _drop(spec, "mounts", lambda entry: entry.get("destination") in _OUR_MOUNTS)
 
     process = _child(spec, "process", dict)
     if "env" in process:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
-from .plan import REPOSITORY, Places
+from .plan import REPOSITORY, Node, Places
 from .shell import Shell
 from .steps import run_logged
 
@@ -19,6 +21,11 @@ rm -rf /opt/migrrdma/lib/python3*/site-packages/migrrdma_runtime* /opt/migrrdma/
 /opt/migrrdma/bin/python -m installer --compile-bytecode 0 "$1"
 ln -sf /opt/migrrdma/bin/migrrdma /usr/local/bin/migrrdma
 migrrdma install
+install -d -m 700 /etc/migrrdma/tls
+tar -C /etc/migrrdma/tls -xf "$3"
+systemctl daemon-reload
+systemctl enable migrrdma-agent
+systemctl restart migrrdma-agent
 systemctl reload docker
 echo "$2" >/etc/rack-project
 """
@@ -61,8 +68,41 @@ def installed_state(shell: Shell) -> str:
     return shell.run("cat", "/etc/rack-project", check=False).stdout.strip()
 
 
+def certificate(places: Places, node: Node) -> Path:
+    """Make (or find) an archive of the key and certificates of a node's agent."""
+    archive = places.disks / f"{node.name}.tls.tar"
+    if archive.exists():
+        return archive
+    authority = places.disks / "ca"
+    if not authority.exists():
+        _migrrdma(places, "agent", "ca", "init", "--ca", authority)
+    with tempfile.TemporaryDirectory(dir=places.disks) as work:
+        _migrrdma(
+            places, "agent", "ca", "issue", node.name, "--ca", authority, "--out", work,
+            "--address", node.data_address,
+        )  # fmt: skip
+        unfinished = Path(work) / "tls.tar"
+        with tarfile.open(unfinished, "w") as tar:
+            for name in ("agent.crt", "agent.key", "ca.crt"):
+                tar.add(Path(work) / name, name)
+        return unfinished.rename(archive)
+
+
+def _migrrdma(places: Places, *arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "migrrdma_runtime", *arguments]
+    run_logged(command, places.build / "logs" / "certificates.log", 60)
+
+
 def install(shell: Shell, built: Path, state: str) -> None:
-    """Put a wheel on a node and register the runtime in its Docker."""
-    target = f"/root/{built.name}"
-    shell.copy(str(built), f":{target}")
-    shell.run("sh", "-euc", _INSTALL, "install", target, state, timeout=180)
+    """Put a wheel on a node, register the runtime in its Docker, and start its agent."""
+    with tempfile.TemporaryDirectory() as work:
+        parcel = Path(work) / "project"
+        parcel.mkdir()
+        shutil.copy(built, parcel)
+        shutil.copy(certificate(shell.places, shell.node), parcel / "tls.tar")
+        shell.run("rm", "-rf", "/root/project")
+        shell.copy(str(parcel), ":/root/project")
+    shell.run(
+        "sh", "-euc", _INSTALL, "install", f"/root/project/{built.name}", state, "/root/project/tls.tar",
+        timeout=180,
+    )  # fmt: skip

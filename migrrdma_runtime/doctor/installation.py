@@ -76,6 +76,14 @@ def guest_library(machine: Machine) -> Result:
     return ok(f"build-id {expected.build_id}, {versions} version{'s' * (versions > 1)} kept")
 
 
+def criu_plugin(machine: Machine) -> Result:
+    """The plugin is in place and of this version."""
+    expected = payload.load(sys.executable).criu_plugin
+    if not is_in_place(machine.host, expected):
+        return failure(f"{expected.path} is missing or of another version", _INSTALL)
+    return ok(f"{expected.path} is in place")
+
+
 def ownership(_machine: Machine) -> Result:
     """Docker runs the package as root, so nobody else may be able to change it."""
     package = Path(migrrdma_runtime.__file__).resolve().parent

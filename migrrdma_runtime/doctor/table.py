@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from migrrdma_runtime.doctor import criu, docker, installation, kernel, rdma
-from migrrdma_runtime.doctor.result import Check, Machine, Result, Status, failure, warning
+from migrrdma_runtime.doctor import agent, criu, docker, installation, kernel, rdma
+from migrrdma_runtime.doctor.result import Check, Machine, Result, Status, failure
 from migrrdma_runtime.errors import MigrRDMAError
-
-
-def agent(_machine: Machine) -> Result:
-    """There is none in this release, and nobody should think otherwise."""
-    return warning("this release has no agent: containers can be moved, RDMA connections cannot yet")
-
 
 CHECKS: dict[str, Check] = {
     "kernel": kernel.options,
@@ -29,7 +23,9 @@ CHECKS: dict[str, Check] = {
     "ownership": installation.ownership,
     "rdma-devices": rdma.devices,
     "rdma-netns": rdma.netns_mode,
-    "agent": agent,
+    "criu-plugin": installation.criu_plugin,
+    "agent-certificate": agent.certificate,
+    "agent": agent.service,
 }
 """The names are part of ``--json``."""
 

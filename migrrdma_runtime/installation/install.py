@@ -26,8 +26,10 @@ def plan(host: Host, payload: Payload, docker: DockerConfig) -> list[Step]:
     during = _until_replaced(before, after)
     return [
         *_save(host, before, during),
-        _config(host, payload.config, before),
+        *(_config(host, file, before) for file in payload.configs),
         *(_put(host, hook) for hook in payload.hooks),
+        _put(host, payload.criu_plugin),
+        _put(host, payload.agent_unit),
         _put(host, payload.guest_library),
         _current(host, payload.build_id),
         _put(host, payload.launcher),
@@ -44,19 +46,19 @@ def _save(host: Host, before: Record, after: Record) -> list[Step]:
 
 def _until_replaced(before: Record, after: Record) -> Record:
     """What an upgrade replaces is known as ours by its old looks until it really has been replaced."""
-    config = {name: value for name, value in before.files.items() if name == layout.CONFIG_FILE}
+    config = {name: value for name, value in before.files.items() if name in layout.CONFIG_FILES}
     moves = before.docker is not None and before.docker.path != layout.RUNTIME
     return replace(after, files={**after.files, **config}, docker=before.docker if moves else after.docker)
 
 
 def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) -> Record:
     """What will be ours: everything that is put there, and the directories that are not there yet."""
-    if _may_write_config(host, payload.config, record):
-        record = record.with_file(payload.config.path, payload.config.content)
-    for file in (*payload.hooks, payload.launcher):
+    for file in payload.configs:
+        if _may_write_config(host, file, record):
+            record = record.with_file(file.path, file.content)
+    for file in (*payload.hooks, payload.criu_plugin, payload.agent_unit, payload.launcher):
         record = record.with_file(file.path, file.content)
-    everything = [payload.config, *payload.hooks, payload.guest_library, payload.launcher]
-    for path in [host.path(FILE), *(host.path(file.path) for file in everything), docker.path]:
+    for path in [host.path(FILE), *(host.path(file.path) for file in payload.everything), docker.path]:
         missing = [parent for parent in path.parents if host.root in parent.parents and not parent.exists()]
         record = record.with_directories([host.name(parent) for parent in reversed(missing)])
     return record

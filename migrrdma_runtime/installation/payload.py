@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from migrrdma_runtime import config, launcher, layout
+from migrrdma_runtime.agent import settings
 from migrrdma_runtime.errors import InstallError
 from migrrdma_runtime.installation import build_id
 
 DATA = Path(__file__).parent.parent / "_data"
+_UNIT = Path(__file__).parent.parent / "agent" / "migrrdma-agent.service"
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,18 @@ class PayloadFile:
 class Payload:
     """Everything ``install`` puts on a host, except for Docker's configuration."""
 
-    config: PayloadFile
+    configs: tuple[PayloadFile, ...]
     hooks: tuple[PayloadFile, ...]
     guest_library: PayloadFile
+    criu_plugin: PayloadFile
+    agent_unit: PayloadFile
     launcher: PayloadFile
+
+    @property
+    def everything(self) -> tuple[PayloadFile, ...]:
+        """All files, in the order in which it is safe to put them there: the launcher uses all others."""
+        parts = (self.guest_library, self.criu_plugin, self.agent_unit, self.launcher)
+        return (*self.configs, *self.hooks, *parts)
 
     @property
     def build_id(self) -> str:
@@ -42,6 +52,7 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
     library = data / "guest" / layout.GUEST_LIBRARY
     try:
         image = library.read_bytes()
+        plugin = (data / "criu" / PurePosixPath(layout.CRIU_PLUGIN).name).read_bytes()
         hooks = tuple(
             PayloadFile(f"{layout.HOOKS_DIR}/{hook.name}", hook.read_bytes(), 0o755)
             for hook in _files(data / "hooks")
@@ -52,11 +63,22 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
         ) from error
     guest = f"{layout.GUEST_DIR}/{build_id.read(image, str(library))}/{layout.GUEST_LIBRARY}"
     return Payload(
-        config=PayloadFile(layout.CONFIG_FILE, config.DEFAULT_TEXT.encode(), 0o644),
+        configs=(
+            PayloadFile(layout.CONFIG_FILE, config.DEFAULT_TEXT.encode(), 0o644),
+            PayloadFile(layout.AGENT_CONFIG_FILE, settings.DEFAULT_TEXT.encode(), 0o644),
+        ),
         hooks=hooks,
         guest_library=PayloadFile(guest, image, 0o755),
+        criu_plugin=PayloadFile(layout.CRIU_PLUGIN, plugin, 0o755),
+        agent_unit=PayloadFile(layout.AGENT_UNIT, _unit(interpreter), 0o644),
         launcher=PayloadFile(layout.RUNTIME, launcher.text(interpreter).encode(), 0o755),
     )
+
+
+def _unit(interpreter: str) -> bytes:
+    """The agent's unit, starting the command that belongs to this very installation."""
+    command = Path(interpreter).parent / "migrrdma"
+    return _UNIT.read_text(encoding="utf-8").replace("/usr/local/bin/migrrdma", str(command)).encode()
 
 
 def _files(directory: Path) -> Iterator[Path]:

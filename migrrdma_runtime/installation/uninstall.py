@@ -22,8 +22,8 @@ def plan(host: Host, docker: DockerConfig, *, purge: bool) -> list[Step]:
     record = load(host.path(FILE))
     ours = record.files or _assumed(host)
     doomed = [name for name in ours if purge or not _is_changed_config(host, name, record)]
-    if purge and layout.CONFIG_FILE not in doomed:
-        doomed.append(layout.CONFIG_FILE)
+    if purge:
+        doomed += [name for name in layout.CONFIG_FILES if name not in doomed]
     steps = [
         docker.plan_remove(record.docker),
         *(_remove(host, name) for name in doomed if host.path(name).exists()),
@@ -47,14 +47,15 @@ def docker_config_name(host: Host) -> str | None:
 def _assumed(host: Host) -> dict[str, str]:
     """What must be ours when the record is lost: the launcher and the hooks, by their names."""
     hooks = host.path(layout.HOOKS_DIR)
-    names = [layout.RUNTIME, *(f"{layout.HOOKS_DIR}/{hook.name}" for hook in sorted(hooks.glob("*")))]
+    parts = (layout.RUNTIME, layout.CRIU_PLUGIN, layout.AGENT_UNIT)
+    names = [*parts, *(f"{layout.HOOKS_DIR}/{hook.name}" for hook in sorted(hooks.glob("*")))]
     return {name: "" for name in names if host.path(name).exists()}
 
 
 def _is_changed_config(host: Host, name: str, record: Record) -> bool:
     path = host.path(name)
     return (
-        name == layout.CONFIG_FILE and path.exists() and digest(path.read_bytes()) != record.files.get(name)
+        name in layout.CONFIG_FILES and path.exists() and digest(path.read_bytes()) != record.files.get(name)
     )
 
 

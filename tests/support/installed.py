@@ -21,6 +21,7 @@ class Installation:
         self.config = root / "config.toml"
         self.guest_dir = root / "guest"
         self.hooks_dir = _DATA / "hooks"
+        self.criu_plugin = _DATA / "criu" / Path(layout.CRIU_PLUGIN).name
         self.run_dir = root / "run"
         self.version = ""
         self.options: tuple[str | Path, ...] = ()
@@ -42,7 +43,8 @@ class Installation:
     def configure(self, *lines: str, runtime: str | Path = "runc") -> None:
         """Write the configuration; ``lines`` come after the keys that keep the installation together."""
         keys = {"guest_dir": self.guest_dir, "hooks_dir": self.hooks_dir, "run_dir": self.run_dir}
-        text = [f'{key} = "{value}"' for key, value in {**keys, "runtime": runtime}.items()]
+        keys |= {"runtime": Path(runtime), "criu_plugin": self.criu_plugin}
+        text = [f'{key} = "{value}"' for key, value in keys.items()]
         self.config.write_text("\n".join([*text, *lines]) + "\n")
 
     @property

@@ -14,6 +14,7 @@ from migrrdma_runtime.errors import SpecError
 _ADDITIONS = spec.Additions(
     guest_dir="/var/lib/guest",
     version="abc",
+    socket_dir="/run/migrrdma/agent",
     hooks_dir="/libexec/hooks",
     record_dir="/run/migrrdma/containers/c1",
     criu_config="/bundle/migrrdma-criu.conf",
@@ -21,6 +22,7 @@ _ADDITIONS = spec.Additions(
 _OTHER_VERSION = spec.Additions(
     guest_dir="/elsewhere",
     version="def",
+    socket_dir="/run/x/agent",
     hooks_dir="/opt/hooks",
     record_dir="/run/x/containers/c1",
     criu_config="/b2/criu.conf",
@@ -118,7 +120,13 @@ def test_the_edit_adds_mount_library_hooks_and_annotations() -> None:
                 "type": "bind",
                 "source": "/var/lib/guest",
                 "options": ["bind", "ro", "nosuid", "nodev", "rprivate"],
-            }
+            },
+            {
+                "destination": "/run/migrrdma/agent",
+                "type": "bind",
+                "source": "/run/migrrdma/agent",
+                "options": ["bind", "ro", "nosuid", "nodev", "rprivate"],
+            },
         ],
         hooks={
             "createRuntime": [

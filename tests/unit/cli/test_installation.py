@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -274,14 +275,15 @@ def test_a_changed_configuration_stays_and_is_purged_later(host: Host, files: Pa
 
 
 def test_an_untouched_configuration_is_upgraded(host: Host, files: Payload) -> None:
-    older = payload.PayloadFile(files.config.path, b"# older\n", files.config.mode)
+    newer, *others = files.configs
+    older = payload.PayloadFile(newer.path, b"# older\n", newer.mode)
     before = tree_of(host)
     steps = len(plan_install(host, files, docker_of(host))) + 1
     for count in range(steps):  # an upgrade that is killed remembers that the old one was untouched
-        install(host, Payload(older, files.hooks, files.guest_library, files.launcher))
+        install(host, replace(files, configs=(older, *others)))
         list(perform(plan_install(host, files, docker_of(host))[:count]))
         install(host, files)
-        assert host.path(layout.CONFIG_FILE).read_bytes() == files.config.content
+        assert host.path(layout.CONFIG_FILE).read_bytes() == newer.content
         uninstall(host, purge=True)
         assert tree_of(host) == before
 

@@ -1,0 +1,44 @@
+"""The host agent: it runs, and other agents will know it."""
+
+from __future__ import annotations
+
+import datetime
+
+from migrrdma_runtime import config, layout
+from migrrdma_runtime.doctor.result import Machine, Result, ok, warning
+from migrrdma_runtime.errors import MigrRDMAError
+
+_ISSUE = "migrrdma agent ca issue HOST --address IP, on the machine that holds the cluster's authority"
+_SOON = datetime.timedelta(days=30)
+
+
+def certificate(machine: Machine) -> Result:
+    """The certificate is there and will be valid for a while."""
+    from cryptography import x509
+
+    path = machine.host.path(f"{layout.TLS_DIR}/agent.crt")
+    if not path.exists():
+        return warning(f"{layout.TLS_DIR}/agent.crt is missing: the agent cannot run", _ISSUE)
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        return warning(f"{layout.TLS_DIR}/agent.crt is no certificate: {error}", _ISSUE)
+    end = found.not_valid_after.replace(tzinfo=datetime.UTC)  # the name that cryptography 38 knows
+    if end - datetime.datetime.now(datetime.UTC) < _SOON:
+        return warning(f"{layout.TLS_DIR}/agent.crt ends on {end:%Y-%m-%d}", _ISSUE)
+    return ok(f"the agent's certificate is valid until {end:%Y-%m-%d}")
+
+
+def service(_machine: Machine) -> Result:
+    """It answers."""
+    from migrrdma_runtime.agent import client
+
+    settings, _ = config.load()
+    try:
+        with client.connect(settings.run_dir) as agent:
+            found = agent.status()
+    except MigrRDMAError as error:
+        return warning(
+            f"{error}; ordinary containers are not affected", "systemctl enable --now migrrdma-agent"
+        )
+    return ok(f"agent {found['agent']['name']} answers at {found['agent']['address']}")
