@@ -304,10 +304,15 @@ static int handle_partner(struct mig_session *session, uint32_t id, const struct
 	struct mig_selection selection = { (enum mig_scope_kind)scope->kind, scope->context, names, count };
 	struct mig_qp_name which = { 0, 0 };
 	int error = mig.state < MIG_STATE_PARKED ? mig_partner(&selection, &which) : EBUSY;
+	int stopped = 0;
 
+	if (!error)
+		error = stop(&stopped);
 	if (error)
 		return done(session, id, error, "a QP for the peer's new place", &which, which.vqpn != 0);
-	return list_qps(session, id);
+	error = list_qps(session, id);
+	go(stopped);
+	return error;
 }
 
 static int dispatch(struct mig_session *session, const struct mig_header *header, const void *body,
