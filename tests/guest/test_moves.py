@@ -92,6 +92,29 @@ def test_failed_rebuild_can_be_aborted(start: Start, agent: Agent) -> None:
     assert program.verdict() == "exact"
 
 
+def test_deadline_names_the_qps_that_did_not_drain_and_undoes_the_quiesce(start: Start, agent: Agent) -> None:
+    program = start("-q", "3", "-s")
+    names = sorted(q["vqpn"] for q in agent.qps() if q["context"] == 1)
+    stuck: list[int] = []
+    # A QP gets stuck at its first message; until then it has only written and read.
+    for _ in range(30):
+        with pytest.raises(GuestError, match="did not drain in time") as refused:
+            agent.quiesce(timeout_ms=100)
+        assert set(stuck) <= set(refused.value.qps) <= set(names)
+        stuck = refused.value.qps
+        assert agent.ask("INVENTORY").body["state"] == STATES["MIG_STATE_RUNNING"]
+        if sorted(stuck) == names:
+            break
+    assert sorted(stuck) == names
+    # Markers of the undone quiesces are still under way; none of them may come to light.
+    assert program.tell("feed") == "ok"
+    program.wait_for_progress()
+    agent.quiesce()
+    agent.resume()
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
 def test_agent_that_goes_away_before_the_park_undoes_the_quiesce(start: Start, agent: Agent) -> None:
     program = start("-q", "4")
     agent.quiesce()
