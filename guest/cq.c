@@ -76,10 +76,9 @@ static int is_marker(struct mig_context *context, struct mig_cq *cq, const struc
 
 	if (!qp || qp->marker != MIG_MARKER_POSTED || wc->wr_id != qp->marker_id)
 		return 0;
-	__atomic_store_n(&qp->marker, wc->status == IBV_WC_SUCCESS ? MIG_MARKER_DONE : MIG_MARKER_FAILED,
-			 __ATOMIC_RELEASE);
+	qp->marker = wc->status == IBV_WC_SUCCESS ? MIG_MARKER_DONE : MIG_MARKER_FAILED;
 	if (wc->status != IBV_WC_SUCCESS)
-		qp->broken = 1;
+		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
 	cq->markers--;
 	return 1;
 }
@@ -90,7 +89,7 @@ static int poll_filtered(struct mig_cq *cq, struct mig_reader *reader, int entri
 	struct mig_context *context = mig_context(cq->ibv.context);
 	int kept = 0, count;
 
-	if (context->parked && !last)
+	if (MIG_GATE(context->parked) && !last)
 		return 0;
 	do {
 		int wanted = entries - kept;

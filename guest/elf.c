@@ -209,6 +209,15 @@ void *mig_next_symbol(const char *name)
 	return search.found;
 }
 
+void *mig_global_symbol(const char *name)
+{
+	/* As if this library stood before all others. */
+	struct search search = { .symbol = name, .passed_self = 1 };
+
+	dl_iterate_phdr(search_symbol, &search);
+	return search.found;
+}
+
 static int read_build_id(struct dl_phdr_info *info, size_t size, void *argument)
 {
 	struct mig_object object;

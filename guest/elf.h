@@ -24,7 +24,9 @@ int mig_object_holding(const void *address, struct mig_object *object);
 /* With a version that very definition, else the default one. NULL: not defined. */
 void *mig_object_symbol(const struct mig_object *object, const char *name, const char *version);
 
-/* The first definition in any other object than this library, those loaded after it first. */
+/* The first definition in any other object than this library: as a reference of ours would be resolved, were it not
+ * for a process that may lack it; or in those loaded after this library, then in any. */
+void *mig_global_symbol(const char *name);
 void *mig_next_symbol(const char *name);
 
 /* Calls each for every function the object defines. */

@@ -104,10 +104,18 @@ int mig_message_hello(struct mig_session *session)
 	struct mig_hello hello = { .token = mig.token, .pid = (uint32_t)getpid(), .state = mig.state };
 
 	mig_build_id(hello.build_id);
+	mig_lock(&mig.lock);
 	MIG_EACH(&mig.contexts, context, struct mig_context, link)
 		hello.contexts++;
+	mig_unlock(&mig.lock);
 	begin(session, MIG_MSG_HELLO, 0, &hello);
 	return finish();
+}
+
+/* A snapshot: the application may be posting and polling. */
+static uint32_t outstanding(const struct mig_qp *qp)
+{
+	return __atomic_load_n(&qp->tail, __ATOMIC_RELAXED) - __atomic_load_n(&qp->head, __ATOMIC_RELAXED);
 }
 
 /* The lists below are walked with the world stopped: it must be, or this stops it for the while. */
@@ -149,7 +157,7 @@ static int inventory(struct mig_session *session, uint32_t id)
 		EACH(context, mrs, mr, mig_mr)
 			body.mr_bytes += mr->ibv.length;
 		EACH(context, qps, qp, mig_qp)
-			body.receives += (uint32_t)(qp->tail - qp->head);
+			body.receives += outstanding(qp);
 	}
 	mig_lock(&mig.lock);
 	body.migratable = !mig.reasons;
@@ -193,7 +201,7 @@ static int list_qps(struct mig_session *session, uint32_t id)
 							.port = qp->attr.ah_attr.port_num,
 							.sgid_index = qp->attr.ah_attr.grh.sgid_index,
 							.path_mtu = qp->attr.path_mtu,
-							.receives = qp->tail - qp->head };
+							.receives = outstanding(qp) };
 
 			memcpy(record.sgid, qp->sgid.raw, sizeof(record.sgid));
 			memcpy(record.dgid, qp->attr.ah_attr.grh.dgid.raw, sizeof(record.dgid));
@@ -296,10 +304,15 @@ static int handle_partner(struct mig_session *session, uint32_t id, const struct
 	struct mig_selection selection = { (enum mig_scope_kind)scope->kind, scope->context, names, count };
 	struct mig_qp_name which = { 0, 0 };
 	int error = mig.state < MIG_STATE_PARKED ? mig_partner(&selection, &which) : EBUSY;
+	int stopped = 0;
 
+	if (!error)
+		error = stop(&stopped);
 	if (error)
 		return done(session, id, error, "a QP for the peer's new place", &which, which.vqpn != 0);
-	return list_qps(session, id);
+	error = list_qps(session, id);
+	go(stopped);
+	return error;
 }
 
 static int dispatch(struct mig_session *session, const struct mig_header *header, const void *body,

@@ -42,7 +42,7 @@ int mig_selects(const struct mig_selection *selection, const struct mig_context 
 /* A QP outside the states of normal life cannot be brought to rest. */
 static int cannot_rest(const struct mig_qp *qp)
 {
-	return qp->broken || qp->ibv.state > IBV_QPS_RTS;
+	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state > IBV_QPS_RTS;
 }
 
 /* Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. */
@@ -107,12 +107,27 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 
 static void advance(struct mig_qp *qp)
 {
+	struct mig_lock *lock = mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
+
 	if (qp->marker == MIG_MARKER_DONE && qp->marker_again) {
 		qp->marker_again = 0;
 		qp->marker = MIG_MARKER_WANTED;
 	}
-	if (qp->marker == MIG_MARKER_WANTED)
+	int wanted = qp->marker == MIG_MARKER_WANTED;
+	mig_unlock(lock);
+	if (wanted)
 		post_marker(qp);
+}
+
+static int is_broken(const struct mig_qp *qp)
+{
+	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED);
+}
+
+static int is_drained(struct mig_qp *qp)
+{
+	MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+	return qp->marker == MIG_MARKER_DONE && !qp->marker_again && !is_broken(qp);
 }
 
 static int collect_all(void)
@@ -140,10 +155,10 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 			advance(qp);
 	error = collect_all();
 	EACH_QP(context, qp) {
-		if (!qp->quiesced || (qp->marker == MIG_MARKER_DONE && !qp->marker_again && !qp->broken))
+		if (!qp->quiesced || is_drained(qp))
 			continue;
 		waiting++;
-		failed += qp->broken;
+		failed += is_broken(qp);
 		if (*count < room)
 			names[(*count)++] = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 	}

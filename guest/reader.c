@@ -44,9 +44,9 @@ static void give_back(void *reader)
 static void make_exit_key(void)
 {
 	int (*create)(unsigned *key, void (*destroy)(void *)) =
-		(int (*)(unsigned *, void (*)(void *)))(uintptr_t)mig_next_symbol("pthread_key_create");
+		(int (*)(unsigned *, void (*)(void *)))(uintptr_t)mig_global_symbol("pthread_key_create");
 
-	set_specific = (int (*)(unsigned, const void *))(uintptr_t)mig_next_symbol("pthread_setspecific");
+	set_specific = (int (*)(unsigned, const void *))(uintptr_t)mig_global_symbol("pthread_setspecific");
 	exit_key_made = create && set_specific && !create(&exit_key, give_back);
 }
 
@@ -95,7 +95,10 @@ int mig_readers_usable(void)
 	return commands & (MEMBARRIER_CMD_PRIVATE_EXPEDITED | MEMBARRIER_CMD_GLOBAL) ? 0 : ENOSYS;
 }
 
-/* Registers every time: it is cheap, and a process that CRIU restored may have lost its registration. */
+/*
+ * A full barrier for the caller as well. Registers every time: it is cheap, and a process that CRIU restored may have
+ * lost its registration.
+ */
 static void barrier_everywhere(void)
 {
 	if (membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) >= 0 &&
@@ -125,7 +128,6 @@ void mig_synchronize(void)
 {
 	int saved = errno;
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	barrier_everywhere();
 	for (struct mig_reader *reader = __atomic_load_n(&readers, __ATOMIC_ACQUIRE); reader; reader = reader->next)
 		if (reader != mig_self)
@@ -137,7 +139,6 @@ void mig_synchronize_with(struct mig_reader *reader)
 {
 	int saved = errno;
 
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	barrier_everywhere();
 	if (reader != mig_self)
 		wait_for(reader);

@@ -43,7 +43,8 @@ void mig_readers_after_fork(void);
 #define MIG_GATE_ORDER __ATOMIC_SEQ_CST
 #else
 #define MIG_ENTER_ORDER __ATOMIC_RELAXED
-#define MIG_GATE_ORDER __ATOMIC_RELAXED
+/* What stands behind an open gate was put there before it was opened. (On x86 every load is one.) */
+#define MIG_GATE_ORDER __ATOMIC_ACQUIRE
 #endif
 
 /* reader must be the calling thread's own. */

@@ -80,7 +80,7 @@ static int ask_for_events(struct mig_cq *cq, struct ibv_cq *real)
  */
 static void catch_up_on_events(struct mig_cq *cq)
 {
-	if (!cq->asked || !cq->ibv.channel)
+	if (!__atomic_load_n(&cq->asked, __ATOMIC_ACQUIRE) || !cq->ibv.channel)
 		return;
 	if (ask_for_events(cq, cq->real) || mig_cq_collect(cq, 0))
 		mig_log(MIG_LOG_ERROR, "a CQ may miss an event: %s", strerror(errno));
@@ -100,6 +100,8 @@ static int unpark(struct mig_qp_name *which)
 		if (!context->parked)
 			continue;
 		MIG_SET_GATE(context->parked, 0);
+		/* Who asks for an event from here on asks the device; who asked before has left a note by now. */
+		mig_synchronize();
 		EACH(context, qps, qp, mig_qp) {
 			int failed = mig_recv_open(qp);
 

@@ -48,7 +48,7 @@ static inline void record(struct mig_qp *qp, const struct ibv_recv_wr *wr, const
 		else
 			memcpy(recv->sges, wr->sg_list, (size_t)wr->num_sge * sizeof(recv->sges[0]));
 	}
-	qp->tail = tail;
+	__atomic_store_n(&qp->tail, tail, __ATOMIC_RELAXED);
 }
 
 static int post_translated(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys,

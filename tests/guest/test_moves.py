@@ -6,38 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from guest_agent import MOVING, PARTNER, STATES, Agent, GuestError, Program
+from guest_moves import GIDS, TRAFFIC, ids, move, partner_move
 
 Start = Callable[..., Program]
-
-GIDS = [bytes(10) + b"\xff\xff\x0a\x00\x00" + bytes([last]) for last in (1, 2)]
-TRAFFIC = [("-q", "4"), ("-q", "4", "-e"), ("-q", "3", "-c"), ("-q", "3", "-e", "-c", "-t")]
-
-
-def ids(options: tuple[str, ...]) -> str:
-    return " ".join(options)
-
-
-def move(agent: Agent, devices: tuple[int, int], *, restored: Program | None = None) -> None:
-    """Rebuild both contexts, on these devices, in place or as a restored process does."""
-    agent.quiesce()
-    agent.ask("PARK", {"flags": 1 if restored else 0})
-    if restored:
-        restored.tell("restore")
-        agent.wake()
-        assert agent.hello["state"] == STATES["MIG_STATE_PARKED"]
-    contexts = [c["context"] for c in agent.ask("LIST_CONTEXTS").records]
-    for context, device in zip(contexts, devices, strict=True):
-        agent.ask(
-            "REBUILD",
-            {"context": context, "flags": 1 if restored else 0, "device": f"fake{device}"},
-            [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
-        )
-    first, second = contexts
-    agent.connect_all({first: (GIDS[devices[0]], MOVING), second: (GIDS[devices[1]], PARTNER)})
-    agent.give_keys(first, MOVING)
-    agent.give_keys(second, PARTNER)
-    agent.resume()
-
 
 @pytest.mark.parametrize("options", TRAFFIC, ids=ids)
 def test_quiesce_and_resume_lose_nothing(start: Start, agent: Agent, options: tuple[str, ...]) -> None:
@@ -69,22 +40,6 @@ def test_restored_process_goes_on_without_touching_what_it_left(
     assert program.verdict() == "exact"
 
 
-def partner_move(agent: Agent, device: int) -> None:
-    """The first context moves, the second stays and gets new QPs beside the old ones."""
-    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
-    agent.ask("PARTNER", {"kind": 1, "context": second})
-    agent.quiesce()
-    agent.ask("PARK")
-    agent.ask(
-        "REBUILD",
-        {"context": first, "device": f"fake{device}"},
-        [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
-    )
-    agent.connect_all({first: (GIDS[device], MOVING), second: (GIDS[1], PARTNER)})
-    agent.give_keys(first, MOVING)
-    agent.resume()
-
-
 @pytest.mark.parametrize("options", TRAFFIC, ids=ids)
 def test_partner_switches_to_new_qps(start: Start, agent: Agent, options: tuple[str, ...]) -> None:
     program = start(*options)
@@ -100,7 +55,7 @@ def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent:
     before = {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3}
     steps: list[Callable[[], object]] = [
         lambda: agent.ask("PARTNER", {"kind": 1, "context": second}),
-        lambda: agent.quiesce(),
+        agent.quiesce,
         lambda: agent.ask("PARK"),
         lambda: agent.ask("REBUILD", {"context": first, "device": "fake1"}),
         lambda: agent.connect_all({first: (GIDS[1], MOVING), second: (GIDS[1], PARTNER)}),
@@ -134,6 +89,29 @@ def test_failed_rebuild_can_be_aborted(start: Start, agent: Agent) -> None:
             assert verb == "create_qp"
         agent.ask("ABORT")
         program.wait_for_progress(50)
+    assert program.verdict() == "exact"
+
+
+def test_deadline_names_the_qps_that_did_not_drain_and_undoes_the_quiesce(start: Start, agent: Agent) -> None:
+    program = start("-q", "3", "-s")
+    names = sorted(q["vqpn"] for q in agent.qps() if q["context"] == 1)
+    stuck: list[int] = []
+    # A QP gets stuck at its first message; until then it has only written and read.
+    for _ in range(30):
+        with pytest.raises(GuestError, match="did not drain in time") as refused:
+            agent.quiesce(timeout_ms=100)
+        assert set(stuck) <= set(refused.value.qps) <= set(names)
+        stuck = refused.value.qps
+        assert agent.ask("INVENTORY").body["state"] == STATES["MIG_STATE_RUNNING"]
+        if sorted(stuck) == names:
+            break
+    assert sorted(stuck) == names
+    # Markers of the undone quiesces are still under way; none of them may come to light.
+    assert program.tell("feed") == "ok"
+    program.wait_for_progress()
+    agent.quiesce()
+    agent.resume()
+    program.wait_for_progress()
     assert program.verdict() == "exact"
 
 

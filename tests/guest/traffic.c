@@ -6,8 +6,9 @@
  * order it was posted with the next number of its sender, every signalled send in order, every number exactly once;
  * at the end memory must hold the last write and the exact sum.
  *
- *     traffic [-q pairs] [-e] [-c] [-t]     -e: completion events, -c: a thread that makes and ends objects,
- *                                           -t: two more threads that poll and post on the same queues
+ *     traffic [-q pairs] [-e] [-c] [-t] [-s]     -e: completion events, -c: a thread that makes and ends objects,
+ *                                                -t: two more threads that poll and post on the same queues,
+ *                                                -s: no receives on the second side until the command "feed"
  *
  * Commands on stdin, one a line: stop (ends with a verdict), restore, fail NAME NTH ERRNO, drop N, repeat N,
  * numbers DEVICE QPN KEY. Each is answered by a line.
@@ -73,7 +74,7 @@ struct side {
 };
 
 static struct side sides[2];
-static int pairs = 4, use_events, use_churn, use_threads;
+static int pairs = 4, use_events, use_churn, use_threads, starve;
 static volatile int stopping, finished;
 static char verdict[512];
 static pthread_mutex_t verdict_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -392,7 +393,7 @@ static void connect_end(struct end *end)
 
 	if (ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS))
 		die("INIT");
-	for (int i = 0; i < RECEIVES; i++)
+	for (int i = 0; i < RECEIVES && !(starve && end->side == &sides[1]); i++)
 		post_receive(end);
 	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .path_mtu = IBV_MTU_1024, .max_dest_rd_atomic = 4,
 				     .min_rnr_timer = 1, .dest_qp_num = end->peer->qp->qp_num,
@@ -489,12 +490,13 @@ int main(int argc, char **argv)
 	int option, a, b, c;
 	pthread_t churner;
 
-	while ((option = getopt(argc, argv, "q:ect")) != -1)
+	while ((option = getopt(argc, argv, "q:ects")) != -1)
 		switch (option) {
 		case 'q': pairs = atoi(optarg); break;
 		case 'e': use_events = 1; break;
 		case 'c': use_churn = 1; break;
 		case 't': use_threads = 1; break;
+		case 's': starve = 1; break;
 		default: return 2;
 		}
 	open_side(&sides[0], 0);
@@ -519,6 +521,11 @@ int main(int argc, char **argv)
 			break;
 		} else if (!strcmp(line, "restore\n")) {
 			((void (*)(void))symbol("fake_restore"))();
+		} else if (!strcmp(line, "feed\n")) {
+			/* Nothing has been received so far: no other thread posts. */
+			for (int i = 0; i < pairs; i++)
+				for (int r = 0; r < RECEIVES; r++)
+					post_receive(&sides[1].ends[i]);
 		} else if (sscanf(line, "fail %63s %d %d", name, &a, &b) == 3) {
 			((void (*)(const char *, int, int))symbol("fake_fail"))(name, a, b);
 		} else if (sscanf(line, "drop %d", &a) == 1) {

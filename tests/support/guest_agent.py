@@ -40,9 +40,11 @@ class Program:
     def __init__(self, command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> None:
         self.log = log
         self._stderr = log.with_suffix(".stderr").open("wb")
+        preload = f"LD_PRELOAD={env['LD_PRELOAD']}"
         self.process = subprocess.Popen(
-            [str(part) for part in command],
-            env={**os.environ, **env, "MIGRRDMA_LOG": f"debug:{log}"},
+            # ThreadSanitizer needs certain addresses to be free, from the process's first moment.
+            ["setarch", "-R", "env", preload, *map(str, command)],
+            env={**os.environ, **env, "LD_PRELOAD": "", "MIGRRDMA_LOG": f"debug:{log}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -1,0 +1,50 @@
+"""Moves of a process that holds both ends of its connections, step by step."""
+
+from __future__ import annotations
+
+from guest_agent import MOVING, PARTNER, STATES, Agent, Program
+
+GIDS = [bytes(10) + b"\xff\xff\x0a\x00\x00" + bytes([last]) for last in (1, 2)]
+TRAFFIC = [("-q", "4"), ("-q", "4", "-e"), ("-q", "3", "-c"), ("-q", "3", "-e", "-c", "-t")]
+
+
+def ids(options: tuple[str, ...]) -> str:
+    return " ".join(options)
+
+
+def move(agent: Agent, devices: tuple[int, int], *, restored: Program | None = None) -> None:
+    """Rebuild both contexts, on these devices, in place or as a restored process does."""
+    agent.quiesce()
+    agent.ask("PARK", {"flags": 1 if restored else 0})
+    if restored:
+        restored.tell("restore")
+        agent.wake()
+        assert agent.hello["state"] == STATES["MIG_STATE_PARKED"]
+    contexts = [c["context"] for c in agent.ask("LIST_CONTEXTS").records]
+    for context, device in zip(contexts, devices, strict=True):
+        agent.ask(
+            "REBUILD",
+            {"context": context, "flags": 1 if restored else 0, "device": f"fake{device}"},
+            [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+        )
+    first, second = contexts
+    agent.connect_all({first: (GIDS[devices[0]], MOVING), second: (GIDS[devices[1]], PARTNER)})
+    agent.give_keys(first, MOVING)
+    agent.give_keys(second, PARTNER)
+    agent.resume()
+
+
+def partner_move(agent: Agent, device: int, partner_device: int = 1) -> None:
+    """The first context moves, the second stays and gets new QPs beside the old ones."""
+    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    agent.ask("PARTNER", {"kind": 1, "context": second})
+    agent.quiesce()
+    agent.ask("PARK")
+    agent.ask(
+        "REBUILD",
+        {"context": first, "device": f"fake{device}"},
+        [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+    )
+    agent.connect_all({first: (GIDS[device], MOVING), second: (GIDS[partner_device], PARTNER)})
+    agent.give_keys(first, MOVING)
+    agent.resume()
