@@ -1,7 +1,7 @@
 """A small agent for tests of the guest library: it drives one guest through its control socket.
 
-It does what the real agent does for both ends of a migration, but alone: the programs under test hold both
-ends of their connections, so every number that would come from another host comes from the same guest.
+It does what the real agent does for both ends of a migration, but alone: the programs under test hold both ends
+of their connections, so every number that would come from another host comes from the same guest.
 """
 
 from __future__ import annotations
