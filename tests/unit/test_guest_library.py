@@ -38,7 +38,7 @@ def test_it_loads_with_any_c_library(library: Path) -> None:
 def test_it_loads_into_a_musl_program(library: Path, tmp_path: Path) -> None:
     program = tmp_path / "hello"
     source = '#include <stdio.h>\nint main(void) { return puts("hello") < 0; }\n'
-    compile_it = ["musl-gcc", "-x", "c", "-o", program, "-"]
+    compile_it: list[str | Path] = ["musl-gcc", "-x", "c", "-o", program, "-"]
     subprocess.run(compile_it, input=source, text=True, check=True)
     environment = {"LD_PRELOAD": str(library)}
     result = subprocess.run([program], env=environment, capture_output=True, text=True, check=True)

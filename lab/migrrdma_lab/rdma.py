@@ -1,0 +1,69 @@
+"""RDMA containers with an address of their own, and moving one by the commands a user types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .containers import Container, carry
+from .plan import container_image
+from .shell import Shell
+
+CHECKPOINTS = "/root/checkpoints"
+
+_NETWORK = (
+    "docker network inspect data >/dev/null 2>&1 || "
+    "docker network create -d macvlan --subnet 10.78.0.0/24 --ip-range 10.78.0.128/25 -o parent=rd0 data"
+)
+
+
+def container(
+    node: Shell,
+    name: str,
+    command: Sequence[str],
+    address: str,
+    options: Sequence[str] = (),
+    image: str = container_image("trixie"),
+) -> Container:
+    """A container on the data network, so that its address and TCP connections can move with it.
+
+    The RDMA device is the host's: in the shared network namespace mode every container sees it.
+    """
+    node.sh(_NETWORK)
+    return Container(
+        node,
+        name,
+        tuple(command),
+        (
+            "--network=data",
+            f"--ip={address}",
+            "--device=/dev/infiniband/uverbs0",
+            "--ulimit=memlock=-1",
+            "-t",  # line by line: perftest's output would stay in its buffer
+            *options,
+        ),
+        image,
+    )
+
+
+def move(source: Container, destination: Shell, checkpoint: str = "move") -> Container:
+    """Move a container by docker's commands; returns it as it runs on ``destination``."""
+    for node in (source.shell, destination):
+        node.run("rm", "-rf", CHECKPOINTS)
+    source.checkpoint(checkpoint, "--checkpoint-dir", CHECKPOINTS)
+    carry(CHECKPOINTS, checkpoint, source.shell, destination)
+    moved = source.on(destination)
+    moved.remove()
+    destination.sh(_NETWORK)
+    moved.create()
+    destination.run("migrrdma", "checkpoint", "import", f"{CHECKPOINTS}/{checkpoint}", moved.name)
+    moved.restore(checkpoint)
+    source.remove()
+    return moved
+
+
+def status(node: Shell) -> dict[str, Any]:
+    """``migrrdma status --json``."""
+    found: dict[str, Any] = json.loads(node.run("migrrdma", "status", "--json").stdout)
+    return found
