@@ -30,3 +30,13 @@ def fake_runtime(installation: Installation) -> Callable[[str], FakeRuntime]:
         return fake
 
     return make
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long forms out unless they are asked for: not chosen, rather than skipped."""
+    if config.getoption("--soak"):
+        return
+    long = [item for item in items if item.get_closest_marker("soak")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]

@@ -37,7 +37,9 @@ def quoted_names(array: str) -> set[str]:
 def test_every_public_verb_is_either_ours_or_known_to_be_harmless(built: Built) -> None:
     ours = symbols(built.library)
     harmless = quoted_names("harmless")
-    public = {n: v for n, v in symbols(LIBIBVERBS).items() if re.match(r"_?ibv_", n) and v.startswith("IBVERBS_1")}
+    public = {
+        n: v for n, v in symbols(LIBIBVERBS).items() if re.match(r"_?ibv_", n) and v.startswith("IBVERBS_1")
+    }
     public.pop("ibv_cmd_create_ah", None)
     # Helpers of numbers and names only.
     plain = {n for n in public if re.match(r"ibv_(rate_to_|\w+_str$|get_sysfs_path|read_sysfs_file)", n)}
@@ -48,7 +50,9 @@ def test_every_public_verb_is_either_ours_or_known_to_be_harmless(built: Built) 
 
 
 def test_library_needs_no_other_and_no_symbol_version(built: Built) -> None:
-    dynamic = subprocess.run(["readelf", "-dV", built.library], capture_output=True, text=True, check=True).stdout
+    dynamic = subprocess.run(
+        ["readelf", "-dV", built.library], capture_output=True, text=True, check=True
+    ).stdout
     assert "NEEDED" not in dynamic
     assert ".gnu.version_r" not in dynamic
 
@@ -97,9 +101,13 @@ int main(int argc, char **argv)
 
 
 def test_application_that_opens_libibverbs_itself_gets_ours(built: Built, tmp_path: Path) -> None:
-    (tmp_path / "probe.c").write_text(PROBE.replace("#include <stdio.h>", "struct ibv_device;\n#include <stdio.h>"))
+    (tmp_path / "probe.c").write_text(
+        PROBE.replace("#include <stdio.h>", "struct ibv_device;\n#include <stdio.h>")
+    )
     compile_c(tmp_path / "probe", tmp_path / "probe.c")
-    result = subprocess.run([tmp_path / "probe"], env={**os.environ, **built.environment}, timeout=20, check=False)
+    result = subprocess.run(
+        [tmp_path / "probe"], env={**os.environ, **built.environment}, timeout=20, check=False
+    )
     assert result.returncode == 0
 
 
@@ -113,9 +121,13 @@ def test_rtld_next_still_means_next_after_the_caller(built: Built, tmp_path: Pat
             f"\treturn {number} + 10 * (next ? next() : 0);\n}}\n"
         )  # fmt: skip
         compile_c(tmp_path / f"liblink{number}.so", "-fPIC", "-shared", source)
-    (tmp_path / "main.c").write_text("int answer(void);\nint main(void) { return answer() == 321 ? 0 : 1; }\n")
+    (tmp_path / "main.c").write_text(
+        "int answer(void);\nint main(void) { return answer() == 321 ? 0 : 1; }\n"
+    )
     libraries = [f"-L{tmp_path}", "-llink1", "-llink2", "-llink3"]
-    compile_c(tmp_path / "main", tmp_path / "main.c", "-Wl,--no-as-needed", *libraries, f"-Wl,-rpath,{tmp_path}")
+    compile_c(
+        tmp_path / "main", tmp_path / "main.c", "-Wl,--no-as-needed", *libraries, f"-Wl,-rpath,{tmp_path}"
+    )
     for preload in ({}, {"LD_PRELOAD": str(built.library)}):
         result = subprocess.run([tmp_path / "main"], env={**os.environ, **preload}, timeout=20, check=False)
         assert result.returncode == 0, preload
@@ -124,10 +136,16 @@ def test_rtld_next_still_means_next_after_the_caller(built: Built, tmp_path: Pat
 def test_process_without_verbs_gets_no_thread_and_no_descriptor(built: Built) -> None:
     def look(**extra: str) -> tuple[str, int]:
         script = "ls /proc/self/fd; grep Threads /proc/self/status"
-        result = subprocess.run(["sh", "-c", script], env={**os.environ, **extra}, capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            ["sh", "-c", script], env={**os.environ, **extra}, capture_output=True, text=True, check=True
+        )
         assert not result.stderr
         mappings = subprocess.run(
-            ["cat", "/proc/self/maps"], env={**os.environ, **extra}, capture_output=True, text=True, check=True
+            ["cat", "/proc/self/maps"],
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         return result.stdout, sum("libmigrrdma" not in line for line in mappings.splitlines())
 

@@ -55,7 +55,9 @@ class Program:
     def __enter__(self) -> Program:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
@@ -115,7 +117,9 @@ class Agent:
     def __enter__(self) -> Agent:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.hang_up()
         self._listener.close()
 
@@ -148,7 +152,9 @@ class Agent:
         assert packet, "the guest hung up"
         return WIRE.unpack(packet)
 
-    def send(self, kind: str, body: Mapping[str, Any] | None = None, records: Iterable[Mapping[str, Any]] = ()) -> int:
+    def send(
+        self, kind: str, body: Mapping[str, Any] | None = None, records: Iterable[Mapping[str, Any]] = ()
+    ) -> int:
         """Send a request, in parts if its records are many; return its number."""
         self._ident += 1
         parts = list(records)

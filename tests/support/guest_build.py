@@ -72,7 +72,9 @@ def build(directory: Path, variant: str) -> Built:
     preload = [str(built.library)]
     if variant != "plain":
         runtime = {"address": "libasan.so", "thread": "libtsan.so"}[variant]
-        found = subprocess.run(["gcc", f"-print-file-name={runtime}"], capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            ["gcc", f"-print-file-name={runtime}"], capture_output=True, text=True, check=True
+        )
         # The sanitizer's runtime must come before everything else.
         preload.insert(0, found.stdout.strip())
     built.environment = {
