@@ -39,7 +39,9 @@ def start(built: Built, agent: Agent, tmp_path: Path) -> Iterator[Callable[..., 
     programs: list[Program] = []
 
     def run(*options: str, build: Built = built) -> Program:
-        program = Program([build.traffic, *options], {**build.environment, **agent.environment}, tmp_path / "log")
+        program = Program(
+            [build.traffic, *options], {**build.environment, **agent.environment}, tmp_path / "log"
+        )
         programs.append(program)
         agent.accept()
         return program

@@ -24,7 +24,12 @@ from guest_agent import Agent  # noqa: E402
 
 
 def launch(agent: Agent, library: str, command: list[str], output: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **agent.environment, "LD_PRELOAD": library, "MIGRRDMA_LOG": f"info:{output}.log"}
+    environment = {
+        **os.environ,
+        **agent.environment,
+        "LD_PRELOAD": library,
+        "MIGRRDMA_LOG": f"info:{output}.log",
+    }
     return subprocess.Popen(command, env=environment, stdout=output.open("wb"), stderr=subprocess.STDOUT)
 
 

@@ -10,6 +10,7 @@ from guest_moves import GIDS, TRAFFIC, ids, move, partner_move
 
 Start = Callable[..., Program]
 
+
 @pytest.mark.parametrize("options", TRAFFIC, ids=ids)
 def test_quiesce_and_resume_lose_nothing(start: Start, agent: Agent, options: tuple[str, ...]) -> None:
     program = start(*options)
@@ -73,7 +74,14 @@ def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent:
 def test_failed_rebuild_can_be_aborted(start: Start, agent: Agent) -> None:
     program = start("-q", "4")
     first, _ = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
-    verbs = {"open_device": 1, "alloc_pd": 1, "reg_mr": 1, "create_comp_channel": 1, "create_cq": 1, "create_qp": 6}
+    verbs = {
+        "open_device": 1,
+        "alloc_pd": 1,
+        "reg_mr": 1,
+        "create_comp_channel": 1,
+        "create_cq": 1,
+        "create_qp": 6,
+    }
     for verb, nth in verbs.items():
         agent.quiesce()
         agent.ask("PARK")

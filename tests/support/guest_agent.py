@@ -55,7 +55,9 @@ class Program:
     def __enter__(self) -> Program:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.communicate()
@@ -109,14 +111,19 @@ class Agent:
         self._listener.listen()
         self._listener.settimeout(20)
         self._connection: socket.socket | None = None
+        self._kept: list[socket.socket] = []
         self._ident = 0
         self.hello: dict[str, Any] = {}
 
     def __enter__(self) -> Agent:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.hang_up()
+        for connection in self._kept:
+            connection.close()
         self._listener.close()
 
     @property
@@ -128,8 +135,12 @@ class Agent:
         assert self._connection is not None
         return self._connection
 
-    def accept(self) -> dict[str, Any]:
-        self.hang_up()
+    def accept(self, *, keep: bool = False) -> dict[str, Any]:
+        """Wait for a guest's call; the one before is hung up on, or kept open beside it."""
+        if keep:
+            self._kept.append(self.connection)
+        else:
+            self.hang_up()
         self._connection, _ = self._listener.accept()
         self._connection.settimeout(20)
         message = self.receive()
@@ -148,7 +159,9 @@ class Agent:
         assert packet, "the guest hung up"
         return WIRE.unpack(packet)
 
-    def send(self, kind: str, body: Mapping[str, Any] | None = None, records: Iterable[Mapping[str, Any]] = ()) -> int:
+    def send(
+        self, kind: str, body: Mapping[str, Any] | None = None, records: Iterable[Mapping[str, Any]] = ()
+    ) -> int:
         """Send a request, in parts if its records are many; return its number."""
         self._ident += 1
         parts = list(records)
