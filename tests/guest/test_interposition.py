@@ -143,3 +143,18 @@ def test_child_of_a_fork_that_opens_a_device_has_a_guest_of_its_own(
         assert agent.ask("INVENTORY").body["contexts"] == 1
         assert program.tell("go") == "parent"
         assert program.process.wait(20) == 0
+
+
+def test_table_of_verbs_is_complete_and_true(built: Built) -> None:
+    table = dict(
+        re.findall(
+            r"^\| `(_?ibv_\w+)` \| ([\w ,]+) \|", (ROOT / "docs" / "verbs.md").read_text(), re.MULTILINE
+        )
+    )
+    installed = {
+        n for n, v in symbols(LIBIBVERBS).items() if re.match(r"_?ibv_", n) and v.startswith("IBVERBS_1.")
+    }
+    assert installed - set(table) == set()
+    ours = {n for n in symbols(built.library) if re.match(r"_?ibv_", n)}
+    assert {n for n, status in table.items() if status != "not touched"} == ours
+    assert {n for n, status in table.items() if status == "not touched"} >= quoted_names("harmless")
