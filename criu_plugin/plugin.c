@@ -43,6 +43,7 @@ static struct {
 	struct image_writer writer;
 	/* restore */
 	bool has_image;
+	bool has_inventory; /* whether it is known if there should be one */
 	struct image image;
 } state;
 
@@ -271,8 +272,12 @@ static int restore_ext_file(int id)
 {
 	const struct image_file *file = state.has_image ? image_find_file(&state.image, (uint32_t)id) : NULL;
 
-	if (!file)
+	if (!file) {
+		if (!state.has_image && !state.has_inventory)
+			pr_warn("if file %#x was an RDMA device, %s is missing from the image directory",
+				(unsigned int)id, IMAGE_NAME);
 		return -ENOTSUP;
+	}
 	return placeholder_file(file);
 }
 
@@ -297,22 +302,29 @@ static int update_vma_map(const char *path, uint64_t address, uint64_t old_offse
 	return *plugin_fd < 0 ? -ENOMEM : 1;
 }
 
-/*
- * Whether the inventory names this plugin. To a checkpoint older than the inventory CRIU says yes, for ever; to
- * one with it, once.
- */
-static bool inventory_names_us(void)
+enum inventory {
+	INVENTORY_NONE, /* CRIU, or the checkpoint, is older than 4.1 */
+	INVENTORY_WITHOUT_US,
+	INVENTORY_WITH_US,
+};
+
+/* To a checkpoint without an inventory of plugins CRIU says yes, for ever; to one that names us, once. */
+static enum inventory ask_inventory(void)
 {
 	static const size_t length = sizeof(PLUGIN_NAME) - 1;
 
-	return check_and_remove_inventory_plugin && check_and_remove_inventory_plugin(PLUGIN_NAME, length) &&
-	       !check_and_remove_inventory_plugin(PLUGIN_NAME, length);
+	if (!check_and_remove_inventory_plugin)
+		return INVENTORY_NONE;
+	if (!check_and_remove_inventory_plugin(PLUGIN_NAME, length))
+		return INVENTORY_WITHOUT_US;
+	return check_and_remove_inventory_plugin(PLUGIN_NAME, length) ? INVENTORY_NONE : INVENTORY_WITH_US;
 }
 
 static int begin_restore(void)
 {
-	bool named = inventory_names_us();
+	enum inventory inventory = ask_inventory();
 
+	state.has_inventory = inventory != INVENTORY_NONE;
 	switch (image_load(&state.image, criu_get_image_dir())) {
 	case IMAGE_LOADED:
 		state.has_image = true;
@@ -320,9 +332,10 @@ static int begin_restore(void)
 			state.image.mappings.count);
 		return 0;
 	case IMAGE_ABSENT:
-		if (!named)
+		if (inventory != INVENTORY_WITH_US)
 			return 0;
-		pr_err("the checkpoint holds RDMA devices, but its %s is missing: it was not copied whole", IMAGE_NAME);
+		pr_err("the checkpoint holds RDMA devices, but its %s is missing: it was not copied whole",
+		       IMAGE_NAME);
 		return -1;
 	case IMAGE_BAD:
 		break;
