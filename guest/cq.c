@@ -25,7 +25,7 @@ static inline void count_receive(struct mig_qp *qp)
 	__atomic_store_n(&qp->head, qp->head + 1, __ATOMIC_RELEASE);
 }
 
-static void account(struct mig_context *context, struct ibv_wc *wc)
+static __attribute__((noinline)) void account(struct mig_context *context, struct ibv_wc *wc)
 {
 	struct mig_qp *qp = mig_qp_by_pqpn(context, wc->qp_num);
 
@@ -60,10 +60,17 @@ int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 		struct mig_context *context = MIG_CONTAINER(ibv->context, struct mig_context, verbs.context);
 		int translate = MIG_GATE(context->translate);
 
-		/* A successful send needs nothing while numbers are the same: that is most of them. */
-		for (int i = 0; i < count; i++)
-			if (translate || wc[i].status != IBV_WC_SUCCESS || wc[i].opcode & IBV_WC_RECV)
+		for (int i = 0; i < count; i++) {
+			/* While numbers are the same a successful send needs nothing, and a receive only to be counted. */
+			if (MIG_UNLIKELY(translate || wc[i].status != IBV_WC_SUCCESS)) {
 				account(context, &wc[i]);
+			} else if (wc[i].opcode & IBV_WC_RECV) {
+				struct mig_qp *qp = mig_qp_by_pqpn(context, wc[i].qp_num);
+
+				if (MIG_LIKELY(qp != NULL))
+					count_receive(qp);
+			}
+		}
 	}
 	mig_leave(reader);
 	return count;

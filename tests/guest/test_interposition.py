@@ -8,8 +8,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from guest_agent import Agent, Program
 from guest_build import ROOT, Built, compile_c
 
+EVERYWHERE = {
+    "__errno_location", "access", "calloc", "clock_gettime", "close", "connect", "dl_iterate_phdr", "epoll_create1",
+    "epoll_ctl", "eventfd", "fcntl", "free", "getenv", "getpid", "malloc", "memchr", "memcmp", "memcpy", "memmove",
+    "memset", "nanosleep", "open", "poll", "posix_memalign", "prctl", "read", "readlink", "recv", "sched_yield", "send",
+    "sigaction", "sigfillset", "sigprocmask", "snprintf", "socket", "strchr", "strcmp", "strcpy", "strerror", "strlen",
+    "strncmp", "strrchr", "strstr", "syscall", "time", "vsnprintf", "write",
+}  # fmt: skip
 LIBIBVERBS = Path("/usr/lib/x86_64-linux-gnu/libibverbs.so.1")
 
 
@@ -59,52 +67,11 @@ def test_library_needs_no_other_and_no_symbol_version(built: Built) -> None:
 
 def test_library_uses_nothing_that_old_or_small_c_libraries_lack(built: Built) -> None:
     """Every name stands since glibc 2.17 in libc.so.6 itself, and in musl."""
-    everywhere = set(
-        "__errno_location access calloc clock_gettime close connect dl_iterate_phdr epoll_create1 epoll_ctl eventfd "
-        "fcntl free getenv getpid malloc memchr memcmp memcpy memmove memset nanosleep open poll posix_memalign prctl "
-        "read readlink recv sched_yield send sigaction sigfillset sigprocmask snprintf socket strchr strcmp strcpy "
-        "strerror strlen strncmp strrchr strstr syscall time vsnprintf write".split()
-    )
-    assert set(symbols(built.library, undefined=True)) <= everywhere
-
-
-PROBE = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int main(int argc, char **argv)
-{
-	void *before = dlsym(RTLD_DEFAULT, "ibv_open_device");
-	void *handle = dlopen("libibverbs.so.1", RTLD_NOW | RTLD_LOCAL);
-	(void)argc, (void)argv;
-	if (!handle)
-		return 1;
-	struct ibv_device **(*list)(int *) = dlvsym(handle, "ibv_get_device_list", "IBVERBS_1.1");
-	void *(*open)(void *) = dlvsym(handle, "ibv_open_device", "IBVERBS_1.1");
-	int (*close)(void *) = dlsym(handle, "ibv_close_device");
-	if (!list || (void *)open != before || !close)
-		return 2;
-	/* What we do not define is the real library's, and what nobody has stays unknown. */
-	if (!dlsym(handle, "ibv_wc_status_str") || dlsym(handle, "ibv_no_such_verb") ||
-	    dlvsym(handle, "ibv_open_device", "IBVERBS_9.9"))
-		return 3;
-	int count = 0;
-	void *context = open(((void **)list(&count))[0]);
-	if (count != 2 || !context || close(context))
-		return 4;
-	return dlclose(handle);
-}
-"""
+    assert set(symbols(built.library, undefined=True)) <= EVERYWHERE
 
 
 def test_application_that_opens_libibverbs_itself_gets_ours(built: Built, tmp_path: Path) -> None:
-    (tmp_path / "probe.c").write_text(
-        PROBE.replace("#include <stdio.h>", "struct ibv_device;\n#include <stdio.h>")
-    )
-    compile_c(tmp_path / "probe", tmp_path / "probe.c")
+    compile_c(tmp_path / "probe", Path(__file__).with_name("opens_itself.c"))
     result = subprocess.run(
         [tmp_path / "probe"], env={**os.environ, **built.environment}, timeout=20, check=False
     )
@@ -155,72 +122,39 @@ def test_process_without_verbs_gets_no_thread_and_no_descriptor(built: Built) ->
     assert with_it[1] - bare[1] <= 1
 
 
-FORK = r"""
-#include <infiniband/verbs.h>
-#include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-static struct ibv_context *open_first(void)
-{
-	struct ibv_device **list = ibv_get_device_list(NULL);
-	struct ibv_context *context = list ? ibv_open_device(list[0]) : NULL;
-
-	if (list)
-		ibv_free_device_list(list);
-	return context;
-}
-
-int main(void)
-{
-	char line[8];
-	struct ibv_context *context = open_first();
-	int status;
-
-	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (!context)
-		return 1;
-	puts("ready");
-	if (!fgets(line, sizeof(line), stdin))
-		return 2;
-	if (!fork()) {
-		struct ibv_context *own = open_first();
-		struct ibv_pd *pd = own ? ibv_alloc_pd(own) : NULL;
-
-		puts(pd ? "child" : "failed");
-		if (!fgets(line, sizeof(line), stdin))
-			_exit(3);
-		_exit(ibv_dealloc_pd(pd) || ibv_close_device(own));
-	}
-	if (wait(&status) < 0 || status)
-		return 4;
-	puts("parent");
-	return ibv_close_device(context);
-}
-"""
-
-
 @pytest.fixture
 def fork_program(tmp_path: Path) -> Path:
-    (tmp_path / "fork.c").write_text(FORK)
-    compile_c(tmp_path / "fork", tmp_path / "fork.c", "-libverbs")
+    compile_c(tmp_path / "fork", Path(__file__).with_name("forks.c"), "-libverbs")
     return tmp_path / "fork"
 
 
 def test_child_of_a_fork_that_opens_a_device_has_a_guest_of_its_own(
     built: Built, fork_program: Path, tmp_path: Path
 ) -> None:
-    from guest_agent import Agent, Program
-
     with (
         Agent(tmp_path) as agent,
         Program([fork_program], {**built.environment, **agent.environment}, tmp_path / "log") as program,
     ):
         parent = agent.accept()
         assert program.tell("fork") == "child"
-        child = agent.accept()
+        child = agent.accept(keep=True)
         assert child["token"] != parent["token"]
         assert child["pid"] != parent["pid"]
         assert agent.ask("INVENTORY").body["contexts"] == 1
         assert program.tell("go") == "parent"
         assert program.process.wait(20) == 0
+
+
+def test_table_of_verbs_is_complete_and_true(built: Built) -> None:
+    table = dict(
+        re.findall(
+            r"^\| `(_?ibv_\w+)` \| ([\w ,]+) \|", (ROOT / "docs" / "verbs.md").read_text(), re.MULTILINE
+        )
+    )
+    installed = {
+        n for n, v in symbols(LIBIBVERBS).items() if re.match(r"_?ibv_", n) and v.startswith("IBVERBS_1.")
+    }
+    assert installed - set(table) == set()
+    ours = {n for n in symbols(built.library) if re.match(r"_?ibv_", n)}
+    assert {n for n, status in table.items() if status != "not touched"} == ours
+    assert {n for n, status in table.items() if status == "not touched"} >= quoted_names("harmless")

@@ -111,6 +111,7 @@ class Agent:
         self._listener.listen()
         self._listener.settimeout(20)
         self._connection: socket.socket | None = None
+        self._kept: list[socket.socket] = []
         self._ident = 0
         self.hello: dict[str, Any] = {}
 
@@ -121,6 +122,8 @@ class Agent:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self.hang_up()
+        for connection in self._kept:
+            connection.close()
         self._listener.close()
 
     @property
@@ -132,8 +135,12 @@ class Agent:
         assert self._connection is not None
         return self._connection
 
-    def accept(self) -> dict[str, Any]:
-        self.hang_up()
+    def accept(self, *, keep: bool = False) -> dict[str, Any]:
+        """Wait for a guest's call; the one before is hung up on, or kept open beside it."""
+        if keep:
+            self._kept.append(self.connection)
+        else:
+            self.hang_up()
         self._connection, _ = self._listener.accept()
         self._connection.settimeout(20)
         message = self.receive()

@@ -1,0 +1,64 @@
+"""Garbage at the control socket, made by libFuzzer from a few meaningful conversations."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+from guest_agent import WIRE
+from guest_build import ROOT, Built, guest_sources
+
+SECONDS = 20
+HELPED = 0x8000
+
+CONVERSATIONS = [
+    [
+        WIRE.pack("QUIESCE", {"timeout_ms": 1000}),
+        WIRE.pack("PARK"),
+        WIRE.pack(
+            "REBUILD",
+            {"context": 1, "device": "fake1"},
+            [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+        ),
+        WIRE.pack("CONNECT", None, [{"context": 1, "vqpn": 17, "dest_pqpn": 5000, "peer": 1}]),
+        WIRE.pack("KEYS", {"peer": 1}, [{"vrkey": 1, "prkey": 2}], more=True),
+        WIRE.pack("KEYS", {"peer": 1}, [{"vrkey": 3, "prkey": 4}]),
+        WIRE.pack("RESUME"),
+    ],
+    [WIRE.pack(kind) for kind in ("INVENTORY", "LIST_CONTEXTS", "LIST_QPS", "LIST_MRS")],
+    [
+        WIRE.pack("PARTNER", {"kind": 1, "context": 2}),
+        WIRE.pack("QUIESCE", {"kind": 2, "timeout_ms": 100}, [{"context": 1, "vqpn": 17}]),
+        WIRE.pack("ABORT"),
+    ],
+]
+
+
+def test_no_message_reaches_beyond_itself(built: Built, tmp_path: Path) -> None:
+    compiler = shutil.which("clang")
+    assert compiler, "clang with libFuzzer is needed (apt install clang)"
+    fuzzer = tmp_path / "fuzz"
+    sources = [p for p in guest_sources("address") if p.name != "thread.c"]
+    subprocess.run(
+        [
+            compiler, "-std=gnu11", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all",
+            "-o", fuzzer, ROOT / "tests" / "guest" / "fuzz_messages.c", *sources,
+            f"-L{built.directory}", f"-Wl,-rpath,{built.directory}", "-Wl,--no-as-needed",
+            "-l:libibverbs.so.1", "-pthread",
+        ],
+        check=True,
+    )  # fmt: skip
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number, packets in enumerate(CONVERSATIONS):
+        series = b"".join(struct.pack("<H", len(packet) | HELPED) + packet for packet in packets)
+        (corpus / str(number)).write_bytes(series)
+    result = subprocess.run(
+        [fuzzer, f"-max_total_time={SECONDS}", "-max_len=8192", "-timeout=20", "-print_final_stats=1", corpus],
+        env={"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS + 120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "stat::number_of_executed_units" in result.stderr
