@@ -31,13 +31,22 @@ def test_it_loads_with_any_c_library(library: Path) -> None:
     assert "(NEEDED)" not in _readelf(library, "--dynamic")
     undefined = [fields for fields in _symbols(library) if fields[6] == "UND"]
     assert undefined, "the library is expected to use the C library, weakly"
-    assert {fields[4] for fields in undefined} == {"WEAK"}
+    # The compiler calls these by itself, and every C library has them.
+    assert {fields[7] for fields in undefined if fields[4] != "WEAK"} <= {"memcmp", "memcpy", "memmove", "memset"}
     # Neither a symbol version nor a name that only glibc has.
     assert not [fields[7] for fields in undefined if "@" in fields[7] or fields[7].endswith("64")]
 
 
-def test_it_exports_nothing(library: Path) -> None:
-    assert [fields for fields in _symbols(library) if fields[6] != "UND"] == []
+def test_it_exports_verbs_and_the_two_lookups_only(library: Path) -> None:
+    exported = [fields for fields in _symbols(library) if fields[6] not in ("UND", "ABS")]
+    names = {fields[7].split("@")[0] for fields in exported}
+    other = {name for name in names if not re.match(r"_?ibv_|mlx5dv_|efadv_", name)}
+    assert other == {"dlsym", "dlvsym"}
+    # As libibverbs has them: a program built against it finds them under these versions.
+    assert {fields[7] for fields in exported} >= {
+        "ibv_open_device@@IBVERBS_1.1",
+        "ibv_create_comp_channel@@IBVERBS_1.0",
+    }
 
 
 def test_it_has_the_build_id_that_names_its_version(library: Path) -> None:
@@ -72,4 +81,7 @@ def test_its_log_gets_one_line_per_process(library: Path, tmp_path: Path) -> Non
     log = tmp_path / "log"
     assert _load(library, f"info:{log}").stderr == ""
     _load(library, f"info:{log}")
-    assert log.read_text() == "migrrdma: the guest library is loaded\n" * 2
+    lines = log.read_text().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert re.fullmatch(r"migrrdma\[\d+\] info: the guest library is loaded", line)
