@@ -172,3 +172,14 @@ def test_checker_notices_what_broken_hardware_does(start: Start, fault: str) -> 
         if complaint or int(passed) > 100_000:
             break
     assert program.verdict() != "exact", f"{fault} was not noticed"
+
+
+def test_a_thousand_rounds_of_everything(start: Start, agent: Agent) -> None:
+    program = start("-q", "4", "-e", "-c", "-t")
+    for turn in range(1000):
+        agent.quiesce()
+        agent.resume()
+        move(agent, (turn % 2, 1 - turn % 2))
+        partner_move(agent, turn % 2, 1 - turn % 2)
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
