@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "elf.h"
+#include "loaded.h"
 #include "eventfd.h"
 #include "export.h"
 #include "log.h"

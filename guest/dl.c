@@ -11,7 +11,7 @@
 #include <dlfcn.h>
 #include <string.h>
 
-#include "elf.h"
+#include "loaded.h"
 #include "export.h"
 #include "real.h"
 

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "elf.h"
+#include "loaded.h"
 #include "log.h"
 #include "mig.h"
 #include "rebuild.h"

@@ -1,12 +1,20 @@
 /* The process as a whole: what it has open, and why it might not be migrated. */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
 #include "mig.h"
 
 struct mig_process mig = { .contexts = { &mig.contexts, &mig.contexts }, .state = MIG_STATE_RUNNING };
+
+/* Nothing but the log's first line: what a process does not use must not cost it anything. */
+__attribute__((constructor)) static void announce(void)
+{
+	if (getenv("MIGRRDMA_LOG"))
+		mig_log(MIG_LOG_INFO, "the guest library is loaded");
+}
 
 void mig_cannot_migrate(const char *format, ...)
 {

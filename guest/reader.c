@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "elf.h"
+#include "loaded.h"
 #include "lock.h"
 
 __thread struct mig_reader *mig_self;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "elf.h"
+#include "loaded.h"
 #include "export.h"
 #include "lock.h"
 #include "log.h"

@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "elf.h"
+#include "loaded.h"
 #include "log.h"
 #include "message.h"
 #include "mig.h"

@@ -69,7 +69,8 @@ class Release:
 
 RELEASES = {
     "trixie": Release("trixie", ("docker-cli",)),
-    "bookworm": Release("bookworm"),
+    # Its kernel has AppArmor on, and Docker 20.10 then insists on the parser.
+    "bookworm": Release("bookworm", ("apparmor",)),
 }
 DEFAULT_RELEASE = "trixie"
 

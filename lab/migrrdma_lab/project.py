@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from .plan import REPOSITORY, Node, Places
+from .plan import NODES, REPOSITORY, Node, Places
 from .shell import Shell
 from .steps import run_logged
 
@@ -25,7 +25,7 @@ install -d -m 700 /etc/migrrdma/tls
 tar -C /etc/migrrdma/tls -xf "$3"
 systemctl daemon-reload
 systemctl enable migrrdma-agent
-systemctl restart migrrdma-agent
+systemctl restart --no-block migrrdma-agent  # in emulation it takes its time
 systemctl reload docker
 echo "$2" >/etc/rack-project
 """
@@ -68,11 +68,22 @@ def installed_state(shell: Shell) -> str:
     return shell.run("cat", "/etc/rack-project", check=False).stdout.strip()
 
 
-def certificate(places: Places, node: Node) -> Path:
-    """Make (or find) an archive of the key and certificates of a node's agent."""
-    archive = places.disks / f"{node.name}.tls.tar"
+def prepare(places: Places) -> Path:
+    """Build (or find) what every node gets: the working tree's wheel, and a certificate for each agent."""
+    for node in NODES:
+        _make_certificate(places, node)
+    return wheel(places, tree_state())
+
+
+def _certificate(places: Places, node: Node) -> Path:
+    """An archive of the key and certificates of a node's agent."""
+    return places.disks / f"{node.name}.tls.tar"
+
+
+def _make_certificate(places: Places, node: Node) -> None:
+    archive = _certificate(places, node)
     if archive.exists():
-        return archive
+        return
     authority = places.disks / "ca"
     if not authority.exists():
         _migrrdma(places, "agent", "ca", "init", "--ca", authority)
@@ -85,7 +96,7 @@ def certificate(places: Places, node: Node) -> Path:
         with tarfile.open(unfinished, "w") as tar:
             for name in ("agent.crt", "agent.key", "ca.crt"):
                 tar.add(Path(work) / name, name)
-        return unfinished.rename(archive)
+        unfinished.rename(archive)
 
 
 def _migrrdma(places: Places, *arguments: str | Path) -> None:
@@ -93,16 +104,16 @@ def _migrrdma(places: Places, *arguments: str | Path) -> None:
     run_logged(command, places.build / "logs" / "certificates.log", 60)
 
 
-def install(shell: Shell, built: Path, state: str) -> None:
+def install(shell: Shell, built: Path) -> None:
     """Put a wheel on a node, register the runtime in its Docker, and start its agent."""
     with tempfile.TemporaryDirectory() as work:
         parcel = Path(work) / "project"
         parcel.mkdir()
         shutil.copy(built, parcel)
-        shutil.copy(certificate(shell.places, shell.node), parcel / "tls.tar")
+        shutil.copy(_certificate(shell.places, shell.node), parcel / "tls.tar")
         shell.run("rm", "-rf", "/root/project")
         shell.copy(str(parcel), ":/root/project")
     shell.run(
-        "sh", "-euc", _INSTALL, "install", f"/root/project/{built.name}", state, "/root/project/tls.tar",
+        "sh", "-euc", _INSTALL, "install", f"/root/project/{built.name}", built.parent.name, "/root/project/tls.tar",
         timeout=180,
     )  # fmt: skip

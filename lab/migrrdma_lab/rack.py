@@ -121,8 +121,9 @@ class Rack:
             network.create(self.places)
             # Machines are named one after the other, because a new one answers at the golden address;
             # what follows is done side by side.
+            built = project.prepare(self.places)
             with ThreadPoolExecutor() as pool:
-                finished = [pool.submit(self._finish, node) for node in nodes if self._start(node)]
+                finished = [pool.submit(self._finish, node, built) for node in nodes if self._start(node)]
                 for future in finished:
                     future.result()
         console.print(f"[green]the rack is up[/green] after {time.monotonic() - start:.0f} s")
@@ -147,12 +148,10 @@ class Rack:
             self._name(node)
         return True
 
-    def _finish(self, node: Node) -> None:
+    def _finish(self, node: Node, built: Path) -> None:
         """Install the project on a new node and take the snapshot that `reset` goes back to."""
-        state = project.tree_state()
-        built = project.wheel(self.places, state)
         with step(f"installing the project on {node.name}"):
-            project.install(self.shell(node), built, state)
+            project.install(self.shell(node), built)
         with step(f"snapshot of {node.name}"):
             self.shell(node).disconnect()
             self.machine(node).forget(GOLDEN_SNAPSHOT)
@@ -186,16 +185,15 @@ class Rack:
     def install(self) -> None:
         """Put this working tree's build on every node that does not run it yet."""
         with self._alone():
-            state = project.tree_state()
             with step("building the wheel"):
-                built = project.wheel(self.places, state)
+                built = project.prepare(self.places)
             with step("installing it on every running node"):
-                self._everywhere(lambda node: self._install(node, built, state))
+                self._everywhere(lambda node: self._install(node, built))
 
-    def _install(self, node: Node, built: Path, state: str) -> None:
+    def _install(self, node: Node, built: Path) -> None:
         shell = self.shell(node)
-        if project.installed_state(shell) != state:
-            project.install(shell, built, state)
+        if project.installed_state(shell) != built.parent.name:
+            project.install(shell, built)
 
     def reset(self) -> None:
         """Every node back to its snapshot, with this working tree's build."""
@@ -204,10 +202,9 @@ class Rack:
                 raise RackError("no node runs: there is nothing to reset; `lab/rack up` first")
             with step("resetting every node"):
                 self._everywhere(self._reset)
-            state = project.tree_state()
-            built = project.wheel(self.places, state)
+            built = project.prepare(self.places)
             with step("installing the working tree where it has changed"):
-                self._everywhere(lambda node: self._install(node, built, state))
+                self._everywhere(lambda node: self._install(node, built))
 
     def _reset(self, node: Node) -> None:
         machine = self.machine(node)

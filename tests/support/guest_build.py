@@ -14,7 +14,13 @@ SANITIZERS = {
     "thread": ["-fsanitize=thread"],
 }
 GUEST = ["-fPIC", "-shared", "-fvisibility=hidden", "-ftls-model=initial-exec"]
-STANDALONE = ["-nostdlib", "-fno-stack-protector", "-U_FORTIFY_SOURCE"]
+STANDALONE = [
+    "-nostdlib",
+    "-fno-stack-protector",
+    "-U_FORTIFY_SOURCE",
+    "-include",
+    str(ROOT / "guest" / "weak.h"),
+]
 """As it is shipped: no other library needed, no symbol version asked for."""
 
 
@@ -41,10 +47,8 @@ class Built:
 
 
 def guest_sources(variant: str = "plain") -> list[Path]:
-    left_out = set[str]()
-    if variant != "plain":
-        # A sanitizer's runtime asks dlsym for its own functions before anything of it works.
-        left_out.add("dl.c")
+    # A sanitizer's runtime asks dlsym for its own functions before anything of it works.
+    left_out = set() if variant == "plain" else {"dl.c"}
     return sorted(p for p in (ROOT / "guest").glob("*.c") if p.name not in left_out)
 
 
@@ -65,7 +69,7 @@ def build(directory: Path, variant: str) -> Built:
     compile_c(
         directory / "libmigrrdma.so",
         *sanitizer, *GUEST, *(STANDALONE if variant == "plain" else []), *guest_sources(variant),
-        "-Wl,--build-id=sha1", f"-Wl,--version-script,{ROOT / 'guest' / 'verbs.map'}",
+        "-Wl,--build-id=sha1", f"-Wl,--version-script,{ROOT / 'guest' / 'libmigrrdma.map'}",
     )  # fmt: skip
     compile_c(directory / "traffic", *around, ROOT / "tests" / "guest" / "traffic.c", "-libverbs", "-pthread")
     built = Built(directory, variant)

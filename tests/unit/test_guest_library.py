@@ -30,25 +30,23 @@ def _symbols(library: Path) -> list[list[str]]:
 def test_it_loads_with_any_c_library(library: Path) -> None:
     assert "(NEEDED)" not in _readelf(library, "--dynamic")
     undefined = [fields for fields in _symbols(library) if fields[6] == "UND"]
-    assert undefined, "the library is expected to use the C library"
+    assert undefined, "the library is expected to use the C library, weakly"
+    # The compiler calls these by itself, and every C library has them.
+    assert {fields[7] for fields in undefined if fields[4] != "WEAK"} <= {"memcmp", "memcpy", "memmove", "memset"}
     # Neither a symbol version nor a name that only glibc has.
     assert not [fields[7] for fields in undefined if "@" in fields[7] or fields[7].endswith("64")]
 
 
-def test_it_loads_into_a_musl_program(library: Path, tmp_path: Path) -> None:
-    program = tmp_path / "hello"
-    source = '#include <stdio.h>\nint main(void) { return puts("hello") < 0; }\n'
-    compile_it: list[str | Path] = ["musl-gcc", "-x", "c", "-o", program, "-"]
-    subprocess.run(compile_it, input=source, text=True, check=True)
-    environment = {"LD_PRELOAD": str(library)}
-    result = subprocess.run([program], env=environment, capture_output=True, text=True, check=True)
-    assert (result.stdout, result.stderr) == ("hello\n", "")
-
-
-def test_it_exports_verbs_and_what_finds_them_and_nothing_else(library: Path) -> None:
-    names = {fields[7].partition("@")[0] for fields in _symbols(library) if fields[6] != "UND"}
-    names -= {name for name in names if name.startswith(("ibv_", "_ibv_", "mlx5dv_", "efadv_", "IBVERBS_"))}
-    assert names <= {"dlsym", "dlvsym", "mlx4dv_init_obj"}, names
+def test_it_exports_verbs_and_the_two_lookups_only(library: Path) -> None:
+    exported = [fields for fields in _symbols(library) if fields[6] not in ("UND", "ABS")]
+    names = {fields[7].split("@")[0] for fields in exported}
+    other = {name for name in names if not re.match(r"_?ibv_|mlx5dv_|efadv_", name)}
+    assert other == {"dlsym", "dlvsym"}
+    # As libibverbs has them: a program built against it finds them under these versions.
+    assert {fields[7] for fields in exported} >= {
+        "ibv_open_device@@IBVERBS_1.1",
+        "ibv_create_comp_channel@@IBVERBS_1.0",
+    }
 
 
 def test_it_has_the_build_id_that_names_its_version(library: Path) -> None:
@@ -77,3 +75,13 @@ def test_it_is_silent_unless_it_can_log(library: Path, log: str | None) -> None:
     result = _load(library, log)
     assert str(library.resolve()) in result.stdout
     assert result.stderr == ""
+
+
+def test_its_log_gets_one_line_per_process(library: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert _load(library, f"info:{log}").stderr == ""
+    _load(library, f"info:{log}")
+    lines = log.read_text().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert re.fullmatch(r"migrrdma\[\d+\] info: the guest library is loaded", line)

@@ -1,6 +1,6 @@
 /* Symbols of objects that are already loaded, found without any function of the dynamic linker. */
-#ifndef MIGRRDMA_ELF_H
-#define MIGRRDMA_ELF_H
+#ifndef MIGRRDMA_LOADED_H
+#define MIGRRDMA_LOADED_H
 
 #include <elf.h>
 #include <link.h>

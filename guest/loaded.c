@@ -3,7 +3,7 @@
  * lookup by handle depends on how the application loaded libibverbs, which a walk over the objects does not.
  */
 #define _GNU_SOURCE
-#include "elf.h"
+#include "loaded.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,0 +1,75 @@
+/*
+ * An application that mixes objects which the library shadows with those that it passes through. The fake device looks
+ * behind the public part of everything it is given, and ends the process if it is not its own.
+ */
+#include <infiniband/verbs.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NEED(condition)                                                                                    \
+	do {                                                                                               \
+		if (!(condition)) {                                                                        \
+			printf("line %d: %s\n", __LINE__, #condition);                                     \
+			return 1;                                                                          \
+		}                                                                                          \
+	} while (0)
+
+int main(void)
+{
+	static char memory[64];
+	char line[16];
+	struct ibv_device **list = ibv_get_device_list(NULL);
+	struct ibv_context *context = list ? ibv_open_device(list[0]) : NULL;
+
+	NEED(context);
+	struct ibv_pd *pd = ibv_alloc_pd(context);
+	struct ibv_comp_channel *channel = ibv_create_comp_channel(context);
+	struct ibv_cq *cq = ibv_create_cq(context, 8, NULL, channel, 0);
+	struct ibv_mr *mr = ibv_reg_mr(pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE);
+	struct ibv_qp_init_attr init = { .send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC, .cap = { 4, 4, 1, 1, 0 } };
+	struct ibv_qp *qp = ibv_create_qp(pd, &init);
+	NEED(pd && channel && cq && mr && qp);
+
+	struct ibv_mw *mw = ibv_alloc_mw(pd, IBV_MW_TYPE_1);
+	struct ibv_mw_bind bind = { .bind_info = { .mr = mr, .addr = (uintptr_t)memory, .length = 8 } };
+	NEED(mw && mw->pd == pd && mw->context == context && !ibv_bind_mw(qp, mw, &bind) && !ibv_dealloc_mw(mw));
+
+	struct ibv_qp_init_attr datagram = init;
+	datagram.qp_type = IBV_QPT_UD;
+	struct ibv_qp *ud = ibv_create_qp(pd, &datagram);
+	struct ibv_ah_attr ah_attr = { .port_num = 1 };
+	struct ibv_ah *ah = ibv_create_ah(pd, &ah_attr);
+	NEED(ud && ah && !ibv_destroy_ah(ah) && !ibv_destroy_qp(ud));
+
+	struct ibv_srq_init_attr srq_init = { .attr = { 4, 1, 0 } };
+	struct ibv_srq *srq = ibv_create_srq(pd, &srq_init);
+	struct ibv_qp_init_attr shared = init;
+	shared.srq = srq;
+	struct ibv_qp *sharing = ibv_create_qp(pd, &shared);
+	NEED(srq && sharing && !ibv_destroy_qp(sharing) && !ibv_destroy_srq(srq));
+
+	struct ibv_parent_domain_init_attr domain = { .pd = pd };
+	struct ibv_pd *parent = ibv_alloc_parent_domain(context, &domain);
+	struct ibv_qp *in_parent = parent ? ibv_create_qp(parent, &init) : NULL;
+	NEED(in_parent && !ibv_destroy_qp(in_parent) && !ibv_dealloc_pd(parent));
+
+	struct ibv_cq_init_attr_ex stamped = { .cqe = 8, .channel = channel, .wc_flags = IBV_WC_EX_WITH_COMPLETION_TIMESTAMP };
+	struct ibv_cq_ex *foreign = ibv_create_cq_ex(context, &stamped);
+	struct ibv_qp_init_attr on_foreign = init;
+	on_foreign.recv_cq = foreign ? ibv_cq_ex_to_cq(foreign) : NULL;
+	struct ibv_qp *mixed = foreign ? ibv_create_qp(pd, &on_foreign) : NULL;
+	NEED(mixed && !ibv_destroy_qp(mixed) && !ibv_destroy_cq(ibv_cq_ex_to_cq(foreign)));
+
+	struct ibv_context *imported = ibv_import_device(context->cmd_fd);
+	NEED(imported && !ibv_close_device(imported));
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	puts("ready");
+	if (!fgets(line, sizeof(line), stdin))
+		return 1;
+	NEED(!ibv_destroy_qp(qp) && !ibv_dereg_mr(mr) && !ibv_destroy_cq(cq) && !ibv_destroy_comp_channel(channel) &&
+	     !ibv_dealloc_pd(pd) && !ibv_close_device(context));
+	ibv_free_device_list(list);
+	puts("done");
+	return 0;
+}

@@ -1,0 +1,68 @@
+"""What is not virtualised works, and marks the process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from guest_agent import Agent, GuestError, Program
+from guest_build import ROOT, Built, compile_c
+
+from migrrdma_runtime.agent.wire import text
+
+REASONS = [
+    "a memory window", "a UD QP", "an address handle", "a shared receive queue", "a QP with a shared receive queue",
+    "a parent domain", "an extended CQ with more than standard completions", "a QP with an extended CQ",
+    "an imported device",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", ["plain", "address"])
+def test_mixed_objects_work_and_every_reason_is_kept(
+    builds: Callable[[str], Built], agent: Agent, tmp_path: Path, variant: str
+) -> None:
+    built = builds(variant)
+    compile_c(tmp_path / "mixes", Path(__file__).with_name("mixes.c"), "-libverbs")
+    environment = {**built.environment, **agent.environment}
+    with Program([tmp_path / "mixes"], environment, tmp_path / "log") as program:
+        agent.accept()
+        inventory = agent.ask("INVENTORY")
+        assert not inventory.body["migratable"]
+        assert sorted(text(r["text"]) for r in inventory.records) == sorted(REASONS)
+        with pytest.raises(GuestError, match="cannot be migrated"):
+            agent.quiesce()
+        assert program.tell("go on") == "done"
+        assert program.process.wait(20) == 0, program.diagnosis()
+
+
+def test_unknown_libibverbs_is_left_alone(built: Built, agent: Agent, tmp_path: Path) -> None:
+    """A verb from after our time could be handed our objects: then there are none."""
+    fake = ROOT / "tests" / "fakeverbs"
+    (tmp_path / "future.c").write_text(
+        "int ibv_verb_of_the_future(void);\nint ibv_verb_of_the_future(void) { return 0; }\n"
+    )
+    (tmp_path / "map").write_text(
+        (fake / "libibverbs.map").read_text()
+        + "IBVERBS_1.99 { global: ibv_verb_of_the_future; } IBVERBS_1.10;\n"
+    )
+    compile_c(
+        tmp_path / "libibverbs.so.1",
+        "-fPIC", "-shared", "-pthread", *sorted(fake.glob("*.c")), tmp_path / "future.c",
+        "-Wl,-soname,libibverbs.so.1", f"-Wl,--version-script,{tmp_path / 'map'}",
+    )  # fmt: skip
+    environment = {**os.environ, **built.environment, **agent.environment, "LD_LIBRARY_PATH": str(tmp_path)}
+    log = tmp_path / "log"
+    result = subprocess.run(
+        [built.traffic, "-q", "1"],
+        env={**environment, "MIGRRDMA_LOG": f"info:{log}"},
+        input="stop\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout.split()) == (0, ["ready", "exact"]), result.stderr
+    assert "ibv_verb_of_the_future" in log.read_text()
