@@ -11,7 +11,16 @@
     ├── RestoreError          a restore failed: likewise
     ├── CheckpointDirError    a checkpoint directory that is incomplete, unsafe or does not fit
     ├── InstallError          the host cannot be changed as asked: not root, not ours, still in use
-    └── DockerError           Docker refused, or its configuration cannot be edited
+    ├── DockerError           Docker refused, or its configuration cannot be edited
+    ├── ManifestError         a checkpoint's migrrdma.json is missing, damaged, or of another version
+    └── AgentError            an agent could not do its part of a migration
+        ├── UnreachableError  it did not answer within the deadline: names the agent and the address
+        ├── RefusedError      it answered no: not entitled, too late, or busy with another migration
+        ├── GuestError        a process: without the guest library, silent, or not migratable
+        │   └── DrainError    its queue pairs did not drain within the deadline: names them
+        ├── MessageError      a message that is not what the protocol says: dropped, nothing was done
+        ├── CertificateError  no certificate, one that does not fit, or one that cannot be made
+        └── StoreError        the agent's state cannot be written: disk full, read-only, of a newer version
 
 Foreign errors (``OSError``, Docker's, CRIU's log) become one of these at one boundary each, ``from exc``.
 The message is one line: Docker shows its users one line. The module imports nothing, because the OCI
@@ -57,3 +66,39 @@ class InstallError(MigrRDMAError):
 
 class DockerError(MigrRDMAError):
     """Docker refused a request, is not reachable, or its ``daemon.json`` cannot be edited."""
+
+
+class ManifestError(MigrRDMAError):
+    """``migrrdma.json`` of a checkpoint is missing, damaged, or of a version this one does not know."""
+
+
+class AgentError(MigrRDMAError):
+    """An agent, here or on another host, could not do its part; the message says which and what to do."""
+
+
+class UnreachableError(AgentError):
+    """No answer within the deadline, or no connection; whether the request was carried out is unknown."""
+
+
+class RefusedError(AgentError):
+    """An agent said no: the caller is not entitled, it is too late, or the object is busy."""
+
+
+class GuestError(AgentError):
+    """A process with RDMA cannot take part: no guest library, no answer, or objects that cannot be moved."""
+
+
+class DrainError(GuestError):
+    """Queue pairs did not drain within the deadline; the application goes on as before."""
+
+
+class MessageError(AgentError):
+    """A message that is not what the protocol says. It was dropped, and nothing was done."""
+
+
+class CertificateError(AgentError):
+    """A certificate or key is missing, does not fit its purpose, or cannot be made."""
+
+
+class StoreError(AgentError):
+    """The agent's state cannot be read or written."""

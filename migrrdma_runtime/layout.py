@@ -26,3 +26,29 @@ GUEST_LIBRARY = "libmigrrdma.so"
 
 RUN_DIR = "/run/migrrdma"
 """State that ends with the boot: ``containers/<id>/``, what is known of each container."""
+
+AGENT_CONFIG_FILE = "/etc/migrrdma/agent.toml"
+"""The agent's configuration, apart from the runtime's, which every container start reads and pays for."""
+
+TLS_DIR = "/etc/migrrdma/tls"
+"""``ca.crt``, ``agent.crt`` and ``agent.key``: what proves to other agents which host this is."""
+
+CA_DIR = "/etc/migrrdma/ca"
+"""``ca.crt`` and ``ca.key`` of the cluster, on the one machine that issues certificates."""
+
+AGENT_STATE_DIR = "/var/lib/migrrdma/agent"
+"""The agent's database. It outlives a boot, as a checkpoint that waits for its restore does."""
+
+GUEST_SOCKET_DIR = "agent"
+"""Below ``run_dir``: the directory that is bind-mounted into containers. A mounted directory shows the socket
+that a restarted agent makes; a mounted socket file would be the dead one of its predecessor."""
+
+GUEST_SOCKET_DIR_IN_CONTAINER = "/run/migrrdma/agent"
+
+GUEST_SOCKET = "guest.sock"
+
+RUNTIME_SOCKET = "agent.sock"
+"""Below ``run_dir``, where no container sees it: what the OCI runtime and ``migrrdma status`` talk to."""
+
+MANIFEST = "migrrdma.json"
+"""In a checkpoint directory: what the checkpoint holds of RDMA, and the token that lets it be restored."""

@@ -1,1 +1,19 @@
-"""The host agent: guests on a unix socket, other agents over TLS."""
+"""The host agent: one per host, between the guests here, the OCI runtime here and the agents elsewhere.
+
+::
+
+    source.py        a checkpoint: suspend the partners, drain both ends, let the runtime dump  (read this
+    first) destination.py   a restore: claim, rebuild, connect, *commit*, switch                       (and
+    then this) partner.py       the other end of a connection that moves: wait, prepare, switch, or go back
+    states.py        the states of the three roles and the transitions between them: the protocol's law
+    guests.py        the processes here, on a unix socket; wire.py reads guest/control.h for it rpc.py
+    the agents elsewhere, on mutual TLS; messages.py is the schema of what they say runtime_api.py   the OCI
+    runtime here, on a second unix socket; client.py is its end, and light store.py         what outlives the
+    agent daemon.py        puts it all together
+
+One thread runs everything, in one asyncio loop. A migration is a few dozen messages and a wait, so there is
+no work to spread over threads, and with one thread every state transition is atomic between two ``await``: no
+lock, no lock order, no half-written state. It is asyncio and not trio because grpcio, the RPC stack that both
+Debian 12 and 13 carry, has an asyncio face and none for trio. SQLite is called synchronously on purpose: what
+it commits must be on disk before the next message goes out, and it commits a dozen times in a migration.
+"""

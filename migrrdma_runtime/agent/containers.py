@@ -1,0 +1,100 @@
+"""Who a process is: its container by its cgroup, and what the container's processes hold.
+
+Nothing here believes what a process says of itself. The kernel names the process at the other end of a
+socket; its cgroup, compared with those of the containers' first processes, names the container. What the
+containers are is in ``run_dir/containers/ID/state.json``, which the hook ``record-container`` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_DEVICES = "/dev/infiniband/uverbs"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of this host."""
+
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        """How a message names it."""
+        return f"process {self.pid} ({self.command})"
+
+
+class Containers:
+    """The containers that this host's runtime has recorded."""
+
+    def __init__(self, run_dir: Path, proc: Path = Path("/proc")) -> None:
+        self._records = run_dir / "containers"
+        self._proc = proc
+
+    def of(self, pid: int) -> str:
+        """The id of the container that a process is in; "" when it is in none."""
+        cgroup = self._cgroup(pid)
+        if not cgroup or cgroup == "/":
+            return ""
+        found = ""
+        deepest = 0
+        for container, first in self._recorded():
+            group = self._cgroup(first)
+            inside = group and group != "/" and (cgroup == group or cgroup.startswith(group + "/"))
+            if inside and len(group) > deepest:
+                found, deepest = container, len(group)
+        return found
+
+    def holders(self, container: str) -> list[Process]:
+        """The processes of a container that have an RDMA device open."""
+        return [
+            self.process(pid) for pid in self._pids() if self._holds_device(pid) and self.of(pid) == container
+        ]
+
+    def process(self, pid: int) -> Process:
+        """The process, with its command's name as the kernel has it."""
+        return Process(pid, self._read(pid, "comm").strip() or "?")
+
+    def started(self, pid: int) -> str:
+        """When the process started, in the kernel's words: with the pid, a name that is never used again."""
+        # The command's name, in parentheses, may hold anything, parentheses included.
+        fields = self._read(pid, "stat").rpartition(")")[2].split()
+        return fields[19] if len(fields) > 19 else ""
+
+    def _recorded(self) -> Iterator[tuple[str, int]]:
+        """Each recorded container and its first process."""
+        for path in self._records.glob("*/state.json"):
+            try:
+                state = json.loads(path.read_bytes())
+                yield path.parent.name, int(state["pid"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # gone meanwhile, or half a container
+
+    def _pids(self) -> list[int]:
+        return [int(path.name) for path in self._proc.glob("[0-9]*")]
+
+    def _holds_device(self, pid: int) -> bool:
+        try:
+            files = [str(link.readlink()) for link in (self._proc / str(pid) / "fd").iterdir()]
+        except OSError:
+            return False  # it has ended
+        return any(name.startswith(_DEVICES) for name in files)
+
+    def _cgroup(self, pid: int) -> str:
+        """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses."""
+        paths: dict[str, str] = {}
+        for line in self._read(pid, "cgroup").splitlines():
+            number, _, rest = line.partition(":")
+            controllers, _, path = rest.partition(":")
+            paths["2" if number == "0" else controllers] = path
+        candidates = (paths.get("2"), paths.get("freezer"), paths.get("devices"), paths.get("name=systemd"))
+        return next((path for path in candidates if path and path != "/"), "/")
+
+    def _read(self, pid: int, name: str) -> str:
+        try:
+            return (self._proc / str(pid) / name).read_text(errors="replace")
+        except OSError:
+            return ""

@@ -1,0 +1,312 @@
+"""Agents on loopback addresses, with certificates of one authority, and fake guests in their own processes.
+
+Everything but the guests and the containers' bookkeeping is the real thing: TLS, gRPC, unix sockets, SQLite,
+the client that the OCI runtime uses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from migrrdma_runtime import layout
+from migrrdma_runtime.agent import certificates, client, gids
+from migrrdma_runtime.agent.containers import Containers, Process
+from migrrdma_runtime.agent.daemon import Daemon
+from migrrdma_runtime.agent.devices import Devices
+from migrrdma_runtime.agent.settings import Deadlines, Settings, TLSFiles
+
+BUILD_ID = "ab" * 20
+PATIENT_S = 20
+"""For anything that should happen at once: a guard against hanging, not a measure."""
+
+SHORT = Deadlines(guest=2, peer=2, drain=2, reconnect=5, doubt=1.5, partner=60, ask=0.1)
+
+
+class Killed(BaseException):
+    """The agent's process has died at this point: nothing of it runs any more, not even its clean-up."""
+
+
+class FakeContainers(Containers):
+    """Who is in which container, as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nonexistent"))
+        self.members: dict[int, str] = {}
+        self.strangers: list[tuple[str, Process]] = []
+
+    def of(self, pid: int) -> str:
+        return self.members.get(pid, "")
+
+    def holders(self, container: str) -> list[Process]:
+        return [process for where, process in self.strangers if where == container]
+
+
+class GuestProcess:
+    """A fake guest."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self._process = process
+        self.name = name
+        self.events: list[dict[str, Any]] = []
+        self._changed = asyncio.Condition()
+        self._reader = asyncio.ensure_future(self._read())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def asked(self) -> list[str]:
+        """What the agent has asked of it, in order."""
+        return [event["got"] for event in self.events if "got" in event]
+
+    async def tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        await self._process.stdin.drain()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENT_S), self._changed:
+            await self._changed.wait_for(condition)
+
+    async def until_asked(self, name: str) -> None:
+        await self.until(lambda: name in self.asked)
+
+    async def show(self) -> dict[str, Any]:
+        count = len(self._shown())
+        await self.tell("show")
+        await self.until(lambda: len(self._shown()) > count)
+        return self._shown()[-1]
+
+    async def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        await self._reader
+
+    def _shown(self) -> list[dict[str, Any]]:
+        return [event["shown"] for event in self.events if "shown" in event]
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            async with self._changed:
+                self.events.append(json.loads(line))
+                self._changed.notify_all()
+
+
+@dataclass
+class Host:
+    """A host with an agent."""
+
+    name: str
+    address: str
+    settings: Settings
+    containers: FakeContainers
+    devices: Devices
+    daemon: Daemon | None = None
+    kill_at: str = ""
+    reached: list[str] = field(default_factory=list)
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    on_reach: Callable[[str], None] = lambda _: None
+
+    @property
+    def gid(self) -> str:
+        return gids.of(ipaddress.ip_address(self.address))
+
+    @property
+    def agent(self) -> Daemon:
+        assert self.daemon is not None
+        return self.daemon
+
+    async def start(self) -> Daemon:
+        self.killed.clear()
+        self.daemon = Daemon(self.settings, self.containers, self.devices, self._reach)
+        await self.daemon.start()
+        return self.daemon
+
+    async def stop(self) -> None:
+        if self.daemon is not None:
+            await self.daemon.stop()
+            self.daemon = None
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    def call(self) -> client.Agent:
+        return client.Agent(str(self.settings.runtime_socket), patience=PATIENT_S)
+
+    def state(self, migration: str = "") -> dict[str, str]:
+        """Role and state of the migration that this agent knows of."""
+        records = self.agent.here.store.all()
+        return {one.role.value: one.state.value for one in records if migration in ("", one.id)}
+
+    def _reach(self, step: str) -> None:
+        self.reached.append(step)
+        self.on_reach(step)
+        if self.kill_at == step:
+            self.kill_at = ""
+            self.killed.set()
+            raise Killed(step)
+
+
+class Cluster:
+    """Some hosts, and the guests on them."""
+
+    def __init__(self, directory: Path, deadlines: Deadlines = SHORT) -> None:
+        self.directory = directory
+        self.deadlines = deadlines
+        self.port = _free_port()
+        self.hosts: dict[str, Host] = {}
+        self.guests: list[GuestProcess] = []
+        certificates.make_ca(directory / "ca", "test")
+
+    async def host(self, name: str, number: int) -> Host:
+        """A host of that name, its agent running."""
+        host = self.prepare(name, number)
+        await host.start()
+        return host
+
+    def prepare(self, name: str, number: int) -> Host:
+        address, home = f"127.0.0.{number}", self.directory / name
+        certificates.issue(self.directory / "ca", name, [address], home / "tls")
+        library = home / "guest" / BUILD_ID / layout.GUEST_LIBRARY
+        library.parent.mkdir(parents=True)
+        library.touch()
+        settings = Settings(
+            run_dir=home / "run",
+            guest_dir=home / "guest",
+            state_dir=home / "state",
+            port=self.port,
+            tls=TLSFiles(home / "tls/ca.crt", home / "tls/agent.crt", home / "tls/agent.key"),
+            deadlines=self.deadlines,
+        )
+        devices = Devices(make_sysfs(home / "sysfs", gids.of(ipaddress.ip_address(address))))
+        host = Host(name, address, settings, FakeContainers(), devices)
+        self.hosts[name] = host
+        return host
+
+    async def guest(
+        self, host: Host, container: str, name: str, qps: list[dict[str, Any]], **more: Any
+    ) -> GuestProcess:
+        """A process with these connections on a host, connected to its agent."""
+        spec = {
+            "socket": str(host.settings.guest_socket),
+            "name": name,
+            "build_id": BUILD_ID,
+            "device": "rxe0",
+            "contexts": sorted({qp["context"] for qp in qps}) or [1],
+            "qps": qps,
+            "offset": 0x3000,
+            "gid": _hex(host.gid),
+            "rkeys": [0x100, 0x200],
+            "reconnects": True,
+            **more,
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-S",
+            str(Path(__file__).with_name("fake_guest.py")),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        guest = GuestProcess(process, name)
+        self.guests.append(guest)
+        host.containers.members[guest.pid] = container
+        await guest.tell(json.dumps(spec))
+        await guest.until(lambda: {"welcome": True} in guest.events)
+        return guest
+
+    async def pair(self, src: Host, peer: Host, count: int = 2) -> tuple[GuestProcess, GuestProcess]:
+        """A process in container c1 on one host, one in p1 on the other, and connections between them."""
+        mover = await self.guest(src, "c1", "a" * 16, ends(src, 0x11, peer, 0x21, count))
+        partner = await self.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, count))
+        return mover, partner
+
+    async def restored(
+        self, mover: GuestProcess, src: Host, dst: Host, peer: Host, count: int = 2
+    ) -> GuestProcess:
+        """What CRIU would make of the mover on another host."""
+        await mover.kill()
+        return await self.guest(
+            dst, "c2", mover.name, ends(src, 0x11, peer, 0x21, count), state=4, gid=_hex(dst.gid)
+        )
+
+    async def close(self) -> None:
+        for guest in self.guests:
+            await guest.kill()
+        for host in self.hosts.values():
+            await host.stop()
+
+    def impatient(self, host: Host, **deadlines: float) -> None:
+        """Give a host's next agent other deadlines."""
+        host.settings = replace(host.settings, deadlines=replace(host.settings.deadlines, **deadlines))
+
+
+def ends(here: Host, qpn: int, there: Host, dest: int, count: int) -> list[dict[str, Any]]:
+    """The queue pairs of one end of ``count`` connections."""
+    return [
+        {
+            "context": 1,
+            "vqpn": qpn + i,
+            "pqpn": qpn + i,
+            "dest_pqpn": dest + i,
+            "sgid": _hex(here.gid),
+            "dgid": _hex(there.gid),
+        }
+        for i in range(count)
+    ]
+
+
+def make_sysfs(root: Path, gid: str, device: str = "rxe0") -> Path:
+    """``/sys/class/infiniband`` with one device: a link-local GID and this one."""
+    port = root / device / "ports" / "1"
+    (port / "gids").mkdir(parents=True)
+    (port / "gid_attrs" / "types").mkdir(parents=True)
+    link_local = gids.of(ipaddress.ip_address("fe80::1"))
+    for index, value in enumerate((link_local, gid, "0000:" * 7 + "0000")):
+        (port / "gids" / str(index)).write_text(value + "\n")
+        (port / "gid_attrs" / "types" / str(index)).write_text("RoCE v2\n")
+    return root
+
+
+@contextlib.contextmanager
+def dropping(host: Host, *names: str, reply: bool) -> Iterator[list[str]]:
+    """Lose what a host asks of other agents under these names: the request, or the reply to it."""
+    from migrrdma_runtime.errors import UnreachableError
+
+    real, lost = host.agent.here.client.call, list[str]()
+
+    async def call(address: str, name: str, request: Any, timeout: float) -> Any:
+        if name not in names:
+            return await real(address, name, request, timeout)
+        lost.append(name)
+        if reply:
+            await real(address, name, request, timeout)
+        raise UnreachableError(f"{name} to {address} was lost, by the test")
+
+    host.agent.here.client.call = call  # type: ignore[method-assign]
+    try:
+        yield lost
+    finally:
+        host.agent.here.client.call = real  # type: ignore[method-assign]
+
+
+def _hex(gid: str) -> str:
+    return gids.packed(gid).hex()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
