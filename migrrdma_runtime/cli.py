@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from migrrdma_runtime import __version__
-from migrrdma_runtime.commands import check, checkpoint_import, install, uninstall
+from migrrdma_runtime.commands import agent, check, checkpoint_import, install, status, uninstall
 from migrrdma_runtime.errors import MigrRDMAError
 
 app = typer.Typer(
@@ -25,10 +25,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 checkpoint = typer.Typer(help="Checkpoints that Docker made on another host.", no_args_is_help=True)
+agents = typer.Typer(help=agent.GROUP_HELP, no_args_is_help=True)
+authority = typer.Typer(help="The cluster's certificate authority.", no_args_is_help=True)
 
 app.command("install", help=install.HELP)(install.install)
 app.command("uninstall", help=uninstall.HELP)(uninstall.uninstall)
 app.command("check", help=check.HELP)(check.check)
+app.command("status", help=status.HELP)(status.status)
+app.add_typer(agents, name="agent")
+agents.command("run", help=agent.RUN_HELP)(agent.run)
+agents.add_typer(authority, name="ca")
+authority.command("init", help=agent.CA_INIT_HELP)(agent.ca_init)
+authority.command("issue", help=agent.CA_ISSUE_HELP)(agent.ca_issue)
 app.add_typer(checkpoint, name="checkpoint")
 checkpoint.command("import", help=checkpoint_import.HELP)(checkpoint_import.checkpoint_import)
 

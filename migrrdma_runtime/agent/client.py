@@ -13,6 +13,7 @@ Every failure is one of ``errors.py``, of the kind that the agent raised, with i
 
 import json
 import socket
+import time
 
 from migrrdma_runtime import errors, layout
 from migrrdma_runtime.errors import AgentError, UnreachableError
@@ -96,8 +97,7 @@ class Agent:
             answer = self._request(request, on_step)
         except _LostError:
             # The agent was restarted: it finds the migration in its records and waits for this report.
-            self._socket.close()
-            self._socket, self._rest = self._connect(), b""
+            self._reconnect()
             answer = self._request(request, on_step)
         result: Message = answer["done"]
         return result
@@ -119,6 +119,20 @@ class Agent:
                 "start it with `systemctl start migrrdma-agent`"
             ) from error
         return connection
+
+    def _reconnect(self) -> None:
+        """Connect to the agent that takes the lost one's place, as soon as it is there."""
+        self._socket.close()
+        self._rest = b""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                self._socket = self._connect()
+                return
+            except UnreachableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)  # nothing tells when a service has been started again
 
     def _request(self, request: "Message", on_step: "Callable[[str], None] | None") -> "Message":
         """Ask, and wait for the runtime's turn or the end."""

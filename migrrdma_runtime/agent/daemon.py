@@ -75,7 +75,6 @@ class Daemon:
     async def start(self) -> None:
         """Take up what the last agent left, then listen to everybody."""
         settings = self.here.settings
-        settings.guest_socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._partner.recover()
         self._source.recover(self._api)
         self._destination.recover()

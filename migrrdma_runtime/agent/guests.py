@@ -48,6 +48,8 @@ _MAX_RECORDS = 1 << 20
 """Of one answer, whatever number of messages it takes: memory that a guest can make this process use."""
 _HELLO_S = 10
 """A connection that does not say who it is by then is closed."""
+_RECONNECT_S = 3
+"""A guest looks for an agent at least every second."""
 
 
 class GuestState(IntEnum):
@@ -316,15 +318,20 @@ class Guests:
     def __init__(self, containers: Containers, path: Path, on_connect: Callable[[Guest], None]) -> None:
         self._containers = containers
         self._path = path
+        # For every user of every container, whatever our own umask is.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o755)
         self._connected: dict[tuple[str, str], Guest] = {}
         self._changed = asyncio.Condition()
         self._on_connect = on_connect
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
+        self._since = 0.0
 
     def listen(self) -> None:
         """Open the socket. Its directory is mounted into containers, so it is made once and never removed."""
         self._listener = listen(self._path, socket.SOCK_SEQPACKET, 0o666)
+        self._since = asyncio.get_running_loop().time()
         self._spawn(self._accept(self._listener))
 
     async def close(self) -> None:
@@ -355,6 +362,14 @@ class Guests:
     def call_off(self, name: str) -> None:
         """Stop calling a guest: it has gone on, or is about to be dumped."""
         self._called(name).unlink(missing_ok=True)
+
+    async def wait_for_pids(self, pids: set[int]) -> None:
+        """If this agent has only just started, give processes that were here before time to connect again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._since + _RECONNECT_S), self._changed:
+                await self._changed.wait_for(
+                    lambda: pids <= {guest.process.pid for guest in self._connected.values()}
+                )
 
     async def wait_for(self, container: str, names: list[str], timeout: float) -> list[Guest]:
         """The guests of these names, once all are connected."""
@@ -435,7 +450,6 @@ _COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "qps", "mr_bytes", "rec
 
 def listen(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     """A listening unix socket that takes the place of a predecessor's in one step."""
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

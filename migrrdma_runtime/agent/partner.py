@@ -57,6 +57,7 @@ class Partner:
         here.require_is(caller, source)
         for one in request["connections"]:
             here.require_speaks_for(caller, one["peer_gid"], source["address"])
+        here.reached("partner: suspend")
         async with here.lock(request["migration"]):
             owners = await self._owners(request["connections"])
             self._require_free(request["migration"], [guest for guest, _ in owners])
@@ -81,6 +82,7 @@ class Partner:
         self._require_source(caller, record)
         if record.state is not State.SUSPENDED:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, not to be drained")
+        self._here.reached("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
         guests = [(self._guest(one), _names(one)) for one in record.data["guests"]]
         seconds, margin = request["seconds"], self._deadlines.guest
@@ -94,8 +96,9 @@ class Partner:
             return {}
         self._require_source(caller, record)
         async with self._here.lock(record.id):
+            self._here.reached("partner: resume")
             if record.state in (State.SUSPENDED, State.PREPARED):
-                self._store.move(record, State.RESUMED)
+                self._store.move(record, State.RESUMED, **_pending(record))
             elif record.state is State.SWITCHED:
                 raise RefusedError(f"migration {record.id} has been switched over here; it cannot be undone")
             await self._settle_all(record)
@@ -133,9 +136,11 @@ class Partner:
             known = {(one["gid"], one["qpn"]) for guest in record.data["guests"] for one in guest["qps"]}
             if wanted.keys() != known:
                 raise RefusedError(f"migration {record.id} has {len(known)} connections here, not these ones")
+            here.reached("partner: prepare")
             prepared: list[Message] = []
             for guest in record.data["guests"]:
                 prepared += await self._prepare_guest(guest, wanted, _unpacked(request["keys"]))
+            here.reached("partner: prepared")
             self._store.move(
                 record, State.PREPARED, epoch=epoch, destination=request["destination"], prepared=prepared
             )
@@ -158,6 +163,7 @@ class Partner:
         """The destination has committed: go on, on the new queue pairs."""
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
+        self._here.reached("partner: switch")
         async with self._here.lock(record.id):
             if record.data["epoch"] != request["epoch"]:
                 raise RefusedError(
@@ -219,7 +225,7 @@ class Partner:
         if state in (State.ABORTED.value, UNKNOWN):
             async with self._here.lock(record.id):
                 if not record.is_final:
-                    self._store.move(record, State.RESUMED)
+                    self._store.move(record, State.RESUMED, **_pending(record))
                 await self._settle_all(record)
         elif record.state is State.PREPARED:
             silent = await self._ask_destination(record) or silent
@@ -267,8 +273,7 @@ class Partner:
 
     async def _settle_all(self, record: Record) -> None:
         """Settle the guests that are connected; the others are when they connect."""
-        if record.is_final and "pending" not in record.data:
-            self._store.note(record, **_pending(record))
+        self._here.reached("partner: settle")
         for one in record.data["guests"]:
             guest = self._here.guests.find(one["container"], one["process"])
             if guest is not None:

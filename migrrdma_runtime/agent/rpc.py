@@ -55,9 +55,9 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # Whether a lost request may be repeated is the protocol's decision.
     ("grpc.enable_retries", 0),
+    # Until it tries anew, it answers with the last error: an agent that is back must not seem down for long.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 )
 _MAX_CONCURRENT = 256
 _MAX_DETAILS = 2000

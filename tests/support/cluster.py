@@ -12,7 +12,7 @@ import ipaddress
 import json
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from migrrdma_runtime.agent.containers import Containers, Process
 from migrrdma_runtime.agent.daemon import Daemon
 from migrrdma_runtime.agent.devices import Devices
 from migrrdma_runtime.agent.settings import Deadlines, Settings, TLSFiles
+from migrrdma_runtime.errors import MigrRDMAError, UnreachableError
 
 BUILD_ID = "ab" * 20
 PATIENT_S = 20
@@ -63,6 +64,10 @@ class GuestProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
 
     @property
     def asked(self) -> list[str]:
@@ -117,6 +122,7 @@ class Host:
     kill_at: str = ""
     reached: list[str] = field(default_factory=list)
     killed: asyncio.Event = field(default_factory=asyncio.Event)
+    alive: asyncio.Event = field(default_factory=asyncio.Event)
     on_reach: Callable[[str], None] = lambda _: None
 
     @property
@@ -132,6 +138,7 @@ class Host:
         self.killed.clear()
         self.daemon = Daemon(self.settings, self.containers, self.devices, self._reach)
         await self.daemon.start()
+        self.alive.set()
         return self.daemon
 
     async def stop(self) -> None:
@@ -157,6 +164,7 @@ class Host:
         if self.kill_at == step:
             self.kill_at = ""
             self.killed.set()
+            self.alive.clear()
             raise Killed(step)
 
 
@@ -233,15 +241,6 @@ class Cluster:
         partner = await self.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, count))
         return mover, partner
 
-    async def restored(
-        self, mover: GuestProcess, src: Host, dst: Host, peer: Host, count: int = 2
-    ) -> GuestProcess:
-        """What CRIU would make of the mover on another host."""
-        await mover.kill()
-        return await self.guest(
-            dst, "c2", mover.name, ends(src, 0x11, peer, 0x21, count), state=4, gid=_hex(dst.gid)
-        )
-
     async def close(self) -> None:
         for guest in self.guests:
             await guest.kill()
@@ -251,6 +250,141 @@ class Cluster:
     def impatient(self, host: Host, **deadlines: float) -> None:
         """Give a host's next agent other deadlines."""
         host.settings = replace(host.settings, deadlines=replace(host.settings.deadlines, **deadlines))
+
+
+@dataclass
+class Move:
+    """A container's move, with a partner on a third host, as the runtimes on both hosts drive it."""
+
+    cluster: Cluster
+    src: Host
+    dst: Host
+    peer: Host
+    mover: GuestProcess
+    partner: GuestProcess
+    document: Any = None
+    restored: GuestProcess | None = None
+
+    @classmethod
+    async def begin(cls, cluster: Cluster, count: int = 2) -> Move:
+        src, dst, peer = [
+            await cluster.host(name, number) for number, name in enumerate(("src", "dst", "peer"), 2)
+        ]
+        return cls(cluster, src, dst, peer, *await cluster.pair(src, peer, count))
+
+    async def checkpoint(self, *, succeeded: bool = True, leave_running: bool = False) -> Any:
+        """What the runtime does of a checkpoint; ``succeeded``: how the dump goes."""
+
+        async def dump(ready: Any) -> None:
+            self.document = ready["manifest"]
+            if succeeded and not leave_running:
+                await self.mover.kill()
+
+        return await self._drive(
+            self.src,
+            lambda agent: agent.checkpoint("c1", leave_running=leave_running),
+            lambda ready: ready["migration"],
+            dump,
+            succeeded,
+        )
+
+    async def restore(self, host: Host | None = None, *, succeeded: bool = True) -> Any:
+        """What the runtime does of a restore; what it has restored it kills when the agent says no."""
+        host = host or self.dst
+
+        async def start(_: Any) -> None:
+            if succeeded:
+                qps = ends(self.src, 0x11, self.peer, 0x21, len(self.document["partners"][0]["connections"]))
+                self.restored = await self.cluster.guest(
+                    host, "c2", self.mover.name, qps, state=4, gid=_hex(host.gid)
+                )
+
+        try:
+            return await self._drive(
+                host, lambda agent: agent.restore("c2", self.document), str, start, succeeded
+            )
+        except MigrRDMAError:
+            if self.restored is not None:
+                await self.restored.kill()
+                self.restored = None
+            raise
+
+    async def both_go_on_as_before(self) -> None:
+        """Wait until both ends run on the connections they had."""
+        await self._connected(self.mover, self.partner, 0x11, 0x21)
+
+    async def both_go_on_after_the_move(self) -> None:
+        """Wait until both ends run on the new connections, at one place."""
+        assert self.restored is not None
+        await self._connected(self.restored, self.partner, 0x11 + 0x3000, 0x21 + 0x7000)
+
+    async def _connected(self, one: GuestProcess, other: GuestProcess, qpn: int, dest: int) -> None:
+        async def are_connected() -> bool:
+            mine, theirs = await one.show(), await other.show()
+            assert [qp["pqpn"] for qp in mine["qps"]][:1] in ([qpn], [0x11]), mine
+            return (
+                mine["state"] == theirs["state"] == 1
+                and mine["qps"][0]["pqpn"] == qpn
+                and theirs["qps"][0]["pqpn"] == dest
+                and all(
+                    (a["sgid"], a["pqpn"], a["dgid"], a["dest_pqpn"])
+                    == (b["dgid"], b["dest_pqpn"], b["sgid"], b["pqpn"])
+                    and (a["psns"] or [0, 0]) == (b["psns"] or [0, 0])[::-1]
+                    and not a["quiesced"]
+                    and not b["quiesced"]
+                    for a, b in zip(mine["qps"], theirs["qps"], strict=True)
+                )
+            )
+
+        async with asyncio.timeout(PATIENT_S):
+            while not await are_connected():
+                await asyncio.sleep(0.02)  # two processes' states: there is no one event to wait for
+
+    async def _are_there(self, *guests: GuestProcess) -> None:
+        """Wait until these, if they live, are connected to their agents, which may just have started."""
+        for host in self.cluster.hosts.values():
+            here = [one for one in guests if one.is_alive and one.pid in host.containers.members]
+            if host.daemon is not None and host.alive.is_set():
+                await host.daemon.here.guests.wait_for_pids({one.pid for one in here})
+
+    async def _drive(
+        self, host: Host, ask: Any, name: Callable[[Any], str], act: Any, succeeded: bool
+    ) -> Any:
+        def with_agent(function: Callable[[client.Agent], Any]) -> Any:
+            return asyncio.to_thread(function, agent)
+
+        async with asyncio.timeout(PATIENT_S):
+            await host.alive.wait()
+        await self._are_there(self.partner, *([self.mover] if host is self.src else []))
+        agent = host.call()
+        with agent:
+            ready = await with_agent(ask)
+            if ready is None:
+                return None
+            await act(ready)
+            return await with_agent(lambda one: one.report(name(ready), succeeded=succeeded))
+
+
+@contextlib.asynccontextmanager
+async def keep_alive(*hosts: Host) -> AsyncIterator[None]:
+    """Start a host's agent again whenever it is killed, as systemd would."""
+    enough = asyncio.Event()
+
+    async def watch(host: Host) -> None:
+        end = asyncio.ensure_future(enough.wait())
+        while not enough.is_set():
+            killed = asyncio.ensure_future(host.killed.wait())
+            await asyncio.wait((killed, end), return_when=asyncio.FIRST_COMPLETED)
+            killed.cancel()
+            if host.killed.is_set():
+                await host.restart()
+
+    watchers = [asyncio.ensure_future(watch(host)) for host in hosts]
+    try:
+        yield
+    finally:
+        enough.set()
+        await asyncio.gather(*watchers)
 
 
 def ends(here: Host, qpn: int, there: Host, dest: int, count: int) -> list[dict[str, Any]]:
@@ -283,8 +417,6 @@ def make_sysfs(root: Path, gid: str, device: str = "rxe0") -> Path:
 @contextlib.contextmanager
 def dropping(host: Host, *names: str, reply: bool) -> Iterator[list[str]]:
     """Lose what a host asks of other agents under these names: the request, or the reply to it."""
-    from migrrdma_runtime.errors import UnreachableError
-
     real, lost = host.agent.here.client.call, list[str]()
 
     async def call(address: str, name: str, request: Any, timeout: float) -> Any:

@@ -1,0 +1,78 @@
+"""``migrrdma status``: what this host's agent knows of processes and migrations."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import typer
+
+from migrrdma_runtime import config
+from migrrdma_runtime.commands.options import AS_JSON, require_root
+
+HELP = """Show this host's agent: the processes with RDMA here, and the migrations it takes part in.
+
+\b
+Examples:
+  sudo migrrdma status
+  sudo migrrdma status --json | jq '.migrations[] | select(.state == "parked")'
+"""
+
+_STATES = {
+    "suspending": "draining",
+    "dumping": "being dumped",
+    "parked": "waits to be restored",
+    "claimed": "being restored",
+    "committed": "moved away",
+    "done": "finished",
+    "aborted": "undone",
+    "restoring": "being restored",
+    "committing": "in doubt: asking the source",
+    "released": "given back",
+    "suspended": "suspended, waits for the other end",
+    "prepared": "prepared, waits for the commit",
+    "switched": "switched over",
+    "resumed": "resumed",
+    "lost": "given up",
+}
+
+
+def status(as_json: bool = AS_JSON) -> None:
+    """Ask the agent and print what it says."""
+    from migrrdma_runtime.agent import client
+
+    require_root("migrrdma status")
+    settings, broken = config.load()
+    if broken:
+        raise broken
+    with client.connect(settings.run_dir) as agent:
+        found = agent.status()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    agent_of = found["agent"]
+    typer.echo(f"agent {agent_of['name']} at {agent_of['address']}, migrrdma {found['version']}")
+    for guest in found["guests"]:
+        where = f"container {guest['container']:.12}" if guest["container"] else "no container"
+        typer.echo(f"process {guest['pid']} ({guest['command']}), {where}: {guest['state']}")
+    for one in found["migrations"]:
+        typer.echo(_line(one))
+
+
+def _line(one: dict[str, Any]) -> str:
+    state = f"{_STATES.get(one['state'], one['state'])} for {_ago(one['updated'])}"
+    if one["role"] == "source":
+        where = f"to {one['holder']['name']}" if one.get("holder") else "checkpoint"
+    else:
+        where = f"from {one['source']['name']}"
+    container = f"container {one['container']:.12} " if one.get("container") else ""
+    return f"migration {one['migration']} {where}, {container}as {one['role']}: {state}"
+
+
+def _ago(then: float) -> str:
+    seconds = max(0, int(time.time() - then))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
