@@ -223,7 +223,6 @@ class Cluster:
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-S",
             str(Path(__file__).with_name("fake_guest.py")),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
