@@ -1,14 +1,15 @@
 """What the OCI runtime and ``migrrdma status`` ask this host's agent.
 
-The OCI runtime imports this when it checkpoints or restores, under ``python -I -S``: nothing heavy at the
-top.
+The OCI runtime imports this when it checkpoints or restores, under ``python -I -S``: nothing heavy here.
 
     with client.connect(run_dir) as agent:
         ready = agent.checkpoint(container, leave_running=False)     # partners suspended, both ends drained
-        if ready: ...dump, then write ready["manifest"] beside the images...
+        manifest.write(images, ready["manifest"])                    # first: the dump kills the container
+        ...dump...
         agent.report(ready["migration"], succeeded=True)             # or False: both ends go on as before
 
-Every failure is one of ``errors.py``, of the kind that the agent raised, with its message of one line.
+A report of a successful dump that does not get through loses nothing: the agent finds out by itself. Every
+failure is one of ``errors.py``, of the kind that the agent raised, with its message of one line.
 """
 
 import json

@@ -48,7 +48,7 @@ class Daemon:
         self.here = Here(
             settings=settings,
             identity=credentials.identity,
-            address=join(self._addresses[0], settings.port),
+            address=join(_advertised(self._addresses, credentials.identity), settings.port),
             store=Store(settings.database),
             guests=Guests(containers, settings.guest_socket, self._connected),
             containers=containers,
@@ -178,6 +178,11 @@ def _listening(settings: Settings, identity: Identity) -> list[str]:
             "this host's: issue it one with `migrrdma agent ca issue`, or set listen in agent.toml"
         )
     return own
+
+
+def _advertised(addresses: list[str], identity: Identity) -> str:
+    """Where others are to ask back: an address of the certificate, also if we listen on all there are."""
+    return next((one for one in addresses if one in identity.addresses), min(identity.addresses))
 
 
 def _is_local(address: str) -> bool:

@@ -16,6 +16,7 @@ import os
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -43,7 +44,8 @@ Values = dict[str, Any]
 _RC = 2
 _READY_TO_RECEIVE, _SEND_QUEUE_ERROR = 2, 5
 _BACKLOG = 128
-_MAX_GUESTS = 4096
+_MAX_CONNECTIONS = 1024
+"""Of one container, greeted or not: no container can keep the others from their agent."""
 _MAX_RECORDS = 1 << 20
 """Of one answer, whatever number of messages it takes: memory that a guest can make this process use."""
 _HELLO_S = 10
@@ -157,6 +159,7 @@ class Guest:
         self.state = GuestState(hello["state"])
         self._connection = connection
         self._next_id = 1
+        self._sending = asyncio.Lock()
         self._answers: dict[int, tuple[list[Message], asyncio.Future[list[Message]]]] = {}
 
     def __str__(self) -> str:
@@ -269,7 +272,8 @@ class Guest:
         try:
             async with asyncio.timeout(timeout):
                 packet = WIRE.pack(kind, body, records, ident=identity, more=more)
-                await loop.sock_sendall(self._connection, packet)
+                async with self._sending:
+                    await loop.sock_sendall(self._connection, packet)
                 answer = await future
         except TimeoutError as error:
             self.drop(f"no answer to {kind} within {timeout:g} s")
@@ -294,8 +298,10 @@ class Guest:
             if answer is None or answer.done():
                 raise MessageError(f"{message.kind} answers nothing that was asked (id {message.ident})")
             parts.append(message)
-            if sum(len(part.records) for part in parts) > _MAX_RECORDS:
-                raise MessageError(f"an answer of more than {_MAX_RECORDS} records")
+            if sum(len(part.records) for part in parts) > _MAX_RECORDS or (
+                message.more and not message.records
+            ):
+                raise MessageError(f"an answer of more than {_MAX_RECORDS} records, or in empty parts")
             if not message.more:
                 answer.set_result(parts)
 
@@ -322,6 +328,7 @@ class Guests:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o755)
         self._connected: dict[tuple[str, str], Guest] = {}
+        self._open: Counter[str] = Counter()
         self._changed = asyncio.Condition()
         self._on_connect = on_connect
         self._tasks: set[asyncio.Task[None]] = set()
@@ -390,38 +397,45 @@ class Guests:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(listener)
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                _log.error("cannot take a guest's connection: %s", error.strerror)
+                await asyncio.sleep(1)  # out of descriptors: nothing says when there are some again
+                continue
             self._spawn(self._serve(connection))
 
     async def _serve(self, connection: socket.socket) -> None:
         guest = None
-        with connection:
-            try:
-                connection.setblocking(False)
-                guest = await self._greet(connection)
-                await self._enter(guest)
-                await guest.read()
-            except (MigrRDMAError, OSError, TimeoutError) as error:
-                _log.warning("closing the connection of %s: %s", guest or "a guest", error)
-            finally:
-                if guest is not None:
-                    await self._leave(guest)
-
-    async def _greet(self, connection: socket.socket) -> Guest:
-        """Learn who it is: from the kernel which process, from itself its name and state."""
-        loop = asyncio.get_running_loop()
         pid = peer_pid(connection)
         # Asked before a word is exchanged: while the process is known to be there, its pid is its own.
         container, process = self._containers.of(pid), self._containers.process(pid)
+        self._open[container] += 1
+        with connection:
+            try:
+                if self._open[container] > _MAX_CONNECTIONS:
+                    raise AgentError(f"container {container:.12} has {_MAX_CONNECTIONS} connections already")
+                connection.setblocking(False)
+                guest = await self._greet(connection, container, process)
+                await self._enter(guest)
+                await guest.read()
+            except (MigrRDMAError, OSError, TimeoutError) as error:
+                _log.warning("closing the connection of %s: %s", guest or process, error)
+            finally:
+                self._open[container] -= 1
+                if guest is not None:
+                    await self._leave(guest)
+
+    async def _greet(self, connection: socket.socket, container: str, process: Process) -> Guest:
+        """Learn its name and state from itself; which process it is we know already."""
+        loop = asyncio.get_running_loop()
         async with asyncio.timeout(_HELLO_S):
             message = _unpack(await loop.sock_recv(connection, _MESSAGE_MAX + 1))
         if message.kind != "HELLO" or message.body["state"] not in list(GuestState):
             raise MessageError(f"{process}: {message.kind} where HELLO should be, with a state that there is")
-        if len(self._connected) >= _MAX_GUESTS:
-            raise AgentError(f"{process}: there are {_MAX_GUESTS} guests already")
         guest = Guest(connection, process, container, message.body)
         other = self.find(container, guest.name)
-        if other is not None and other.process.pid != pid:
+        if other is not None and other.process.pid != process.pid:
             raise AgentError(f"{process} says it is {other.process}, which is connected")
         await loop.sock_sendall(connection, WIRE.pack("WELCOME", ident=message.ident))
         return guest

@@ -5,7 +5,8 @@ its part and to report), and in the end ``{"done": …}`` or ``{"error": …}``.
 says that the agent is alive, so that the other end needs no guess of how long a drain may take.
 
 The runtime's report finds its migration by name, on any connection: the agent may have been restarted
-meanwhile. A runtime that ends without one is noticed by its process's end.
+meanwhile. A runtime that ends without one is noticed by its connection's end, or its process's after such a
+restart.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Runtime:
     async def verdict(self, migration: str) -> Verdict:
         """Wait until the runtime has reported, or has ended without."""
         report = self._api.expect(migration)
-        end = asyncio.ensure_future(self._api.end_of(self.process))
+        end = asyncio.ensure_future(self._line.ended.wait() if self._line else self._api.end_of(self.process))
         try:
             await asyncio.wait((report, end), return_when=asyncio.FIRST_COMPLETED)
             if not report.done():
@@ -119,7 +120,7 @@ class RuntimeApi:
         self._operations = operations
         self._reports: dict[str, asyncio.Future[tuple[Verdict, _Line]]] = {}
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lines: dict[_Line, asyncio.Task[None]] = {}
 
     async def listen(self, path: Path) -> None:
         """Open the socket, for root alone."""
@@ -132,10 +133,10 @@ class RuntimeApi:
         """Close the socket; requests under way end without an answer, and their senders ask again."""
         if self._server is not None:
             self._server.close()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        lines = dict(self._lines)
+        for line in lines:
+            await line.stop()
+        await asyncio.gather(*lines.values())
 
     def expect(self, migration: str) -> asyncio.Future[tuple[Verdict, _Line]]:
         """The report on a migration, which may come on any connection."""
@@ -169,10 +170,9 @@ class RuntimeApi:
             os.close(handle)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
-        self._tasks.add(task)
         pid = peer_pid(writer.get_extra_info("socket"))
         line = _Line(writer)
+        self._lines[line] = cast("asyncio.Task[None]", asyncio.current_task())
         try:
             while data := await reader.readline():
                 self._take(data, line, [pid, self._containers.started(pid)])
@@ -180,8 +180,9 @@ class RuntimeApi:
         except (ValueError, ConnectionError) as error:  # a line without end, or the other end gone
             _log.warning("closing the connection of process %d: %s", pid, error)
         finally:
+            line.ended.set()
             writer.close()
-            self._tasks.discard(task)
+            del self._lines[line]
 
     def _take(self, data: bytes, line: _Line, process: Process) -> None:
         runtime = Runtime(self, process, line)
@@ -218,6 +219,7 @@ class _Line:
         self._writer = writer
         self._work: set[asyncio.Task[None]] = set()
         self.answered = asyncio.Event()
+        self.ended = asyncio.Event()
 
     def send(self, message: Message) -> None:
         if "done" in message or "error" in message:
@@ -231,6 +233,14 @@ class _Line:
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
+    async def stop(self) -> None:
+        """End whatever is being carried out, as it is, and then the connection."""
+        work = list(self._work)
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        self._writer.transport.abort()
+
     async def drained(self) -> None:
         with suppress(ConnectionError):
             await self._writer.drain()
@@ -242,9 +252,9 @@ class _Line:
                 await asyncio.wait((task,), timeout=ALIVE_S)
                 if not task.done():
                     self.send({"alive": True})
-        except asyncio.CancelledError:
+        finally:
             task.cancel()
-            raise
+            await asyncio.wait((task,))
 
 
 def _decode(data: bytes) -> Message:

@@ -68,7 +68,7 @@ class FakeGuest:
                     self._serve(selector)
             if self.parked and self._is_called():
                 self.parked = False
-                self.connect()
+                self._reconnect()
 
     def _obey(self, line: str) -> None:
         word, _, rest = line.partition(" ")

@@ -331,3 +331,41 @@ async def restore_when_reachable(move: Move) -> None:
 
 async def in_thread(function: Callable[..., object], *args: object, **more: object) -> dict[str, str]:
     return cast("dict[str, Any]", await asyncio.to_thread(function, *args, **more))
+
+
+@pytest.mark.parametrize("dumped", [False, True])
+def test_the_runtime_dies_during_the_dump(play: Play, dumped: bool) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        with move.src.call() as agent:
+            ready = await in_thread(agent.checkpoint, "c1", leave_running=False)
+            move.document = cast("dict[str, Any]", ready["manifest"])
+            if dumped:
+                await move.mover.kill()  # which CRIU does last: nothing was left to be done
+        if dumped:
+            await restore_when_parked(move)
+            await move.both_go_on_after_the_move()
+        else:
+            await move.both_go_on_as_before()
+
+    play(scenario)
+
+
+def test_the_runtime_dies_during_the_restore(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        with move.dst.call() as agent:
+            await in_thread(agent.restore, "c2", move.document)
+        await restore_when_parked(move)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+async def restore_when_parked(move: Move) -> None:
+    """Restore on the source's host, once its agent has noticed that a runtime has died."""
+    async with asyncio.timeout(PATIENT_S):
+        while move.src.state() != {"source": "parked"}:
+            await asyncio.sleep(0.02)  # the agent's own state: no message tells of it
+    await move.restore(move.src)

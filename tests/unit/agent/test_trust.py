@@ -85,8 +85,10 @@ def test_an_agent_at_an_address_that_is_not_in_its_certificate_is_not_spoken_to(
         host = cluster.prepare("src", 2)
         host.settings = dataclasses.replace(host.settings, listen=("127.0.0.7",))
         await host.start()
+        client = Client(certificates.load(issue(cluster, "x", ["127.0.0.9"])))
         with pytest.raises(UnreachableError, match="do not accept each other's certificates"):
-            await ask(issue(cluster, "x", ["127.0.0.9"]), host, "hello", HELLO)
+            await client.call(f"127.0.0.7:{cluster.port}", "hello", HELLO, 5)
+        await client.close()
 
     play(scenario)
 
