@@ -176,13 +176,17 @@ class Wire:
             kind.name,
             header["id"],
             kind.body.unpack(rest[: kind.body.size]),
-            [kind.record.unpack(records[at : at + size]) for at in range(0, len(records), size)] if size else [],
+            [kind.record.unpack(records[at : at + size]) for at in range(0, len(records), size)]
+            if size
+            else [],
             bool(header["flags"]),
         )
 
 
 def _constants(code: str) -> dict[str, int]:
-    constants = {name: int(value, 0) for name, value in re.findall(r"#define (\w+) (0x[0-9a-fA-F]+|\d+)\s", code)}
+    constants = {
+        name: int(value, 0) for name, value in re.findall(r"#define (\w+) (0x[0-9a-fA-F]+|\d+)\s", code)
+    }
     for members in re.findall(r"enum \w+ \{(.*?)\}", code, flags=re.DOTALL):
         constants |= {name: int(value, 0) for name, value in re.findall(r"(\w+) = (\w+)", members)}
     return constants

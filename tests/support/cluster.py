@@ -42,10 +42,11 @@ class FakeContainers(Containers):
     def __init__(self) -> None:
         super().__init__(Path("/nonexistent"))
         self.members: dict[int, str] = {}
+        self.everybody_else = ""
         self.strangers: list[tuple[str, Process]] = []
 
     def of(self, pid: int) -> str:
-        return self.members.get(pid, "")
+        return self.members.get(pid, self.everybody_else)
 
     def holders(self, container: str) -> list[Process]:
         return [process for where, process in self.strangers if where == container]

@@ -90,6 +90,8 @@ class FakeGuest:
             self.connection.close()
             self.connection = None
             self._tell({"disconnected": True})
+            if self.spec.get("goes_on_without_an_agent"):
+                self._on_abort(Message("ABORT", 0))
             if self.spec.get("reconnects"):
                 self._reconnect()
             return
