@@ -370,13 +370,22 @@ class Guests:
         """Stop calling a guest: it has gone on, or is about to be dumped."""
         self._called(name).unlink(missing_ok=True)
 
-    async def wait_for_pids(self, pids: set[int]) -> None:
-        """If this agent has only just started, give processes that were here before time to connect again."""
+    async def given_time(self, condition: Callable[[], bool] = lambda: False) -> bool:
+        """If this agent has only just started, wait until guests from before have met the condition.
+
+        Whether anything was waited for: if not, who is not connected now will not connect.
+        """
+        end = self._since + _RECONNECT_S
+        if condition() or asyncio.get_running_loop().time() >= end:
+            return False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._since + _RECONNECT_S), self._changed:
-                await self._changed.wait_for(
-                    lambda: pids <= {guest.process.pid for guest in self._connected.values()}
-                )
+            async with asyncio.timeout_at(end), self._changed:
+                await self._changed.wait_for(condition)
+        return True
+
+    async def have_pids(self, pids: set[int]) -> None:
+        """Give these processes time to connect, if there is reason to think that they will."""
+        await self.given_time(lambda: pids <= {guest.process.pid for guest in self._connected.values()})
 
     async def wait_for(self, container: str, names: list[str], timeout: float) -> list[Guest]:
         """The guests of these names, once all are connected."""

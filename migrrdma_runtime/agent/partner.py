@@ -59,7 +59,12 @@ class Partner:
             here.require_speaks_for(caller, one["peer_gid"], source["address"])
         here.reached("partner: suspend")
         async with here.lock(request["migration"]):
-            owners = await self._owners(request["connections"])
+            try:
+                owners = await self._owners(request["connections"])
+            except GuestError:
+                if not await here.guests.given_time():
+                    raise
+                owners = await self._owners(request["connections"])
             self._require_free(request["migration"], [guest for guest, _ in owners])
             record = self._store.begin(
                 request["migration"],
@@ -84,7 +89,7 @@ class Partner:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, not to be drained")
         self._here.reached("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
-        guests = [(self._guest(one), _names(one)) for one in record.data["guests"]]
+        guests = [(await self._guest(one), _names(one)) for one in record.data["guests"]]
         seconds, margin = request["seconds"], self._deadlines.guest
         await together(*(guest.quiesce(names, seconds, margin) for guest, names in guests))
         self._store.note(record, drained=True)
@@ -113,7 +118,7 @@ class Partner:
         self._require_key(record, request["key"])
         self._require_not_lost(record)
         for one in record.data["guests"]:
-            self._guest(one)
+            await self._guest(one)
         return {"state": record.state.value}
 
     async def prepare(self, caller: Identity, request: Message) -> Message:
@@ -347,7 +352,7 @@ class Partner:
     async def _prepare_guest(
         self, one: Message, wanted: dict[End, Message], remote_keys: dict[str, list[tuple[int, int]]]
     ) -> list[Message]:
-        guest, limit = self._guest(one), self._deadlines.guest
+        guest, limit = await self._guest(one), self._deadlines.guest
         ends = {QPName(qp["context"], qp["vqpn"]): (qp["gid"], qp["qpn"]) for qp in one["qps"]}
         pairs = {pair.name: pair for pair in await guest.prepare_partner(_names(one), limit)}
         if not ends.keys() <= pairs.keys():
@@ -366,8 +371,10 @@ class Partner:
             for name, end in ends.items()
         ]
 
-    def _guest(self, one: Message) -> Guest:
-        guest = self._here.guests.find(one["container"], one["process"])
+    async def _guest(self, one: Message) -> Guest:
+        guests, who = self._here.guests, (one["container"], one["process"])
+        await guests.given_time(lambda: guests.find(*who) is not None)
+        guest = guests.find(*who)
         if guest is None:
             raise GuestError(
                 f"{one['who']} on {self._here.identity.name}, a partner, is not connected to its agent: "

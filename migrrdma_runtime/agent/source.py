@@ -118,7 +118,7 @@ class Source:
     async def _examine(self, container: str) -> list[_Mover]:
         """What the container holds of RDMA; refuses what cannot be moved, by name."""
         holders = self._here.containers.holders(container)
-        await self._here.guests.wait_for_pids({one.pid for one in holders})
+        await self._here.guests.have_pids({one.pid for one in holders})
         guests = self._here.guests.of(container)
         known = {guest.process.pid for guest in guests}
         strangers = [one for one in holders if one.pid not in known]
