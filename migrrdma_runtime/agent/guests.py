@@ -30,8 +30,8 @@ from migrrdma_runtime.errors import AgentError, DrainError, GuestError, MessageE
 
 _log = logging.getLogger(__name__)
 
-WIRE = Wire.load(Path(__file__).parent.parent / "_data" / "guest" / "control.h")
-"""The header travels in the package, beside the library that was compiled with it."""
+WIRE = Wire.load(Path(__file__).with_name("control.h"))
+"""The header travels in the package; the guest library of the same package was compiled with it."""
 
 _MESSAGE_MAX = WIRE.constants["MIG_MESSAGE_MAX"]
 _SCOPE_ALL = WIRE.constants["MIG_SCOPE_ALL"]
