@@ -138,6 +138,9 @@ class Daemon:
         told = [one for one in concerned if guest.name in one.data.get("pending", ())]
         for record in told:
             self.here.spawn(settle[record.role](guest, record))
+        for record in concerned:
+            if record.role is Role.PARTNER:
+                self.here.spawn(self._partner.reconnected(guest, record))
         waiting = guest.state in (GuestState.QUIESCING, GuestState.QUIESCED)
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.

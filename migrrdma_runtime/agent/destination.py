@@ -216,12 +216,14 @@ class Destination:
     async def _confirm(self, record: Record) -> None:
         """See that every partner still waits: better now than when the container runs."""
         self._here.reached("destination: confirm")
-        await together(
-            *(
-                self._here.ask(one["address"], "confirm", {"migration": record.id, "key": one["key"]})
-                for one in record.data["partners"]
-            )
-        )
+
+        async def confirm(partner: Message) -> None:
+            request = {"migration": record.id, "key": partner["key"]}
+            # If it has just been restarted, it gives its guests time to connect.
+            limit = self._deadlines.peer + self._deadlines.guest
+            await self._here.ask(partner["address"], "confirm", request, limit)
+
+        await together(*(confirm(one) for one in record.data["partners"]))
 
     async def _restored(self, record: Record, runtime: Runtime, timeline: Timeline) -> None:
         verdict = await runtime.verdict(record.id)

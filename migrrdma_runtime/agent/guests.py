@@ -30,8 +30,8 @@ from migrrdma_runtime.errors import AgentError, DrainError, GuestError, MessageE
 
 _log = logging.getLogger(__name__)
 
-WIRE = Wire.load(Path(__file__).parent.parent / "_data" / "guest" / "control.h")
-"""The header travels in the package, beside the library that was compiled with it."""
+WIRE = Wire.load(Path(__file__).with_name("control.h"))
+"""The header travels in the package; the guest library of the same package was compiled with it."""
 
 _MESSAGE_MAX = WIRE.constants["MIG_MESSAGE_MAX"]
 _SCOPE_ALL = WIRE.constants["MIG_SCOPE_ALL"]
@@ -370,13 +370,22 @@ class Guests:
         """Stop calling a guest: it has gone on, or is about to be dumped."""
         self._called(name).unlink(missing_ok=True)
 
-    async def wait_for_pids(self, pids: set[int]) -> None:
-        """If this agent has only just started, give processes that were here before time to connect again."""
+    async def given_time(self, condition: Callable[[], bool] = lambda: False) -> bool:
+        """If this agent has only just started, wait until guests from before have met the condition.
+
+        Whether anything was waited for: if not, who is not connected now will not connect.
+        """
+        end = self._since + _RECONNECT_S
+        if condition() or asyncio.get_running_loop().time() >= end:
+            return False
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(self._since + _RECONNECT_S), self._changed:
-                await self._changed.wait_for(
-                    lambda: pids <= {guest.process.pid for guest in self._connected.values()}
-                )
+            async with asyncio.timeout_at(end), self._changed:
+                await self._changed.wait_for(condition)
+        return True
+
+    async def have_pids(self, pids: set[int]) -> None:
+        """Give these processes time to connect, if there is reason to think that they will."""
+        await self.given_time(lambda: pids <= {guest.process.pid for guest in self._connected.values()})
 
     async def wait_for(self, container: str, names: list[str], timeout: float) -> list[Guest]:
         """The guests of these names, once all are connected."""

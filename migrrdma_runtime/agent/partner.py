@@ -17,7 +17,7 @@ from typing import Any
 
 from migrrdma_runtime.agent import gids, keys
 from migrrdma_runtime.agent.certificates import Identity
-from migrrdma_runtime.agent.guests import Connect, Guest, QPName, QueuePair
+from migrrdma_runtime.agent.guests import Connect, Guest, GuestState, QPName, QueuePair
 from migrrdma_runtime.agent.here import Here, boot_id, together
 from migrrdma_runtime.agent.messages import UNKNOWN, Message
 from migrrdma_runtime.agent.states import Role, State
@@ -59,7 +59,12 @@ class Partner:
             here.require_speaks_for(caller, one["peer_gid"], source["address"])
         here.reached("partner: suspend")
         async with here.lock(request["migration"]):
-            owners = await self._owners(request["connections"])
+            try:
+                owners = await self._owners(request["connections"])
+            except GuestError:
+                if not await here.guests.given_time():
+                    raise
+                owners = await self._owners(request["connections"])
             self._require_free(request["migration"], [guest for guest, _ in owners])
             record = self._store.begin(
                 request["migration"],
@@ -84,9 +89,10 @@ class Partner:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, not to be drained")
         self._here.reached("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
-        guests = [(self._guest(one), _names(one)) for one in record.data["guests"]]
+        guests = [(await self._guest(one), _names(one)) for one in record.data["guests"]]
         seconds, margin = request["seconds"], self._deadlines.guest
         await together(*(guest.quiesce(names, seconds, margin) for guest, names in guests))
+        self._store.note(record, drained=True)
         return {}
 
     async def resume(self, caller: Identity, request: Message) -> Message:
@@ -112,7 +118,7 @@ class Partner:
         self._require_key(record, request["key"])
         self._require_not_lost(record)
         for one in record.data["guests"]:
-            self._guest(one)
+            await self._guest(one)
         return {"state": record.state.value}
 
     async def prepare(self, caller: Identity, request: Message) -> Message:
@@ -213,6 +219,19 @@ class Partner:
             left = [name for name in record.data["pending"] if name != guest.name]
             self._store.note(record, pending=left)
 
+    async def reconnected(self, guest: Guest, record: Record) -> None:
+        """Notice a guest that has gone on by itself while it had no agent: its connection is no one's to move."""
+        async with self._here.lock(record.id):
+            waits = record.state in (State.SUSPENDED, State.PREPARED) and record.data.get("drained")
+            if not waits or guest.state is not GuestState.RUNNING:
+                return
+            if record.state is State.PREPARED:
+                self._store.move(record, State.SUSPENDED)
+            reason = f"{guest} went on while it had no agent"
+            _log.error("migration %s is lost: %s", record.id, reason)
+            self._store.move(record, State.LOST, reason=reason, **_pending(record))
+            await self._settle_all(record)
+
     async def _ask_around(self, record: Record) -> str:
         """Learn from either end how it stands, and act on it; returns why nothing was learnt."""
         source = record.data["source"]
@@ -248,7 +267,7 @@ class Partner:
 
     async def _give_up(self, record: Record, silent: str) -> None:
         """End the wait in the only direction that cannot connect this end to two others."""
-        reason = f"no end of the migration was heard of within {self._deadlines.partner:g} s" + (
+        reason = f"it was not restored within {self._deadlines.partner:g} s" + (
             f" ({silent})" if silent else ""
         )
         _log.error("giving up migration %s: %s; its connections will fail", record.id, reason)
@@ -333,7 +352,7 @@ class Partner:
     async def _prepare_guest(
         self, one: Message, wanted: dict[End, Message], remote_keys: dict[str, list[tuple[int, int]]]
     ) -> list[Message]:
-        guest, limit = self._guest(one), self._deadlines.guest
+        guest, limit = await self._guest(one), self._deadlines.guest
         ends = {QPName(qp["context"], qp["vqpn"]): (qp["gid"], qp["qpn"]) for qp in one["qps"]}
         pairs = {pair.name: pair for pair in await guest.prepare_partner(_names(one), limit)}
         if not ends.keys() <= pairs.keys():
@@ -352,8 +371,10 @@ class Partner:
             for name, end in ends.items()
         ]
 
-    def _guest(self, one: Message) -> Guest:
-        guest = self._here.guests.find(one["container"], one["process"])
+    async def _guest(self, one: Message) -> Guest:
+        guests, who = self._here.guests, (one["container"], one["process"])
+        await guests.given_time(lambda: guests.find(*who) is not None)
+        guest = guests.find(*who)
         if guest is None:
             raise GuestError(
                 f"{one['who']} on {self._here.identity.name}, a partner, is not connected to its agent: "
@@ -381,12 +402,11 @@ class Partner:
         if not keys.matches(key, record.data["key_digest"]):
             raise RefusedError(f"that is not the key of migration {record.id}: the token is another one's")
 
-    @staticmethod
-    def _require_not_lost(record: Record) -> None:
+    def _require_not_lost(self, record: Record) -> None:
         if record.state is State.LOST:
             raise RefusedError(
-                f"the partner's agent has given migration {record.id} up: {record.data.get('reason', '')}; "
-                "a checkpoint must be restored within the deadline [deadlines] partner of its agent.toml"
+                f"a partner's agent, {self._here.identity.name}, has given migration {record.id} up: "
+                f"{record.data.get('reason', '')}"
             )
         if record.state is State.RESUMED:
             raise RefusedError(f"migration {record.id} was undone: its partners went on with the source")

@@ -7,6 +7,7 @@ address it dialled; the server's side learns from the client's who asks, and eve
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -169,7 +170,12 @@ def _caller(context: grpc.aio.ServicerContext[bytes, bytes]) -> Identity:
 
 
 def _text(value: bytes) -> str:
-    return value.decode(errors="replace")
+    """A name, or an address in the one spelling that addresses have here."""
+    name = value.decode(errors="replace")
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name
 
 
 def _translated(error: grpc.aio.AioRpcError, address: str, name: str, timeout: float) -> AgentError:

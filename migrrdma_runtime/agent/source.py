@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from migrrdma_runtime import manifest
 from migrrdma_runtime.agent import keys, messages
+from migrrdma_runtime.agent.devices import ROCE_V2
 from migrrdma_runtime.agent.guests import Context, Guest, Inventory, QueuePair
 from migrrdma_runtime.agent.here import Here, together
 from migrrdma_runtime.agent.messages import Message
@@ -118,7 +119,7 @@ class Source:
     async def _examine(self, container: str) -> list[_Mover]:
         """What the container holds of RDMA; refuses what cannot be moved, by name."""
         holders = self._here.containers.holders(container)
-        await self._here.guests.wait_for_pids({one.pid for one in holders})
+        await self._here.guests.have_pids({one.pid for one in holders})
         guests = self._here.guests.of(container)
         known = {guest.process.pid for guest in guests}
         strangers = [one for one in holders if one.pid not in known]
@@ -305,11 +306,12 @@ class Source:
                 if pair.name.context == context.id and pair.is_connected
             }
         )
-        found = []
-        for port, index, gid in used:
-            entry = self._here.devices.entry(context.real_device, port, index)
-            kind = entry.type if entry else "RoCE v2"
-            found.append({"port": port, "index": index, "gid": gid, "type": kind})
+        # By the GID: port and index are those that the application uses, of its first device.
+        kinds = {entry.gid: entry.type for entry in self._here.devices.gid_table(context.real_device)}
+        found = [
+            {"port": port, "index": index, "gid": gid, "type": kinds.get(gid, ROCE_V2)}
+            for port, index, gid in used
+        ]
         return {"context": context.id, "device": context.real_device, "gids": found}
 
     async def _park(self, movers: list[_Mover]) -> None:

@@ -42,10 +42,11 @@ class FakeContainers(Containers):
     def __init__(self) -> None:
         super().__init__(Path("/nonexistent"))
         self.members: dict[int, str] = {}
+        self.everybody_else = ""
         self.strangers: list[tuple[str, Process]] = []
 
     def of(self, pid: int) -> str:
-        return self.members.get(pid, "")
+        return self.members.get(pid, self.everybody_else)
 
     def holders(self, container: str) -> list[Process]:
         return [process for where, process in self.strangers if where == container]
@@ -344,7 +345,7 @@ class Move:
         for host in self.cluster.hosts.values():
             here = [one for one in guests if one.is_alive and one.pid in host.containers.members]
             if host.daemon is not None and host.alive.is_set():
-                await host.daemon.here.guests.wait_for_pids({one.pid for one in here})
+                await host.daemon.here.guests.have_pids({one.pid for one in here})
 
     async def _drive(
         self, host: Host, ask: Any, name: Callable[[Any], str], act: Any, succeeded: bool

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import migrrdma_runtime
+from migrrdma_runtime.agent import wire
 from migrrdma_runtime.agent.wire import Message, Wire
 
-WIRE = Wire.load(Path(migrrdma_runtime.__file__).with_name("_data") / "guest" / "control.h")
+WIRE = Wire.load(Path(wire.__file__).with_name("control.h"))
 
 RUNNING, QUIESCED, PARKED, REBUILT = 1, 3, 4, 5
 _RC, _RTS = 2, 3
@@ -90,6 +90,8 @@ class FakeGuest:
             self.connection.close()
             self.connection = None
             self._tell({"disconnected": True})
+            if self.spec.get("goes_on_without_an_agent"):
+                self._on_abort(Message("ABORT", 0))
             if self.spec.get("reconnects"):
                 self._reconnect()
             return

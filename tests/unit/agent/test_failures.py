@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
-from cluster import PATIENT_S, Cluster, Move, dropping, keep_alive
+from cluster import PATIENT_S, Cluster, Move, dropping, ends, keep_alive
 
 from migrrdma_runtime.agent.store import Record, Store
 from migrrdma_runtime.errors import MigrRDMAError, RestoreError, StoreError, UnreachableError
@@ -281,8 +281,23 @@ def test_a_partner_that_hears_of_nobody_gives_up_backwards_and_no_restore_succee
         await move.partner.until_asked("ABORT")
         assert move.peer.state() == {"partner": "lost"}
         await move.src.start()
-        with pytest.raises(MigrRDMAError, match="given migration"):
+        with pytest.raises(MigrRDMAError, match=r"has given migration .* up: it was not restored within"):
             await move.restore()
+
+    play(scenario)
+
+
+def test_a_partner_that_went_on_without_its_agent_is_not_moved_to(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.partner.kill()
+        qps = ends(move.peer, 0x21, move.src, 0x11, 2)
+        move.partner = await cluster.guest(move.peer, "p1", "b" * 16, qps, goes_on_without_an_agent=True)
+        await move.checkpoint()
+        await move.peer.restart()
+        await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
+        with pytest.raises(MigrRDMAError, match="went on while it had no agent"):
+            await restore_when_reachable(move)
 
     play(scenario)
 

@@ -1,0 +1,59 @@
+"""``migrrdma agent`` and ``migrrdma status`` as their users see them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, Move
+from typer.testing import CliRunner
+
+from migrrdma_runtime.agent import certificates
+from migrrdma_runtime.agent.settings import TLSFiles
+from migrrdma_runtime.cli import app
+
+Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+
+
+def test_an_authority_and_a_hosts_certificate_are_made_by_two_commands(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    made = run(app, ["agent", "ca", "init", "--ca", f"{tmp_path}/ca"])
+    assert made.exit_code == 0, made.output
+    assert "keep" in made.output
+    addresses = ["--address", "10.78.0.11", "--address", "2001:db8::11"]
+    issued = run(
+        app, ["agent", "ca", "issue", "src", *addresses, "--ca", f"{tmp_path}/ca", "--out", f"{tmp_path}/src"]
+    )
+    assert issued.exit_code == 0, issued.output
+    assert "copy them to /etc/migrrdma/tls on src" in issued.output
+    files = [tmp_path / "src" / name for name in ("ca.crt", "agent.crt", "agent.key")]
+    identity = certificates.load(TLSFiles(*files)).identity
+    assert identity == certificates.Identity("src", frozenset({"10.78.0.11", "2001:db8::11"}))
+
+
+def test_the_status_says_in_words_how_it_stands(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def shown(host: str) -> str:
+        (tmp_path / "config.toml").write_text(f'run_dir = "{tmp_path}/{host}/run"\n')
+        monkeypatch.setenv("MIGRRDMA_CONFIG", str(tmp_path / "config.toml"))
+        return (await asyncio.to_thread(CliRunner().invoke, app, ["status"])).output
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        assert "container c1: running" in await shown("src")
+        await move.checkpoint()
+        migration = move.document["migration"]
+        assert (
+            f"migration {migration} checkpoint, container c1 as source: waits to be restored"
+            in await shown("src")
+        )
+        assert f"migration {migration} from src, as partner: suspended" in await shown("peer")
+        await move.restore()
+        assert "to dst, container c1 as source: " in await shown("src")
+        assert "from src, container c2 as destination: " in await shown("dst")
+        assert "from src, as partner: switched over" in await shown("peer")
+
+    play(scenario)
