@@ -224,6 +224,7 @@ struct mig_process {
 	int pid;
 	uint64_t token;
 	enum mig_state state; /* the control thread's */
+	int restored; /* from a checkpoint, once or more; set by the control thread while the process is parked */
 	int reasons;
 	char reason[16][MIG_TEXT];
 };

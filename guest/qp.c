@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "doorbell.h"
 #include "export.h"
 #include "object.h"
 #include "world.h"
@@ -75,7 +76,7 @@ void mig_qp_set_operations(struct mig_qp *qp)
 	struct mig_context *context = mig_context(qp->ibv.context);
 	uint32_t translate = context->lkeys || qp->rkeys || context->has_windows ? MIG_GATE_TRANSLATE : 0;
 
-	qp->post_send = qp->real->context->ops.post_send;
+	qp->post_send = mig.restored ? mig_post_and_ring : qp->real->context->ops.post_send;
 	qp->post_recv = qp->real->context->ops.post_recv;
 	mig_send_gate(qp, translate, MIG_GATE_TRANSLATE);
 }

@@ -316,6 +316,7 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 		return errno;
 	snprintf(context->next_device, sizeof(context->next_device), "%s", device);
 	restored_objects = restored;
+	mig.restored |= restored;
 	error = build(context, what);
 	if (error) {
 		give_up(context);

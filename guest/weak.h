@@ -22,6 +22,7 @@
 #pragma weak free
 #pragma weak getenv
 #pragma weak getpid
+#pragma weak ioctl
 #pragma weak malloc
 #pragma weak memchr
 #pragma weak memcmp

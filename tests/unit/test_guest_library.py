@@ -32,7 +32,12 @@ def test_it_loads_with_any_c_library(library: Path) -> None:
     undefined = [fields for fields in _symbols(library) if fields[6] == "UND"]
     assert undefined, "the library is expected to use the C library, weakly"
     # The compiler calls these by itself, and every C library has them.
-    assert {fields[7] for fields in undefined if fields[4] != "WEAK"} <= {"memcmp", "memcpy", "memmove", "memset"}
+    assert {fields[7] for fields in undefined if fields[4] != "WEAK"} <= {
+        "memcmp",
+        "memcpy",
+        "memmove",
+        "memset",
+    }
     # Neither a symbol version nor a name that only glibc has.
     assert not [fields[7] for fields in undefined if "@" in fields[7] or fields[7].endswith("64")]
 

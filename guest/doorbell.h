@@ -1,0 +1,13 @@
+/* Sends of a process that was restored from a checkpoint, on devices whose doorbell is a system call. */
+#ifndef MIGRRDMA_DOORBELL_H
+#define MIGRRDMA_DOORBELL_H
+
+#include <infiniband/verbs.h>
+
+/*
+ * The real ibv_post_send() of `real`, and the doorbell where the kernel refuses the caller that one.
+ * Stands in mig_qp.post_send in a process that was restored; takes a real QP, returns an errno.
+ */
+int mig_post_and_ring(struct ibv_qp *real, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+
+#endif
