@@ -14,7 +14,8 @@ PATTERN = "^([0-9a-f]{4}:){7}[0-9a-f]{4}$"
 
 def text(gid: bytes) -> str:
     """The spelling of these 16 bytes."""
-    return ipaddress.IPv6Address(gid).exploded
+    # Not IPv6Address.exploded: since Python 3.13 it writes the end of an IPv4-mapped address in decimal.
+    return gid.hex(":", 2)
 
 
 def packed(gid: str) -> bytes:

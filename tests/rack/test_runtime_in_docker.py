@@ -90,17 +90,6 @@ def test_what_the_container_left_on_the_host_goes_with_it(src: Shell, containers
         src.run("test", "-e", directory)
 
 
-def test_an_rdma_processs_checkpoint_is_refused_with_criu_s_reason(src: Shell, containers: Register) -> None:
-    """Until CRIU is taught about verbs: one line that says why, and the application goes on."""
-    command = ("ib_send_bw", "-d", "rxe0", "-x", "1")
-    container = containers(Container(src, "verbs", command, (*_RDMA, "--network=host", _LINE_BY_LINE))).run()
-    container.wait_for_line("Waiting for client")
-    with pytest.raises(NodeCommandError) as failure:
-        container.checkpoint("no")
-    assert "chr 231:192" in failure.value.stderr  # uverbs0: include/uapi/rdma, IB_UVERBS_MAJOR
-    assert container.running()
-
-
 @contextlib.contextmanager
 def _configured(node: Shell, line: str) -> Iterator[None]:
     """``line`` as the first of the node's configuration file."""
