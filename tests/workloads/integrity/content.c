@@ -56,8 +56,8 @@ static size_t first_difference(const uint8_t *memory, const uint8_t *expected, s
 	return at;
 }
 
-/* Whether memory holds a sound operation, of whichever number; one that is longer than memory is believed. */
-static bool is_sound(const uint8_t *memory, size_t size, struct header *header)
+/* Whether memory holds a sound operation; one of the same stream that is longer than memory is believed. */
+static bool is_sound(const uint8_t *memory, size_t size, uint64_t stream, struct header *header)
 {
 	static const uint64_t none;
 	uint8_t copy[size];
@@ -66,7 +66,7 @@ static bool is_sound(const uint8_t *memory, size_t size, struct header *header)
 	if (header->magic != MAGIC || header->length < sizeof(*header))
 		return false;
 	if (header->length > size)
-		return true;
+		return header->stream == stream;
 	memcpy(copy, memory, header->length);
 	memcpy(copy + offsetof(struct header, checksum), &none, sizeof(none));
 	return checksum(copy, header->length) == header->checksum;
@@ -77,13 +77,15 @@ bool content_is(const void *memory, size_t size, const struct operation *operati
 	const uint8_t *bytes = memory;
 	uint8_t expected[operation->length];
 	struct header header;
-	size_t at;
+	size_t at, nowhere;
 
 	content_fill(expected, operation);
 	at = first_difference(bytes, expected, operation->length);
 	if (at == operation->length)
 		return true;
-	if (!is_sound(bytes, size, &header) ||
+	if (is_blank(bytes, operation->length, &nowhere))
+		snprintf(why, why_size, "nothing is there");
+	else if (!is_sound(bytes, size, operation->stream, &header) ||
 	    (header.stream == operation->stream && header.number == operation->number))
 		snprintf(why, why_size, "byte %zu of %" PRIu32 " is corrupted: 0x%02x, not 0x%02x", at,
 			 operation->length, bytes[at], expected[at]);

@@ -71,7 +71,7 @@ static int reach(const struct options *options, struct verdict *verdict)
 		if (fd >= 0)
 			close(fd);
 		fd = -1;
-		if (error != ECONNREFUSED || ticker_look(&ticker) > options->watchdog) {
+		if ((error != ECONNREFUSED && error != ETIMEDOUT && error != EHOSTUNREACH) || ticker_look(&ticker) > options->watchdog) {
 			fail(verdict, "connecting to %s port %s: %s", options->host, options->tcp_port,
 			     strerror(error));
 			break;
@@ -115,6 +115,9 @@ void control_say(struct control *control, const char *format, ...)
 		part = (int)send(control->fd, line + sent, (size_t)(length - sent), MSG_NOSIGNAL);
 		if (part < 0 && errno == EINTR) {
 			part = 0;
+		} else if (part < 0 && (errno == EPIPE || errno == ECONNRESET)) {
+			/* Why it went is in what it said last, which is yet to be read. */
+			return;
 		} else if (part < 0) {
 			fail(control->verdict, "telling the other end: %s", strerror(errno));
 			return;
@@ -158,6 +161,15 @@ bool control_take(struct control *control, char line[CONTROL_LINE])
 	return cut_line(control, line) || (read_some(control) && cut_line(control, line));
 }
 
+bool control_take_verdict(struct control *control, const char *line)
+{
+	if (strncmp(line, "verdict ", 8))
+		return false;
+	fail(control->verdict, "the other end: %s", line + 8);
+	control->verdict->from_peer = true;
+	return true;
+}
+
 bool control_await(struct control *control, unsigned seconds, char line[CONTROL_LINE])
 {
 	while (!control_take(control, line)) {
@@ -168,5 +180,5 @@ bool control_await(struct control *control, unsigned seconds, char line[CONTROL_
 			return false;
 		}
 	}
-	return true;
+	return !control_take_verdict(control, line);
 }

@@ -26,7 +26,10 @@ void control_say(struct control *control, const char *format, ...) __attribute__
 /* Takes a line that has come, without its end; false: there is none (whole) yet. */
 bool control_take(struct control *control, char line[CONTROL_LINE]);
 
-/* Waits for a line. */
+/* Whether the line tells that the other end failed; then so has this one. */
+bool control_take_verdict(struct control *control, const char *line);
+
+/* Waits for a line that is no such verdict. */
 bool control_await(struct control *control, unsigned seconds, char line[CONTROL_LINE]);
 
 #endif

@@ -92,10 +92,7 @@ static void hear(struct engine *engine)
 			hear_done(engine, index, total);
 		} else if (!strcmp(line, "verdict ok")) {
 			engine->peer_is_content = true;
-		} else if (!strncmp(line, "verdict ", 8)) {
-			fail(&run->verdict, "the other end: %s", line + 8);
-			run->verdict.from_peer = true;
-		} else {
+		} else if (!control_take_verdict(&run->control, line)) {
 			fail(&run->verdict, "the other end says \"%s\"", line);
 		}
 	}

@@ -27,19 +27,28 @@ void integrity_stop(void)
 	engine_interrupt();
 }
 
-static void tell_who_we_are(struct run *run)
+static void agree_on_options(struct run *run)
 {
 	const struct options *options = &run->options;
+	char ours[CONTROL_LINE], theirs[CONTROL_LINE];
+
+	snprintf(ours, sizeof(ours), "-q %u -l %u -s %u -S %" PRIu64, options->qps, options->depth, options->size,
+		 options->seed);
+	control_say(&run->control, "%s", ours);
+	if (control_await(&run->control, options->watchdog, theirs) && strcmp(ours, theirs))
+		fail(&run->verdict, "the two ends were given different options: %.80s here, %.80s there", ours, theirs);
+}
+
+static void tell_who_we_are(struct run *run)
+{
 	const struct address *here = &run->device.here;
 	uint64_t gid[2];
 
 	memcpy(gid, &here->gid, sizeof(gid));
-	control_say(&run->control, "options -q %u -l %u -s %u -S %" PRIu64, options->qps, options->depth, options->size,
-		    options->seed);
 	control_say(&run->control, "port %" PRIx64 " %" PRIx64 " %u %u %u", gid[0], gid[1], here->lid, here->mtu,
 		    here->reads);
 	control_say(&run->control, "memory %" PRIx64 " %" PRIx32, here->memory, here->rkey);
-	for (unsigned i = 0; i < options->qps; i++)
+	for (unsigned i = 0; i < run->options.qps; i++)
 		control_say(&run->control, "qp %u %" PRIx32 " %" PRIx32, i, run->lanes[i].pair.number,
 			    run->lanes[i].pair.psn);
 }
@@ -61,18 +70,9 @@ static void learn_port(struct run *run, const char *line)
 
 static void learn_who_they_are(struct run *run)
 {
-	const struct options *options = &run->options;
-	char line[CONTROL_LINE], expected[CONTROL_LINE];
-	unsigned wait = options->watchdog, index;
+	char line[CONTROL_LINE];
+	unsigned wait = run->options.watchdog, index;
 
-	snprintf(expected, sizeof(expected), "options -q %u -l %u -s %u -S %" PRIu64, options->qps, options->depth,
-		 options->size, options->seed);
-	if (!control_await(&run->control, wait, line))
-		return;
-	if (strcmp(line, expected)) {
-		fail(&run->verdict, "the two ends do not agree: %s here, %s there", expected, line);
-		return;
-	}
 	if (!control_await(&run->control, wait, line))
 		return;
 	learn_port(run, line);
@@ -80,7 +80,7 @@ static void learn_who_they_are(struct run *run)
 		return;
 	if (sscanf(line, "memory %" SCNx64 " %" SCNx32, &run->there.memory, &run->there.rkey) != 2)
 		fail(&run->verdict, "the other end says \"%s\" instead of its memory", line);
-	for (unsigned i = 0; i < options->qps && control_await(&run->control, wait, line); i++) {
+	for (unsigned i = 0; i < run->options.qps && control_await(&run->control, wait, line); i++) {
 		struct pair *pair = &run->lanes[i].pair;
 
 		if (sscanf(line, "qp %u %" SCNx32 " %" SCNx32, &index, &pair->their_number, &pair->their_psn) != 3 ||
@@ -95,6 +95,8 @@ static void meet(struct run *run)
 	char line[CONTROL_LINE];
 
 	control_open(&run->control, &run->options, &run->verdict);
+	if (!run->verdict.failed)
+		agree_on_options(run);
 	if (!run->verdict.failed)
 		tell_who_we_are(run);
 	if (!run->verdict.failed)

@@ -26,6 +26,7 @@ struct receiver {
 	struct stream stream;	/* the other end's */
 	uint8_t *slots;		/* by number */
 	uint64_t posted, completed;
+	struct operation last;	/* message */
 	uint8_t *written;	/* exposed: the ring of WRITE_WITH_IMM */
 	uint8_t *board;		/* exposed */
 	uint64_t *counter;	/* exposed */

@@ -83,29 +83,53 @@ static void check_bytes(struct run *run, struct lane *lane, const struct operati
 		blank(arrived, size);
 }
 
-/* Bytes come first: if a message is lost or came twice, they tell, and all the rest is wrong, too. */
+/* Immediate data tells which message this is, if it is not the one that must come. */
+static void name_by_imm(struct run *run, struct lane *lane, const struct operation *expected, const struct ibv_wc *wc)
+{
+	const struct operation *last = &lane->in.last;
+	struct stream ahead = lane->in.stream;
+	uint64_t number = number_of(wc);
+
+	if (number && has_imm(last) && wc->imm_data == last->imm) {
+		lane_fail(run, lane,
+			  "message %" PRIu64 " (operation %" PRIu64 ", %s): the earlier operation %" PRIu64 " came again, it is duplicated",
+			  number, expected->number, kind_names[expected->kind], last->number);
+		return;
+	}
+	for (int i = 0; i < 32; i++) {
+		struct operation later = stream_next(&ahead);
+
+		if (has_imm(&later) && wc->imm_data == later.imm)
+			lane_fail(run, lane,
+				  "message %" PRIu64 " (operation %" PRIu64 ", %s): the later operation %" PRIu64 " came, this one is lost or out of order",
+				  number, expected->number, kind_names[expected->kind], later.number);
+	}
+}
+
+/* A message that is lost or came twice makes everything wrong: which it is, its bytes or immediate data tell. */
 static void check_message(struct run *run, struct lane *lane, const struct operation *operation, const struct ibv_wc *wc)
 {
+	bool written = operation->kind == WRITE_WITH_IMM, with_imm = wc->wc_flags & IBV_WC_WITH_IMM;
+	struct operation as_sent = *operation;
 	uint64_t number = number_of(wc);
-	bool written = operation->kind == WRITE_WITH_IMM;
 
-	if (wc->opcode == (written ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV))
-		check_bytes(run, lane, operation, number);
-	else if (wc->opcode == IBV_WC_RECV)
-		/* A SEND instead of the WRITE_WITH_IMM: its bytes tell which. */
-		check_bytes(run, lane, &(struct operation){ .kind = SEND, .stream = operation->stream,
-							    .number = operation->number, .length = operation->length },
-			    number);
+	if (with_imm && wc->imm_data != operation->imm)
+		name_by_imm(run, lane, operation, wc);
+	/* A SEND in the place of a WRITE_WITH_IMM has its bytes in the receive. */
+	if (wc->opcode == IBV_WC_RECV && written)
+		as_sent.kind = SEND;
+	if (wc->opcode == IBV_WC_RECV || written)
+		check_bytes(run, lane, &as_sent, number);
 	if (wc->opcode != (written ? IBV_WC_RECV_RDMA_WITH_IMM : IBV_WC_RECV))
-		lane_fail(run, lane, "message %" PRIu64 " (operation %" PRIu64 ", %s) came with opcode %d: lost, duplicated or out of order",
-			  number, operation->number, kind_names[operation->kind], wc->opcode);
+		lane_fail(run, lane, "message %" PRIu64 " (operation %" PRIu64 ", %s) came with opcode %d", number,
+			  operation->number, kind_names[operation->kind], wc->opcode);
 	else if (wc->byte_len != operation->length)
 		lane_fail(run, lane, "message %" PRIu64 " has %" PRIu32 " bytes, says its completion, not %" PRIu32, number,
 			  wc->byte_len, operation->length);
-	else if (!!(wc->wc_flags & IBV_WC_WITH_IMM) != has_imm(operation))
+	else if (with_imm != has_imm(operation))
 		lane_fail(run, lane, "message %" PRIu64 " (%s) came %s immediate data", number,
 			  kind_names[operation->kind], has_imm(operation) ? "without" : "with");
-	else if (has_imm(operation) && wc->imm_data != operation->imm)
+	else if (with_imm && wc->imm_data != operation->imm)
 		lane_fail(run, lane, "message %" PRIu64 " (%s) came with imm_data 0x%x, not 0x%x", number,
 			  kind_names[operation->kind], wc->imm_data, operation->imm);
 }
@@ -129,6 +153,7 @@ void on_received(struct run *run, const struct ibv_wc *wc)
 		return;
 	operation = next_message(run, lane);
 	check_message(run, lane, &operation, wc);
+	lane->in.last = operation;
 	lane->in.completed++;
 	run->received++;
 	post_receives(run, lane);
