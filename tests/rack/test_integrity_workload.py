@@ -11,74 +11,62 @@ import workload
 from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import PEER
 from migrrdma_lab.shell import Shell
-from workload import Verdict
 
 Register = Callable[[Container], Container]
-
-_OPTIONS = ("-n", "1500", "-w", "60")
-_OPERATIONS = 1500
+Start = Callable[..., tuple[Container, Container]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def _on_the_nodes(dst: Shell, peer: Shell, tmp_path_factory: pytest.TempPathFactory) -> None:
     workload.build(tmp_path_factory.mktemp("workload")).put(dst, peer)
 
 
 @pytest.fixture
-def between(
-    _on_the_nodes: None, dst: Shell, peer: Shell, containers: Register
-) -> Callable[..., tuple[Container, Container]]:
-    """Start a server on one node, a client with a possible fault on another."""
+def start(dst: Shell, peer: Shell, containers: Register) -> Start:
+    """Start both ends in containers: the server on one node, the client on another."""
 
-    def start(*options: str, fault: str = "", release: str = "trixie") -> tuple[Container, Container]:
-        def run(container: Container) -> Container:
-            return containers(container).run()
-
-        broken = workload.broken(fault) if fault else []
-        ends = (
-            workload.end(peer, "integrity-server", *options, runtime="runc", release=release),
-            workload.end(
-                dst, "integrity-client", *options, server=PEER.data_address, runtime="runc", release=release,
-                docker_options=broken,
-            ),
-        )  # fmt: skip
+    def run(*options: str, release: str = "trixie") -> tuple[Container, Container]:
+        server = workload.end(peer, "integrity-server", *options, runtime="runc", release=release)
+        client = workload.end(
+            dst, "integrity-client", *options, server=PEER.data_address, runtime="runc", release=release
+        )
         with ThreadPoolExecutor() as pool:
-            server, client = pool.map(run, ends)
+            list(pool.map(lambda end: containers(end).run(), (server, client)))
         return server, client
 
-    return start
+    return run
 
 
-def _verdicts(ends: tuple[Container, Container]) -> tuple[Verdict, Verdict]:
-    server, client = (workload.verdict(end) for end in ends)
-    return server, client
-
-
-@pytest.mark.parametrize(
-    ("options", "release"), [(("-q", "4"), "trixie"), (("-q", "8", "-s", "4096", "-e"), "bookworm")],
-    ids=["polling", "events"],
-)  # fmt: skip
-def test_soft_roce_is_found_sound(
-    between: Callable[..., tuple[Container, Container]], options: tuple[str, ...], release: str
-) -> None:
-    ends = between(*_OPTIONS, *options, release=release)
-    for end, verdict in zip(ends, _verdicts(ends), strict=True):
+def test_soft_roce_is_found_sound_by_polling_until_told_to_stop(start: Start) -> None:
+    server, client = start("-w", "60")
+    for end in (server, client):
+        end.wait_for_line(workload.RATE)
+    workload.stop(server)
+    for end in (server, client):
+        verdict = workload.verdict(end)
         assert verdict.ok, f"{end.name}: {verdict.text}"
-        assert verdict.operations >= _OPERATIONS
-        assert workload.rates(end.lines())
 
 
-@pytest.mark.parametrize(
-    ("fault", "named"),
-    [
-        ("drop-send-completion", r"the completion of operation \d+ \(\w+\) is missing"),
-        ("repeat-send", r"message \d+ .*duplicated or out of order"),
-        ("flip-send", r"message \d+ \(operation \d+, SEND\): byte \d+ of \d+ is corrupted"),
-    ],
-)
-def test_a_fault_is_found_out_by_name(
-    between: Callable[..., tuple[Container, Container]], fault: str, named: str
-) -> None:
-    for verdict in _verdicts(between(*_OPTIONS, fault=fault)):
-        assert not verdict.ok
-        assert re.search(named, verdict.text), verdict.text
+def test_soft_roce_is_found_sound_by_events(start: Start) -> None:
+    for end in start("-e", "-q", "8", "-s", "4096", "-n", "1000", "-w", "60", release="bookworm"):
+        verdict = workload.verdict(end)
+        assert verdict.ok, f"{end.name}: {verdict.text}"
+        assert verdict.operations >= 1000
+
+
+_NAMED = {
+    "drop-send-completion": r"the completion of operation \d+ \(\w+\) is missing",
+    "repeat-send": r"message \d+ .*duplicated",
+    "flip-send": r"message \d+ \(operation \d+, SEND\): byte \d+ of \d+ is corrupted",
+}
+
+
+@pytest.mark.parametrize("fault", _NAMED)
+def test_a_fault_is_found_out_by_name_at_both_ends(dst: Shell, peer: Shell, fault: str) -> None:
+    options = ("-n", "5000", "-w", "30")
+    with ThreadPoolExecutor() as pool:
+        server = pool.submit(workload.on_node, peer, *options)
+        client = pool.submit(workload.on_node, dst, *options, server=PEER.data_address, fault=fault)
+        for verdict in (server.result(), client.result()):
+            assert not verdict.ok
+            assert re.search(_NAMED[fault], verdict.text), verdict.text

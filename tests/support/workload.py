@@ -16,8 +16,8 @@ _WORKLOADS = ROOT / "tests" / "workloads"
 _ON_NODE = "/root/workload"
 _IN_CONTAINER = "/workload"
 
-RATE = r"^ *\d+ s +\d+ ops/s  seq \d+"
-"""The line that a running workload prints once a second."""
+RATE = "^ *[0-9]+ s +[0-9]+ ops/s  seq [0-9]+"
+"""The line that a running workload prints once a second; bash reads this expression, too."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,24 @@ def end(
     """One end as a container on a node that `Built.put` was told of; the client if it has a server's address."""
     return Container(
         shell, name,
-        [f"{_IN_CONTAINER}/integrity", *options, *([server] if server else [])],
+        # A node has one processor; what polls must not keep Docker from it.
+        ["nice", "-n", "19", f"{_IN_CONTAINER}/integrity", *options, *([server] if server else [])],
         ["--device=/dev/infiniband/uverbs0", "--ulimit=memlock=-1", f"--network={network}",
          f"--volume={_ON_NODE}:{_IN_CONTAINER}:ro", *docker_options],
         container_image(release), runtime,
     )  # fmt: skip
 
 
-def broken(fault: str) -> list[str]:
-    """Docker options for `end` that break its device."""
-    return [f"--env=LD_PRELOAD={_IN_CONTAINER}/faults.so", f"--env=FAULT={fault}"]
+def on_node(
+    shell: Shell, *options: str, server: str | None = None, fault: str = "", seconds: int = 60
+) -> Verdict:
+    """Run one end as a plain process on a node that `Built.put` was told of, with a device that may be broken."""
+    words = ["timeout", str(seconds)]
+    if fault:
+        words += ["env", f"LD_PRELOAD={_ON_NODE}/faults.so", f"FAULT={fault}"]
+    words += [f"{_ON_NODE}/integrity", *options, *([server] if server else [])]
+    result = shell.run(*words, timeout=seconds + 20, check=False)
+    return _agreeing(judge(result.stdout.splitlines()), result.returncode)
 
 
 def stop(container: Container) -> None:
@@ -117,9 +125,13 @@ def stop(container: Container) -> None:
 
 
 def verdict(container: Container, seconds: float = 60) -> Verdict:
-    """Wait for the end of one end, and hear its verdict; its exit code must say the same."""
+    """Wait for the end of one end, and hear its verdict."""
     code = int(container.docker("wait", container.name, timeout=seconds).stdout)
-    heard = judge(container.docker("logs", container.name).stdout.splitlines())
-    if code != (0 if heard.ok else 1):
-        return Verdict(False, f"exit code {code} after: {heard.text}")
+    return _agreeing(judge(container.docker("logs", container.name).stdout.splitlines()), code)
+
+
+def _agreeing(heard: Verdict, exit_code: int) -> Verdict:
+    """A verdict whose exit code says otherwise is a failure."""
+    if exit_code != (0 if heard.ok else 1):
+        return Verdict(False, f"exit code {exit_code} after: {heard.text}")
     return heard
