@@ -1,0 +1,137 @@
+"""The integrity workload, ``tests/workloads/integrity``: built, put on nodes, run in containers, judged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guest_build import ROOT, SANITIZERS, compile_c
+from migrrdma_lab.containers import Container
+from migrrdma_lab.plan import container_image
+from migrrdma_lab.shell import Shell
+
+_WORKLOADS = ROOT / "tests" / "workloads"
+_ON_NODE = "/root/workload"
+_IN_CONTAINER = "/workload"
+
+RATE = "^ *[0-9]+ s +[0-9]+ ops/s  seq [0-9]+"
+"""The line that a running workload prints once a second; bash reads this expression, too."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """The program, and the library that falsifies what goes through its device."""
+
+    directory: Path
+
+    @property
+    def program(self) -> Path:
+        return self.directory / "integrity"
+
+    @property
+    def faults(self) -> Path:
+        return self.directory / "faults.so"
+
+    @property
+    def both_ends(self) -> Path:
+        """Both ends in one process, for the fake device."""
+        return self.directory / "both_ends"
+
+    def put(self, *shells: Shell) -> None:
+        """Copy it to these nodes, where the containers of `end` find it."""
+        for shell in shells:
+            shell.run("rm", "-rf", _ON_NODE)
+            shell.copy(str(self.directory), f":{_ON_NODE}")
+
+
+def build(directory: Path) -> Built:
+    """Compile the program and the faults; neither knows of the guest library."""
+    built = Built(directory)
+    compile_c(built.program, *sorted((_WORKLOADS / "integrity").glob("*.c")), "-libverbs")
+    compile_c(built.faults, "-fPIC", "-shared", _WORKLOADS / "faults.c")
+    return built
+
+
+def build_both_ends(built: Built, variant: str = "plain") -> None:
+    """Compile what runs on the fake device, and the device."""
+    ends = [p for p in sorted((_WORKLOADS / "integrity").glob("*.c")) if p.name != "main.c"]
+    fake = ROOT / "tests" / "fakeverbs"
+    compile_c(
+        built.directory / "libibverbs.so.1",
+        *SANITIZERS[variant], "-fPIC", "-shared", "-pthread", *sorted(fake.glob("*.c")),
+        "-Wl,-soname,libibverbs.so.1", f"-Wl,--version-script,{fake / 'libibverbs.map'}",
+    )  # fmt: skip
+    compile_c(
+        built.both_ends, *SANITIZERS[variant], _WORKLOADS / "both_ends.c", *ends, "-libverbs", "-pthread"
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The last line that one end printed."""
+
+    ok: bool
+    text: str
+
+    @property
+    def operations(self) -> int:
+        found = re.match(r"integrity: ok, (\d+) operations", self.text)
+        return int(found[1]) if found else 0
+
+
+def judge(lines: Sequence[str]) -> Verdict:
+    """The verdict in what an end has printed; none is a failure."""
+    last = lines[-1] if lines else "it printed nothing"
+    return Verdict(last.startswith("integrity: ok, "), last)
+
+
+def rates(lines: Sequence[str]) -> list[int]:
+    """Operations per second, line by line."""
+    return [int(line.split()[2]) for line in lines if re.match(RATE, line)]
+
+
+def end(
+    shell: Shell, name: str, *options: str, server: str | None = None, release: str = "trixie",
+    runtime: str = "migrrdma", network: str = "host", docker_options: Sequence[str] = (),
+) -> Container:  # fmt: skip
+    """One end as a container on a node that `Built.put` was told of; the client if it has a server's address."""
+    return Container(
+        shell, name,
+        # A node has one processor; what polls must not keep Docker from it.
+        ["nice", "-n", "19", f"{_IN_CONTAINER}/integrity", *options, *([server] if server else [])],
+        ["--device=/dev/infiniband/uverbs0", "--ulimit=memlock=-1", f"--network={network}",
+         f"--volume={_ON_NODE}:{_IN_CONTAINER}:ro", *docker_options],
+        container_image(release), runtime,
+    )  # fmt: skip
+
+
+def on_node(
+    shell: Shell, *options: str, server: str | None = None, fault: str = "", seconds: int = 60
+) -> Verdict:
+    """Run one end as a plain process on a node that `Built.put` was told of, with a device that may be broken."""
+    words = ["timeout", str(seconds)]
+    if fault:
+        words += ["env", f"LD_PRELOAD={_ON_NODE}/faults.so", f"FAULT={fault}"]
+    words += [f"{_ON_NODE}/integrity", *options, *([server] if server else [])]
+    result = shell.run(*words, timeout=seconds + 20, check=False)
+    return _agreeing(judge(result.stdout.splitlines()), result.returncode)
+
+
+def stop(container: Container) -> None:
+    """Tell one end to stop; it tells the other. Both give their verdict."""
+    container.docker("kill", "--signal=TERM", container.name)
+
+
+def verdict(container: Container, seconds: float = 60) -> Verdict:
+    """Wait for the end of one end, and hear its verdict."""
+    code = int(container.docker("wait", container.name, timeout=seconds).stdout)
+    return _agreeing(judge(container.docker("logs", container.name).stdout.splitlines()), code)
+
+
+def _agreeing(heard: Verdict, exit_code: int) -> Verdict:
+    """A verdict whose exit code says otherwise is a failure."""
+    if exit_code != (0 if heard.ok else 1):
+        return Verdict(False, f"exit code {exit_code} after: {heard.text}")
+    return heard
