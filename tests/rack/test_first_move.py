@@ -55,15 +55,17 @@ def test_a_client_moves_and_both_ends_go_on(
     src: Shell, dst: Shell, peer: Shell, containers: Register, tool: str, options: tuple[str, ...]
 ) -> None:
     client, server = _pair(src, peer, containers, tool, *options)
-    client = containers(rdma.move(client, dst))
-    _both_go_on(client, server)
+    moved = containers(client.on(dst))
+    rdma.move(client, dst)
+    _both_go_on(moved, server)
 
 
 @pytest.mark.soak
 def test_a_server_moves(src: Shell, dst: Shell, peer: Shell, containers: Register) -> None:
     client, server = _pair(src, peer, containers, "ib_write_bw")
-    server = containers(rdma.move(server, dst))
-    _both_go_on(client, server)
+    moved = containers(server.on(dst))
+    rdma.move(server, dst)
+    _both_go_on(client, moved)
 
 
 def _is_refused(client: Container, server: Container, *reasons: str) -> None:
