@@ -42,8 +42,8 @@ lint: project ## ruff, strict mypy
 unit: project ## Tests that need no machine but this one, and no root
 	pytest tests/unit
 
-runtime-test: project ## The runtime against the real runc and crun of this machine; root
-	pytest tests/runc
+runtime-test: project ## Runtime and plugin against the real runc and crun of this machine; root
+	pytest tests/runc tests/criu
 
 lab-test: project ## Everything that needs the rack; RELEASE=bookworm for the older one
 	lab/rack up
