@@ -23,7 +23,8 @@ def certificate(machine: Machine) -> Result:
         found = x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError as error:
         return warning(f"{layout.TLS_DIR}/agent.crt is no certificate: {error}", _ISSUE)
-    end = found.not_valid_after.replace(tzinfo=datetime.UTC)  # the name that cryptography 38 knows
+    # cryptography 42 brought the aware name; 38 (Debian 12) knows the naive one, which 42 warns of.
+    end = getattr(found, "not_valid_after_utc", None) or found.not_valid_after.replace(tzinfo=datetime.UTC)
     if end - datetime.datetime.now(datetime.UTC) < _SOON:
         return warning(f"{layout.TLS_DIR}/agent.crt ends on {end:%Y-%m-%d}", _ISSUE)
     return ok(f"the agent's certificate is valid until {end:%Y-%m-%d}")
