@@ -21,6 +21,7 @@ from .plan import (
     CONTAINER_PACKAGES,
     DATA_MTU,
     GOLDEN,
+    NODES,
     RELEASES,
     Places,
     Release,
@@ -220,7 +221,7 @@ def _customise(root: Path, image: NodeImage) -> None:
         "etc/rack-node": f"{GOLDEN.name} {GOLDEN.index}\n",
         "etc/rack-mtu": f"{DATA_MTU}\n",
         "etc/hosts": "127.0.0.1 localhost\n"
-        + "".join(f"10.78.0.{index} {name}\n" for name, index in (("src", 11), ("dst", 12), ("peer", 13))),
+        + "".join(f"{node.data_address} {node.name}\n" for node in NODES),
         "etc/docker/daemon.json": _DAEMON_JSON,
         "root/daemon.json": _DAEMON_JSON,  # what an uninstall must give back
         "etc/cdi/rack.json": _CDI,

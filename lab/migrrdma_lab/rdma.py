@@ -18,6 +18,11 @@ _NETWORK = (
 )
 
 
+def join_data_network(node: Shell) -> None:
+    """Give the node's Docker the network ``data``, on which containers have addresses of their own."""
+    node.sh(_NETWORK)
+
+
 def container(
     node: Shell,
     name: str,
@@ -30,7 +35,7 @@ def container(
 
     The RDMA device is the host's: in the shared network namespace mode every container sees it.
     """
-    node.sh(_NETWORK)
+    join_data_network(node)
     return Container(
         node,
         name,
@@ -55,7 +60,7 @@ def move(source: Container, destination: Shell, checkpoint: str = "move") -> Con
     carry(CHECKPOINTS, checkpoint, source.shell, destination)
     moved = source.on(destination)
     moved.remove()
-    destination.sh(_NETWORK)
+    join_data_network(destination)
     moved.create()
     destination.run("migrrdma", "checkpoint", "import", f"{CHECKPOINTS}/{checkpoint}", moved.name)
     moved.restore(checkpoint)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from migrrdma_lab.containers import COUNTER, Container, carry
 from migrrdma_lab.errors import NodeCommandError
+from migrrdma_lab.rdma import join_data_network
 from migrrdma_lab.shell import Shell
 
 Register = Callable[[Container], Container]
@@ -112,15 +113,12 @@ while True:
     time.sleep(0.2)
 """
 
-_DATA_NETWORK = "docker network inspect data >/dev/null 2>&1 || docker network create -d macvlan \
---subnet 10.78.0.0/24 --ip-range 10.78.0.128/25 -o parent=rd0 data"
-
 
 def test_an_established_tcp_connection_moves_with_the_containers_address(
     src: Shell, dst: Shell, peer: Shell, containers: Register
 ) -> None:
     for node in (src, dst):
-        node.sh(_DATA_NETWORK)
+        join_data_network(node)
     options = ("--network=data", "--ip=10.78.0.150")
     client = Container(src, "tcp", ("python3", "-c", _ECHO_CLIENT), options)
     peer.run("systemd-run", "--collect", "--unit=echo-server", "python3", "-c", _ECHO_SERVER)
