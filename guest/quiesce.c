@@ -95,7 +95,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
 		if (qp->marker == MIG_MARKER_POSTED)
 			qp->marker_again = 1;
-		else if (qp->send_gate & MIG_GATE_FRESH || qp->ibv.state != IBV_QPS_RTS)
+		else if (MIG_GATE(qp->send_gate) & MIG_GATE_FRESH || qp->ibv.state != IBV_QPS_RTS)
 			qp->marker = MIG_MARKER_DONE;
 		else
 			qp->marker = MIG_MARKER_WANTED;

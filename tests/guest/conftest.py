@@ -43,6 +43,7 @@ def start(built: Built, agent: Agent, tmp_path: Path) -> Iterator[Callable[..., 
             [build.traffic, *options], {**build.environment, **agent.environment}, tmp_path / "log"
         )
         programs.append(program)
+        agent.diagnosis = program.diagnosis
         agent.accept()
         return program
 

@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -114,6 +114,8 @@ class Agent:
         self._kept: list[socket.socket] = []
         self._ident = 0
         self.hello: dict[str, Any] = {}
+        self.diagnosis: Callable[[], str] = str
+        """What to say when the guest is gone; set by who started it."""
 
     def __enter__(self) -> Agent:
         return self
@@ -156,7 +158,7 @@ class Agent:
 
     def receive(self) -> Message:
         packet = self.connection.recv(1 << 16)
-        assert packet, "the guest hung up"
+        assert packet, f"the guest hung up: {self.diagnosis()}"
         return WIRE.unpack(packet)
 
     def send(
