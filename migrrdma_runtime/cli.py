@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from migrrdma_runtime import __version__
-from migrrdma_runtime.commands import agent, check, checkpoint_import, install, status, uninstall
+from migrrdma_runtime.commands import agent, check, checkpoint_import, install, status, timeline, uninstall
 from migrrdma_runtime.errors import MigrRDMAError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command("install", help=install.HELP)(install.install)
 app.command("uninstall", help=uninstall.HELP)(uninstall.uninstall)
 app.command("check", help=check.HELP)(check.check)
 app.command("status", help=status.HELP)(status.status)
+app.command("timeline", help=timeline.HELP)(timeline.timeline)
 app.add_typer(agents, name="agent")
 agents.command("run", help=agent.RUN_HELP)(agent.run)
 agents.add_typer(authority, name="ca")

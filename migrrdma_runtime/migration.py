@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 
-from migrrdma_runtime import child, manifest
+from migrrdma_runtime import child, criu_stats, manifest
 from migrrdma_runtime.agent import client
 from migrrdma_runtime.errors import CheckpointError, MigrRDMAError, RestoreError
 
@@ -63,7 +63,7 @@ def _checkpoint(call: "Call", settings: "Config", low_level: "_LowLevel", perfor
                 with low_level.thawed():
                     agent.report(ready["migration"], succeeded=False)
         with low_level.thawed() if leave_running else contextlib.nullcontext():
-            agent.report(ready["migration"], succeeded=True, steps=[_step("dump", start)])
+            agent.report(ready["migration"], succeeded=True, steps=criu_stats.dump_steps(_work(call), start))
         return status
 
 
@@ -88,7 +88,7 @@ def _restore(call: "Call", settings: "Config", low_level: "_LowLevel", perform: 
         if status:
             return status
         try:
-            agent.report(migration, succeeded=True, steps=[_step("runtime", start)])
+            agent.report(migration, succeeded=True, steps=criu_stats.restore_steps(_work(call), start))
         except MigrRDMAError:
             low_level.do("delete", "--force")  # before it runs on without its connections
             raise
@@ -100,8 +100,9 @@ def _images(call: "Call") -> str:
     return os.path.abspath(call.value("image-path") or "checkpoint")
 
 
-def _step(name: str, start: float) -> "dict[str, object]":
-    return {"name": name, "start": start, "seconds": time.time() - start}
+def _work(call: "Call") -> str:
+    """Where CRIU writes its log and its statistics."""
+    return os.path.abspath(call.value("work-path") or _images(call))
 
 
 class _LowLevel:

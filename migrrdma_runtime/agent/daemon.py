@@ -215,10 +215,14 @@ def _show_guest(guest: Guest) -> Message:
     }
 
 
+_SHOWN = (
+    "container", "source", "holder", "destination", "timeline", "blackouts", "blackout", "downtime", "reason",
+)  # fmt: skip
+
+
 def _show_record(record: Record) -> Message:
     """What may be shown of a record: no key, no token."""
-    shown = ("container", "source", "holder", "destination", "timeline", "blackouts", "blackout", "reason")
-    data = {key: record.data[key] for key in shown if key in record.data}
+    data = {key: record.data[key] for key in _SHOWN if key in record.data}
     return {
         "migration": record.id,
         "role": record.role.value,

@@ -89,7 +89,7 @@ class Destination:
         with timeline.step("switch"), runtime.step("switching the partners"):
             blackouts = await self._go(record)
         steps = [*before, *timeline.steps]
-        self._store.note(record, timeline=steps, blackouts=blackouts)
+        self._store.note(record, timeline=steps, blackouts=blackouts, downtime=_downtime(steps))
         return self.result(record)
 
     def result(self, record: Record) -> Message:
@@ -100,7 +100,7 @@ class Destination:
             "migration": record.id,
             "timeline": steps,
             "blackout": record.data.get("blackouts", {}),
-            "downtime": _downtime(steps),
+            "downtime": record.data.get("downtime", 0.0),
         }
 
     async def holding(self, _caller: Identity, request: Message) -> Message:

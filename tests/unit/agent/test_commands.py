@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -33,13 +34,22 @@ def test_an_authority_and_a_hosts_certificate_are_made_by_two_commands(tmp_path:
     assert identity == certificates.Identity("src", frozenset({"10.78.0.11", "2001:db8::11"}))
 
 
-def test_the_status_says_in_words_how_it_stands(
-    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def shown(host: str) -> str:
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
+    """Run a command on one of the cluster's hosts; returns what it prints, or its error."""
+
+    async def run(host: str, *arguments: str) -> str:
         (tmp_path / "config.toml").write_text(f'run_dir = "{tmp_path}/{host}/run"\n')
         monkeypatch.setenv("MIGRRDMA_CONFIG", str(tmp_path / "config.toml"))
-        return (await asyncio.to_thread(CliRunner().invoke, app, ["status"])).output
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        return result.output or str(result.exception)
+
+    return run
+
+
+def test_the_status_says_in_words_how_it_stands(play: Play, command: Callable[..., Awaitable[str]]) -> None:
+    async def shown(host: str) -> str:
+        return await command(host, "status")
 
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
@@ -55,5 +65,29 @@ def test_the_status_says_in_words_how_it_stands(
         assert "to dst, container c1 as source: " in await shown("src")
         assert "from src, container c2 as destination: " in await shown("dst")
         assert "from src, as partner: switched over" in await shown("peer")
+
+    play(scenario)
+
+
+def test_the_timeline_tells_steps_blackout_and_downtime(
+    play: Play, command: Callable[..., Awaitable[str]]
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        await move.restore()
+        lines = (await command("dst", "timeline")).splitlines()
+        steps = [line.split()[:2] for line in lines[1:-2]]
+        assert steps[:3] == [["src", "suspend"], ["src", "wbs"], ["src", "dump"]]
+        assert steps[-2:] == [["dst", "commit"], ["dst", "switch"]]
+        assert "blackout, as peer saw it" in lines[-2]
+        assert "downtime of the process" in lines[-1]
+        migration = move.document["migration"]
+        found = json.loads(await command("dst", "timeline", "--json", migration[:6]))
+        assert found["migration"] == migration
+        assert 0 < found["downtime"] < found["blackout"]["peer"]
+        # The source knows its own steps only, and no blackout.
+        assert "wbs" in await command("src", "timeline")
+        assert "migrrdma status lists" in await command("dst", "timeline", "nosuch")
 
     play(scenario)
