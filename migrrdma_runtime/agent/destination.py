@@ -64,7 +64,8 @@ class Destination:
     async def restore(self, container: str, document: Message, runtime: Runtime) -> Message:
         """Restore a container's RDMA from its manifest, around the runtime's restore of everything else."""
         timeline = Timeline(self._here.identity.name)
-        changes = self._examine(manifest.validate(document))  # nothing is claimed before it could be restored
+        # Nothing is claimed before it could be restored. In a thread: see Source._describe.
+        changes = await asyncio.to_thread(self._examine, manifest.validate(document))
         record = self._begin(container, document, runtime)
         try:
             with timeline.step("claim"), runtime.step("claiming the checkpoint"):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import logging
 from collections.abc import Iterable
@@ -269,7 +270,9 @@ class Source:
                 f"connections of container {record.data['container']:.12} came or went while it was quiesced "
                 f"({', '.join(changed[:8])}): try again"
             )
-        devices = {context.real_device for one in after for context in one.contexts}
+        devices = sorted({context.real_device for one in after for context in one.contexts})
+        # Not in the event loop: a GID table is a thousand small files, pyverbs takes its time to load.
+        capabilities, kinds = await asyncio.to_thread(self._survey, devices)
         return manifest.seal(
             {
                 "migration": record.id,
@@ -278,8 +281,8 @@ class Source:
                 "container": record.data["container"],
                 "left_running": record.data["left_running"],
                 "source": self._here.me,
-                "devices": {name: self._here.devices.capabilities(name) for name in sorted(devices)},
-                "guests": [self._describe_guest(one) for one in after],
+                "devices": capabilities,
+                "guests": [self._describe_guest(one, kinds) for one in after],
                 "partners": [
                     {"name": one.name, "address": one.address, "connections": _ends(one.connections)}
                     for one in partners
@@ -288,17 +291,25 @@ class Source:
             }
         )
 
-    def _describe_guest(self, one: _Mover) -> Message:
+    def _survey(self, devices: list[str]) -> tuple[dict[str, dict[str, int]], dict[tuple[str, str], str]]:
+        """What these devices can carry, and of which type their GIDs are, by device and GID."""
+        tables = {name: self._here.devices.gid_table(name) for name in devices}
+        kinds = {(name, entry.gid): entry.type for name, table in tables.items() for entry in table}
+        return {name: self._here.devices.capabilities(name) for name in devices}, kinds
+
+    def _describe_guest(self, one: _Mover, kinds: dict[tuple[str, str], str]) -> Message:
         return {
             "process": one.guest.name,
             "pid": one.guest.pid_in_container,
             "command": one.guest.process.command,
             "build_id": one.guest.build_id,
             "objects": one.inventory.counts,
-            "contexts": [self._describe_context(context, one.pairs) for context in one.contexts],
+            "contexts": [self._describe_context(context, one.pairs, kinds) for context in one.contexts],
         }
 
-    def _describe_context(self, context: Context, pairs: list[QueuePair]) -> Message:
+    def _describe_context(
+        self, context: Context, pairs: list[QueuePair], kinds: dict[tuple[str, str], str]
+    ) -> Message:
         used = sorted(
             {
                 (pair.port, pair.sgid_index, pair.sgid)
@@ -307,9 +318,9 @@ class Source:
             }
         )
         # By the GID: port and index are those that the application uses, of its first device.
-        kinds = {entry.gid: entry.type for entry in self._here.devices.gid_table(context.real_device)}
+        device = context.real_device
         found = [
-            {"port": port, "index": index, "gid": gid, "type": kinds.get(gid, ROCE_V2)}
+            {"port": port, "index": index, "gid": gid, "type": kinds.get((device, gid), ROCE_V2)}
             for port, index, gid in used
         ]
         return {"context": context.id, "device": context.real_device, "gids": found}
