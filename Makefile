@@ -55,10 +55,10 @@ test: project ## Every test there is; what CI runs
 	lab/rack up
 	pytest
 
-demo: project ## A container moves from one machine to another while you watch
+demo: project ## An RDMA application moves from one machine to another while you watch
 	lab/rack up
 	lab/rack reset
-	PYTHONPATH=lab python lab/demo.py
+	PYTHONPATH=lab:tests/support python lab/demo.py
 
 bench: project ## What the runtime costs, here and in the rack; prints ratios
 	lab/rack up

@@ -1,104 +1,163 @@
-"""The demo: a container moves from one machine of the rack to another while you watch.
+"""The demo: an RDMA application moves from one machine of the rack to another while you watch.
 
-Three commands do it: ``docker run --runtime=migrrdma``, ``docker checkpoint create --checkpoint-dir`` and, on
-the other machine, ``docker start --checkpoint``.
+The application is the integrity workload: SEND, WRITE, WRITE_WITH_IMM, READ and fetch-and-add in both directions at
+once over several queue pairs, every byte and every completion accounted for at both ends. It knows nothing of
+migration. Three commands move it: ``docker run --runtime=migrrdma``, ``docker checkpoint create --checkpoint-dir``
+and, on the other machine, ``docker start --checkpoint``.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from migrrdma_lab.containers import COUNTER, Container, carry
+import workload
+from migrrdma_lab import rdma
+from migrrdma_lab.containers import Container, carry
 from migrrdma_lab.errors import RackError
-from migrrdma_lab.plan import DST, SRC
+from migrrdma_lab.plan import DST, PEER, SRC
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 from rich.console import Console
 
-_DIRECTORY = "/root/checkpoints"
-_NAME = "counter"
 _CHECKPOINT = "on-the-move"
+_SERVER_ADDRESS, _CLIENT_ADDRESS = "10.78.0.161", "10.78.0.160"
+_STYLES = {"src": "cyan", "dst": "green", "peer": "magenta"}
 
 console = Console(highlight=False, width=110)
+_began = time.monotonic()
+
+
+class Watch:
+    """Prints what a container prints, as it comes, beside what everybody else does."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._lines = 0
+        self._news = threading.Condition()
+        self._follower = subprocess.Popen(
+            container.shell.command(["docker", "logs", "-f", "--tail", "0", container.name]),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self._thread = threading.Thread(target=self._print, daemon=True)
+        self._thread.start()
+
+    def _print(self) -> None:
+        name = self._container.shell.node.name
+        assert self._follower.stdout is not None  # noqa: S101 - it is a pipe
+        for line in self._follower.stdout:
+            at = time.monotonic() - _began
+            console.print(f"  {at:6.1f} s  [{_STYLES[name]}]{name:<5}[/] [dim]{line.strip()}[/]")
+            with self._news:
+                self._lines += 1
+                self._news.notify_all()
+
+    def wait(self, lines: int, seconds: float = 60) -> None:
+        """Wait for so many lines more."""
+        with self._news:
+            until = self._lines + lines
+            if not self._news.wait_for(lambda: self._lines >= until, seconds):
+                raise RackError(f"{self._container.name} printed nothing for {seconds:.0f} s")
+
+    def end(self) -> None:
+        """Print no more."""
+        self._follower.terminate()
+        self._follower.wait()
+        self._thread.join()
 
 
 @contextmanager
-def _timed(timeline: list[tuple[str, float]], what: str) -> Iterator[None]:
+def _command(node: Shell, command: str) -> Iterator[None]:
+    """Show a command, and how long it took."""
+    name = node.node.name
+    console.print(f"[bold {_STYLES[name]}]{name}#[/] [bold]{command}[/]")
     start = time.monotonic()
     yield
-    timeline.append((what, time.monotonic() - start))
+    console.print(f"  {time.monotonic() - _began:6.1f} s  {'':5} took {time.monotonic() - start:.1f} s")
 
 
-def _show(node: Shell, command: str) -> None:
-    console.print(f"[bold cyan]{node.node.name}#[/] {command}")
+def _ends(src: Shell, peer: Shell) -> tuple[Container, Container]:
+    """The client on ``src``, waiting for completion events, and its server on ``peer``, polling."""
+    server = workload.end(
+        peer, "server", network="data", docker_options=[f"--ip={_SERVER_ADDRESS}"],
+    )  # fmt: skip
+    client = workload.end(
+        src,
+        "client",
+        "-e",
+        server=_SERVER_ADDRESS,
+        network="data",
+        docker_options=[f"--ip={_CLIENT_ADDRESS}"],
+    )
+    return client, server
 
 
-def _watch(container: Container, lines: int) -> None:
-    """Print the next ``lines`` lines as they come."""
-    follow = container.shell.command(["docker", "logs", "-f", "--tail", "1", container.name])
-    with subprocess.Popen(follow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        for _ in range(lines):
-            console.print(f"     [dim]{container.shell.node.name}:[/] {process.stdout.readline().rstrip()}")
-        process.terminate()
+def _prepare(src: Shell, dst: Shell, peer: Shell) -> tuple[Container, Container]:
+    with tempfile.TemporaryDirectory() as directory:
+        workload.build(Path(directory)).put(src, dst, peer)
+    client, server = _ends(src, peer)
+    for one in (client, client.on(dst), server):
+        rdma.join_data_network(one.shell)
+        one.remove()
+    for node in (src, dst):
+        node.run("rm", "-rf", rdma.CHECKPOINTS)
+    return client, server
+
+
+def _move(client: Container, dst: Shell) -> Container:
+    src, moved = client.shell, client.on(dst)
+    directory, name = rdma.CHECKPOINTS, client.name
+    with _command(src, f"docker checkpoint create --checkpoint-dir {directory} {name} {_CHECKPOINT}"):
+        client.checkpoint(_CHECKPOINT, "--checkpoint-dir", directory)
+    with _command(src, f"scp -r {directory} dst:{directory}"):
+        carry(directory, _CHECKPOINT, src, dst)
+    with _command(dst, f"docker create --runtime=migrrdma --name {name} …"):
+        moved.create()
+    with _command(dst, f"migrrdma checkpoint import {directory}/{_CHECKPOINT} {name}"):
+        dst.run("migrrdma", "checkpoint", "import", f"{directory}/{_CHECKPOINT}", name)
+    with _command(dst, f"docker start --checkpoint {_CHECKPOINT} {name}"):
+        moved.restore(_CHECKPOINT)
+    return moved
 
 
 def main() -> int:
-    """Move a container; exit code 1 if a number was lost or printed twice."""
+    """Move an RDMA application; exit code 1 if it lost, repeated, reordered or corrupted anything."""
     rack = Rack()
-    src, dst = rack.shell(SRC), rack.shell(DST)
-    source = Container(src, _NAME)
-    destination = source.on(dst)
-    timeline: list[tuple[str, float]] = []
-    for container in (source, destination):
-        container.remove()
-        container.shell.run("rm", "-rf", _DIRECTORY)
+    src, dst, peer = rack.shell(SRC), rack.shell(DST), rack.shell(PEER)
+    client, server = _prepare(src, dst, peer)
 
-    console.rule("a container that counts; its state is one variable of a shell")
-    _show(src, f"docker run -d --runtime=migrrdma --name {_NAME} {source.image} sh -c '{COUNTER}'")
-    source.run()
-    source.wait_for_line("^3$")
-    _watch(source, 4)
+    console.rule("an RDMA application on two machines; each end prints its rate once a second")
+    with _command(peer, f"docker run -d --runtime=migrrdma --device=/dev/infiniband/uverbs0 … {server.name}"):
+        server.run()
+    with _command(src, f"docker run -d --runtime=migrrdma --device=/dev/infiniband/uverbs0 … {client.name}"):
+        client.run()
+    watched = [Watch(server), Watch(client)]
+    for one in watched:
+        one.wait(4)
 
-    console.rule("checkpointed here")
-    _show(src, f"docker checkpoint create --checkpoint-dir {_DIRECTORY} {_NAME} {_CHECKPOINT}")
-    with _timed(timeline, "docker checkpoint create"):
-        source.checkpoint(_CHECKPOINT, "--checkpoint-dir", _DIRECTORY)
+    console.rule("the client moves; the server stays and waits")
+    moved = _move(client, dst)
+    watched.append(Watch(moved))
+    for one in (watched[0], watched[2]):
+        one.wait(4)
+    workload.stop(server)
+    verdicts = {end: workload.verdict(end) for end in (server, moved)}
+    for one in watched:
+        one.end()
 
-    console.rule("carried over")
-    _show(src, f"scp -r {_DIRECTORY} dst:{_DIRECTORY}")
-    with _timed(timeline, "copy to dst"):
-        carry(_DIRECTORY, _CHECKPOINT, src, dst)
-
-    console.rule("goes on there")
-    _show(dst, f"docker create --runtime=migrrdma --name {_NAME} {source.image} sh -c …")
-    with _timed(timeline, "docker create"):
-        destination.create()
-    _show(dst, f"migrrdma checkpoint import {_DIRECTORY}/{_CHECKPOINT} {_NAME}")
-    with _timed(timeline, "migrrdma checkpoint import"):
-        dst.run("migrrdma", "checkpoint", "import", f"{_DIRECTORY}/{_CHECKPOINT}", _NAME)
-    _show(dst, f"docker start --checkpoint {_CHECKPOINT} {_NAME}")
-    with _timed(timeline, "docker start --checkpoint"):
-        destination.restore(_CHECKPOINT)
-    destination.wait_for_line("^[0-9]+")
-    _watch(destination, 4)
-
-    console.rule("what happened")
-    for what, seconds in timeline:
-        console.print(f"  {what:<28} {seconds:6.1f} s")
-    console.print(f"  {'in all':<28} {sum(seconds for _, seconds in timeline):6.1f} s, in emulated machines")
-    before, after = source.lines(), destination.lines()
-    console.print(f"  src counted {before[0]} … {before[-1]}, dst went on with {after[0]} … {after[-1]}")
-    numbers = [int(line) for line in before + after]
-    if numbers != list(range(1, len(numbers) + 1)):
-        console.print("[bold red]a number was lost or came twice[/]")
-        return 1
-    console.print("[bold green]not a number lost, none printed twice[/]")
-    return 0
+    console.rule("where the time went")
+    console.print(dst.run("migrrdma", "timeline").stdout.rstrip(), markup=False)
+    console.rule("what arrived")
+    for end, verdict in verdicts.items():
+        colour = "green" if verdict.ok else "red"
+        console.print(f"  {end.shell.node.name:<5} [bold {colour}]{verdict.text}[/]")
+    return 0 if all(verdict.ok for verdict in verdicts.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""The integrity workload across moves: nothing is lost, duplicated, reordered or corrupted, at either end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import workload
+from migrrdma_lab import rdma
+from migrrdma_lab.containers import Container
+from migrrdma_lab.shell import Shell
+
+Register = Callable[[Container], Container]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_the_nodes(src: Shell, dst: Shell, peer: Shell, tmp_path_factory: pytest.TempPathFactory) -> None:
+    workload.build(tmp_path_factory.mktemp("workload")).put(src, dst, peer)
+
+
+def _pair(src: Shell, peer: Shell, containers: Register, *options: str) -> tuple[Container, Container]:
+    """A client on ``src`` that waits for events and its server on ``peer`` that polls, each with its address."""
+    for node in (src, peer):
+        rdma.join_data_network(node)
+    at = {"server": "--ip=10.78.0.161", "client": "--ip=10.78.0.160"}
+    server = workload.end(peer, "server", *options, network="data", docker_options=[at["server"]])
+    client = workload.end(
+        src, "client", "-e", *options, server="10.78.0.161", network="data", docker_options=[at["client"]]
+    )
+    for one in (server, client):
+        containers(one).run()
+    client.wait_for_line(workload.RATE, 90)
+    return client, server
+
+
+def _works(*ends: Container) -> None:
+    """Operations complete at both ends, from now on."""
+    for end in ends:
+        end.wait_for_line(r"^ *[0-9]+ s +[1-9][0-9]* ops/s", 90, after=len(end.lines()) + 1)
+
+
+def _are_content(*ends: Container) -> None:
+    workload.stop(ends[0])
+    for end in ends:
+        verdict = workload.verdict(end)
+        assert verdict.ok, f"{end.name}: {verdict.text}"
+        assert verdict.operations > 0
+
+
+def test_nothing_is_lost_in_five_moves(src: Shell, dst: Shell, peer: Shell, containers: Register) -> None:
+    client, server = _pair(src, peer, containers)
+    for turn in range(5):
+        target = (dst, src)[turn % 2]
+        containers(client.on(target))
+        client = rdma.move(client, target)
+        _works(client, server)
+    _are_content(server, client)
