@@ -65,6 +65,7 @@ struct mig_context {
 	struct mig_device *device;
 	char next_device[IBV_SYSFS_NAME_MAX];
 	uint32_t id;
+	int left_behind; /* the objects behind `real` are on the host that the process was restored from */
 	int parked;	/* gate: the real objects must not be touched */
 	int translate;	/* gate: some number differs */
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
