@@ -24,6 +24,11 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 		attr.ah_attr.port_num = (uint8_t)gid->new_port;
 		attr.ah_attr.grh.sgid_index = (uint8_t)gid->new_index;
 	}
+	/* Asked now: after the exchange nothing may fail. */
+	if (mig_real()->ibv_query_gid(qp->next->context, attr.ah_attr.port_num, attr.ah_attr.grh.sgid_index,
+				      &qp->next_psgid))
+		return errno ? errno : EINVAL;
+	qp->next_pdgid = attr.ah_attr.grh.dgid;
 	attr.rq_psn = record->rq_psn & 0xffffff;
 	attr.sq_psn = record->sq_psn & 0xffffff;
 	attr.qp_state = IBV_QPS_RTR;

@@ -60,8 +60,11 @@ static void exchange_qp(struct mig_context *context, struct mig_qp *qp)
 {
 	MIG_LOCKED(&qp->send_lock);
 	EXCHANGE(qp->real, qp->next);
-	if (qp->next_dest_pqpn)
+	if (qp->next_dest_pqpn) {
 		qp->dest_pqpn = qp->next_dest_pqpn;
+		qp->psgid = qp->next_psgid;
+		qp->pdgid = qp->next_pdgid;
+	}
 	qp->next_dest_pqpn = 0;
 	qp->parked_at = qp->reposted;
 	/* Its new queue is empty. */

@@ -203,8 +203,8 @@ static int list_qps(struct mig_session *session, uint32_t id)
 							.path_mtu = qp->attr.path_mtu,
 							.receives = outstanding(qp) };
 
-			memcpy(record.sgid, qp->sgid.raw, sizeof(record.sgid));
-			memcpy(record.dgid, qp->attr.ah_attr.grh.dgid.raw, sizeof(record.dgid));
+			memcpy(record.sgid, qp->psgid.raw, sizeof(record.sgid));
+			memcpy(record.dgid, qp->pdgid.raw, sizeof(record.dgid));
 			put(&record);
 		}
 	}

@@ -198,6 +198,8 @@ struct mig_qp {
 	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
 	uint32_t extra_send;	       /* slots that the application does not know of */
 	union ibv_gid sgid;	       /* what its source index meant when the application connected it */
+	union ibv_gid psgid, pdgid;    /* from where its path leads to where now, after whatever moves */
+	union ibv_gid next_psgid, next_pdgid;
 	uint32_t dest_pqpn;
 	uint32_t next_dest_pqpn;
 	int recv_closed;   /* recv_lock: nobody is made fast */

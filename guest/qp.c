@@ -275,11 +275,13 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 	int error = mig_real()->ibv_modify_qp(qp->real, &theirs, mask);
 	if (error)
 		return error;
-	if (gid)
-		qp->sgid = gid->gid;
-	else if (mask & IBV_QP_AV && mig_real()->ibv_query_gid(qp->real->context, theirs.ah_attr.port_num,
-							       theirs.ah_attr.grh.sgid_index, &qp->sgid))
-		memset(&qp->sgid, 0, sizeof(qp->sgid));
+	if (mask & IBV_QP_AV) {
+		if (mig_real()->ibv_query_gid(qp->real->context, theirs.ah_attr.port_num,
+					      theirs.ah_attr.grh.sgid_index, &qp->psgid))
+			memset(&qp->psgid, 0, sizeof(qp->psgid));
+		qp->sgid = gid ? gid->gid : qp->psgid;
+		qp->pdgid = attr->ah_attr.grh.dgid;
+	}
 	remember(qp, attr, mask);
 	return 0;
 }
@@ -299,7 +301,10 @@ int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask, struct 
 		attr->dest_qp_num = qp->attr.dest_qp_num;
 		attr->ah_attr.grh.dgid = qp->attr.ah_attr.grh.dgid;
 		attr->ah_attr.grh.sgid_index = qp->attr.ah_attr.grh.sgid_index;
+		attr->ah_attr.port_num = qp->attr.ah_attr.port_num;
 	}
+	if (qp->masks[IBV_QPS_INIT])
+		attr->port_num = qp->attr.port_num;
 	if (!(qp->attr.qp_access_flags & mig_extra_access))
 		attr->qp_access_flags &= ~mig_extra_access;
 	attr->cap = qp->cap;

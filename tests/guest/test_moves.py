@@ -50,6 +50,33 @@ def test_partner_switches_to_new_qps(start: Start, agent: Agent, options: tuple[
     assert program.verdict() == "exact"
 
 
+def paths(agent: Agent) -> set[tuple[int, bytes, bytes]]:
+    """From where to where the connections lead: the context, and the GIDs of both ends."""
+    return {(q["context"], bytes(q["sgid"]), bytes(q["dgid"])) for q in agent.qps() if q["state"] == 3}
+
+
+def leads(first: int, second: int) -> set[tuple[int, bytes, bytes]]:
+    """What :func:`paths` is when the two contexts are on these devices."""
+    return {(1, GIDS[first], GIDS[second]), (2, GIDS[second], GIDS[first])}
+
+
+@pytest.mark.parametrize("restores", [True, False])
+def test_paths_are_told_as_they_lead_now_after_any_number_of_moves(
+    start: Start, agent: Agent, restores: bool
+) -> None:
+    program = start("-q", "2")
+    assert paths(agent) == leads(0, 1)
+    for devices in [(1, 0), (0, 0), (1, 1), (0, 1), (1, 1), (1, 0)]:
+        move(agent, devices, restored=program if restores else None)
+        assert paths(agent) == leads(*devices)
+        program.wait_for_progress(20)
+    for there in (0, 1, 1, 0, 1):  # the other end sees it move, again and again, while it stays itself
+        partner_move(agent, there, 0)
+        assert paths(agent) == leads(there, 0)
+        program.wait_for_progress(20)
+    assert program.verdict() == "exact"  # and the application has seen nothing of it
+
+
 def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent: Agent) -> None:
     program = start("-q", "4", "-e", "-c")
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)

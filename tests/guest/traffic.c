@@ -558,7 +558,9 @@ int main(int argc, char **argv)
 			struct ibv_qp_init_attr init;
 
 			if (ibv_query_qp(side->ends[i].qp, &attr, IBV_QP_DEST_QPN | IBV_QP_CAP, &init) ||
-			    attr.dest_qp_num != side->ends[i].peer->number ||
+			    attr.dest_qp_num != side->ends[i].peer->number || attr.ah_attr.port_num != 1 ||
+			    attr.ah_attr.grh.sgid_index != 1 ||
+			    attr.ah_attr.grh.dgid.raw[15] != side->ends[i].peer->side->device + 1 ||
 			    side->ends[i].qp->qp_num != side->ends[i].number || attr.cap.max_send_wr != DEPTH ||
 			    init.send_cq != side->cq)
 				complain("side %d: QP %u is not what it was", s, side->ends[i].qp->qp_num);
