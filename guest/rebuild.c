@@ -136,19 +136,26 @@ static int build(struct mig_context *context, const char **what)
 	return 0;
 }
 
+/* Nothing was posted to it, and no application has heard of it. */
+static void give_up_qp(struct mig_context *context, struct mig_qp *qp)
+{
+	if (qp->next) {
+		if (!context->next && mig_qp_by_pqpn(context, qp->next->qp_num) == qp)
+			mig_qpn_set(context, qp->next->qp_num, NULL);
+		mig_real()->ibv_destroy_qp(qp->next);
+	}
+	qp->next = NULL;
+	mig_drop_map(qp->next_rkeys);
+	qp->next_rkeys = NULL;
+	qp->next_dest_pqpn = 0;
+}
+
 void mig_give_up(struct mig_context *context)
 {
 	const struct mig_real *real = mig_real();
 
-	MIG_EACH_OF(context, qps, qp, mig_qp) {
-		if (qp->next) {
-			if (!context->next && mig_qp_by_pqpn(context, qp->next->qp_num) == qp)
-				mig_qpn_set(context, qp->next->qp_num, NULL);
-			real->ibv_destroy_qp(qp->next);
-		}
-		qp->next = NULL;
-		qp->next_rkeys = NULL;
-	}
+	MIG_EACH_OF(context, qps, qp, mig_qp)
+		give_up_qp(context, qp);
 	if (!context->next)
 		return;
 	MIG_EACH_OF(context, cqs, cq, mig_cq) {
@@ -197,9 +204,13 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 	union ibv_gid known[MIG_GID_MAPS];
 	int error;
 
-	*what = "context";
-	if (!context || context->next)
-		return context ? EALREADY : ENOENT;
+	*what = "there is no such context";
+	if (!context)
+		return ENOENT;
+	/* Whoever made the one before may have told its numbers to others. */
+	*what = "the context has been rebuilt, and not been given up since";
+	if (context->next)
+		return EALREADY;
 	/* To take one case for the other would kill live connections, or touch what is not there. */
 	*what = restored ? "a live device where a restored process has none" : "no live device";
 	if (mig_is_live(context) == restored)
@@ -223,6 +234,12 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 							      gids[i].new_index, known[i] };
 	}
 	context->next_gid_count = (int)count;
+	/* Prepared for a peer's move that did not come about; of a restored process not even to be destroyed. */
+	MIG_EACH_OF(context, qps, qp, mig_qp) {
+		if (restored)
+			qp->next = NULL;
+		give_up_qp(context, qp);
+	}
 	*what = "device";
 	context->next = mig_open_by_name(device);
 	if (!context->next)
@@ -247,9 +264,11 @@ int mig_partner(const struct mig_selection *selection, struct mig_qp_name *which
 		return error;
 	MIG_EACH_CONTEXT(context) {
 		MIG_EACH_OF(context, qps, qp, mig_qp) {
-			if (error || context->next || qp->next || !mig_selects(selection, context, qp))
+			if (error || context->next || !mig_selects(selection, context, qp))
 				continue;
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+			/* Of a restore that came to nothing: it is connected to an end that is gone. */
+			give_up_qp(context, qp);
 			qp->next = mig_qp_make(qp, mig_real_pd(qp->ibv.pd), mig_real_cq(qp->ibv.send_cq),
 					       mig_real_cq(qp->ibv.recv_cq));
 			if (!qp->next) {

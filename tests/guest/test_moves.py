@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from guest_agent import MOVING, PARTNER, STATES, Agent, GuestError, Program
-from guest_moves import GIDS, TRAFFIC, ids, move, partner_move
+from guest_moves import GIDS, SAME_INDEX, TRAFFIC, ids, move, partner_move
 
 Start = Callable[..., Program]
 
@@ -95,6 +95,51 @@ def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent:
         agent.ask("ABORT")
         program.wait_for_progress(50)
     assert {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3} == before
+    assert program.verdict() == "exact"
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_partner_is_prepared_again_when_a_restore_came_to_nothing(
+    start: Start, agent: Agent, attempts: int
+) -> None:
+    program = start("-q", "4")
+    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    for turn in range(4):
+        agent.quiesce()
+        made: list[set[int]] = []
+        for attempt in range(attempts):
+            agent.ask("PARTNER", {"kind": 1, "context": second})
+            made.append({q["next_pqpn"] for q in agent.qps() if q["context"] == second and q["state"] == 3})
+            if attempt < attempts - 1:  # to somewhere that will never answer
+                gone = {q["vqpn"]: q for q in agent.qps() if q["next_pqpn"] and q["state"] == 3}
+                records = [
+                    {"context": second, "vqpn": v, "dest_pqpn": 99, "peer": MOVING, "dgid": GIDS[0]}
+                    for v in gone
+                ]
+                agent.ask("CONNECT", None, records)
+                agent.ask("KEYS", {"peer": MOVING}, [{"vrkey": 1, "prkey": attempt + 2}])
+        assert len(set.union(*made)) == 4 * attempts, "a queue pair was prepared for two restores"
+        agent.ask("PARK")
+        agent.ask("REBUILD", {"context": first, "device": f"fake{turn % 2}"}, [SAME_INDEX])
+        agent.connect_all({first: (GIDS[turn % 2], MOVING), second: (GIDS[1], PARTNER)})
+        agent.give_keys(first, MOVING)
+        agent.resume()
+        program.wait_for_progress()
+        assert int(program.tell("made qps")) == 8, "a queue pair was left behind"
+    assert program.verdict() == "exact"
+
+
+def test_context_is_rebuilt_once_until_it_is_given_up(start: Start, agent: Agent) -> None:
+    program = start("-q", "2")
+    first, _ = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    for _ in range(2):
+        agent.quiesce()
+        agent.ask("PARK")
+        agent.ask("REBUILD", {"context": first, "device": "fake1"})
+        with pytest.raises(GuestError, match="has been rebuilt, and not been given up since"):
+            agent.ask("REBUILD", {"context": first, "device": "fake0"})
+        agent.ask("ABORT")
+        program.wait_for_progress(50)
     assert program.verdict() == "exact"
 
 

@@ -11,7 +11,7 @@
  *                                                -s: no receives on the second side until the command "feed"
  *
  * Commands on stdin, one a line: stop (ends with a verdict), restore, fail NAME NTH ERRNO, drop N, repeat N,
- * numbers DEVICE QPN KEY. Each is answered by a line.
+ * numbers DEVICE QPN KEY, made WHAT (how many the device has). Each is answered by a line.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -534,6 +534,9 @@ int main(int argc, char **argv)
 			((void (*)(int))symbol("fake_repeat_send"))(a);
 		} else if (sscanf(line, "numbers %d %d %d", &a, &b, &c) == 3) {
 			((void (*)(int, uint32_t, uint32_t))symbol("fake_set_numbers"))(a, (uint32_t)b, (uint32_t)c);
+		} else if (sscanf(line, "made %63s", name) == 1) {
+			printf("%llu\n", (unsigned long long)((uint64_t (*)(const char *))symbol("fake_count"))(name));
+			continue;
 		} else if (!strcmp(line, "count\n")) {
 			printf("%llu%s%s\n", (unsigned long long)total(), *verdict ? " " : "", verdict);
 			continue;

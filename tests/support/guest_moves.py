@@ -5,6 +5,7 @@ from __future__ import annotations
 from guest_agent import MOVING, PARTNER, STATES, Agent, Program
 
 GIDS = [bytes(10) + b"\xff\xff\x0a\x00\x00" + bytes([last]) for last in (1, 2)]
+SAME_INDEX = {"port": 1, "index": 1, "new_port": 1, "new_index": 1}
 TRAFFIC = [("-q", "4"), ("-q", "4", "-e"), ("-q", "3", "-c"), ("-q", "3", "-e", "-c", "-t")]
 
 
@@ -25,7 +26,7 @@ def move(agent: Agent, devices: tuple[int, int], *, restored: Program | None = N
         agent.ask(
             "REBUILD",
             {"context": context, "flags": 1 if restored else 0, "device": f"fake{device}"},
-            [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+            [SAME_INDEX],
         )
     first, second = contexts
     agent.connect_all({first: (GIDS[devices[0]], MOVING), second: (GIDS[devices[1]], PARTNER)})
@@ -43,7 +44,7 @@ def partner_move(agent: Agent, device: int, partner_device: int = 1) -> None:
     agent.ask(
         "REBUILD",
         {"context": first, "device": f"fake{device}"},
-        [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+        [SAME_INDEX],
     )
     agent.connect_all({first: (GIDS[device], MOVING), second: (GIDS[partner_device], PARTNER)})
     agent.give_keys(first, MOVING)
