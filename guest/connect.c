@@ -136,3 +136,18 @@ void mig_drop_map(struct mig_keymap *map)
 	if (map && --map->references <= 0)
 		mig_keymap_free(map);
 }
+
+int mig_is_prepared(void)
+{
+	int quiesced = 0;
+
+	MIG_EACH_CONTEXT(context)
+		MIG_EACH_OF(context, qps, qp, mig_qp) {
+			if (!qp->quiesced || !qp->masks[IBV_QPS_RTR])
+				continue;
+			if (!qp->next || !qp->next_dest_pqpn || !qp->next_rkeys)
+				return 0;
+			quiesced = 1;
+		}
+	return quiesced;
+}

@@ -165,7 +165,7 @@ struct mig_scope {
 	uint32_t kind;
 	uint32_t context;
 	uint32_t timeout_ms;
-	uint32_t reserved;
+	uint32_t alone_s; /* of QUIESCE: how long it stays quiesced without a word from an agent */
 };
 
 struct mig_park {

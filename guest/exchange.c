@@ -213,7 +213,8 @@ int mig_resume(struct mig_qp_name *which)
 			if (error || !qp->next)
 				continue;
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
-			error = exchange_partner(context, qp);
+			/* There may be sends on the old one. */
+			error = qp->quiesced ? exchange_partner(context, qp) : EBUSY;
 		}
 	}
 	if (error) {

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "alone.h"
 #include "loaded.h"
 #include "log.h"
 #include "mig.h"
@@ -252,6 +253,7 @@ static int handle_quiesce(struct mig_session *session, uint32_t id, const struct
 			    &which, which.vqpn != 0);
 	session->quiescing = 1;
 	session->quiesce_id = id;
+	mig_alone_allow(scope->alone_s);
 	return mig_message_tick(session);
 }
 
@@ -276,10 +278,7 @@ int mig_message_tick(struct mig_session *session)
 void mig_message_lost(struct mig_session *session)
 {
 	session->quiescing = 0;
-	if (mig.state == MIG_STATE_QUIESCING || mig.state == MIG_STATE_QUIESCED) {
-		mig_log(MIG_LOG_WARN, "the agent went away: the quiesce is undone");
-		mig_abort();
-	}
+	mig_alone_passed(0, 0);
 }
 
 static int handle_rebuild(struct mig_session *session, uint32_t id, const struct mig_rebuild *body,
@@ -361,6 +360,7 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		error = session->quiescing || mig.state == MIG_STATE_QUIESCING ? EBUSY : mig_resume(&which);
 		return done(session, id, error, "resuming", &which, error && which.vqpn);
 	case MIG_MSG_WELCOME:
+		session->welcome = 1;
 		return 0;
 	default:
 		return EPROTO; /* an answer, which nobody asked for */
@@ -375,7 +375,8 @@ static int check_body(const struct mig_header *header, const void *body)
 	case MIG_MSG_PARTNER: {
 		const struct mig_scope *scope = body;
 
-		return scope->kind <= MIG_SCOPE_LISTED && scope->timeout_ms <= 86400000 && !scope->reserved &&
+		return scope->kind <= MIG_SCOPE_LISTED && scope->timeout_ms <= 86400000 &&
+		       (header->type == MIG_MSG_QUIESCE ? scope->alone_s <= 100000000 : !scope->alone_s) &&
 		       (scope->kind == MIG_SCOPE_LISTED || !header->count);
 	}
 	case MIG_MSG_PARK:
@@ -412,5 +413,6 @@ int mig_message_handle(struct mig_session *session, const void *message, size_t 
 	if (!check_body(header, body))
 		return EPROTO;
 	mig_log(MIG_LOG_DEBUG, "%s, %u records", shape->name, header->count);
+	mig_alone_heard();
 	return dispatch(session, header, body, body + shape->body);
 }

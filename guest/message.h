@@ -11,6 +11,7 @@ struct mig_session {
 	int fd;
 	int quiescing;	     /* a QUIESCE waits for its answer */
 	uint32_t quiesce_id; /* which */
+	int welcome;	     /* an agent has answered */
 	int closing;	     /* parked for a dump: the connection must go */
 };
 
@@ -20,7 +21,7 @@ int mig_message_handle(struct mig_session *session, const void *message, size_t 
 /* Drives a drain on and answers when it is over. */
 int mig_message_tick(struct mig_session *session);
 
-/* A quiesce whose agent has gone is undone: nobody would end it. */
+/* The agent has gone. A quiesce under way is undone; what is quiesced may wait for the next one (alone.h). */
 void mig_message_lost(struct mig_session *session);
 
 int mig_message_hello(struct mig_session *session);

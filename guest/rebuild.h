@@ -27,6 +27,9 @@ int mig_connect(const struct mig_connect_record *records, uint32_t count, struct
 /* The keys of a peer's memory, for the QPs that mig_connect said face it. The whole map, in one or more parts. */
 int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count, int more);
 
+/* Whether every QP that is quiesced has a new one that is connected, keys and all. The world must be stopped. */
+int mig_is_prepared(void);
+
 /* Goes on with the new objects where there are any. */
 int mig_resume(struct mig_qp_name *which);
 

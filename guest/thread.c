@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "alone.h"
 #include "loaded.h"
 #include "log.h"
 #include "message.h"
@@ -52,10 +53,11 @@ static int dial(void)
 	/* No agent is the normal case on most hosts: not even a socket is made for nothing. */
 	if (access(path, F_OK))
 		return -1;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address))) {
+	/* An agent that hangs does not take connections, and must not keep us in this call when its backlog is full. */
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) || fcntl(fd, F_SETFL, O_RDWR)) {
 		close(fd);
 		return -1;
 	}
@@ -79,8 +81,11 @@ static void nap(int milliseconds)
 	nanosleep(&time, NULL);
 }
 
+/* How often a quiesced guest looks whether it has been without a word from its agent for too long. */
+#define SILENCE_MS 100
+
 /* Serves one connection to its end. Returns whether it ended because the process is to be dumped. */
-static int serve(int fd)
+static int serve(int fd, int *welcome)
 {
 	static union {
 		uint64_t aligned;
@@ -92,12 +97,19 @@ static int serve(int fd)
 	while (!error && !session.closing) {
 		struct pollfd waited = { .fd = fd, .events = POLLIN };
 		/* A drain is waited for by looking: its completions' events belong to the application. */
-		int timeout = session.quiescing ? (quick++ < 200 ? 0 : 1) : flushing ? 1 : -1;
+		int timeout = session.quiescing ? (quick++ < 200 ? 0 : 1) : flushing ? 1 : -1, ready;
 
+		if (timeout < 0 && mig.state == MIG_STATE_QUIESCED)
+			timeout = SILENCE_MS;
 		if (!session.quiescing)
 			quick = 0;
-		if (poll(&waited, 1, timeout) < 0 && errno != EINTR)
+		ready = poll(&waited, 1, timeout);
+		if (ready < 0 && errno != EINTR)
 			error = errno;
+		if (!ready && timeout == SILENCE_MS) {
+			mig_alone_passed(SILENCE_MS, 1);
+			flushing = 1;
+		}
 		if (!error && waited.revents) {
 			ssize_t got = recv(fd, message.bytes, sizeof(message.bytes), MSG_DONTWAIT | MSG_TRUNC);
 
@@ -119,6 +131,7 @@ static int serve(int fd)
 		mig_log(error == EPROTO ? MIG_LOG_ERROR : MIG_LOG_INFO, "connection closed: %s", strerror(error));
 	if (!session.closing)
 		mig_message_lost(&session);
+	*welcome = session.welcome;
 	return session.closing;
 }
 
@@ -134,7 +147,7 @@ static int is_wanted_again(void)
 
 static void *run(void *unused)
 {
-	int wait_ms = 50, parked = 0;
+	int wait_ms = 50, parked = 0, welcome = 0;
 
 	(void)unused;
 	prctl(PR_SET_NAME, "migrrdma");
@@ -144,19 +157,22 @@ static void *run(void *unused)
 			continue;
 		}
 		int fd = dial();
-		if (fd < 0) {
+		if (fd >= 0) {
+			__atomic_store_n(&session_fd, fd, __ATOMIC_RELAXED);
+			parked = serve(fd, &welcome) || mig.state >= MIG_STATE_PARKED;
+			__atomic_store_n(&session_fd, -1, __ATOMIC_RELAXED);
+			close(fd);
+		}
+		if (fd >= 0 && welcome) {
+			wait_ms = 50;
+		} else {
 			nap(parked ? 10 : wait_ms);
+			mig_alone_passed((uint32_t)wait_ms, 0);
 			wait_ms = wait_ms < 1000 ? wait_ms * 2 : 1000;
 			/* Sends that an ended quiesce left behind do not wait for an agent. */
 			while (mig.state == MIG_STATE_RUNNING && mig_quiesce_flush())
 				nap(1);
-			continue;
 		}
-		wait_ms = 50;
-		__atomic_store_n(&session_fd, fd, __ATOMIC_RELAXED);
-		parked = serve(fd) || mig.state >= MIG_STATE_PARKED;
-		__atomic_store_n(&session_fd, -1, __ATOMIC_RELAXED);
-		close(fd);
 	}
 	return NULL;
 }

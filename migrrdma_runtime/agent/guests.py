@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import socket
 import struct
@@ -191,12 +192,18 @@ class Guest:
         """The virtual and physical rkey of every memory region."""
         return [(one["vrkey"], one["prkey"]) for one in _records(await self._call("LIST_MRS", timeout))]
 
-    async def quiesce(self, names: list[QPName] | None, seconds: float, timeout: float) -> None:
-        """Keep new sends back and drive those under way to completion; of these queue pairs, or of all."""
+    async def quiesce(
+        self, names: list[QPName] | None, seconds: float, timeout: float, alone: float = 0
+    ) -> None:
+        """Keep new sends back and drive those under way to completion; of these queue pairs, or of all.
+
+        ``alone``: for how many seconds the guest is to stay so without a word from an agent.
+        """
         until = time.monotonic() + seconds
         for scope, part in _scopes("QUIESCE", names):
             left = max(0.0, until - time.monotonic())
-            await self._done("QUIESCE", left + timeout, {**scope, "timeout_ms": int(left * 1000)}, part)
+            limits = {"timeout_ms": int(left * 1000), "alone_s": math.ceil(alone)}
+            await self._done("QUIESCE", left + timeout, {**scope, **limits}, part)
         self.state = GuestState.QUIESCED
 
     async def abort(self, timeout: float) -> None:

@@ -91,7 +91,9 @@ class Partner:
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
         guests = [(await self._guest(one), _names(one)) for one in record.data["guests"]]
         seconds, margin = request["seconds"], self._deadlines.guest
-        await together(*(guest.quiesce(names, seconds, margin) for guest, names in guests))
+        # Whatever an agent decides about the wait (watch, below) it decides before the guest does without one.
+        alone = self._deadlines.partner + self._deadlines.ask + 3 * self._deadlines.peer
+        await together(*(guest.quiesce(names, seconds, margin, alone) for guest, names in guests))
         self._store.note(record, drained=True)
         return {}
 

@@ -209,6 +209,62 @@ def test_agent_that_goes_away_before_the_park_undoes_the_quiesce(start: Start, a
     assert program.verdict() == "exact"
 
 
+@pytest.mark.parametrize("then", ["move", "abort"])
+def test_quiesced_partner_waits_while_its_agent_is_restarted(start: Start, agent: Agent, then: str) -> None:
+    program = start("-q", "4", "-e")
+    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    for turn in range(3):
+        agent.ask("PARTNER", {"kind": 1, "context": second})
+        prepared = {q["vqpn"]: q["next_pqpn"] for q in agent.qps()}
+        agent.quiesce(alone_s=60)
+        passed = program.progress()
+        for _ in range(2):
+            agent.accept()
+            assert agent.hello["state"] == STATES["MIG_STATE_QUIESCED"]
+            assert {q["vqpn"]: q["next_pqpn"] for q in agent.qps()} == prepared
+        assert program.progress() - passed <= 4 * 64  # what was delivered, and not polled by the application
+        if then == "move":
+            agent.ask("PARK")
+            agent.ask("REBUILD", {"context": first, "device": f"fake{turn % 2}"}, [SAME_INDEX])
+            agent.connect_all({first: (GIDS[turn % 2], MOVING), second: (GIDS[1], PARTNER)})
+            agent.give_keys(first, MOVING)
+            agent.resume()
+        else:
+            agent.ask("ABORT")
+        program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
+@pytest.mark.parametrize("silence", ["no agent", "an agent that hangs", "an agent that hangs up"])
+@pytest.mark.parametrize("prepared", [False, True], ids=["backwards", "forwards"])
+def test_quiesced_partner_that_hears_nothing_goes_on_in_the_end(
+    start: Start, agent: Agent, silence: str, prepared: bool
+) -> None:
+    program = start("-q", "2")
+    before = {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3}
+    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    agent.ask("PARTNER")
+    agent.quiesce(alone_s=1)
+    if prepared:
+        agent.connect_all({first: (GIDS[0], MOVING), second: (GIDS[1], PARTNER)})
+        agent.give_keys(first, MOVING)
+        agent.give_keys(second, PARTNER)
+    new = {q["vqpn"]: q["next_pqpn"] for q in agent.qps() if q["state"] == 3}
+    if silence == "no agent":
+        agent.vanish()
+    elif silence == "an agent that hangs up":
+        agent.hang_up()  # whoever calls now is taken by the backlog, and never greeted
+    program.wait_for_progress()
+    if silence == "no agent":
+        agent.listen()
+    if silence != "an agent that hangs":
+        agent.accept()
+        while agent.hello["state"] != STATES["MIG_STATE_RUNNING"]:
+            agent.accept()
+    assert {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3} == (new if prepared else before)
+    assert program.verdict() == "exact"
+
+
 def test_new_numbers_that_collide_are_asked_for_again(start: Start, agent: Agent) -> None:
     program = start("-q", "4", "-c")
     numbers = [q["vqpn"] for q in agent.qps()]

@@ -106,10 +106,7 @@ class Agent:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.path = directory / "guest.sock"
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.bind(str(self.path))
-        self._listener.listen()
-        self._listener.settimeout(20)
+        self.listen()
         self._connection: socket.socket | None = None
         self._kept: list[socket.socket] = []
         self._ident = 0
@@ -126,6 +123,18 @@ class Agent:
         self.hang_up()
         for connection in self._kept:
             connection.close()
+        self._listener.close()
+
+    def listen(self) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(str(self.path))
+        self._listener.listen()
+        self._listener.settimeout(20)
+
+    def vanish(self) -> None:
+        """Leave nothing that could be called; :meth:`listen` ends it."""
+        self.hang_up()
+        self.path.unlink()
         self._listener.close()
 
     @property
@@ -205,8 +214,8 @@ class Agent:
     def qps(self) -> list[dict[str, Any]]:
         return self.ask("LIST_QPS").records
 
-    def quiesce(self, timeout_ms: int = 5000) -> None:
-        self.ask("QUIESCE", {"timeout_ms": timeout_ms})
+    def quiesce(self, timeout_ms: int = 5000, alone_s: int = 0) -> None:
+        self.ask("QUIESCE", {"timeout_ms": timeout_ms, "alone_s": alone_s})
 
     def resume(self) -> None:
         self.ask("RESUME")
