@@ -367,6 +367,7 @@ static int end_real_cq(struct mig_cq *cq)
 	mig_lock(&context->lock);
 	mig_list_remove(&cq->link);
 	mig_unlock(&context->lock);
+	mig_context_forget_events(context, &cq->ibv);
 	struct mig_channel *channel = mig_comp_channel(cq->ibv.channel);
 	if (channel) {
 		/* What nobody has read yet is discarded with the CQ. */

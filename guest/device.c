@@ -9,6 +9,7 @@
 #include "export.h"
 #include "log.h"
 #include "object.h"
+#include "pages.h"
 #include "thread.h"
 #include "world.h"
 
@@ -235,6 +236,7 @@ int ibv_close_device(struct ibv_context *ibv)
 	mig_list_remove(&context->link);
 	mig_unlock(&mig.lock);
 	mig_eventfd_close(&context->async);
+	mig_pages_free(context->owed);
 	forget_objects(&context->pds);
 	forget_objects(&context->mrs);
 	forget_objects(&context->channels);

@@ -174,6 +174,9 @@ static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 	mig_synchronize();
 	/* The peer had drained before it moved: what the old QP has received is in the queue by now. */
 	error = mig_cq_collect(mig_cq(qp->ibv.recv_cq), 0);
+	/* The kernel forgets what the application has not read yet about a QP that ends. */
+	if (!error)
+		error = mig_context_take_events(context);
 	if (error)
 		return error;
 	mig_lock(&qp->recv_lock);

@@ -71,6 +71,8 @@ struct mig_context {
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
 	int has_foreign_cqs; /* CQs of the real library share our channels */
 	struct mig_eventfd async;
+	struct ibv_async_event *owed; /* lock: of devices that were exchanged, not read by the application yet */
+	uint32_t owed_events, owed_room; /* lock */
 	struct mig_lock lock;
 	struct mig_link pds, mrs, channels, cqs, qps; /* stopped world, or the lock */
 	struct mig_link link;

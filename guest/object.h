@@ -60,6 +60,9 @@ int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc);
 void mig_cq_gate(struct mig_cq *cq, int change);
 /* Events of a channel that were delivered and not read: owed from now on. */
 void mig_channel_take_events(struct mig_channel *channel);
+/* Likewise the asynchronous ones; 0 or an errno. An object that ends takes those with it that are about it. */
+int mig_context_take_events(struct mig_context *context);
+void mig_context_forget_events(struct mig_context *context, const void *object);
 void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq);
 
 /*

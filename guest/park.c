@@ -34,6 +34,8 @@ int mig_park(void)
 				error = mig_cq_collect(cq, 1);
 		MIG_EACH_OF(context, channels, channel, mig_channel)
 			mig_channel_take_events(channel);
+		if (!error)
+			error = mig_context_take_events(context);
 	}
 	mig.state = MIG_STATE_PARKED;
 	return error;

@@ -348,6 +348,7 @@ static int end_real_qp(struct mig_qp *qp)
 		if (mig_qp_by_pqpn(context, numbers[i]) == qp)
 			mig_qpn_set(context, numbers[i], NULL);
 	mig_unlock(&context->lock);
+	mig_context_forget_events(context, &qp->ibv);
 	drop_marker(qp);
 	if (qp->quiesced) {
 		mig_cq_gate(mig_cq(qp->ibv.send_cq), -1);

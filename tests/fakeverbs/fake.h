@@ -114,7 +114,7 @@ void fake_fail(const char *function, int nth, int error);   /* the nth next call
 void fake_set_numbers(int device, uint32_t qpn, uint32_t key);
 void fake_restore(void); /* what CRIU leaves: no kernel objects, placeholders for descriptors */
 uint64_t fake_count(const char *what); /* "overflows", "errors", "qps", "mrs", "executed" */
-void fake_async_event(struct ibv_qp *real, enum ibv_event_type type);
+int fake_raise(uint32_t qpn, int type); /* an asynchronous event about that QP or, CQ_ERR, its CQ; 0: none such */
 void fake_drop_completion(int nth);   /* broken hardware, to show that a checker notices */
 void fake_repeat_send(int nth);
 #endif

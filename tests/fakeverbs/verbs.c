@@ -589,12 +589,23 @@ struct async {
 	uint32_t type, reserved;
 };
 
-void fake_async_event(struct ibv_qp *real, enum ibv_event_type type)
+int fake_raise(uint32_t qpn, int type)
 {
-	struct async event = { (uintptr_t)real, (uint32_t)type, 0 };
+	int raised = 0;
 
-	if (write(fake_context(real->context)->async_writer, &event, sizeof(event)) != sizeof(event))
-		abort();
+	pthread_mutex_lock(&fake_lock);
+	for (struct fake_qp *qp = fake_qps; qp; qp = qp->next) {
+		struct async event = { type == IBV_EVENT_CQ_ERR ? (uintptr_t)qp->ibv.send_cq : (uintptr_t)&qp->ibv,
+				       (uint32_t)type, 0 };
+
+		if (qp->ibv.qp_num != qpn)
+			continue;
+		if (write(fake_context(qp->ibv.context)->async_writer, &event, sizeof(event)) != sizeof(event))
+			abort();
+		raised = 1;
+	}
+	pthread_mutex_unlock(&fake_lock);
+	return raised;
 }
 
 int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
@@ -611,6 +622,11 @@ int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *eve
 
 void ibv_ack_async_event(struct ibv_async_event *event)
 {
+	if (event->event_type == IBV_EVENT_CQ_ERR) {
+		fake_check(event->element.cq->context, "ack_async_event");
+		__atomic_add_fetch(&event->element.cq->async_events_completed, 1, __ATOMIC_SEQ_CST);
+		return;
+	}
 	fake_check(event->element.qp->context, "ack_async_event");
 	__atomic_add_fetch(&event->element.qp->events_completed, 1, __ATOMIC_SEQ_CST);
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from guest_agent import MOVING, PARTNER, STATES, Agent, GuestError, Program
-from guest_moves import GIDS, SAME_INDEX, TRAFFIC, ids, move, partner_move
+from guest_moves import GIDS, SAME_INDEX, TRAFFIC, ids, move, partner_move, switch
 
 Start = Callable[..., Program]
 
@@ -263,6 +263,38 @@ def test_quiesced_partner_that_hears_nothing_goes_on_in_the_end(
             agent.accept()
     assert {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3} == (new if prepared else before)
     assert program.verdict() == "exact"
+
+
+@pytest.mark.parametrize("way", ["in place", "restored", "partner", "switch", "abort"])
+def test_asynchronous_events_that_nobody_has_read_are_not_lost(start: Start, agent: Agent, way: str) -> None:
+    cq_error, sq_drained, path_migrated = 0, 5, 6
+    program = start("-q", "2")
+    for turn in range(3):
+        first, second = (
+            [q["pqpn"] for q in agent.qps() if q["context"] == context and q["state"] == 3]
+            for context in (1, 2)
+        )
+        of_second = [(second[0], cq_error), (second[1], sq_drained), (second[0], path_migrated)]
+        for qpn, kind in [(first[1], sq_drained), *of_second]:
+            assert program.tell(f"raise {qpn} {kind}") == "ok"
+        if way == "partner":
+            partner_move(agent, turn % 2)
+        elif way == "switch":
+            switch(agent)
+        elif way == "abort":
+            agent.quiesce()
+            agent.ask("PARK")
+            agent.ask("ABORT")
+        else:
+            move(agent, (turn % 2, 1 - turn % 2), restored=program if way == "restored" else None)
+        assert program.tell("events") == "0:1:5 1:cq:0 1:1:5 1:0:6 ok"
+        program.wait_for_progress(50)
+    living = next(q["pqpn"] for q in agent.qps() if q["state"] == 3)
+    assert program.tell(f"raise {living} {sq_drained}") == "ok"
+    agent.quiesce()
+    agent.ask("PARK")
+    agent.ask("ABORT")
+    assert program.verdict() == "exact"  # what is owed of an object ends with it
 
 
 def test_new_numbers_that_collide_are_asked_for_again(start: Start, agent: Agent) -> None:

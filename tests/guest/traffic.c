@@ -11,7 +11,8 @@
  *                                                -s: no receives on the second side until the command "feed"
  *
  * Commands on stdin, one a line: stop (ends with a verdict), restore, fail NAME NTH ERRNO, drop N, repeat N,
- * numbers DEVICE QPN KEY, made WHAT (how many the device has). Each is answered by a line.
+ * numbers DEVICE QPN KEY, made WHAT (how many the device has), raise QPN TYPE (an asynchronous
+ * event), events (reads all there are). Each is answered by a line.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -474,6 +475,36 @@ static void *symbol(const char *name)
 	return found;
 }
 
+/* Every asynchronous event there is, as SIDE:NUMBER:TYPE; the number is the QP's place, or "cq". */
+static void read_events(void)
+{
+	for (int s = 0; s < 2; s++) {
+		struct side *side = &sides[s];
+		struct epoll_event ready;
+		struct ibv_async_event event;
+		int epoll = epoll_create1(0);
+
+		fcntl(side->context->async_fd, F_SETFL, O_NONBLOCK);
+		epoll_ctl(epoll, EPOLL_CTL_ADD, side->context->async_fd, &(struct epoll_event){ .events = EPOLLIN });
+		while (epoll_wait(epoll, &ready, 1, 0) == 1) {
+			if (ibv_get_async_event(side->context, &event)) {
+				printf("an event that cannot be read: %s ", strerror(errno));
+				break;
+			}
+			if (event.event_type == IBV_EVENT_CQ_ERR && event.element.cq == side->cq)
+				printf("%d:cq:%d ", s, event.event_type);
+			for (int i = 0; event.event_type != IBV_EVENT_CQ_ERR && i < pairs; i++)
+				if (event.element.qp == side->ends[i].qp)
+					printf("%d:%d:%d ", s, i, event.event_type);
+			ibv_ack_async_event(&event);
+		}
+		if (!ibv_get_async_event(side->context, &event))
+			printf("an event that epoll does not know of ");
+		close(epoll);
+	}
+	printf("ok\n");
+}
+
 static uint64_t total(void)
 {
 	uint64_t messages = 0;
@@ -534,6 +565,14 @@ int main(int argc, char **argv)
 			((void (*)(int))symbol("fake_repeat_send"))(a);
 		} else if (sscanf(line, "numbers %d %d %d", &a, &b, &c) == 3) {
 			((void (*)(int, uint32_t, uint32_t))symbol("fake_set_numbers"))(a, (uint32_t)b, (uint32_t)c);
+		} else if (!strcmp(line, "events\n")) {
+			read_events();
+			continue;
+		} else if (sscanf(line, "raise %d %d", &a, &b) == 2) {
+			if (!((int (*)(uint32_t, int))symbol("fake_raise"))((uint32_t)a, b)) {
+				puts("no such QP");
+				continue;
+			}
 		} else if (sscanf(line, "made %63s", name) == 1) {
 			printf("%llu\n", (unsigned long long)((uint64_t (*)(const char *))symbol("fake_count"))(name));
 			continue;

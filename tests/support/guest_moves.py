@@ -49,3 +49,14 @@ def partner_move(agent: Agent, device: int, partner_device: int = 1) -> None:
     agent.connect_all({first: (GIDS[device], MOVING), second: (GIDS[partner_device], PARTNER)})
     agent.give_keys(first, MOVING)
     agent.resume()
+
+
+def switch(agent: Agent) -> None:
+    """New QPs for both ends of every connection, without a park: as a partner does it."""
+    agent.ask("PARTNER")
+    agent.quiesce()
+    first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    agent.connect_all({first: (GIDS[0], MOVING), second: (GIDS[1], PARTNER)})
+    agent.give_keys(first, MOVING)
+    agent.give_keys(second, PARTNER)
+    agent.resume()
