@@ -11,7 +11,7 @@
 
 #include "eventfd.h"
 #include "keymap.h"
-#include "leftover_maps.h"
+#include "leftovers.h"
 #include "object.h"
 #include "world.h"
 
@@ -226,7 +226,7 @@ int mig_resume(struct mig_qp_name *which)
 		return error;
 	}
 	if (left_behind)
-		mig_unmap_placeholders();
+		mig_remove_placeholders();
 	error = mig_unpark(which);
 	mig_quiesce_end();
 	mig_world_go();

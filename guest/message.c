@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "alone.h"
+#include "descriptors.h"
 #include "loaded.h"
 #include "log.h"
 #include "mig.h"
@@ -144,8 +145,9 @@ static uint32_t length_of(const struct mig_link *list)
 	return length;
 }
 
-static int inventory(struct mig_session *session, uint32_t id)
+static int inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm)
 {
+	static const char rdma_cm[MIG_TEXT] = "an open /dev/infiniband/rdma_cm: what librdmacm made cannot be moved";
 	struct mig_inventory body = { .state = mig.state };
 
 	EACH_CONTEXT(context) {
@@ -161,10 +163,13 @@ static int inventory(struct mig_session *session, uint32_t id)
 			body.receives += outstanding(qp);
 	}
 	mig_lock(&mig.lock);
-	body.migratable = !mig.reasons;
+	body.migratable = !mig.reasons && !holds_rdma_cm;
 	begin(session, MIG_MSG_INVENTORY_IS, id, &body);
 	for (int i = 0; i < mig.reasons; i++)
 		put(mig.reason[i]);
+	/* Not kept: a program may close it once its connections are made by other means. */
+	if (holds_rdma_cm)
+		put(rdma_cm);
 	mig_unlock(&mig.lock);
 	return finish();
 }
@@ -319,17 +324,20 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 {
 	uint32_t id = header->id, count = header->count;
 	struct mig_qp_name which = { 0, 0 };
-	int stopped, error;
+	int stopped, error, holds_rdma_cm = 0;
 
 	switch ((enum type)header->type) {
 	case MIG_MSG_INVENTORY:
+		/* As long as the world still turns: it takes a while with many descriptors. */
+		holds_rdma_cm = mig_holds_rdma_cm();
+		/* fall through */
 	case MIG_MSG_LIST_CONTEXTS:
 	case MIG_MSG_LIST_QPS:
 	case MIG_MSG_LIST_MRS:
 		error = stop(&stopped);
 		if (error)
 			return done(session, id, error, "a verb took too long to return", NULL, 0);
-		error = header->type == MIG_MSG_INVENTORY	? inventory(session, id)
+		error = header->type == MIG_MSG_INVENTORY	? inventory(session, id, holds_rdma_cm)
 			: header->type == MIG_MSG_LIST_CONTEXTS ? list_contexts(session, id)
 			: header->type == MIG_MSG_LIST_QPS	? list_qps(session, id)
 								: list_mrs(session, id);

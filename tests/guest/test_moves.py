@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from guest_agent import MOVING, PARTNER, STATES, Agent, GuestError, Program
@@ -295,6 +297,35 @@ def test_asynchronous_events_that_nobody_has_read_are_not_lost(start: Start, age
     agent.ask("PARK")
     agent.ask("ABORT")
     assert program.verdict() == "exact"  # what is owed of an object ends with it
+
+
+def test_descriptors_of_placeholders_are_closed_with_them_and_no_others(start: Start, agent: Agent) -> None:
+    program = start("-q", "2")
+    for _ in range(2):
+        agent.quiesce()
+        agent.ask("PARK", {"flags": 1})
+        program.tell("restore")
+        # What CRIU and the plugin would leave, and an application's memory that looks nearly like it.
+        leftovers = {program.tell("memory migrrdma-device 1") for _ in range(3)}
+        others = {program.tell("memory migrrdma-device 0"), program.tell("memory other 1")}
+        agent.wake()
+        for context in (1, 2):
+            agent.ask(
+                "REBUILD", {"context": context, "flags": 1, "device": f"fake{context - 1}"}, [SAME_INDEX]
+            )
+        agent.connect_all({1: (GIDS[0], MOVING), 2: (GIDS[1], PARTNER)})
+        agent.give_keys(1, MOVING)
+        agent.give_keys(2, PARTNER)
+        agent.resume()
+        process = Path("/proc", str(program.process.pid))
+        left = {
+            link.name for link in (process / "fd").iterdir() if os.readlink(link).startswith("/memfd:")
+        }
+        assert left & leftovers == set()
+        assert others <= left
+        assert "/memfd:migrrdma-device" not in (process / "maps").read_text()
+        program.wait_for_progress(50)
+    assert program.verdict() == "exact"
 
 
 def test_new_numbers_that_collide_are_asked_for_again(start: Start, agent: Agent) -> None:

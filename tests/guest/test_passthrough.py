@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,25 @@ def test_mixed_objects_work_and_every_reason_is_kept(
             agent.quiesce()
         assert program.tell("go on") == "done"
         assert program.process.wait(20) == 0, program.diagnosis()
+
+
+def test_process_that_holds_the_connection_manager_says_so(
+    start: Callable[..., Program], agent: Agent, tmp_path: Path
+) -> None:
+    """A device of that name, whatever it is; and a file of that name, which is none."""
+    program = start("-q", "1")
+    (tmp_path / "infiniband").mkdir()
+    device, file = tmp_path / "infiniband" / "rdma_cm", tmp_path / "rdma_cm"
+    os.mknod(device, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    file.touch()
+    for path, expected in ((device, ["an open /dev/infiniband/rdma_cm"]), (file, [])):
+        assert agent.ask("INVENTORY").body["migratable"]
+        program.tell(f"hold {path}")
+        inventory = agent.ask("INVENTORY")
+        assert bool(inventory.body["migratable"]) is not bool(expected)
+        assert [text(r["text"]).partition(":")[0] for r in inventory.records] == expected
+        program.tell("release")
+    assert program.verdict() == "exact"
 
 
 def test_unknown_libibverbs_is_left_alone(built: Built, agent: Agent, tmp_path: Path) -> None:

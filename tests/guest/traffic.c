@@ -12,7 +12,8 @@
  *
  * Commands on stdin, one a line: stop (ends with a verdict), restore, fail NAME NTH ERRNO, drop N, repeat N,
  * numbers DEVICE QPN KEY, made WHAT (how many the device has), raise QPN TYPE (an asynchronous
- * event), events (reads all there are). Each is answered by a line.
+ * event), events (reads all there are), hold PATH (opens it), release, memory NAME MAPPED (a memfd, which is
+ * mapped and stays open). Each is answered by a line.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -27,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -517,8 +519,8 @@ static uint64_t total(void)
 
 int main(int argc, char **argv)
 {
-	char line[256], name[64];
-	int option, a, b, c;
+	char line[256], name[64], path[200];
+	int option, a, b, c, held = -1;
 	pthread_t churner;
 
 	while ((option = getopt(argc, argv, "q:ects")) != -1)
@@ -565,6 +567,19 @@ int main(int argc, char **argv)
 			((void (*)(int))symbol("fake_repeat_send"))(a);
 		} else if (sscanf(line, "numbers %d %d %d", &a, &b, &c) == 3) {
 			((void (*)(int, uint32_t, uint32_t))symbol("fake_set_numbers"))(a, (uint32_t)b, (uint32_t)c);
+		} else if (sscanf(line, "hold %199s", path) == 1) {
+			held = open(path, O_RDWR);
+			if (held < 0)
+				die(path);
+		} else if (!strcmp(line, "release\n")) {
+			close(held);
+		} else if (sscanf(line, "memory %63s %d", name, &a) == 2) {
+			held = memfd_create(name, 0);
+			if (held < 0 || ftruncate(held, 8192) ||
+			    (a && mmap(NULL, 8192, PROT_READ, MAP_SHARED, held, 0) == MAP_FAILED))
+				die(name);
+			printf("%d\n", held);
+			continue;
 		} else if (!strcmp(line, "events\n")) {
 			read_events();
 			continue;
