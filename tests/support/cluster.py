@@ -262,8 +262,12 @@ class Move:
     peer: Host
     mover: GuestProcess
     partner: GuestProcess
+    container: str = "c1"
+    lands_in: str = "c2"
     document: Any = None
+    image: Any = None
     restored: GuestProcess | None = None
+    where: Host | None = None
 
     @classmethod
     async def begin(cls, cluster: Cluster, count: int = 2) -> Move:
@@ -272,17 +276,34 @@ class Move:
         ]
         return cls(cluster, src, dst, peer, *await cluster.pair(src, peer, count))
 
+    def onward(self, dst: Host) -> Move:
+        """The next move of the container that was restored."""
+        assert self.restored is not None and self.where is not None
+        return Move(
+            self.cluster, self.where, dst, self.peer, self.restored, self.partner,
+            container=self.lands_in, lands_in=self.lands_in + "+",
+        )  # fmt: skip
+
+    def other_end(self, dst: Host, container: str = "p1") -> Move:
+        """A move of the partner, whose partner is the container that was restored."""
+        assert self.restored is not None and self.where is not None
+        return Move(
+            self.cluster, self.peer, dst, self.where, self.partner, self.restored,
+            container=container, lands_in=container + "+",
+        )  # fmt: skip
+
     async def checkpoint(self, *, succeeded: bool = True, leave_running: bool = False) -> Any:
         """What the runtime does of a checkpoint; ``succeeded``: how the dump goes."""
 
         async def dump(ready: Any) -> None:
             self.document = ready["manifest"]
+            self.image = (await self.mover.show())["image"]
             if succeeded and not leave_running:
                 await self.mover.kill()
 
         return await self._drive(
             self.src,
-            lambda agent: agent.checkpoint("c1", leave_running=leave_running),
+            lambda agent: agent.checkpoint(self.container, leave_running=leave_running),
             lambda ready: ready["migration"],
             dump,
             succeeded,
@@ -294,14 +315,16 @@ class Move:
 
         async def start(_: Any) -> None:
             if succeeded:
-                qps = ends(self.src, 0x11, self.peer, 0x21, len(self.document["partners"][0]["connections"]))
+                count = len(self.document["partners"][0]["connections"])
+                qps = self.image or ends(self.src, 0x11, self.peer, 0x21, count)
                 self.restored = await self.cluster.guest(
-                    host, "c2", self.mover.name, qps, state=4, gid=_hex(host.gid)
+                    host, self.lands_in, self.mover.name, qps, state=4, gid=_hex(host.gid)
                 )
+                self.where = host
 
         try:
             return await self._drive(
-                host, lambda agent: agent.restore("c2", self.document), str, start, succeeded
+                host, lambda agent: agent.restore(self.lands_in, self.document), str, start, succeeded
             )
         except MigrRDMAError:
             if self.restored is not None:
@@ -318,10 +341,17 @@ class Move:
         assert self.restored is not None
         await self._connected(self.restored, self.partner, 0x11 + 0x3000, 0x21 + 0x7000)
 
+    async def both_go_on_anew(self) -> None:
+        """Wait until both ends run on connections that were not there before, from where the container is."""
+        assert self.restored is not None and self.where is not None
+        [old] = self.image[:1]
+        await self._connected(self.restored, self.partner, old["pqpn"] + 0x3000, old["dest_pqpn"] + 0x7000)
+        assert {qp["sgid"] for qp in (await self.restored.show())["qps"]} == {_hex(self.where.gid)}
+
     async def _connected(self, one: GuestProcess, other: GuestProcess, qpn: int, dest: int) -> None:
         async def are_connected() -> bool:
             mine, theirs = await one.show(), await other.show()
-            assert [qp["pqpn"] for qp in mine["qps"]][:1] in ([qpn], [0x11]), mine
+            assert [qp["pqpn"] for qp in mine["qps"]][:1] in ([qpn], [qpn - 0x3000], [0x11]), mine
             return (
                 mine["state"] == theirs["state"] == 1
                 and mine["qps"][0]["pqpn"] == qpn

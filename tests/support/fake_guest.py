@@ -35,6 +35,7 @@ class FakeGuest:
         self.pairs = {(qp["context"], qp["vqpn"]): dict(qp) for qp in spec["qps"]}
         self.connection: socket.socket | None = None
         self.parked = False
+        self.waits_alone = 0
 
     def connect(self) -> None:
         """Connect and introduce itself."""
@@ -157,6 +158,7 @@ class FakeGuest:
 
     def _on_quiesce(self, message: Message) -> Any:
         self.state = QUIESCED
+        self.waits_alone = message.body["alone_s"]
         for pair in self._named(message):
             pair["quiesced"] = True
         return "DONE", {}
@@ -164,7 +166,8 @@ class FakeGuest:
     def _on_abort(self, _message: Message) -> Any:
         self.state = RUNNING
         for pair in self.pairs.values():
-            pair.pop("next", None)
+            for key in ("next", "next_sgid", "next_dest"):
+                pair.pop(key, None)
             pair["quiesced"] = False
         return "DONE", {}
 
@@ -177,8 +180,8 @@ class FakeGuest:
         made = []
         for pair in self.pairs.values():
             if pair["context"] == message.body["context"]:
-                pair["next"] = pair["vqpn"] + self.spec["offset"]
-                pair["sgid"] = self.spec["gid"]
+                pair["next"] = pair["pqpn"] + self.spec["offset"]
+                pair["next_sgid"] = self.spec["gid"]
                 made.append(self._record(pair))
         return "QPS", {}, made
 
@@ -208,6 +211,7 @@ class FakeGuest:
             if "next" in pair:
                 pair["pqpn"] = pair.pop("next")
                 pair["dgid"], pair["dest_pqpn"] = pair.pop("next_dest")
+                pair["sgid"] = pair.pop("next_sgid", pair["sgid"])
         return "DONE", {}
 
     def _named(self, message: Message) -> list[dict[str, Any]]:
@@ -243,6 +247,8 @@ class FakeGuest:
                 for pair in self.pairs.values()
             ],
             "learnt": self.spec.get("learnt", {}),
+            "waits_alone": self.waits_alone,
+            "image": list(self.pairs.values()),
         }
 
     def _send(self, name: str, identity: int, body: Any, records: Any = ()) -> None:
