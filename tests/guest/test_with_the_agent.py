@@ -199,7 +199,7 @@ def play_partner(tmp_path: Path, built: Built, scenario: Callable[[Move, Program
                 cluster.prepare(name, number)
                 for number, name in enumerate(("src", "dst", "peer", "third"), 2)
             ]
-            src, dst, peer, third = hosts
+            src, dst, peer, _ = hosts
             home = peer.settings.tls.certificate.parent
             certificates.issue(tmp_path / "ca", "peer", [peer.address, "10.0.0.1"], home)
             for host in hosts:
