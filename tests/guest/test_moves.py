@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -318,7 +317,9 @@ def test_descriptors_of_placeholders_are_closed_with_them_and_no_others(start: S
         agent.give_keys(2, PARTNER)
         agent.resume()
         process = Path("/proc", str(program.process.pid))
-        left = {link.name for link in (process / "fd").iterdir() if os.readlink(link).startswith("/memfd:")}
+        left = {
+            link.name for link in (process / "fd").iterdir() if str(link.readlink()).startswith("/memfd:")
+        }
         assert left & leftovers == set()
         assert others <= left
         assert "/memfd:migrrdma-device" not in (process / "maps").read_text()
