@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-from jsonschema.exceptions import best_match
-
 from migrrdma_runtime import config, layout
 from migrrdma_runtime.agent import gids
 from migrrdma_runtime.errors import AgentError, ConfigError
@@ -187,6 +184,9 @@ def load() -> Settings:
 
 def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> Settings:
     """The settings in a parsed file."""
+    import jsonschema  # a tenth of a second, which `migrrdma install` need not wait for
+    from jsonschema.exceptions import best_match
+
     problem = best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(found))
     if problem is not None:
         key = ".".join(str(part) for part in problem.absolute_path)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import socket
 from pathlib import Path
 
 import typer
@@ -58,6 +55,9 @@ _LOG = typer.Option("info", "--log-level", envvar="MIGRRDMA_LOG", help="debug, i
 
 def run(log_level: str = _LOG) -> None:
     """Run the agent."""
+    import asyncio
+    import logging
+
     # grpcio and cryptography take a tenth of a second to import: not for `migrrdma --help`.
     from migrrdma_runtime.agent import daemon, settings
 
@@ -71,6 +71,8 @@ def run(log_level: str = _LOG) -> None:
 
 def ca_init(ca: str = _CA, name: str = _NAME) -> None:
     """Make the authority."""
+    import socket
+
     from migrrdma_runtime.agent import certificates
 
     certificates.make_ca(Path(ca), name)

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from migrrdma_runtime import checkpoint_dir
 from migrrdma_runtime.checkpoint_dir import CheckpointDir
@@ -106,6 +104,9 @@ def checkpoints_of(daemon: Docker, container: Container) -> Path:
 @contextmanager
 def _progress(source: CheckpointDir) -> Iterator[Callable[[int], None]]:
     """A bar while one waits, on a terminal's stderr only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:  # rich before 13.4 prints an empty line even for a bar that is disabled
         yield lambda _count: None

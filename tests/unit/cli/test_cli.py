@@ -32,6 +32,32 @@ def test_version() -> None:
     assert migrrdma("--version").stdout == f"migrrdma {__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["install", "--dry-run"]], ids=" ".join)
+def test_what_is_heavy_is_imported_where_it_is_used(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "migrrdma_runtime", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd="/",
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    heavy = {
+        "asyncio",
+        "cryptography",
+        "docker",
+        "grpc",
+        "jsonschema",
+        "requests",
+        "rich",
+        "sqlite3",
+        "urllib3",
+    }
+    assert imported & heavy == set()
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_every_command_explains_itself_with_examples(command: tuple[str, ...], option: str) -> None:
