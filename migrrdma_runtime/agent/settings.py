@@ -184,13 +184,8 @@ def load() -> Settings:
 
 def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> Settings:
     """The settings in a parsed file."""
-    import jsonschema  # a tenth of a second, which `migrrdma install` need not wait for
-    from jsonschema.exceptions import best_match
-
-    problem = best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(found))
-    if problem is not None:
-        key = ".".join(str(part) for part in problem.absolute_path)
-        raise ConfigError(f"{file}: {key + ': ' if key else ''}{problem.message}")
+    if found not in ({}, tomllib.loads(DEFAULT_TEXT)):
+        _check(file, found)
     peers = dict(found.get("peers", {}))
     for prefix, agent in peers.items():
         _check_peer(file, prefix, agent)
@@ -210,6 +205,17 @@ def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> S
         deadlines=Deadlines(**found.get("deadlines", {})),
         peers=tuple(peers.items()),
     )
+
+
+def _check(file: str, found: dict[str, Any]) -> None:
+    """Whether the file says what it may; one that nobody has changed need not wait for these imports."""
+    import jsonschema
+    from jsonschema.exceptions import best_match
+
+    problem = best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(found))
+    if problem is not None:
+        key = ".".join(str(part) for part in problem.absolute_path)
+        raise ConfigError(f"{file}: {key + ': ' if key else ''}{problem.message}")
 
 
 def _check_peer(file: str, prefix: str, agent: str) -> None:

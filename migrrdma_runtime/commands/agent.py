@@ -55,18 +55,12 @@ _LOG = typer.Option("info", "--log-level", envvar="MIGRRDMA_LOG", help="debug, i
 
 def run(log_level: str = _LOG) -> None:
     """Run the agent."""
-    import asyncio
-    import logging
-
-    # grpcio and cryptography take a tenth of a second to import: not for `migrrdma --help`.
-    from migrrdma_runtime.agent import daemon, settings
+    from migrrdma_runtime.agent import process
 
     require_root("migrrdma agent run")
-    if not isinstance(getattr(logging, log_level.upper(), None), int):
-        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error")
-    # systemd's journal has the time already.
-    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(message)s")
-    asyncio.run(daemon.run(settings.load()))
+    if log_level.lower() not in process.LOG_LEVELS:
+        raise typer.BadParameter(f"{log_level!r} is none of {', '.join(process.LOG_LEVELS)}")
+    raise typer.Exit(process.main(log_level))
 
 
 def ca_init(ca: str = _CA, name: str = _NAME) -> None:

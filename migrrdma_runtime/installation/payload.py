@@ -76,9 +76,8 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
 
 
 def _unit(interpreter: str) -> bytes:
-    """The agent's unit, starting the command that belongs to this very installation."""
-    command = Path(interpreter).parent / "migrrdma"
-    return _UNIT.read_text(encoding="utf-8").replace("/usr/local/bin/migrrdma", str(command)).encode()
+    """The agent's unit, run by the interpreter of this very installation."""
+    return _UNIT.read_text(encoding="utf-8").replace("/usr/bin/python3", interpreter).encode()
 
 
 def _files(directory: Path) -> Iterator[Path]:
