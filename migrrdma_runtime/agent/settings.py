@@ -18,6 +18,9 @@ from migrrdma_runtime.errors import AgentError, ConfigError
 
 DEFAULT_PORT = 50505
 
+DATABASE = "state.db"
+"""In ``state_dir``."""
+
 DEFAULT_TEXT = f"""\
 # Configuration of the MigrRDMA agent. Every key is optional; what is commented out is the default.
 
@@ -131,7 +134,7 @@ class Settings:
     @property
     def database(self) -> Path:
         """The agent's state."""
-        return self.state_dir / "state.db"
+        return self.state_dir / DATABASE
 
     def agent_for(self, gid: str) -> str:
         """``host:port`` of the agent that speaks for a GID: by ``[peers]``, else at the GID's own address."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from trees import tree_of
 
 from migrrdma_runtime import layout
 from migrrdma_runtime.docker_api import Container, Docker
@@ -23,7 +24,6 @@ from migrrdma_runtime.installation.payload import Payload
 from migrrdma_runtime.installation.step import Step, locked, perform
 from migrrdma_runtime.installation.uninstall import plan as plan_uninstall
 
-Tree = dict[str, tuple[int, str]]
 MakeDocker = Callable[..., Docker]
 
 
@@ -46,18 +46,6 @@ def install(host: Host, files: Payload) -> list[Step]:
 
 def uninstall(host: Host, *, purge: bool = False) -> list[Step]:
     return list(perform(plan_uninstall(host, docker_of(host), purge=purge)))
-
-
-def tree_of(host: Host) -> Tree:
-    """Every path with its mode and content."""
-    found: Tree = {}
-    for path in sorted(host.root.rglob("*")):
-        if path.is_symlink():
-            content = f"-> {path.readlink()}"
-        else:
-            content = path.read_bytes().hex() if path.is_file() else ""
-        found[host.name(path)] = (stat.S_IMODE(path.lstat().st_mode), content)
-    return found
 
 
 def write_daemon_json(host: Host, text: str) -> Path:
