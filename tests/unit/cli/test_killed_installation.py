@@ -1,13 +1,12 @@
 """An install or uninstall killed at any system call that changes something: the next of either tidies up."""
 
-import itertools
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from kills import Action, every_kill, killed_at
 from trees import Tree, tree_of
 
 from migrrdma_runtime.host import Finished, Host
@@ -17,48 +16,6 @@ from migrrdma_runtime.installation.install import plan as plan_install
 from migrrdma_runtime.installation.payload import Payload
 from migrrdma_runtime.installation.step import locked, perform
 from migrrdma_runtime.installation.uninstall import plan as plan_uninstall
-
-Action = Callable[[], None]
-
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-_CHANGES = {
-    "os.chmod", "os.chown", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.setxattr", "os.symlink",
-    "os.truncate", "shutil.rmtree",
-}  # fmt: skip
-
-
-def killed_at(number: int, action: Action) -> bool:
-    """Do it in a process that dies at its ``number``-th change to the file system; whether it got that far."""
-    child = os.fork()
-    if child == 0:
-        left = number
-
-        def watch(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal left
-            flags = arguments[2] if event == "open" else 0
-            if event in _CHANGES or (isinstance(flags, int) and flags & _WRITING):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(watch)
-        try:
-            action()
-        except BaseException:  # noqa: BLE001 (a copy of the test process must not go on)
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL)
-    return status != 0
-
-
-def every_kill(action: Action) -> Iterator[int]:
-    """Kill it at its first change, its second, …; the caller puts things in order again in between."""
-    for number in itertools.count(1):
-        if not killed_at(number, action):
-            assert number > 10
-            return
-        yield number
 
 
 @pytest.fixture(autouse=True)
