@@ -54,7 +54,9 @@ def test_all_nodes_are_made_named_and_carry_the_project(
     assert left_by(tmp_path) == complete
 
 
-@pytest.mark.parametrize(("kill", "apart"), [(signal.SIGKILL, 7), (signal.SIGINT, 11)])
+@pytest.mark.parametrize(
+    ("kill", "apart"), [(signal.SIGKILL, 7), (signal.SIGINT, 11)], ids=["SIGKILL", "SIGINT"]
+)
 def test_an_interrupted_up_is_made_up_for_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill: signal.Signals, apart: int
 ) -> None:
