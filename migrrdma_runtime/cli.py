@@ -22,6 +22,7 @@ app = typer.Typer(
     help="Live migration of containers that hold RDMA connections.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes as long to import as everything else that --help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 checkpoint = typer.Typer(help="Checkpoints that Docker made on another host.", no_args_is_help=True)

@@ -1,17 +1,20 @@
-"""The Docker daemon as the command line needs it; every error of the SDK becomes a ``DockerError`` here."""
+"""The Docker daemon as the command line needs it; every error of the SDK becomes a ``DockerError`` here.
+
+The SDK and what it stands on are two fifths of all that the command line could import, so they are imported
+when a daemon is first asked something.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import docker
-import docker.utils
-import requests
+from typing import TYPE_CHECKING, Any, Protocol
 
 from migrrdma_runtime.errors import DockerError
+
+if TYPE_CHECKING:
+    import requests
 
 DEADLINE_S = 30
 RESTORE_DEADLINE_S = 600
@@ -48,6 +51,9 @@ class DockerDaemon:
     """The daemon that ``$DOCKER_HOST`` names, or the local one."""
 
     def __init__(self) -> None:
+        import docker
+        import docker.utils
+
         with _translated("Docker cannot be reached"):
             settings = docker.utils.kwargs_from_env()
             self._client = docker.APIClient(version="auto", timeout=DEADLINE_S, **settings)
@@ -94,6 +100,9 @@ class DockerDaemon:
 
 @contextmanager
 def _translated(doing: str) -> Iterator[None]:
+    import docker.errors
+    import requests.exceptions
+
     try:
         yield
     except docker.errors.APIError as error:

@@ -46,7 +46,8 @@ def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> P
         ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True
     ).stdout
     definition = (Path(__file__).parent / "machine.py").read_text()
-    key = hashlib.sha256(f"{version}\0{accelerator}\0{definition}".encode()).hexdigest()[:12]
+    runs_on = (accelerator.name, accelerator.qemu_options)  # and not why: that is worded anew every time
+    key = hashlib.sha256(f"{version}\0{runs_on}\0{definition}".encode()).hexdigest()[:12]
     disk = image.directory / f"golden-{key}.qcow2"
     if disk.exists():
         return disk

@@ -58,12 +58,12 @@ class Machine:
     def copy_disk(self, golden: Path) -> None:
         """Take over another machine's overlay with its snapshots; whole or not at all."""
         self.disk.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.disk.with_suffix(".copying")
+        unfinished = self.disk.with_name(f".{self.disk.name}")
         shutil.copyfile(golden, unfinished)
         unfinished.rename(self.disk)
 
     def has_snapshot(self, name: str) -> bool:
-        """Whether the (stopped) machine's disk holds a snapshot called ``name``."""
+        """Whether the machine's disk holds a snapshot called ``name``; QEMU lists one when it is complete."""
         if not self.disk.exists():
             return False
         listing = _qemu_img("snapshot", "-U", "-l", str(self.disk))

@@ -13,6 +13,8 @@ from .plan import DATA_MTU, GATEWAY, GOLDEN, NODES, Node, Places
 
 BRIDGES = ("mgmt", "data")
 
+_DRAFT = ".new"
+
 
 def _ip(*arguments: str, namespace: str | None = None) -> str:
     command = ["ip", *(["-n", namespace] if namespace else []), *arguments]
@@ -37,10 +39,7 @@ def create(places: Places) -> None:
     if not exists(places):
         _ip("netns", "add", places.namespace)
     namespace = places.namespace
-    present = {
-        line.split(":")[1].strip().split("@")[0]
-        for line in _ip("-o", "link", namespace=namespace).splitlines()
-    }
+    present = _links(namespace)
     _ip("link", "set", "lo", "up", namespace=namespace)
     for bridge in BRIDGES:
         mtu = str(DATA_MTU if bridge == "data" else 1500)
@@ -52,10 +51,19 @@ def create(places: Places) -> None:
         for node in (*NODES, GOLDEN):
             name = tap(bridge, node)
             if name not in present:
-                _ip("tuntap", "add", name, "mode", "tap", namespace=namespace)
-                _ip("link", "set", name, "mtu", mtu, "master", bridge, "up", namespace=namespace)
-    if "mgmt" not in present:
-        _ip("addr", "add", f"{GATEWAY}/24", "dev", "mgmt", namespace=namespace)
+                # It gets its name when it hangs on the bridge: one that does not is there, but partitioned.
+                draft = f"{name}{_DRAFT}"
+                if draft not in present:
+                    _ip("tuntap", "add", draft, "mode", "tap", namespace=namespace)
+                _ip("link", "set", draft, "mtu", mtu, "master", bridge, namespace=namespace)
+                _ip("link", "set", draft, "name", name, namespace=namespace)
+            _ip("link", "set", name, "up", namespace=namespace)
+    _ip("addr", "replace", f"{GATEWAY}/24", "dev", "mgmt", namespace=namespace)
+
+
+def _links(namespace: str) -> set[str]:
+    listing = _ip("-o", "link", namespace=namespace)
+    return {line.split(":")[1].strip().split("@")[0] for line in listing.splitlines()}
 
 
 def destroy(places: Places) -> None:

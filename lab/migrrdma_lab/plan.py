@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +118,29 @@ class Places:
         """The nodes' disks and snapshots."""
         return self.build / "racks" / self.identity
 
+    def clear_unfinished(self) -> None:
+        """Remove what a command that was killed has left; only for the holder of the build directory's lock.
+
+        Everything is made under a name with a leading dot and renamed when it is complete.
+        """
+        (self.build / ".accelerator").unlink(missing_ok=True)  # the directory itself may be a user's
+        for directory in (self.images, self.wheels, self.disks):
+            for draft in directory.glob(".*"):
+                shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+
+    @property
+    def wheels(self) -> Path:
+        """The project's builds, one folder for each state of the tree."""
+        return self.build / "wheels"
+
     @property
     def run(self) -> Path:
         """Sockets, pid files and consoles; short, because a unix socket's path has 108 bytes at most."""
         return Path("/run/migrrdma-lab") / self.identity
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is never seen half-written."""
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(text)
+    draft.rename(path)

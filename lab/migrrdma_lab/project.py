@@ -47,12 +47,12 @@ def tree_state() -> str:
 
 def wheel(places: Places, state: str) -> Path:
     """Build (or find) the wheel of the working tree in ``state``."""
-    directory = places.build / "wheels" / state
+    directory = places.wheels / state
     found = list(directory.glob("*.whl"))
     if found:
         return found[0]
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as work:
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".") as work:
         run_logged(
             [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", work, REPOSITORY],
             places.build / "logs" / "wheel.log",
@@ -86,8 +86,10 @@ def _make_certificate(places: Places, node: Node) -> None:
         return
     authority = places.disks / "ca"
     if not authority.exists():
-        _migrrdma(places, "agent", "ca", "init", "--ca", authority)
-    with tempfile.TemporaryDirectory(dir=places.disks) as work:
+        with tempfile.TemporaryDirectory(dir=places.disks, prefix=".") as work:
+            _migrrdma(places, "agent", "ca", "init", "--ca", Path(work) / "ca")
+            (Path(work) / "ca").rename(authority)
+    with tempfile.TemporaryDirectory(dir=places.disks, prefix=".") as work:
         _migrrdma(
             places, "agent", "ca", "issue", node.name, "--ca", authority, "--out", work,
             "--address", node.data_address,

@@ -20,7 +20,7 @@ from .golden import SNAPSHOT as GOLDEN_SNAPSHOT
 from .golden import golden_disk
 from .images import NodeImage, build_node_image, node_image, remove_unused
 from .machine import Machine
-from .plan import DEFAULT_RELEASE, GOLDEN, NODES, RELEASES, Node, Places
+from .plan import DEFAULT_RELEASE, GOLDEN, NODES, RELEASES, Node, Places, write_whole
 from .shell import Shell
 from .steps import console, step
 
@@ -75,7 +75,7 @@ class Rack:
                 )
         chosen = acceleration.choose(self.image.kernel)
         console.print(f"  machines run under {chosen.name}: {chosen.reason}")
-        answer.write_text(f"{boot} {chosen.name}\n")
+        write_whole(answer, f"{boot} {chosen.name}\n")
         return chosen
 
     def machine(self, node: Node) -> Machine:
@@ -104,6 +104,7 @@ class Rack:
             except BlockingIOError:
                 console.print(f"  waiting for another rack command that uses {self.places.build} …")
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            self.places.clear_unfinished()
             yield
 
     def up(self, nodes: Sequence[Node] = NODES) -> None:
@@ -116,7 +117,7 @@ class Rack:
             if self.image != image:
                 self._discard()
             self.places.disks.mkdir(parents=True, exist_ok=True)
-            self._made_from.write_text(str(image.directory))
+            write_whole(self._made_from, str(image.directory))
             remove_unused(self.places)
             network.create(self.places)
             # Machines are named one after the other, because a new one answers at the golden address;
@@ -131,10 +132,13 @@ class Rack:
     def _start(self, node: Node) -> bool:
         """Start ``node`` if it does not run; whether it is new, and so has no project and no snapshot yet."""
         machine = self.machine(node)
+        complete = machine.has_snapshot(BOOT_SNAPSHOT)
         if machine.pid:
-            return False
+            if complete:
+                return False
+            machine.stop()  # begun by a command that was interrupted: without a name, perhaps, or the project
         self.shell(node).disconnect()
-        if machine.has_snapshot(BOOT_SNAPSHOT):
+        if complete:
             with step(f"continuing {node.name} from its snapshot"):
                 network.forget_neighbour(self.places, node.management_address)
                 machine.start(self.accelerator, BOOT_SNAPSHOT)

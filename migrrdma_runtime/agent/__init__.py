@@ -11,7 +11,9 @@
     rpc.py           the agents elsewhere, on mutual TLS; messages.py is the schema of what they say
     runtime_api.py   the OCI runtime here, on a second unix socket; client.py is its end, and light
     store.py         what outlives the agent
+    front.py         both sockets, open before everything else is imported
     daemon.py        puts it all together
+    process.py       starts it: alone on the host, the sockets first, an exit code for systemd
 
 One thread runs everything, in one asyncio loop. A migration is a few dozen messages and a wait, so there is
 no work to spread over threads, and with one thread every state transition is atomic between two ``await``: no

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-import os
-import signal
 import socket
 from collections.abc import Callable
 
@@ -17,12 +13,13 @@ from migrrdma_runtime.agent.certificates import Identity
 from migrrdma_runtime.agent.containers import Containers
 from migrrdma_runtime.agent.destination import Destination
 from migrrdma_runtime.agent.devices import Devices
-from migrrdma_runtime.agent.guests import Guest, Guests, GuestState
+from migrrdma_runtime.agent.front import Front
+from migrrdma_runtime.agent.guests import Guest, GuestState
 from migrrdma_runtime.agent.here import Here
 from migrrdma_runtime.agent.messages import Message
 from migrrdma_runtime.agent.partner import Partner
 from migrrdma_runtime.agent.rpc import Client, Server
-from migrrdma_runtime.agent.runtime_api import Runtime, RuntimeApi
+from migrrdma_runtime.agent.runtime_api import Runtime
 from migrrdma_runtime.agent.settings import Settings, join
 from migrrdma_runtime.agent.source import Source
 from migrrdma_runtime.agent.states import Role, State
@@ -41,17 +38,18 @@ class Daemon:
         containers: Containers | None = None,
         devices: Devices | None = None,
         reached: Callable[[str], None] = lambda _: None,
+        front: Front | None = None,
     ) -> None:
         credentials = certificates.load(settings.tls)
-        containers = containers or Containers(settings.run_dir)
+        self._front = front or Front(settings, containers)
         self._addresses = _listening(settings, credentials.identity)
         self.here = Here(
             settings=settings,
             identity=credentials.identity,
             address=join(_advertised(self._addresses, credentials.identity), settings.port),
             store=Store(settings.database),
-            guests=Guests(containers, settings.guest_socket, self._connected),
-            containers=containers,
+            guests=self._front.guests,
+            containers=self._front.containers,
             devices=devices or Devices(),
             client=Client(credentials),
             handlers={"hello": self._hello},
@@ -62,30 +60,30 @@ class Daemon:
         self._partner = Partner(self.here)
         Arbiter(self.here)
         self._server = Server(credentials, self.here.handlers)
-        self._api = RuntimeApi(
-            containers,
-            {
-                "checkpoint": self._checkpoint,
-                "restore": self._restore,
-                "report": self._late_report,
-                "status": self._status,
-            },
-        )
 
     async def start(self) -> None:
         """Take up what the last agent left, then listen to everybody."""
         settings = self.here.settings
         self._partner.recover()
-        self._source.recover(self._api)
+        self._source.recover(self._front.api)
         self._destination.recover()
+        # Before anything that was just begun goes on: it would ask guests that nobody has looked at.
+        self._front.receive(self._connected)
         await self._server.start(self._addresses, settings.port)
-        self.here.guests.listen()
-        await self._api.listen(settings.runtime_socket)
+        await self._front.listen()
+        self._front.serve(
+            {
+                "checkpoint": self._checkpoint,
+                "restore": self._restore,
+                "report": self._late_report,
+                "status": self._status,
+            }
+        )
         _log.info("agent %s listens on %s", self.here.identity.name, ", ".join(self._addresses))
 
     async def stop(self) -> None:
         """Stop, leaving everything as it is: the next agent goes on."""
-        await self._api.close()
+        await self._front.api.close()
         await self._server.stop()
         await self.here.stop()
         await self.here.guests.close()
@@ -145,29 +143,6 @@ class Daemon:
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.
             self.here.spawn(guest.abort(self.here.settings.deadlines.guest))
-
-
-async def run(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT."""
-    daemon = Daemon(settings)
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(one, stopped.set)
-    try:
-        await daemon.start()
-        notify_service_manager("READY=1")
-        await stopped.wait()
-        notify_service_manager("STOPPING=1")
-    finally:
-        await daemon.stop()
-
-
-def notify_service_manager(state: str) -> None:
-    """Tell systemd, if it asked to be told: one datagram, and so no dependency."""
-    path = os.environ.get("NOTIFY_SOCKET")
-    if path:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
-            out.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
 
 
 def _listening(settings: Settings, identity: Identity) -> list[str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
-
-import jsonschema
-from jsonschema.exceptions import best_match
+from typing import TYPE_CHECKING, Any
 
 from migrrdma_runtime.agent import gids
 from migrrdma_runtime.errors import MessageError
+
+if TYPE_CHECKING:
+    import jsonschema
 
 VERSION = 1
 """Of this vocabulary; agents of different versions do not migrate between them."""
@@ -146,6 +146,8 @@ def decode(data: bytes, schema: Schema, what: str) -> Message:
 
 def check(message: Any, schema: Schema, what: str) -> Message:
     """Validate a parsed message."""
+    from jsonschema.exceptions import best_match  # not before the agent's sockets are open
+
     problem = best_match(_validator(json.dumps(schema)).iter_errors(message))
     if problem is not None:
         place = "/".join(str(part) for part in problem.absolute_path)
@@ -161,4 +163,6 @@ def encode(message: Message) -> bytes:
 
 @cache
 def _validator(schema: str) -> jsonschema.Draft202012Validator:
+    import jsonschema
+
     return jsonschema.Draft202012Validator(json.loads(schema))

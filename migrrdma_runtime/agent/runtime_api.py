@@ -115,9 +115,10 @@ Operation = Callable[[Message, Runtime], Awaitable[Message]]
 class RuntimeApi:
     """Listens, and hands requests to the operations."""
 
-    def __init__(self, containers: Containers, operations: dict[str, Operation]) -> None:
+    def __init__(self, containers: Containers) -> None:
         self._containers = containers
-        self._operations = operations
+        self._operations: dict[str, Operation] = {}
+        self._served = asyncio.Event()
         self._reports: dict[str, asyncio.Future[tuple[Verdict, _Line]]] = {}
         self._server: asyncio.Server | None = None
         self._lines: dict[_Line, asyncio.Task[None]] = {}
@@ -129,6 +130,11 @@ class RuntimeApi:
             self._connected, sock=listener, limit=manifest.MAX_BYTES
         )
 
+    def serve(self, operations: dict[str, Operation]) -> None:
+        """Begin to carry out requests; those that came before have waited, being told that we are alive."""
+        self._operations = operations
+        self._served.set()
+
     async def close(self) -> None:
         """Close the socket; requests under way end without an answer, and their senders ask again."""
         if self._server is not None:
@@ -136,6 +142,7 @@ class RuntimeApi:
         lines = dict(self._lines)
         for line in lines:
             await line.stop()
+        self._served.set()  # whoever waits for it sees that its connection has ended
         await asyncio.gather(*lines.values())
 
     def expect(self, migration: str) -> asyncio.Future[tuple[Verdict, _Line]]:
@@ -174,7 +181,10 @@ class RuntimeApi:
         line = _Line(writer)
         self._lines[line] = cast("asyncio.Task[None]", asyncio.current_task())
         try:
-            while data := await reader.readline():
+            if not self._served.is_set():
+                line.serve(self._served.wait())
+                await self._served.wait()
+            while self._operations and (data := await reader.readline()):
                 self._take(data, line, [pid, self._containers.started(pid)])
             await line.drained()
         except (ValueError, ConnectionError) as error:  # a line without end, or the other end gone

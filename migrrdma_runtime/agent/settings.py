@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-from jsonschema.exceptions import best_match
-
 from migrrdma_runtime import config, layout
 from migrrdma_runtime.agent import gids
 from migrrdma_runtime.errors import AgentError, ConfigError
 
 DEFAULT_PORT = 50505
+
+DATABASE = "state.db"
+"""In ``state_dir``."""
 
 DEFAULT_TEXT = f"""\
 # Configuration of the MigrRDMA agent. Every key is optional; what is commented out is the default.
@@ -134,7 +134,7 @@ class Settings:
     @property
     def database(self) -> Path:
         """The agent's state."""
-        return self.state_dir / "state.db"
+        return self.state_dir / DATABASE
 
     def agent_for(self, gid: str) -> str:
         """``host:port`` of the agent that speaks for a GID: by ``[peers]``, else at the GID's own address."""
@@ -187,10 +187,8 @@ def load() -> Settings:
 
 def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> Settings:
     """The settings in a parsed file."""
-    problem = best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(found))
-    if problem is not None:
-        key = ".".join(str(part) for part in problem.absolute_path)
-        raise ConfigError(f"{file}: {key + ': ' if key else ''}{problem.message}")
+    if found not in ({}, tomllib.loads(DEFAULT_TEXT)):
+        _check(file, found)
     peers = dict(found.get("peers", {}))
     for prefix, agent in peers.items():
         _check_peer(file, prefix, agent)
@@ -210,6 +208,17 @@ def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> S
         deadlines=Deadlines(**found.get("deadlines", {})),
         peers=tuple(peers.items()),
     )
+
+
+def _check(file: str, found: dict[str, Any]) -> None:
+    """Whether the file says what it may; one that nobody has changed need not wait for these imports."""
+    import jsonschema
+    from jsonschema.exceptions import best_match
+
+    problem = best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(found))
+    if problem is not None:
+        key = ".".join(str(part) for part in problem.absolute_path)
+        raise ConfigError(f"{file}: {key + ': ' if key else ''}{problem.message}")
 
 
 def _check_peer(file: str, prefix: str, agent: str) -> None:

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,19 @@ class Record:
     def is_final(self) -> bool:
         """Whether its state will not change any more."""
         return is_final(self.role, self.state)
+
+
+def unfinished(path: Path) -> list[Record]:
+    """The migrations under way that a database knows of, whether or not its agent runs."""
+    if not path.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+            rows = db.execute("SELECT id, role, state, data, created, updated FROM migration").fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read the agent's state {path}: {error}") from error
+    found = [Record(row[0], Role(row[1]), State(row[2]), json.loads(row[3]), *row[4:]) for row in rows]
+    return [one for one in found if not one.is_final]
 
 
 class Store:

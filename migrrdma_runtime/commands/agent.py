@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import socket
+import json
 from pathlib import Path
 
 import typer
 
 from migrrdma_runtime import layout
-from migrrdma_runtime.commands.options import require_root
+from migrrdma_runtime.commands.options import AS_JSON, require_root
 
 GROUP_HELP = "The host agent, and the certificates by which agents know each other."
 
 RUN_HELP = """Run the host agent in the foreground, until SIGTERM; systemd does this.
 
 It listens for the processes of this host, for the OCI runtime, and on the addresses of its certificate for
-the agents of other hosts. Stopping or restarting it disturbs no connection and loses no migration.
+the agents of other hosts. Stopping or restarting it disturbs no connection and loses no migration. It ends
+with 78 if starting it again would not help: no certificate, or a mistake in the configuration.
 
 \b
 Examples:
@@ -58,33 +57,44 @@ _LOG = typer.Option("info", "--log-level", envvar="MIGRRDMA_LOG", help="debug, i
 
 def run(log_level: str = _LOG) -> None:
     """Run the agent."""
-    # grpcio and cryptography take a tenth of a second to import: not for `migrrdma --help`.
-    from migrrdma_runtime.agent import daemon, settings
+    from migrrdma_runtime.agent import process
 
     require_root("migrrdma agent run")
-    if not isinstance(getattr(logging, log_level.upper(), None), int):
-        raise typer.BadParameter(f"{log_level!r} is none of debug, info, warning, error")
-    # systemd's journal has the time already.
-    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(message)s")
-    asyncio.run(daemon.run(settings.load()))
+    if log_level.lower() not in process.LOG_LEVELS:
+        raise typer.BadParameter(f"{log_level!r} is none of {', '.join(process.LOG_LEVELS)}")
+    raise typer.Exit(process.main(log_level))
 
 
-def ca_init(ca: str = _CA, name: str = _NAME) -> None:
+def ca_init(ca: str = _CA, name: str = _NAME, as_json: bool = AS_JSON) -> None:
     """Make the authority."""
+    import socket
+
     from migrrdma_runtime.agent import certificates
 
     certificates.make_ca(Path(ca), name)
+    if as_json:
+        typer.echo(json.dumps({"directory": ca, "name": name}, indent=2))
+        return
     typer.echo(f"made the authority in {ca}: keep {ca}/ca.key secret")
     typer.echo(f"Next: migrrdma agent ca issue {socket.gethostname()} --address … for each host")
 
 
 def ca_issue(
-    host: str = _HOST, address: list[str] = _ADDRESS, ca: str = _CA, out: str = _OUT, days: int = _DAYS
+    host: str = _HOST,
+    address: list[str] = _ADDRESS,
+    ca: str = _CA,
+    out: str = _OUT,
+    days: int = _DAYS,
+    as_json: bool = AS_JSON,
 ) -> None:
     """Issue a certificate."""
     from migrrdma_runtime.agent import certificates
 
     certificates.issue(Path(ca), host, address, Path(out), days)
+    if as_json:
+        document = {"host": host, "addresses": address, "directory": out, "days": days}
+        typer.echo(json.dumps(document, indent=2))
+        return
     typer.echo(f"made {out}/agent.key, agent.crt and ca.crt for {host} ({', '.join(address)})")
     if out != layout.TLS_DIR:
         typer.echo(f"Next: copy them to {layout.TLS_DIR} on {host} and restart migrrdma-agent there")

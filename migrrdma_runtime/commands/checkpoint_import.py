@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from migrrdma_runtime import checkpoint_dir
 from migrrdma_runtime.checkpoint_dir import CheckpointDir
@@ -67,13 +65,18 @@ def checkpoint_import(
     path = checkpoints_of(daemon, target) / name
     with _progress(source) as advance:
         checkpoint_dir.copy(source, path, replace=force, progress=advance)
+    command = f"docker start --checkpoint {shlex.quote(name)} {shlex.quote(container)}"
     if start:
-        daemon.start(target.id, name)
+        try:
+            daemon.start(target.id, name)
+        except DockerError as error:
+            raise DockerError(
+                f"{error}; the checkpoint itself is in place: `{command}` tries again"
+            ) from error
     if as_json:
         typer.echo(json.dumps(_as_dict(source, target, path, started=start), indent=2))
         return
     typer.echo(f"imported {name} into {target.name} ({len(source.files)} files, {source.size >> 20} MiB)")
-    command = f"docker start --checkpoint {shlex.quote(name)} {shlex.quote(container)}"
     typer.echo(f"started {target.name} from it" if start else f"Next: {command}")
 
 
@@ -106,6 +109,9 @@ def checkpoints_of(daemon: Docker, container: Container) -> Path:
 @contextmanager
 def _progress(source: CheckpointDir) -> Iterator[Callable[[int], None]]:
     """A bar while one waits, on a terminal's stderr only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:  # rich before 13.4 prints an empty line even for a bar that is disabled
         yield lambda _count: None

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import typer
 
+import migrrdma_runtime
 from migrrdma_runtime import host as machine
 from migrrdma_runtime import layout
 from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
 from migrrdma_runtime.commands.steps import Report
+from migrrdma_runtime.installation import bytecode, payload
 from migrrdma_runtime.installation import install as installing
-from migrrdma_runtime.installation import payload
 from migrrdma_runtime.installation.docker_config import DEFAULT, DockerConfig
 from migrrdma_runtime.installation.step import Step, locked, perform
 
@@ -40,7 +41,10 @@ def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_jso
 
     def plan() -> list[Step]:
         docker = DockerConfig(here, machine.run, str(Path(docker_config).absolute()))
-        return installing.plan(here, payload.load(sys.executable), docker)
+        return [
+            *bytecode.plan(Path(migrrdma_runtime.__file__).parent),
+            *installing.plan(here, payload.load(sys.executable), docker),
+        ]
 
     if dry_run:
         report.show(plan())

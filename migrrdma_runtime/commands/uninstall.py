@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
@@ -11,7 +12,7 @@ from migrrdma_runtime import layout
 from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
 from migrrdma_runtime.commands.steps import Report
 from migrrdma_runtime.docker_api import Docker, DockerDaemon
-from migrrdma_runtime.errors import DockerError, InstallError
+from migrrdma_runtime.errors import DockerError, InstallError, StoreError
 from migrrdma_runtime.installation import uninstall as uninstalling
 from migrrdma_runtime.installation import users
 from migrrdma_runtime.installation.docker_config import DEFAULT, DockerConfig
@@ -19,8 +20,10 @@ from migrrdma_runtime.installation.step import locked, perform
 
 HELP = """Remove what "migrrdma install" put on this host.
 
-Refused while containers run under the runtime, because nobody could stop them without it. A changed
-configuration file and the guest libraries (checkpoints may need them) stay, unless --purge is given.
+Refused while containers run under the runtime, because nobody could stop them without it, and while a
+migration is under way. The agent is stopped. A changed configuration file, the host's certificate, the agent's
+records and the guest libraries (checkpoints may need both) stay, unless --purge is given; a cluster's
+certificate authority stays in any case.
 
 \b
 Examples:
@@ -32,8 +35,8 @@ Examples:
 _DOCKER_CONFIG = typer.Option(
     "", "--docker-config", metavar="PATH", help="Docker's daemon.json; the one install edited, if not given."
 )
-_PURGE = typer.Option(False, "--purge", help="Also remove a changed configuration and the guest libraries.")
-_FORCE = typer.Option(False, "--force", help="Go on although containers run under the runtime.")
+_PURGE = typer.Option(False, "--purge", help="Also remove what is kept otherwise, except for an authority.")
+_FORCE = typer.Option(False, "--force", help="Go on although containers run, or migrate.")
 
 
 def uninstall(
@@ -59,11 +62,18 @@ def uninstall(
         with locked(here.path(layout.RUN_DIR)):
             if not force:
                 _refuse_while_used(here, docker)
+                _refuse_while_migrating(here)
+            _, waiting = _migrations(here)
             steps = uninstalling.plan(here, docker_file(), purge=purge)
             report.show(perform(steps))
         if any(step.apply for step in steps):
             # dockerd keeps the runtimes it knows when a reload finds no "runtimes" key at all.
             report.note("Next: systemctl restart docker (a reload does not make Docker forget a runtime)")
+        if waiting:
+            report.note(
+                "Checkpoints that can be restored with their connections only while an agent runs here: "
+                + ", ".join(waiting)
+            )
     if docker is not None and (orphans := users.stopped(docker)):
         report.note(f"Stopped containers that will not start without the runtime: {', '.join(orphans)}")
     report.finish()
@@ -83,3 +93,20 @@ def _refuse_while_used(here: machine.Host, docker: Docker | None) -> None:
             f"containers run under the runtime and cannot be stopped without it: {names}; "
             "stop them first, or use --force"
         )
+
+
+def _refuse_while_migrating(here: machine.Host) -> None:
+    busy, _ = _migrations(here)
+    if busy:
+        raise InstallError(
+            f"migrations are under way, and need this host's agent: {', '.join(busy)}; "
+            "wait for their end (migrrdma status), or use --force"
+        )
+
+
+def _migrations(here: machine.Host) -> tuple[list[str], list[str]]:
+    try:
+        return users.migrations(here)
+    except (StoreError, ValueError) as error:  # a state or a configuration that no agent could use either
+        print(f"migrrdma: warning: whether migrations are under way is unknown: {error}", file=sys.stderr)
+        return [], []

@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def draft_of(target: Path) -> Path:
+    """The name under which ``target`` is written; only we give such names."""
+    return target.with_name(f".{target.name}.migrrdma")
+
+
 def replace(
     path: Path, content: bytes, mode: int = 0o644, approve: Callable[[Path], None] | None = None
 ) -> None:
@@ -17,7 +22,7 @@ def replace(
     """
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.migrrdma")
+    draft = draft_of(target)
     draft.unlink(missing_ok=True)  # left by one that was killed here; there is one installer at a time
     try:
         with draft.open("xb") as file:
@@ -38,7 +43,7 @@ def replace(
 
 def point(link: Path, at: str) -> None:
     """Make ``link`` a symbolic link to ``at``, without a moment in which it is missing."""
-    draft = link.with_name(f".{link.name}.new")
+    draft = draft_of(link)
     draft.unlink(missing_ok=True)
     draft.symlink_to(at)
     draft.rename(link)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from migrrdma_runtime import layout
 from migrrdma_runtime.host import Host
-from migrrdma_runtime.installation import files
+from migrrdma_runtime.installation import files, leftovers, service
 from migrrdma_runtime.installation.docker_config import DockerConfig
 from migrrdma_runtime.installation.payload import Payload, PayloadFile
 from migrrdma_runtime.installation.record import FILE, Record, digest, load, save
@@ -24,12 +24,16 @@ def plan(host: Host, payload: Payload, docker: DockerConfig) -> list[Step]:
     edit, docker_edit = docker.plan_add(before.docker)
     after = replace(_record(host, payload, docker, before), docker=docker_edit)
     during = _until_replaced(before, after)
+    unit = _put(host, payload.agent_unit)
     return [
+        *leftovers.plan(host, before, docker.path),
         *_save(host, before, during),
         *(_config(host, file, before) for file in payload.configs),
         *(_put(host, hook) for hook in payload.hooks),
         _put(host, payload.criu_plugin),
-        _put(host, payload.agent_unit),
+        *(_put(host, completion) for completion in payload.completions),
+        unit,
+        *service.plan_reload(host, docker.run, changed=unit.apply is not None),
         _put(host, payload.guest_library),
         _current(host, payload.build_id),
         _put(host, payload.launcher),
@@ -56,10 +60,13 @@ def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) 
     for file in payload.configs:
         if _may_write_config(host, file, record):
             record = record.with_file(file.path, file.content)
-    for file in (*payload.hooks, payload.criu_plugin, payload.agent_unit, payload.launcher):
+    parts = (payload.criu_plugin, payload.agent_unit, payload.launcher)
+    for file in (*payload.hooks, *payload.completions, *parts):
         record = record.with_file(file.path, file.content)
     for path in [host.path(FILE), *(host.path(file.path) for file in payload.everything), docker.path]:
         missing = [parent for parent in path.parents if host.root in parent.parents and not parent.exists()]
+        if path == host.path(FILE):  # it may be there because an install was killed before it was on record
+            missing = [path.parent, *(parent for parent in missing if parent != path.parent)]
         record = record.with_directories([host.name(parent) for parent in reversed(missing)])
     return record
 

@@ -12,6 +12,13 @@ from migrrdma_runtime.errors import InstallError
 from migrrdma_runtime.installation import build_id
 
 DATA = Path(__file__).parent.parent / "_data"
+COMPLETIONS = {
+    "bash": "/usr/local/share/bash-completion/completions/migrrdma",
+    "zsh": "/usr/local/share/zsh/site-functions/_migrrdma",
+    "fish": "/usr/local/share/fish/vendor_completions.d/migrrdma.fish",
+}
+"""Where each shell looks for what completes the words after ``migrrdma``."""
+
 _UNIT = Path(__file__).parent.parent / "agent" / "migrrdma-agent.service"
 
 
@@ -33,13 +40,14 @@ class Payload:
     guest_library: PayloadFile
     criu_plugin: PayloadFile
     agent_unit: PayloadFile
+    completions: tuple[PayloadFile, ...]
     launcher: PayloadFile
 
     @property
     def everything(self) -> tuple[PayloadFile, ...]:
         """All files, in the order in which it is safe to put them there: the launcher uses all others."""
         parts = (self.guest_library, self.criu_plugin, self.agent_unit, self.launcher)
-        return (*self.configs, *self.hooks, *parts)
+        return (*self.configs, *self.hooks, *self.completions, *parts)
 
     @property
     def build_id(self) -> str:
@@ -71,14 +79,24 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
         guest_library=PayloadFile(guest, image, 0o755),
         criu_plugin=PayloadFile(layout.CRIU_PLUGIN, plugin, 0o755),
         agent_unit=PayloadFile(layout.AGENT_UNIT, _unit(interpreter), 0o644),
+        completions=tuple(
+            PayloadFile(path, _completion(shell).encode(), 0o644) for shell, path in COMPLETIONS.items()
+        ),
         launcher=PayloadFile(layout.RUNTIME, launcher.text(interpreter).encode(), 0o755),
     )
 
 
 def _unit(interpreter: str) -> bytes:
-    """The agent's unit, starting the command that belongs to this very installation."""
-    command = Path(interpreter).parent / "migrrdma"
-    return _UNIT.read_text(encoding="utf-8").replace("/usr/local/bin/migrrdma", str(command)).encode()
+    """The agent's unit, run by the interpreter of this very installation."""
+    return _UNIT.read_text(encoding="utf-8").replace("/usr/bin/python3", interpreter).encode()
+
+
+def _completion(shell: str) -> str:
+    """What the shell reads: it asks ``migrrdma`` itself for the words, as this release of typer has it."""
+    from typer._completion_shared import get_completion_script
+
+    script = get_completion_script(prog_name="migrrdma", complete_var="_MIGRRDMA_COMPLETE", shell=shell)
+    return script.strip() + "\n"
 
 
 def _files(directory: Path) -> Iterator[Path]:

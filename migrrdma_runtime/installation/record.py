@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jsonschema
-
 from migrrdma_runtime.errors import InstallError
 from migrrdma_runtime.installation import files
 
@@ -77,11 +75,13 @@ def digest(content: bytes) -> str:
 
 def load(path: Path) -> Record:
     """Read the record; without one, nothing is ours."""
+    if not path.exists():
+        return Record()
+    import jsonschema  # a tenth of a second: only for what is there to be judged
+
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         jsonschema.validate(document, _SCHEMA)
-    except FileNotFoundError:
-        return Record()
     except (OSError, ValueError, jsonschema.ValidationError) as error:
         reason = error.message if isinstance(error, jsonschema.ValidationError) else error
         raise InstallError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,10 @@ def perform(steps: Iterable[Step]) -> Iterator[Step]:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep a second install or uninstall out for as long as this one works."""
+    """Keep a second install or uninstall out for as long as this one works.
+
+    The directory is made for it, and removed when nothing else is in it.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -46,8 +49,19 @@ def locked(directory: Path) -> Iterator[None]:
         raise InstallError(f"{directory}: {error.strerror}") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_still(directory, handle):
+            raise BlockingIOError  # the one that had it removed it just now: that one was at work
         yield
+        with suppress(OSError):
+            directory.rmdir()
     except BlockingIOError as error:
         raise InstallError("another migrrdma install or uninstall is at work on this host") from error
     finally:
         os.close(handle)
+
+
+def _is_still(directory: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(directory.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -8,11 +8,13 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from migrrdma_runtime import layout
 from migrrdma_runtime.host import Host
+from migrrdma_runtime.installation import leftovers, service
 from migrrdma_runtime.installation.docker_config import DockerConfig
+from migrrdma_runtime.installation.payload import COMPLETIONS
 from migrrdma_runtime.installation.record import FILE, Record, digest, load, save
 from migrrdma_runtime.installation.step import Step
 
@@ -24,18 +26,39 @@ def plan(host: Host, docker: DockerConfig, *, purge: bool) -> list[Step]:
     doomed = [name for name in ours if purge or not _is_changed_config(host, name, record)]
     if purge:
         doomed += [name for name in layout.CONFIG_FILES if name not in doomed]
+    drafts = leftovers.plan(host, record, docker.path)
     steps = [
+        *drafts,
         docker.plan_remove(record.docker),
+        *service.plan_stop(host, docker.run),
         *(_remove(host, name) for name in doomed if host.path(name).exists()),
         *(Step(name, note="it was changed; --purge removes it") for name in ours if name not in doomed),
+        *service.plan_forget(host, docker.run),
         *_guest(host, purge=purge),
+        *_agent(host, purge=purge),
+        *_run_directory(host),
     ]
     kept = Record({name: ours[name] for name in ours if name not in doomed}, record.directories)
-    if host.path(FILE).exists():
+    state = host.path(FILE).parent
+    if host.path(FILE).exists() and (
+        any(step.apply for step in steps) or not _is_settled(host, kept, record)
+    ):
         steps.append(
             Step(FILE, partial(_forget, host, kept), "removal, with the directories made for it all")
         )
+    elif (
+        not host.path(FILE).exists()
+        and state.is_dir()
+        and {host.name(one) for one in state.iterdir()} <= {one.what for one in drafts}
+    ):
+        steps.append(Step(host.name(state), state.rmdir, "removal: an install was interrupted there"))
     return steps
+
+
+def _is_settled(host: Host, kept: Record, record: Record) -> bool:
+    """Whether the record is what an earlier uninstall left, of things that are still kept."""
+    directories = [host.path(name) for name in record.directories]
+    return kept == record and all(one.is_dir() and any(one.iterdir()) for one in directories)
 
 
 def docker_config_name(host: Host) -> str | None:
@@ -45,10 +68,14 @@ def docker_config_name(host: Host) -> str | None:
 
 
 def _assumed(host: Host) -> dict[str, str]:
-    """What must be ours when the record is lost: the launcher and the hooks, by their names."""
+    """What must be ours when the record is lost: everything but the configuration, by its name."""
     hooks = host.path(layout.HOOKS_DIR)
     parts = (layout.RUNTIME, layout.CRIU_PLUGIN, layout.AGENT_UNIT)
-    names = [*parts, *(f"{layout.HOOKS_DIR}/{hook.name}" for hook in sorted(hooks.glob("*")))]
+    names = [
+        *parts,
+        *COMPLETIONS.values(),
+        *(f"{layout.HOOKS_DIR}/{hook.name}" for hook in sorted(hooks.glob("*"))),
+    ]
     return {name: "" for name in names if host.path(name).exists()}
 
 
@@ -73,16 +100,62 @@ def _guest(host: Host, *, purge: bool) -> list[Step]:
     return [Step(layout.GUEST_DIR, partial(shutil.rmtree, directory), "removal")]
 
 
+def _agent(host: Host, *, purge: bool) -> list[Step]:
+    """What the agent, or ``migrrdma agent ca``, has made."""
+    steps = []
+    reasons = {
+        layout.AGENT_STATE_DIR: "what the agent knows of migrations; --purge removes it",
+        layout.TLS_DIR: "this host's certificate; --purge removes it",
+    }
+    for name, reason in reasons.items():
+        if host.path(name).exists():
+            remove = partial(shutil.rmtree, host.path(name))
+            steps.append(Step(name, remove, "removal") if purge else Step(name, note=reason))
+    if host.path(layout.CA_DIR).exists():
+        steps.append(Step(layout.CA_DIR, note="the authority of the whole cluster: remove it by hand"))
+    return steps
+
+
+def _run_directory(host: Host) -> list[Step]:
+    """The sockets; but containers that still run have their directory mounted."""
+    directory = host.path(layout.RUN_DIR)
+    if not directory.exists() or not any(directory.iterdir()):
+        return []
+    if any(directory.glob("containers/*")):
+        return [Step(layout.RUN_DIR, note="containers that run use it; it ends with the boot")]
+    return [Step(layout.RUN_DIR, partial(_empty, directory), "removal")]
+
+
+def _empty(directory: Path) -> None:
+    """Remove everything in it, and leave it to whoever holds the lock on it."""
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _forget(host: Host, kept: Record) -> None:
     """Drop the record and the directories we made; what is kept in them stays on record for a later purge."""
     path = host.path(FILE)
-    path.unlink()
-    ours = [layout.GUEST_DIR, *kept.files]
-    remaining = []
-    for name in reversed(kept.directories):
+    ours = [layout.GUEST_DIR, layout.AGENT_STATE_DIR, layout.TLS_DIR, *kept.files]
+    there = [name for name in ours if host.path(name).exists()]
+    around = [name for name in kept.directories if path.is_relative_to(host.path(name))]
+    _remove_empty(host, [name for name in kept.directories if name not in around])
+    remaining = [
+        name
+        for name in kept.directories
+        if host.path(name).exists() and any(PurePath(one).is_relative_to(name) for one in there)
+    ]
+    # Last, and after the others are gone: whoever is killed before this knows the next time what is ours.
+    if kept.files or remaining:
+        save(path, Record(kept.files, tuple(remaining)))
+    else:
+        path.unlink()
+        _remove_empty(host, around)
+
+
+def _remove_empty(host: Host, names: list[str]) -> None:
+    for name in reversed(names):
         with suppress(OSError):  # not empty: what was kept, or somebody else's things
             host.path(name).rmdir()
-        if host.path(name).exists() and any(PurePath(one).is_relative_to(name) for one in ours):
-            remaining.append(name)
-    if kept.files or remaining:
-        save(path, Record(kept.files, tuple(reversed(remaining))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from migrrdma_runtime import layout
@@ -26,6 +27,19 @@ def running(host: Host, docker: Docker | None) -> list[str]:
     noted = [note.parent.name for note in notes if _text(note) == layout.RUNTIME]
     known = docker.containers() if docker is not None else []
     return list(dict.fromkeys([*noted, *(one.id for one in known if one.runtime == NAME and one.running)]))
+
+
+def migrations(host: Host) -> tuple[list[str], list[str]]:
+    """What the agent here is in the middle of, and the checkpoints that wait for a restore and need it for that."""
+    from migrrdma_runtime.agent import settings, store
+    from migrrdma_runtime.agent.states import State
+
+    found = tomllib.loads(host.read(layout.AGENT_CONFIG_FILE) or "")
+    directory = str(found.get("state_dir", layout.AGENT_STATE_DIR))
+    records = store.unfinished(host.path(f"{directory}/{settings.DATABASE}"))
+    waiting = [one.id for one in records if one.state is State.PARKED]
+    busy = [f"{one.id} ({one.role.value}, {one.state.value})" for one in records if one.id not in waiting]
+    return busy, waiting
 
 
 def named(docker: Docker | None, ids: list[str]) -> list[str]:

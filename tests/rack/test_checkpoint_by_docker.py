@@ -69,6 +69,20 @@ def test_a_container_moves_to_another_host(src: Shell, dst: Shell, containers: R
     assert _numbers(destination)[0] == _numbers(source)[-1] + 1
 
 
+def test_the_import_starts_the_container_when_asked_to(src: Shell, dst: Shell, containers: Register) -> None:
+    source = containers(Container(src, "starter")).run()
+    destination = containers(source.on(dst)).create()
+    source.wait_for_line("^3$")
+    for node in (src, dst):
+        node.run("rm", "-rf", "/tmp/ck")
+    source.checkpoint("move", "--checkpoint-dir", "/tmp/ck")
+    carry("/tmp/ck", "move", src, dst)
+    dst.run("migrrdma", "checkpoint", "import", "--start", "/tmp/ck/move", "starter")
+    assert destination.running()
+    _goes_on(destination)
+    assert _numbers(destination)[0] == _numbers(source)[-1] + 1
+
+
 def test_a_terminal_bind_mounts_and_volumes_come_along(src: Shell, containers: Register) -> None:
     src.sh("mkdir -p /tmp/bound; docker volume create rack-volume; rm -f /tmp/bound/out")
     script = (

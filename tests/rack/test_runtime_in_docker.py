@@ -133,6 +133,46 @@ def test_the_doctor_finds_a_rack_node_healthy(src: Shell) -> None:
     assert by_name["rdma-netns"]["status"] == "ok", by_name["rdma-netns"]
 
 
+def test_dockerd_accepts_the_configuration_and_is_asked_before_it_is_changed(src: Shell) -> None:
+    file = "/etc/docker/daemon.json"
+    version = int(src.sh("dockerd --version | sed 's/.*version \\([0-9]*\\).*/\\1/'").stdout)
+    if version < 23:  # has no --validate; bookworm's
+        src.run("python3", "-m", "json.tool", file)
+        return
+    src.run("dockerd", "--validate", "--config-file", file)
+    wrong = '{"log-level": "no such level"}'
+    src.sh(f"echo {shlex.quote(wrong)} >/root/wrong.json")
+    src.run("migrrdma", "uninstall")
+    try:
+        refused = src.run("migrrdma", "install", "--docker-config", "/root/wrong.json", check=False)
+        assert refused.returncode == 1
+        assert "dockerd does not accept the edited /root/wrong.json, nothing was changed" in refused.stderr
+        assert src.run("cat", "/root/wrong.json").stdout.strip() == wrong
+        src.run("migrrdma", "uninstall")
+    finally:
+        src.run("migrrdma", "install")
+        src.run("systemctl", "enable", "--now", "migrrdma-agent")
+        src.run("systemctl", "reload", "docker")
+
+
+def test_uninstall_stops_the_agent_and_install_brings_it_back(src: Shell) -> None:
+    src.run("migrrdma", "uninstall")
+    try:
+        assert src.run("systemctl", "is-active", "migrrdma-agent", check=False).stdout.strip() == "inactive"
+        assert src.run("pgrep", "-f", "[m]igrrdma_runtime.agent", check=False).returncode == 1
+    finally:
+        src.run("migrrdma", "install")
+        src.run("systemctl", "enable", "--now", "migrrdma-agent")
+        src.run("systemctl", "reload", "docker")
+    src.run("migrrdma", "status")
+
+
+def test_a_killed_agent_is_back_at_once(src: Shell) -> None:
+    src.sh("systemctl kill --signal=KILL migrrdma-agent")
+    # Its sockets are there first, and a request waits for the rest.
+    src.sh("until migrrdma status; do sleep 0.2; done", timeout=60)
+
+
 def test_uninstall_gives_docker_its_configuration_back_to_the_byte(src: Shell) -> None:
     registered = src.run("cat", "/etc/docker/daemon.json").stdout
     src.run("migrrdma", "uninstall")
@@ -141,5 +181,6 @@ def test_uninstall_gives_docker_its_configuration_back_to_the_byte(src: Shell) -
         assert src.run("migrrdma", "check", check=False).returncode == 1
     finally:
         src.run("migrrdma", "install")
+        src.run("systemctl", "enable", "--now", "migrrdma-agent")  # which the uninstall stopped
         src.run("systemctl", "reload", "docker")
     assert src.run("cat", "/etc/docker/daemon.json").stdout == registered

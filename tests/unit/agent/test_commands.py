@@ -47,6 +47,20 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Aw
     return run
 
 
+def test_what_was_made_is_told_to_programs(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    made = json.loads(run(app, ["agent", "ca", "init", "--ca", f"{tmp_path}/ca", "--json"]).stdout)
+    assert made == {"directory": f"{tmp_path}/ca", "name": "migrrdma cluster"}
+    issue = ["agent", "ca", "issue", "src", "--address", "10.78.0.11", "--ca", f"{tmp_path}/ca", "--json"]
+    issued = json.loads(run(app, [*issue, "--out", f"{tmp_path}/src"]).stdout)
+    assert issued == {
+        "host": "src",
+        "addresses": ["10.78.0.11"],
+        "directory": f"{tmp_path}/src",
+        "days": 825,
+    }
+
+
 def test_the_status_says_in_words_how_it_stands(play: Play, command: Callable[..., Awaitable[str]]) -> None:
     async def shown(host: str) -> str:
         return await command(host, "status")

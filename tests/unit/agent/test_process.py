@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from migrrdma_runtime.agent import certificates, client
+from migrrdma_runtime.agent import certificates, client, process
 from migrrdma_runtime.agent.guests import WIRE
+from migrrdma_runtime.installation import payload
 
 PATIENT_S = 20
+RUN = [sys.executable, "-P", "-m", "migrrdma_runtime", "agent", "run"]
 
 
 @pytest.fixture
@@ -44,14 +48,16 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """``migrrdma agent run``, from the moment on that it tells systemd it is ready."""
+def running(
+    tmp_path: Path, environment: dict[str, str], command: Sequence[str] = RUN
+) -> Iterator[subprocess.Popen[str]]:
+    """An agent, from the moment on that it tells systemd it is ready."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.settimeout(PATIENT_S)
         Path(environment["NOTIFY_SOCKET"]).unlink(missing_ok=True)
         notified.bind(environment["NOTIFY_SOCKET"])
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "migrrdma_runtime", "agent", "run"],
+        started = subprocess.Popen(
+            command,
             env=environment,
             stderr=subprocess.PIPE,
             text=True,
@@ -59,10 +65,23 @@ def running(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.
         )
         try:
             assert notified.recv(100) == b"READY=1"
-            yield process
+            yield started
         finally:
-            process.kill()
-            process.communicate()
+            started.kill()
+            started.communicate()
+
+
+def run_to_its_end(tmp_path: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """``migrrdma agent run`` that cannot run."""
+    return subprocess.run(
+        RUN,
+        env={**environment, "NOTIFY_SOCKET": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=PATIENT_S,
+    )
 
 
 def connect_guest(tmp_path: Path) -> socket.socket:
@@ -83,18 +102,18 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_it_says_when_it_is_ready_and_ends_in_order(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment) as process:
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=PATIENT_S)
-    assert process.returncode == 0, log
+    with running(tmp_path, environment) as agent:
+        agent.send_signal(signal.SIGTERM)
+        _, log = agent.communicate(timeout=PATIENT_S)
+    assert agent.returncode == 0, log
     assert "INFO agent me listens on 127.0.0.2" in log
 
 
 def test_a_killed_agents_place_is_taken_by_the_next(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment) as process:
+    with running(tmp_path, environment) as agent:
         guest = connect_guest(tmp_path)
-        process.kill()
-        process.wait()
+        agent.kill()
+        agent.wait()
         assert guest.recv(1000) == b""
         guest.close()
     with running(tmp_path, environment), connect_guest(tmp_path):
@@ -110,34 +129,93 @@ def test_a_killed_agents_place_is_taken_by_the_next(tmp_path: Path, environment:
         assert (shown["pid"], shown["process"]) == (os.getpid(), f"{0xABC:016x}")
 
 
-def test_two_agents_on_one_address_are_one_too_many(tmp_path: Path, environment: dict[str, str]) -> None:
-    with running(tmp_path, environment):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "migrrdma_runtime", "agent", "run"],
-            env={**environment, "NOTIFY_SOCKET": ""},
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-        )
+def test_a_second_agent_does_not_take_the_firsts_place(tmp_path: Path, environment: dict[str, str]) -> None:
+    with running(tmp_path, environment) as first, connect_guest(tmp_path) as guest:
+        done = run_to_its_end(tmp_path, environment)
         assert done.returncode == 1
-        assert "cannot listen on 127.0.0.2" in done.stderr
-        assert "Traceback" not in done.stderr
-        # And the first one is still there.
+        assert f"an agent runs on this host already, as process {first.pid}" in done.stderr
+        assert done.stderr.count("\n") == 1
+        # And the first one is still there, with its guests.
         with client.connect(str(tmp_path / "run")) as agent:
             assert agent.status()["agent"]["name"] == "me"
+            assert len(agent.status()["guests"]) == 1
+        guest.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            guest.recv(1)
+
+
+def test_an_address_that_somebody_else_has_is_named(tmp_path: Path, environment: dict[str, str]) -> None:
+    port = int((tmp_path / "agent.toml").read_text().split()[2])
+    with socket.create_server(("127.0.0.2", port)):
+        done = run_to_its_end(tmp_path, environment)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.2:{port}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_without_a_certificate_it_says_how_to_get_one(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "tls/agent.crt").unlink()
+    done = run_to_its_end(tmp_path, environment)
+    # The unit does not have it started again: nothing would be different.
+    assert done.returncode == process.NOT_CONFIGURED
+    assert done.stderr.count("\n") == 1
+    assert "agent.crt: No such file or directory; `migrrdma agent ca issue` makes" in done.stderr
+
+
+def test_a_mistake_in_the_configuration_is_not_tried_again(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    with (tmp_path / "agent.toml").open("a") as file:
+        file.write("[deadlines]\ndrian = 3\n")
+    done = run_to_its_end(tmp_path, environment)
+    assert done.returncode == process.NOT_CONFIGURED
+    assert done.stderr.count("\n") == 1
+    assert "'drian' was unexpected" in done.stderr
+
+
+def test_the_sockets_need_nothing_heavy() -> None:
+    script = "import sys\nfrom migrrdma_runtime.agent import process\nprint(*sys.modules)\n"
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "migrrdma_runtime", "agent", "run"],
-        env=environment,
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True, cwd="/"
+    )
+    loaded = set(done.stdout.split())
+    assert "migrrdma_runtime.agent.guests" in loaded
+    assert loaded & {"cryptography", "grpc", "jsonschema", "sqlite3", "ssl", "typer"} <= {"ssl"}  # asyncio's
+
+
+# --- the unit ---------------------------------------------------------------------------------------------
+
+
+def unit() -> configparser.RawConfigParser:
+    """The unit as it is installed."""
+    parsed = configparser.RawConfigParser(strict=False)
+    parsed.optionxform = str  # type: ignore[assignment, method-assign]
+    parsed.read_string(payload.load(sys.executable).agent_unit.content.decode())
+    return parsed
+
+
+def test_what_systemd_starts_is_the_agent(tmp_path: Path, environment: dict[str, str]) -> None:
+    command = shlex.split(unit()["Service"]["ExecStart"])
+    with running(tmp_path, environment, command), connect_guest(tmp_path):
+        pass
+
+
+def test_a_killed_agent_is_back_soon_and_a_broken_one_is_given_up() -> None:
+    service, limits = unit()["Service"], unit()["Unit"]
+    assert service["Restart"] == "always"
+    assert int(service["RestartSec"]) <= 1
+    assert int(service["RestartPreventExitStatus"]) == process.NOT_CONFIGURED
+    # Even one that takes 20 s to fail, as in emulation, does so no more often than that.
+    assert int(limits["StartLimitBurst"]) * (20 + 1) < int(limits["StartLimitIntervalSec"])
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    file = tmp_path / "migrrdma-agent.service"
+    file.write_bytes(payload.load(sys.executable).agent_unit.content)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", file],
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
     )
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "agent.crt: No such file or directory; `migrrdma agent ca issue` makes" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,6 +1,10 @@
 """A fake host and a fake Docker: what the real ones will not be on command."""
 
-from collections.abc import Callable
+import json
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,9 @@ from migrrdma_runtime.errors import DockerError
 from migrrdma_runtime.host import Host
 
 MakeDocker = Callable[..., Docker]
+Answer = tuple[int, Any]
+Answers = dict[str, Answer | Callable[[], Answer]]
+Serve = Callable[[Answers], list[str]]
 
 
 class _RememberedDocker:
@@ -58,3 +65,41 @@ def _host(tmp_path: Path) -> Host:
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)
     return Host(root)
+
+
+@pytest.fixture(name="serve")
+def _serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """A daemon on a socket of its own, which $DOCKER_HOST names; yields the requests it got."""
+    path = str(tmp_path / "docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    servers: list[socketserver.ThreadingUnixStreamServer] = []
+
+    def serve(answers: Answers) -> list[str]:
+        requests: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                requests.append(f"{self.command} {self.path}")
+                answer = answers[f"{self.command} {self.path}"]
+                status, body = answer() if callable(answer) else answer
+                content = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_GET  # noqa: N815
+
+            def log_message(self, *_args: object) -> None:
+                """Not to the test's output."""
+
+        server = socketserver.ThreadingUnixStreamServer(path, Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        return requests
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()

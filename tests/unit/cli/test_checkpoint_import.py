@@ -297,6 +297,60 @@ def test_a_container_of_another_runtime_is_a_warning(
     assert target.exists()
 
 
+def test_the_command_itself_starts_the_container_when_all_is_there(
+    serve: Callable[..., list[str]], source: Path, docker_root: Path, target: Path
+) -> None:
+    def start() -> tuple[int, None]:
+        assert contents(target) == contents(source)
+        return 204, None
+
+    requests = serve(daemon_that_starts(docker_root, start))
+    done = import_and_start(source)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "started web from it"
+    assert requests[-1] == START
+
+
+def test_a_restore_that_fails_is_told_in_docker_s_words_and_can_be_tried_again(
+    serve: Callable[..., list[str]], source: Path, docker_root: Path, target: Path
+) -> None:
+    refusal = {"message": "failed to create task:\n  criu failed: type RESTORE errno 0\n"}
+    serve(daemon_that_starts(docker_root, (500, refusal)))
+    done = import_and_start(source)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "migrrdma: error: failed to create task: criu failed: type RESTORE errno 0; the checkpoint itself is "
+        "in place: `docker start --checkpoint before-move web` tries again\n"
+    )
+    assert contents(target) == contents(source)
+
+
+START = f"POST /v1.45/containers/{ID}/start?checkpoint=before-move"
+
+
+def daemon_that_starts(root: Path, answer: object) -> dict[str, object]:
+    """A daemon with the one container, stopped."""
+    web = {"Id": ID, "Name": "/web", "HostConfig": {"Runtime": "migrrdma"}, "State": {"Running": False}}
+    return {
+        "GET /version": (200, {"ApiVersion": "1.45"}),
+        "GET /v1.45/info": (200, {"DockerRootDir": str(root)}),
+        "GET /v1.45/containers/web/json": (200, web),
+        START: answer,
+    }
+
+
+def import_and_start(source: Path) -> subprocess.CompletedProcess[str]:
+    """The real command, which finds its daemon by $DOCKER_HOST."""
+    return subprocess.run(
+        [sys.executable, "-m", "migrrdma_runtime", "checkpoint", "import", "--start", source, "web"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd="/",
+    )
+
+
 def test_no_progress_bar_disturbs_a_log(source: Path, tmp_path: Path) -> None:
     (tmp_path / "container").mkdir()
     target = str(tmp_path / "container" / "checkpoints" / "quiet")

@@ -1,19 +1,35 @@
 """The command line as a whole: help, exit codes, and one line of error whatever happens."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
-from migrrdma_runtime import __version__
+from migrrdma_runtime import __version__, cli
 from migrrdma_runtime.commands.options import require_root
 from migrrdma_runtime.errors import InstallError
 
 MIGRRDMA = [sys.executable, "-m", "migrrdma_runtime"]
-COMMANDS = [("install",), ("uninstall",), ("check",), ("checkpoint", "import")]
+OPERATIONS = Path(__file__).parents[3] / "docs/operations.md"
+
+
+def _leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that is no group, with the words it is called by."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, one in command.commands.items():
+        yield from _leaves(one, (*path, name))
+
+
+COMMANDS = dict(_leaves(typer.main.get_command(cli.app)))
 
 
 def migrrdma(*arguments: str, cwd: Path = Path("/"), **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,16 +48,58 @@ def test_version() -> None:
     assert migrrdma("--version").stdout == f"migrrdma {__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["install", "--dry-run"]], ids=" ".join)
+def test_what_is_heavy_is_imported_where_it_is_used(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "migrrdma_runtime", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd="/",
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    heavy = {
+        "asyncio",
+        "cryptography",
+        "docker",
+        "grpc",
+        "jsonschema",
+        "requests",
+        "rich",
+        "sqlite3",
+        "urllib3",
+    }
+    assert imported & heavy == set()
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_every_command_explains_itself_with_examples(command: tuple[str, ...], option: str) -> None:
     done = migrrdma(*command, option)
     assert done.returncode == 0
     example = f"migrrdma {' '.join(command)}"
-    after = done.stdout.partition("Examples:")[2]
+    after = re.split(r"^ *Examples?:$", done.stdout, flags=re.MULTILINE)[1]
     # The examples keep their lines, whatever the version of typer makes of paragraphs.
     assert any(example in line for line in after.splitlines()), done.stdout
     assert all(line.count("migrrdma " + command[0]) <= 1 for line in after.splitlines())
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_that_prints_data_does_so_for_programs(command: tuple[str, ...]) -> None:
+    options = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+    assert ("--json" in options) is (command != ("agent", "run"))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_is_in_the_manual(command: tuple[str, ...]) -> None:
+    assert f"migrrdma {' '.join(command)}" in OPERATIONS.read_text()
+
+
+def test_every_exit_code_is_in_the_manual() -> None:
+    rows = re.findall(r"^\| (\d+|128 \+ N) \|", OPERATIONS.read_text(), re.MULTILINE)
+    assert rows == ["0", "1", "2", "78", "128 + N"]
 
 
 @pytest.mark.parametrize(

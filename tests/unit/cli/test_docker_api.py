@@ -1,12 +1,7 @@
 """What is said to the Docker daemon over its socket, and how its refusals reach the user."""
 
-import json
-import socketserver
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +9,7 @@ import pytest
 from migrrdma_runtime.docker_api import Container, DockerDaemon
 from migrrdma_runtime.errors import DockerError
 
-Answers = dict[str, tuple[int, Any]]
-Serve = Callable[[Answers], list[str]]
+Serve = Callable[[dict[str, tuple[int, Any]]], list[str]]
 Connect = Callable[[], DockerDaemon]
 
 WEB = {
@@ -24,43 +18,6 @@ WEB = {
     "HostConfig": {"Runtime": "migrrdma"},
     "State": {"Running": False},
 }
-
-
-@pytest.fixture(name="serve")
-def _serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """A daemon on a socket of its own, which $DOCKER_HOST names; yields the requests it got."""
-    path = str(tmp_path / "docker.sock")
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
-    servers: list[socketserver.ThreadingUnixStreamServer] = []
-
-    def serve(answers: Answers) -> list[str]:
-        requests: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                requests.append(f"{self.command} {self.path}")
-                status, body = answers[f"{self.command} {self.path}"]
-                content = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_POST = do_GET  # noqa: N815
-
-            def log_message(self, *_args: object) -> None:
-                """Not to the test's output."""
-
-        server = socketserver.ThreadingUnixStreamServer(path, Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        return requests
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture(name="daemon")

@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from trees import tree_of
 
+from migrrdma_runtime import host as machine
 from migrrdma_runtime import layout
 from migrrdma_runtime.docker_api import Container, Docker
 from migrrdma_runtime.errors import DockerError, InstallError
@@ -23,7 +25,6 @@ from migrrdma_runtime.installation.payload import Payload
 from migrrdma_runtime.installation.step import Step, locked, perform
 from migrrdma_runtime.installation.uninstall import plan as plan_uninstall
 
-Tree = dict[str, tuple[int, str]]
 MakeDocker = Callable[..., Docker]
 
 
@@ -46,18 +47,6 @@ def install(host: Host, files: Payload) -> list[Step]:
 
 def uninstall(host: Host, *, purge: bool = False) -> list[Step]:
     return list(perform(plan_uninstall(host, docker_of(host), purge=purge)))
-
-
-def tree_of(host: Host) -> Tree:
-    """Every path with its mode and content."""
-    found: Tree = {}
-    for path in sorted(host.root.rglob("*")):
-        if path.is_symlink():
-            content = f"-> {path.readlink()}"
-        else:
-            content = path.read_bytes().hex() if path.is_file() else ""
-        found[host.name(path)] = (stat.S_IMODE(path.lstat().st_mode), content)
-    return found
 
 
 def write_daemon_json(host: Host, text: str) -> Path:
@@ -205,6 +194,26 @@ def test_what_dockerd_does_not_accept_is_not_put_in_place(host: Host, files: Pay
         list(perform(steps))
     assert path.read_text() == '{"hosts": 5}'
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+def test_the_dockerd_of_this_host_is_asked(
+    host: Host, files: Payload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accepts: bool
+) -> None:
+    path = write_daemon_json(host, "{}")
+    script = (
+        f'#!/bin/sh\n[ "$1" = --validate ] && grep -q migrrdma "$3" || exit 99\nexit {int(not accepts)}\n'
+    )
+    (tmp_path / "dockerd").write_text(script)
+    (tmp_path / "dockerd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    steps = perform(plan_install(host, files, docker_of(host, machine.run)))
+    if accepts:
+        list(steps)
+    else:
+        with pytest.raises(DockerError, match="exit status 1 without a message"):
+            list(steps)
+    assert ("migrrdma" in path.read_text()) is accepts
 
 
 def test_the_draft_of_a_killed_install_is_cleared_away(host: Host, files: Payload) -> None:

@@ -1,0 +1,105 @@
+"""The agent as a process: alone on its host, its sockets first, and an exit code that systemd understands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from migrrdma_runtime.agent import settings as configuration
+from migrrdma_runtime.agent.front import Front
+from migrrdma_runtime.agent.settings import Settings
+from migrrdma_runtime.errors import AgentError, CertificateError, ConfigError, MigrRDMAError
+
+if TYPE_CHECKING:
+    from migrrdma_runtime.agent.daemon import Daemon
+
+NOT_CONFIGURED = 78
+"""``EX_CONFIG``: starting it again would not help. The unit's ``RestartPreventExitStatus``."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+_LOCK = "agent.lock"
+
+
+def main(log_level: str) -> int:
+    """Run until SIGTERM or SIGINT; the exit code."""
+    try:
+        if log_level.lower() not in LOG_LEVELS:
+            raise ConfigError(f"MIGRRDMA_LOG: {log_level!r} is none of {', '.join(LOG_LEVELS)}")
+        # systemd's journal has the time already.
+        logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(message)s")
+        found = configuration.load()
+        with _alone(found.run_dir):
+            asyncio.run(_run(found))
+    except MigrRDMAError as error:
+        print(f"migrrdma: error: {error}", file=sys.stderr)
+        return NOT_CONFIGURED if isinstance(error, CertificateError | ConfigError) else 1
+    return 0
+
+
+async def _run(settings: Settings) -> None:
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, stopped.set)
+    front = Front(settings)
+    await front.listen()
+    daemon: Daemon | None = None
+    try:
+        imported = asyncio.ensure_future(asyncio.to_thread(_the_rest))
+        stop = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait((imported, stop), return_when=asyncio.FIRST_COMPLETED)
+        if not stopped.is_set():
+            daemon = (await imported)(settings, front=front)
+            await daemon.start()
+            notify_service_manager("READY=1")
+            await stop
+        notify_service_manager("STOPPING=1")
+    finally:
+        await (daemon.stop() if daemon is not None else front.close())
+
+
+def _the_rest() -> type[Daemon]:
+    """Import everything else, in a thread, while guests are greeted."""
+    import jsonschema  # noqa: F401 (the first message would wait for it)
+
+    from migrrdma_runtime.agent.daemon import Daemon
+
+    return Daemon
+
+
+@contextlib.contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Keep a second agent from taking this one's sockets, for as long as this process lives."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        with (run_dir / _LOCK).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                raise AgentError(
+                    f"an agent runs on this host already, as process {lock.read().strip() or '?'} "
+                    f"({run_dir / _LOCK}): stop that one, or restart it by `systemctl restart migrrdma-agent`"
+                ) from error
+            lock.truncate(0)
+            print(os.getpid(), file=lock, flush=True)
+            yield
+    except OSError as error:
+        raise AgentError(f"{error.filename or run_dir}: {error.strerror}") from error
+
+
+def notify_service_manager(state: str) -> None:
+    """Tell systemd, if it asked to be told: one datagram, and so no dependency."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
+            out.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
