@@ -179,7 +179,10 @@ def _parse_command(call: Call, index: int) -> None:
             if value is None and name in takes_value:
                 index += 1
                 if index == len(args):
-                    return  # the value is missing: the low-level runtime says so
+                    # The value is missing. Most low-level runtimes say so; runc up to 1.1 takes the first
+                    # positional for it. Not ours to touch.
+                    call.command = ""
+                    return
                 value = args[index]
             call.options.append(Option(name, value or "", index))
         index += 1
