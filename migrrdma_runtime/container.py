@@ -1,6 +1,6 @@
 """What a checkpoint or a restore must know of its container, wherever the low-level runtime keeps it."""
 
-from migrrdma_runtime import bundle, create, lowlevel, spec
+from migrrdma_runtime import bundle, create, criu_config, lowlevel, spec
 from migrrdma_runtime.errors import SpecError
 
 TYPE_CHECKING = False
@@ -15,7 +15,7 @@ class Facts:
         self,
         *,
         has_own_network: bool = False,
-        criu_config: str = create.RUNC_CRIU_CONFIG,
+        criu_config: str = criu_config.RUNC_DEFAULT,
         has_guest: bool = False,
     ) -> None:
         self.has_own_network = has_own_network
@@ -46,7 +46,7 @@ def _from_spec(found: spec.Spec) -> Facts:
     annotations = found.get("annotations") or {}
     return Facts(
         has_own_network=spec.has_own_network(found),
-        criu_config=annotations.get("org.criu.config", create.RUNC_CRIU_CONFIG),
+        criu_config=annotations.get("org.criu.config", criu_config.RUNC_DEFAULT),
         has_guest=spec.GUEST in annotations,
     )
 
@@ -56,6 +56,6 @@ def _from_runc(config: spec.Spec) -> Facts:
     labels = dict(label.partition("=")[::2] for label in config.get("labels") or ())
     return Facts(
         has_own_network=any(entry.get("type") == "NEWNET" for entry in config.get("namespaces") or ()),
-        criu_config=labels.get("org.criu.config", create.RUNC_CRIU_CONFIG),
+        criu_config=labels.get("org.criu.config", criu_config.RUNC_DEFAULT),
         has_guest=spec.GUEST in labels,
     )

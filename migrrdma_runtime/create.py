@@ -1,4 +1,7 @@
-"""``create``, ``run`` and ``restore``: edit the bundle of a container that holds an RDMA device."""
+"""``create``, ``run`` and ``restore``: edit the bundle of a container that holds an RDMA device.
+
+That of any other is left alone, but for one line of CRIU's configuration when it is restored (cgroup.py).
+"""
 
 import os
 
@@ -14,19 +17,6 @@ if TYPE_CHECKING:
 _MAX_EDITABLE = 16 << 20
 """A spec is read whole to be edited, and takes ten times its size in memory; real ones have 20 to 100 KB."""
 
-RUNC_CRIU_CONFIG = "/etc/criu/runc.conf"
-"""What runc has CRIU read when no annotation names another file."""
-
-_OUR_CRIU_CONFIG = """\
-# From migrrdma-runtime, for a container that holds an RDMA device:
-# MPI and UCX lock files in shared memory; Docker offers no --file-locks, and the whole container is dumped.
-file-locks
-# Our plugin, and whatever CRIU would load without it:
-"""
-
-_CRIU_CONFIG_NAME = "migrrdma-criu.conf"
-_CRIU_PLUGINS_NAME = "migrrdma-criu-plugins"
-
 
 def prepare(call: "Call", settings: "Config", broken: ConfigError | None) -> None:
     """Edit the bundle if its container holds an RDMA device; otherwise leave it alone."""
@@ -37,7 +27,10 @@ def prepare(call: "Call", settings: "Config", broken: ConfigError | None) -> Non
 
         runtime_log.warn(call, f"{broken}; containers without an RDMA device are not affected")
     path = spec_path(call)
+    restores = call.command == "restore"
     if bundle.is_plain(path):
+        if restores:
+            _name_cgroup(call, settings, path)
         return
 
     value, unsafe = bundle.read(path)
@@ -48,6 +41,8 @@ def prepare(call: "Call", settings: "Config", broken: ConfigError | None) -> Non
     try:
         wanted, edited = spec.holds_rdma(value), spec.is_edited(value)
         if not wanted and not edited:
+            if restores:
+                _name_cgroup(call, settings, path)
             return
         if broken and wanted:
             raise broken
@@ -64,6 +59,31 @@ def prepare(call: "Call", settings: "Config", broken: ConfigError | None) -> Non
     bundle.replace(path, value)
 
 
+def _name_cgroup(call: "Call", settings: "Config", path: str) -> None:
+    """Have CRIU restore a container without RDMA into its own cgroup; a spec we cannot rewrite stays as it is."""
+    from migrrdma_runtime import criu_config, spec
+
+    try:
+        value, unsafe = bundle.read(path)
+    except SpecError:
+        return  # for the low-level runtime to refuse
+    if unsafe or not isinstance(value, dict) or os.stat(path).st_size > _MAX_EDITABLE:
+        return
+    cgroup = _cgroup(value, call, settings)
+    if cgroup:
+        spec.set_criu_config(value, criu_config.write(path, value, plugin=None, cgroup=cgroup))
+        bundle.replace(path, value)
+
+
+def _cgroup(value: "Spec", call: "Call", settings: "Config") -> str | None:
+    """The cgroup that CRIU must be told of at a restore; crun tells it itself."""
+    from migrrdma_runtime import cgroup
+
+    if call.command != "restore" or os.path.basename(settings.runtime) == "crun" or not cgroup.is_unified():
+        return None
+    return cgroup.path_of(value, call.container_id)
+
+
 def spec_path(call: "Call") -> str:
     """The spec that the low-level runtime will read (``--config`` is crun's)."""
     folder = call.value("b", "bundle") or "."
@@ -72,7 +92,7 @@ def spec_path(call: "Call") -> str:
 
 def _additions(call: "Call", settings: "Config", path: str, original: "Spec") -> "Additions":
     """Gather what the edit adds, and see to it that it is there."""
-    from migrrdma_runtime import layout, spec
+    from migrrdma_runtime import criu_config, layout, spec
 
     link = f"{settings.guest_dir}/current"
     try:
@@ -101,38 +121,10 @@ def _additions(call: "Call", settings: "Config", path: str, original: "Spec") ->
         socket_dir=socket_dir,
         hooks_dir=settings.hooks_dir,
         record_dir=f"{settings.run_dir}/containers/{call.container_id}",
-        criu_config=_write_criu_config(path, original, settings.criu_plugin),
+        criu_config=criu_config.write(
+            path, original, plugin=settings.criu_plugin, cgroup=_cgroup(original, call, settings)
+        ),
     )
-
-
-def _write_criu_config(path: str, original: "Spec", plugin: str) -> str:
-    """Write the container's CRIU configuration into its bundle: the user's, or runc's default, and ours.
-
-    CRIU reads one such file and no more, and loads the plugins of one directory and no other. In the bundle
-    both live exactly as long as the spec that names them.
-    """
-    from migrrdma_runtime import criu_plugins, spec
-
-    users = spec.user_criu_config(original)
-    if users is None:
-        users = RUNC_CRIU_CONFIG
-    target = os.path.join(os.path.dirname(path), _CRIU_CONFIG_NAME)
-    try:
-        content = ""
-        if users:
-            try:
-                with open(users, encoding="utf-8", errors="surrogateescape") as file:
-                    content = f"# From {users}:\n{file.read().rstrip()}\n\n"
-            except FileNotFoundError:
-                pass  # CRIU, too, does without
-        plugins = os.path.join(os.path.dirname(path), _CRIU_PLUGINS_NAME)
-        if not criu_plugins.gather(plugins, plugin, criu_plugins.inherited_directory(content)):
-            raise SpecError(f"in {plugins}, {plugin} cannot be made the first of CRIU's plugins")
-        with open(target, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"{content}{_OUR_CRIU_CONFIG}libdir {plugins}\n")
-    except OSError as error:
-        raise SpecError(f"cannot write {error.filename or target}: {error.strerror}") from error
-    return target
 
 
 def _is_valid_id(container_id: str) -> bool:

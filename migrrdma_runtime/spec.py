@@ -20,6 +20,10 @@ _USER_CRIU_CONFIG = "org.migrrdma.criu-config"
 """Keeps the user's value of ``org.criu.config`` while ours is in its place."""
 
 _CRIU_CONFIG = "org.criu.config"
+
+CRIU_CONFIG_NAME = "migrrdma-criu.conf"
+"""The file in the bundle that is ours; by its name our value of the annotation is told from the user's."""
+
 _DEVICES = "/dev/infiniband"
 HOOKS = (("createRuntime", "record-container"), ("poststop", "forget-container"))
 """At which stage of a container's life which of the scripts in ``hooks/`` runs."""
@@ -86,16 +90,31 @@ def has_own_network(spec: Spec) -> bool:
 def user_criu_config(spec: Spec) -> str | None:
     """The CRIU configuration file that the user asked for; empty: none at all; ``None``: runc's default."""
     annotations = _child(spec, "annotations", dict)
-    value = annotations.get(_USER_CRIU_CONFIG) if GUEST in annotations else annotations.get(_CRIU_CONFIG)
+    value = annotations.get(_CRIU_CONFIG)
+    if _is_our_criu_config(value):
+        value = annotations.get(_USER_CRIU_CONFIG)
     if value is not None and not isinstance(value, str):
         raise SpecError(f"the annotation {_CRIU_CONFIG} must be a string, not {value!r}")
     return value
 
 
+def set_criu_config(spec: Spec, path: str) -> None:
+    """Have CRIU read this file of ours, and keep the user's value."""
+    original = user_criu_config(spec)
+    annotations = _child(spec, "annotations", dict, create=True)
+    if original is not None:
+        annotations[_USER_CRIU_CONFIG] = original
+    annotations[_CRIU_CONFIG] = path
+
+
+def _is_our_criu_config(value: object) -> bool:
+    return isinstance(value, str) and value.endswith(f"/{CRIU_CONFIG_NAME}")
+
+
 def edit(spec: Spec, additions: Additions) -> None:
     """Add what a container with an RDMA device needs."""
     strip(spec)
-    criu_config = user_criu_config(spec)
+    user_criu_config(spec)  # refused before anything is added
     for entry in _child(spec, "mounts", list):
         if isinstance(entry, dict) and entry.get("destination") in _OUR_MOUNTS:
             raise SpecError(
@@ -120,9 +139,7 @@ def edit(spec: Spec, additions: Additions) -> None:
 
     annotations = _child(spec, "annotations", dict, create=True)
     annotations[GUEST] = additions.version
-    if criu_config is not None:
-        annotations[_USER_CRIU_CONFIG] = criu_config
-    annotations[_CRIU_CONFIG] = additions.criu_config
+    set_criu_config(spec, additions.criu_config)
 
     hooks = _child(spec, "hooks", dict, create=True)
     for stage, script in HOOKS:

@@ -67,6 +67,14 @@ def test_a_container_moves_to_another_host(src: Shell, dst: Shell, containers: R
     _goes_on(destination)
     # Not a number lost, none printed twice.
     assert _numbers(destination)[0] == _numbers(source)[-1] + 1
+    # It is in a cgroup of its own, not in one named after the container that was checkpointed.
+    assert (
+        f"docker-{destination.full_id()}.scope"
+        in dst.sh("cat /proc/$(docker inspect -f '{{.State.Pid}}' mover)/cgroup").stdout
+    )
+    destination.docker("pause", "mover")
+    destination.docker("unpause", "mover")
+    _goes_on(destination)
 
 
 def test_the_import_starts_the_container_when_asked_to(src: Shell, dst: Shell, containers: Register) -> None:

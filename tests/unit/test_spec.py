@@ -25,7 +25,7 @@ _OTHER_VERSION = spec.Additions(
     socket_dir="/run/x/agent",
     hooks_dir="/opt/hooks",
     record_dir="/run/x/containers/c1",
-    criu_config="/b2/criu.conf",
+    criu_config="/b2/migrrdma-criu.conf",
 )
 _LIBRARY = "/usr/lib/migrrdma/abc/libmigrrdma.so"
 

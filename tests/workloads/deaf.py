@@ -14,7 +14,7 @@ import sys
 import time
 
 import pyverbs.enums as e
-from pyverbs.addr import AHAttr, GlobalRoute
+from pyverbs.addr import GID, AHAttr, GlobalRoute
 from pyverbs.cq import CQ
 from pyverbs.device import Context
 from pyverbs.mr import MR
@@ -40,7 +40,7 @@ def _exchange(address: str, sends: bool, mine: str) -> str:
 def _connect(qp: QP, gid: str, gid_index: int, number: int) -> None:
     attr = QPAttr(port_num=1)
     attr.dest_qp_num = number
-    attr.ah_attr = AHAttr(gr=GlobalRoute(dgid=gid, sgid_index=gid_index), is_global=1, port_num=1)
+    attr.ah_attr = AHAttr(gr=GlobalRoute(dgid=GID(gid), sgid_index=gid_index), is_global=1, port_num=1)
     attr.path_mtu = e.IBV_MTU_1024
     attr.max_rd_atomic = attr.max_dest_rd_atomic = 1
     attr.rnr_retry = 7  # for ever
