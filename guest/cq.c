@@ -19,25 +19,61 @@
 
 #define MAX_TRANSFERS 8
 
-/* A receive was completed: its place in the QP's ring is free. Only the poller of the CQ writes head. */
-static inline void count_receive(struct mig_qp *qp)
+/* Receives were completed: their places in the QP's ring are free. Only the poller of the CQ writes head. */
+static inline void count_receives(struct mig_qp *qp, uint32_t count)
 {
-	__atomic_store_n(&qp->head, qp->head + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&qp->head, qp->head + count, __ATOMIC_RELEASE);
 }
 
-static __attribute__((noinline)) void account(struct mig_context *context, struct ibv_wc *wc)
+static void account(struct mig_context *context, struct ibv_wc *wc)
 {
 	struct mig_qp *qp = mig_qp_by_pqpn(context, wc->qp_num);
 
 	if (!qp)
 		return;
-	if (wc->status != IBV_WC_SUCCESS)
+	if (MIG_UNLIKELY(wc->status != IBV_WC_SUCCESS)) {
 		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
-	else if (wc->opcode & IBV_WC_RECV)
-		count_receive(qp);
-	if (wc->status == IBV_WC_SUCCESS && wc->src_qp == qp->dest_pqpn)
-		wc->src_qp = qp->attr.dest_qp_num;
+	} else {
+		if (wc->opcode & IBV_WC_RECV)
+			count_receives(qp, 1);
+		if (wc->src_qp == qp->dest_pqpn)
+			wc->src_qp = qp->attr.dest_qp_num;
+	}
 	wc->qp_num = qp->ibv.qp_num;
+}
+
+static inline int is_plain(const struct ibv_wc *wc, unsigned int opcode_bit)
+{
+	return MIG_LIKELY(wc->status == IBV_WC_SUCCESS) && (wc->opcode & IBV_WC_RECV) == opcode_bit;
+}
+
+/*
+ * While numbers are the same a successful send needs nothing, and a receive only to be counted: of a run of them for
+ * one QP the number is added once.
+ */
+static inline void account_batch(struct mig_context *context, struct ibv_wc *wc, const struct ibv_wc *end)
+{
+	int translate = MIG_GATE(context->translate);
+
+	while (wc != end) {
+		if (MIG_UNLIKELY(translate)) {
+			account(context, wc++);
+		} else if (is_plain(wc, 0)) {
+			wc++;
+		} else if (is_plain(wc, IBV_WC_RECV)) {
+			uint32_t qp_num = wc->qp_num, run = 0;
+
+			do {
+				run++;
+				wc++;
+			} while (wc != end && wc->qp_num == qp_num && is_plain(wc, IBV_WC_RECV));
+			struct mig_qp *qp = mig_qp_by_pqpn(context, qp_num);
+			if (MIG_LIKELY(qp != NULL))
+				count_receives(qp, run);
+		} else {
+			account(context, wc++);
+		}
+	}
 }
 
 static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc);
@@ -56,22 +92,8 @@ int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 	}
 
 	int count = cq->poll(cq->real, entries, wc);
-	if (count > 0) {
-		struct mig_context *context = MIG_CONTAINER(ibv->context, struct mig_context, verbs.context);
-		int translate = MIG_GATE(context->translate);
-
-		for (int i = 0; i < count; i++) {
-			/* While numbers are the same a successful send needs nothing, and a receive only to be counted. */
-			if (MIG_UNLIKELY(translate || wc[i].status != IBV_WC_SUCCESS)) {
-				account(context, &wc[i]);
-			} else if (wc[i].opcode & IBV_WC_RECV) {
-				struct mig_qp *qp = mig_qp_by_pqpn(context, wc[i].qp_num);
-
-				if (MIG_LIKELY(qp != NULL))
-					count_receive(qp);
-			}
-		}
-	}
+	if (count > 0)
+		account_batch(MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context), wc, wc + count);
 	mig_leave(reader);
 	return count;
 }

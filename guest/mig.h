@@ -191,11 +191,12 @@ struct mig_qp {
 	uint32_t room;	    /* what one call may post: the real queue's depth */
 	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
 	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
-	uint32_t head;	    /* belongs to the poller of recv_cq */
 
 	/* What it takes to make it again. */
 	struct ibv_qp_init_attr init;  /* as the application asked, CQs and SRQ as it knows them */
 	struct ibv_qp_cap cap;	       /* as the application was told */
+	/* Of the ring; belongs to the poller of recv_cq, and stands among what nobody writes: a line of its own. */
+	uint32_t head;
 	struct ibv_qp_attr attr;       /* every attribute at its last value, in the application's numbers */
 	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
 	uint32_t extra_send;	       /* slots that the application does not know of */

@@ -29,6 +29,17 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done);
 void mig_send_free(struct mig_send *list);
 void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
 
+/*
+ * Member by member: applications write these three just before they post, and one wide load of what is still in the
+ * processor's store queue in parts would wait for all of it.
+ */
+static inline void mig_copy_sge(struct ibv_sge *to, const struct ibv_sge *from)
+{
+	to->addr = __atomic_load_n(&from->addr, __ATOMIC_RELAXED);
+	to->length = __atomic_load_n(&from->length, __ATOMIC_RELAXED);
+	to->lkey = __atomic_load_n(&from->lkey, __ATOMIC_RELAXED);
+}
+
 int mig_recv_init(struct mig_qp *qp);
 void mig_recv_clear(struct mig_qp *qp);
 
