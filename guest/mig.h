@@ -68,6 +68,7 @@ struct mig_context {
 	int left_behind; /* the objects behind `real` are on the host that the process was restored from */
 	int parked;	/* gate: the real objects must not be touched */
 	int translate;	/* gate: some number differs */
+	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the world is stopped */
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
 	int has_foreign_cqs; /* CQs of the real library share our channels */
 	struct mig_eventfd async;

@@ -40,6 +40,9 @@ static inline void mig_copy_sge(struct ibv_sge *to, const struct ibv_sge *from)
 	to->lkey = __atomic_load_n(&from->lkey, __ATOMIC_RELAXED);
 }
 
+/* quiesce.c: keeps what is sent from now on. Sections that have begun may still post. */
+void mig_quiesce_one(struct mig_qp *qp);
+
 int mig_recv_init(struct mig_qp *qp);
 void mig_recv_clear(struct mig_qp *qp);
 

@@ -183,6 +183,11 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	if (mig_recv_init(qp) || mig_qpn_reserve(context, qp->real->qp_num))
 		goto failed;
 	mig_qp_set_operations(qp);
+	/* What it would send before the park, nobody would wait for. */
+	if (context->at_rest) {
+		mig_quiesce_one(qp);
+		qp->marker = MIG_MARKER_DONE;
+	}
 
 	mig_lock(&context->lock);
 	mig_list_add(&context->qps, &qp->link);

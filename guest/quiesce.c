@@ -63,6 +63,16 @@ static void post_marker(struct mig_qp *qp)
 	qp->marker = MIG_MARKER_POSTED;
 }
 
+void mig_quiesce_one(struct mig_qp *qp)
+{
+	if (!qp->quiesced) {
+		mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
+		mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
+	}
+	qp->quiesced = 1;
+	mig_send_gate(qp, MIG_GATE_SHADOW, 0);
+}
+
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which)
 {
 	deadline_ns = now_ns() + timeout_ms * 1000000ull;
@@ -80,13 +90,12 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 	EACH_QP(context, qp) {
 		if (!mig_selects(selection, context, qp))
 			continue;
-		if (!qp->quiesced) {
-			mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
-			mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
-		}
-		qp->quiesced = 1;
-		mig_send_gate(qp, MIG_GATE_SHADOW, 0);
+		mig_quiesce_one(qp);
 	}
+	if (selection->kind != MIG_SCOPE_LISTED)
+		MIG_EACH(&mig.contexts, context, struct mig_context, link)
+			if (selection->kind == MIG_SCOPE_ALL || context->id == selection->context)
+				context->at_rest = 1;
 	/* From here on nobody is inside a post that saw the gate open. */
 	mig_synchronize();
 	EACH_QP(context, qp) {
@@ -192,6 +201,8 @@ void mig_quiesce_end(void)
 {
 	struct mig_send *done = NULL;
 
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+		context->at_rest = 0;
 	EACH_QP(context, qp) {
 		if (!qp->quiesced)
 			continue;

@@ -182,7 +182,7 @@ static int record_only(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 
 		if (qp->ibv.state == IBV_QPS_RESET || wr->num_sge < 0 || wr->num_sge > (int)qp->cap.max_recv_sge)
 			error = EINVAL;
-		else if (qp->tail - qp->head >= qp->cap.max_recv_wr)
+		else if (qp->tail - __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE) >= qp->cap.max_recv_wr)
 			error = ENOMEM;
 		if (error) {
 			if (bad)

@@ -364,6 +364,17 @@ def test_checker_notices_what_broken_hardware_does(start: Start, fault: str) -> 
     assert program.verdict() != "exact", f"{fault} was not noticed"
 
 
+def test_qps_that_are_made_while_others_are_at_rest_lose_nothing(start: Start, agent: Agent) -> None:
+    program = start("-q", "2", "-r")
+    for _ in range(1000):
+        agent.quiesce()
+        agent.resume()
+        # In place: a connection that is made later finds its other end by the GID, which would be another host's.
+        move(agent, (0, 1), whole=True)
+    program.wait_for_progress()
+    assert program.verdict() == "exact"
+
+
 def test_a_thousand_rounds_of_everything(start: Start, agent: Agent) -> None:
     program = start("-q", "4", "-e", "-c", "-t")
     for turn in range(1000):
