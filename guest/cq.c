@@ -7,6 +7,7 @@
  * quiesced, markers in the queue, completions kept in the ring, the process parked) nobody is fast.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,7 +195,7 @@ static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 		if (more > 0 || !count)
 			count += more;
 	}
-	flush = cq->gated > 0;
+	flush = cq->gated > 0 && __atomic_load_n(&mig_context(cq->ibv.context)->flushing, __ATOMIC_RELAXED);
 	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner == reader &&
 	    !mig_readers_usable())
 		MIG_SET_GATE(cq->fast, reader);
@@ -302,17 +303,16 @@ void mig_cq_add(struct mig_context *context, struct mig_cq *cq)
 {
 	cq->poll = context->real->ops.poll_cq;
 	cq->ibv.handle = cq->real->handle;
-	cq->ibv.cqe = cq->real->cqe;
+	cq->ibv.cqe = cq->real->cqe - cq->spare;
 	mig_list_init(&cq->owed_link);
 	MIG_LOCKED(&context->lock);
 	mig_list_add(&context->cqs, &cq->link);
 }
 
-struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel)
+static struct ibv_cq *make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel, int entries)
 {
 	if (!cq->extended)
-		return mig_real()->ibv_create_cq(real, cq->ibv.cqe, cq, channel,
-						 cq->comp_vector % real->num_comp_vectors);
+		return mig_real()->ibv_create_cq(real, entries, cq, channel, cq->comp_vector);
 
 	struct verbs_context *verbs = verbs_get_ctx_op(real, create_cq_ex);
 	struct ibv_cq_init_attr_ex attr = *cq->extended;
@@ -321,11 +321,46 @@ struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct i
 		errno = EOPNOTSUPP;
 		return NULL;
 	}
-	attr.cqe = (uint32_t)cq->ibv.cqe;
+	attr.cqe = (uint32_t)entries;
 	attr.cq_context = cq;
 	attr.channel = channel;
-	attr.comp_vector = (uint32_t)(cq->comp_vector % real->num_comp_vectors);
+	attr.comp_vector = (uint32_t)cq->comp_vector;
 	return ibv_cq_ex_to_cq(verbs->create_cq_ex(real, &attr));
+}
+
+/* Enough for a drain to make good progress, and no more than a page of the device's. */
+#define SPARE 64
+
+/*
+ * The application may have made the queue just large enough for its own completions, and leave them there while it
+ * is drained. One marker too many would end the queue, so there is room for some; without, if the device has no more.
+ */
+struct ibv_cq *mig_cq_make_sized(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel,
+				 int entries)
+{
+	int saved = errno;
+	struct ibv_cq *made = NULL;
+
+	cq->spare = entries > 0 && entries <= INT_MAX - SPARE ? SPARE : 0;
+	if (cq->spare)
+		made = make(cq, real, channel, entries + cq->spare);
+	if (!made) {
+		cq->spare = 0;
+		made = make(cq, real, channel, entries);
+	}
+	if (made)
+		errno = saved;
+	return made;
+}
+
+struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel)
+{
+	int vector = cq->comp_vector;
+
+	cq->comp_vector = vector % real->num_comp_vectors;
+	struct ibv_cq *made = mig_cq_make_sized(cq, real, channel, cq->ibv.cqe);
+	cq->comp_vector = vector;
+	return made;
 }
 
 struct ibv_cq *ibv_create_cq(struct ibv_context *ibv, int entries, void *cq_context,
@@ -346,7 +381,7 @@ struct ibv_cq *ibv_create_cq(struct ibv_context *ibv, int entries, void *cq_cont
 	cq->ibv.cq_context = cq_context;
 	cq->ibv.cqe = entries;
 	cq->comp_vector = vector;
-	cq->real = mig_real()->ibv_create_cq(context->real, entries, cq, mig_real_comp_channel(channel), vector);
+	cq->real = mig_cq_make_sized(cq, context->real, mig_real_comp_channel(channel), entries);
 	if (!cq->real) {
 		free(cq);
 		return NULL;
@@ -362,8 +397,8 @@ int ibv_resize_cq(struct ibv_cq *ibv, int entries)
 	if (!cq)
 		return mig_real()->ibv_resize_cq(ibv, entries);
 	MIG_VERB;
-	int error = mig_real()->ibv_resize_cq(cq->real, entries);
-	ibv->cqe = cq->real->cqe;
+	int error = mig_real()->ibv_resize_cq(cq->real, entries + cq->spare);
+	ibv->cqe = cq->real->cqe - cq->spare;
 	return error;
 }
 

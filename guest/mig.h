@@ -22,6 +22,7 @@
 #include "control.h"
 #include "list.h"
 #include "lock.h"
+#include "numbers.h"
 #include "reader.h"
 #include "real.h"
 
@@ -80,6 +81,10 @@ struct mig_context {
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];
 	struct mig_keymap *lkeys; /* virtual to physical; NULL: identity */
+	/* QPs and memory regions by their virtual numbers; the regions' once there was a move. */
+	struct mig_numbers vqpns, vlkeys, vrkeys;
+	int keys_listed; /* the regions' numbers are complete */
+	uint32_t flushing; /* QPs with kept sends that are to be posted; atomic */
 	struct mig_gid_map gids[MIG_GID_MAPS];
 	int gid_count;
 	struct mig_gid_map next_gids[MIG_GID_MAPS];
@@ -127,6 +132,7 @@ struct mig_cq {
 	struct mig_lock lock;
 	int gated;   /* lock: QPs quiesced on it, plus one while parked */
 	int markers; /* lock: markers of ours that are still in the real queue */
+	int spare;   /* entries that the application does not know of: for so many markers at a time */
 	struct ibv_wc *ring; /* lock: completions taken before the application asked for them */
 	uint32_t ring_head, ring_tail, ring_size;
 	int comp_vector;
@@ -213,6 +219,7 @@ struct mig_qp {
 
 	/* Quiescing; control thread with the world stopped, and cq->lock for the marker. */
 	int quiesced; /* counted in its CQs' gated */
+	int selected; /* by the message that is being answered */
 	enum mig_marker marker;
 	int marker_again; /* sends followed a marker that is still under way */
 	uint64_t marker_id;

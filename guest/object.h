@@ -69,6 +69,9 @@ struct ibv_cq_ex *mig_create_cq_ex(struct mig_context *context, struct ibv_cq_in
 void mig_cq_add(struct mig_context *context, struct mig_cq *cq);
 /* Another real CQ like this one, on that context. */
 struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel);
+/* The first one; sets cq->spare. */
+struct ibv_cq *mig_cq_make_sized(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel,
+				 int entries);
 /* A completion that we owe the application. */
 int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc);
 void mig_cq_gate(struct mig_cq *cq, int change);

@@ -6,6 +6,7 @@
 
 #include "log.h"
 #include "object.h"
+#include "rebuild.h"
 #include "world.h"
 
 /* Within one quiesce only: the clock may jump when the process is moved, and a quiesce never spans that. */
@@ -19,25 +20,22 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-int mig_selects(const struct mig_selection *selection, const struct mig_context *context, const struct mig_qp *qp)
-{
-	switch (selection->kind) {
-	case MIG_SCOPE_ALL:
-		return 1;
-	case MIG_SCOPE_CONTEXT:
-		return context->id == selection->context;
-	case MIG_SCOPE_LISTED:
-		for (uint32_t i = 0; i < selection->count; i++)
-			if (selection->names[i].context == context->id && selection->names[i].vqpn == qp->ibv.qp_num)
-				return 1;
-		return 0;
-	}
-	return 0;
-}
-
 #define EACH_QP(context, qp)                                                                               \
 	MIG_EACH(&mig.contexts, context, struct mig_context, link)                                         \
 	MIG_EACH(&context->qps, qp, struct mig_qp, link)
+
+void mig_select(const struct mig_selection *selection)
+{
+	EACH_QP(context, qp)
+		qp->selected = selection->kind == MIG_SCOPE_ALL ||
+			       (selection->kind == MIG_SCOPE_CONTEXT && context->id == selection->context);
+	for (uint32_t i = 0; selection->kind == MIG_SCOPE_LISTED && i < selection->count; i++) {
+		struct mig_qp *qp = mig_qp_by_name(selection->names[i].context, selection->names[i].vqpn);
+
+		if (qp)
+			qp->selected = 1;
+	}
+}
 
 /* A QP outside the states of normal life cannot be brought to rest. */
 static int cannot_rest(const struct mig_qp *qp)
@@ -54,6 +52,9 @@ static void post_marker(struct mig_qp *qp)
 
 	MIG_LOCKED(&cq->lock);
 	MIG_LOCKED(&qp->send_lock);
+	/* Where there is no room to spare, one has to be risked. */
+	if (cq->markers && cq->markers >= cq->spare)
+		return; /* tried again when others have come back */
 	/* No application can name its own sends like this but by accident with 2^64 chances against. */
 	qp->marker_id = mig.token ^ (++markers * 0x9e3779b97f4a7c15u);
 	marker.wr_id = qp->marker_id;
@@ -80,15 +81,16 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 
 	if (error)
 		return error;
+	mig_select(selection);
 	EACH_QP(context, qp) {
-		if (mig_selects(selection, context, qp) && cannot_rest(qp)) {
+		if (qp->selected && cannot_rest(qp)) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			mig_world_go();
 			return EIO;
 		}
 	}
 	EACH_QP(context, qp) {
-		if (!mig_selects(selection, context, qp))
+		if (!qp->selected)
 			continue;
 		mig_quiesce_one(qp);
 	}
@@ -99,7 +101,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 	/* From here on nobody is inside a post that saw the gate open. */
 	mig_synchronize();
 	EACH_QP(context, qp) {
-		if (!qp->quiesced || !mig_selects(selection, context, qp))
+		if (!qp->quiesced || !qp->selected)
 			continue;
 		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
 		if (qp->marker == MIG_MARKER_POSTED)

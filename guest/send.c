@@ -91,11 +91,23 @@ static int post_now(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, st
 	return gate & MIG_GATE_TRANSLATE ? post_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
 }
 
+/* Pollers look whether there is something to flush, without a walk over all QPs. Must hold the lock. */
+static void set_gate(struct mig_qp *qp, uint32_t gate)
+{
+	uint32_t *flushing = &mig_context(qp->ibv.context)->flushing;
+
+	if (gate & ~qp->send_gate & MIG_GATE_FLUSH)
+		__atomic_add_fetch(flushing, 1, __ATOMIC_RELAXED);
+	else if (~gate & qp->send_gate & MIG_GATE_FLUSH)
+		__atomic_sub_fetch(flushing, 1, __ATOMIC_RELAXED);
+	MIG_SET_GATE(qp->send_gate, gate);
+}
+
 /* The gate's bits change under the lock; readers look at the whole word. */
 void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
 {
 	MIG_LOCKED(&qp->send_lock);
-	MIG_SET_GATE(qp->send_gate, (qp->send_gate & ~clear) | set);
+	set_gate(qp, (qp->send_gate & ~clear) | set);
 }
 
 void mig_send_free(struct mig_send *list)
@@ -329,7 +341,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 			qp->kept_count--;
 			posted->next = *done;
 			*done = posted;
-			MIG_SET_GATE(qp->send_gate, qp->send_gate & ~(uint32_t)MIG_GATE_FRESH);
+			set_gate(qp, qp->send_gate & ~(uint32_t)MIG_GATE_FRESH);
 		}
 		if (error == ENOMEM || error == EAGAIN)
 			break;
@@ -345,7 +357,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 	}
 	if (!qp->kept) {
 		qp->kept_end = &qp->kept;
-		MIG_SET_GATE(qp->send_gate, qp->send_gate & ~(uint32_t)MIG_GATE_FLUSH);
+		set_gate(qp, qp->send_gate & ~(uint32_t)MIG_GATE_FLUSH);
 	}
 	mig_unlock(&qp->send_lock);
 

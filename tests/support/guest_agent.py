@@ -250,7 +250,8 @@ class Agent:
                     "dgid": gid,
                 }
             )
-        self.ask("CONNECT", None, records)
+        for start in range(0, len(records), 400):
+            self.ask("CONNECT", None, records[start : start + 400])
 
     def give_keys(self, context: int, name: int) -> None:
         """Tell the QPs that face this context which keys its memory has now."""

@@ -1,0 +1,90 @@
+"""Thousands of QPs and a hundred thousand memory regions: it works, and no object costs more for there being many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from guest_agent import MOVING, PARTNER, Agent, Program
+from guest_build import Built, compile_c
+from guest_moves import GIDS
+
+SMALL, LARGE = (512, 12_500), (4096, 100_000)
+SLOPE = 3.0
+"""What is eight times as much costs an object eight times as much where a walk over all of them is made for each."""
+
+
+class Times:
+    """Nanoseconds of the program's processor time per object, of every step."""
+
+    def __init__(self, pid: int, qps: int, mrs: int) -> None:
+        # CPUCLOCK_SCHED of another process, as clock_getcpuclockid makes it.
+        self.clock = ~pid << 3 | 2
+        self.objects = {"qp": qps, "mr": mrs, "all": qps + mrs}
+        self.per_object: dict[str, float] = {}
+
+    def measure(self, name: str, kind: str, step: Callable[[], object]) -> None:
+        begin = time.clock_gettime_ns(self.clock)
+        step()
+        spent = (time.clock_gettime_ns(self.clock) - begin) / self.objects[kind]
+        self.per_object[name] = self.per_object.get(name, 0) + spent
+
+    def told(self, name: str, answer: str) -> None:
+        words = answer.split()
+        assert len(words) % 2 == 0, answer
+        for verb, nanoseconds in zip(words[::2], words[1::2], strict=True):
+            self.per_object[f"{name}: {verb}"] = float(nanoseconds)
+
+
+def run(built: Built, agent: Agent, program: Path, directory: Path, qps: int, mrs: int) -> dict[str, float]:
+    environment = {**built.environment, **agent.environment}
+    # Executed by whoever posts: the time is the calls' own.
+    del environment["FAKE_ASYNC"]
+    with Program([program], environment, directory / "log") as scale:
+        agent.diagnosis = scale.diagnosis
+        times = Times(scale.process.pid, qps, mrs)
+        times.told("create", scale.tell(f"create {qps} {mrs}"))
+        agent.accept()
+        agent.connection.settimeout(120)
+        times.told("talk", scale.tell("talk"))
+        for turn, devices in enumerate([(0, 1), (1, 0)]):
+            name = f"move {turn}"
+            times.measure(f"{name}: quiesce", "qp", lambda: agent.quiesce(60000))
+            times.measure(f"{name}: park", "all", lambda: agent.ask("PARK"))
+            first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+            for context, device in zip((first, second), devices, strict=True):
+                gids = [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}]
+                body = {"context": context, "device": f"fake{device}"}
+                times.measure(f"{name}: rebuild", "all", lambda b=body, g=gids: agent.ask("REBUILD", b, g))
+            moved = {first: (GIDS[devices[0]], MOVING), second: (GIDS[devices[1]], PARTNER)}
+            times.measure(f"{name}: connect", "qp", lambda m=moved: agent.connect_all(m))
+            times.measure(f"{name}: keys", "mr", lambda c=first: agent.give_keys(c, MOVING))
+            times.measure(f"{name}: keys", "mr", lambda c=second: agent.give_keys(c, PARTNER))
+            times.measure(f"{name}: resume", "all", agent.resume)
+            times.told(f"{name}: talk", scale.tell("talk"))
+            # Now the device hands out again what the application still knows as its own.
+            assert scale.tell(f"numbers {devices[0]}") == "ok"
+            times.told(f"{name}: more", scale.tell(f"more {qps // 8}"))
+        times.told("end", scale.tell("end"))
+        assert scale.process.wait(60) == 0
+    return times.per_object
+
+
+def test_no_object_costs_more_for_there_being_many(built: Built, tmp_path: Path) -> None:
+    program = tmp_path / "scale"
+    compile_c(program, Path(__file__).with_name("scale.c"), "-libverbs")
+    runs = []
+    for qps, mrs in (SMALL, LARGE):
+        directory = tmp_path / str(qps)
+        directory.mkdir()
+        with Agent(directory) as agent:
+            runs.append(run(built, agent, program, directory, qps, mrs))
+    small, large = runs
+    for step, nanoseconds in large.items():
+        print(
+            f"{step:28}{small[step]:10.0f} ns{nanoseconds:10.0f} ns  x {nanoseconds / max(small[step], 1):.2f}"
+        )
+    # A few hundred nanoseconds more are what caches cost.
+    steep = {s: (small[s], large[s]) for s in large if large[s] > SLOPE * small[s] + 500}
+    assert not steep
