@@ -77,8 +77,14 @@ struct fake_cq {
 	uint32_t events;
 };
 
+struct fake_builder;
+
 struct fake_qp {
-	struct ibv_qp ibv;
+	union {
+		struct ibv_qp ibv;
+		struct ibv_qp_ex ex;
+	};
+	struct fake_builder *builder; /* for ibv_wr_*; NULL: not asked for */
 	struct ibv_qp_init_attr init;
 	struct ibv_qp_attr attr;
 	struct fake_wqe *sq;
@@ -117,6 +123,7 @@ void fake_check(struct ibv_context *context, const char *function);
 int fake_fault(const char *function);
 
 void fake_work(void);	    /* lock held: executes what can be executed, unless the thread does */
+struct ibv_qp *fake_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
 void fake_forget_work(struct fake_qp *qp);
 void fake_start_hardware(void);
 void fake_complete(struct ibv_cq *cq, const struct ibv_wc *wc, int solicited);

@@ -170,6 +170,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *device)
 	context->verbs.query_port = query_port_ex;
 	context->verbs.alloc_parent_domain = alloc_parent_domain;
 	context->verbs.create_cq_ex = create_cq_ex;
+	context->verbs.create_qp_ex = fake_create_qp_ex;
 	context->verbs.context.abi_compat = __VERBS_ABI_IS_EXTENDED;
 	context->verbs.context.device = device;
 	context->verbs.context.cmd_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -558,11 +559,10 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 	pthread_mutex_unlock(&fake_lock);
 	free(qp->sq);
 	free(qp->rq);
+	free(qp->builder);
 	free(qp);
 	return 0;
 }
-
-struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp) { (void)qp; return NULL; }
 
 struct async {
 	uint64_t element;

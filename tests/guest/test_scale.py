@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from guest_agent import MOVING, PARTNER, Agent, Program
@@ -56,11 +57,11 @@ def run(built: Built, agent: Agent, program: Path, directory: Path, qps: int, mr
             for context, device in zip((first, second), devices, strict=True):
                 gids = [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}]
                 body = {"context": context, "device": f"fake{device}"}
-                times.measure(f"{name}: rebuild", "all", lambda b=body, g=gids: agent.ask("REBUILD", b, g))
+                times.measure(f"{name}: rebuild", "all", partial(agent.ask, "REBUILD", body, gids))
             moved = {first: (GIDS[devices[0]], MOVING), second: (GIDS[devices[1]], PARTNER)}
-            times.measure(f"{name}: connect", "qp", lambda m=moved: agent.connect_all(m))
-            times.measure(f"{name}: keys", "mr", lambda c=first: agent.give_keys(c, MOVING))
-            times.measure(f"{name}: keys", "mr", lambda c=second: agent.give_keys(c, PARTNER))
+            times.measure(f"{name}: connect", "qp", partial(agent.connect_all, moved))
+            times.measure(f"{name}: keys", "mr", partial(agent.give_keys, first, MOVING))
+            times.measure(f"{name}: keys", "mr", partial(agent.give_keys, second, PARTNER))
             times.measure(f"{name}: resume", "all", agent.resume)
             times.told(f"{name}: talk", scale.tell("talk"))
             # Now the device hands out again what the application still knows as its own.
