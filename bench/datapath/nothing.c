@@ -152,3 +152,10 @@ int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 }
 
 int ibv_destroy_qp(struct ibv_qp *qp) { free(qp); return 0; }
+
+int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
+{
+	return read(context->async_fd, event, sizeof(*event)) == (ssize_t)sizeof(*event) ? 0 : -1;
+}
+
+void ibv_ack_async_event(struct ibv_async_event *event) { (void)event; }

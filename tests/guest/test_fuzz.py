@@ -62,8 +62,10 @@ def test_no_message_reaches_beyond_itself(built: Built, tmp_path: Path) -> None:
         series = b"".join(struct.pack("<H", len(packet) | HELPED) + packet for packet in packets)
         (corpus / str(number)).write_bytes(series)
     result = subprocess.run(
-        [fuzzer, f"-max_total_time={SECONDS}", "-max_len=8192", "-timeout=20", "-print_coverage=1", "-print_final_stats=1",
-         corpus],
+        [
+            fuzzer, f"-max_total_time={SECONDS}", "-max_len=8192", "-timeout=20",
+            "-print_coverage=1", "-print_final_stats=1", corpus,
+        ],
         env={"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"},
         cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS + 120, check=False,
     )  # fmt: skip

@@ -30,7 +30,7 @@ def test_nothing_is_reported(
     assert "Sanitizer" not in program.diagnosis()
 
 
-@pytest.mark.parametrize(("variant", "rounds"), [("address", 100), ("thread", 40)])
+@pytest.mark.parametrize(("variant", "rounds"), [("address", 300), ("thread", 150)])
 def test_nothing_is_reported_while_qps_come_and_go(
     start: Start, agent: Agent, builds: Callable[[str], Built], variant: str, rounds: int
 ) -> None:
