@@ -1,14 +1,15 @@
 /*
- * What one call of the data path costs: with a device whose functions do nothing, so that all that is left is the
+ * What one call of the data path, or one QP, costs: with a device whose functions do nothing, so that all that is left is the
  * call, and the guest library if it is there.
  *
  *     datapath QPS MRS CALL COUNT
  *
  * QPS queue pairs (a power of two) on one completion queue are used in turn, and 64 of MRS memory regions. Says
  * "ready" and waits for a line, so that it can be moved before; then prints nanoseconds per call, or per completion.
- * measure.py has callgrind count the instructions inside the functions measure_*.
+ * CALL "memory": prints the bytes of heap and mappings that each QP has taken. measure.py has callgrind count the instructions inside the functions measure_*.
  */
 #include <infiniband/verbs.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,7 +100,7 @@ static const struct {
 } calls[] = {
 	{ "post_send", measure_post_send, 0 },	   { "post_recv", measure_post_recv, 1 },
 	{ "poll_empty", measure_poll_empty, 0 },   { "poll_single", measure_poll_single, 0 },
-	{ "poll_batch", measure_poll_batch, 0 },
+	{ "poll_batch", measure_poll_batch, 0 },   { "memory", NULL, 0 },
 };
 
 static int connect_qp(struct ibv_qp *qp)
@@ -124,6 +125,15 @@ static int connect_qp(struct ibv_qp *qp)
 					     IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
+static size_t heap;
+
+static size_t heap_in_use(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	return info.uordblks + info.hblkhd;
+}
+
 static int make(struct ibv_context *context, unsigned int qp_count, int mr_count)
 {
 	struct ibv_pd *pd = ibv_alloc_pd(context);
@@ -143,9 +153,11 @@ static int make(struct ibv_context *context, unsigned int qp_count, int mr_count
 	}
 	for (int i = used; i < KEYS; i++)
 		keys[i] = keys[i % used];
+	heap = heap_in_use();
 	for (unsigned int i = 0; i < qp_count; i++)
 		if (!(qps[i] = ibv_create_qp(pd, &init)) || connect_qp(qps[i]))
 			return -1;
+	heap = heap_in_use() - heap;
 	return 0;
 }
 
@@ -169,6 +181,10 @@ int main(int argc, char **argv)
 	puts("ready");
 	if (!fgets(line, sizeof(line), stdin))
 		return 2;
+	if (!calls[call].run) {
+		printf("%.0f\n", (double)heap / (qp_mask + 1));
+		return 0;
+	}
 	/* The first calls of a thread and of a queue do more than the others. */
 	for (int i = 0; i < 3; i++)
 		for (unsigned int at = 0; at <= qp_mask; at += 8) {

@@ -100,6 +100,34 @@ class Bench:
         return totals[1] - totals[0]
 
 
+SIZES_OF = """
+#include <stdio.h>
+#include "mig.h"
+int main(void)
+{
+    /* What record() writes for each receive, and how many the ring of a queue of 64 holds. */
+    printf("%zu %zu %zu %zu", sizeof(struct mig_qp), sizeof(struct mig_mr), sizeof(struct mig_cq),
+           256 * (sizeof(struct mig_recv) + sizeof(struct ibv_sge)));
+    return 0;
+}
+"""
+
+
+def print_memory(bench: Bench) -> None:
+    """What a QP with queues of 64 takes: by its structures, and as the heap has grown."""
+    (bench.directory / "sizes.c").write_text(SIZES_OF)
+    compile_c(bench.directory / "sizes", f"-I{HERE.parents[1] / 'guest'}", bench.directory / "sizes.c")
+    out = subprocess.run([bench.directory / "sizes"], capture_output=True, text=True, check=True).stdout
+    qp, mr, cq, ring = map(int, out.split())
+    with_it, without = (
+        float(bench.run("memory", (1024, 1), 1, library=on, moved=False)[0]) for on in (True, False)
+    )
+    print(f"sizeof: QP {qp}, memory region {mr}, CQ {cq} bytes; ring of 64 receives {ring} bytes")
+    print(
+        f"measured per QP of 1,024: {with_it - without:.0f} bytes, {with_it - without - ring:.0f} without the ring"
+    )
+
+
 def move(agent: Agent) -> None:
     """Rebuild the process's objects on the same device, under other numbers."""
     agent.quiesce()
@@ -135,6 +163,7 @@ def main() -> None:
         program = directory / "datapath"
         compile_c(program, HERE / "datapath.c", "-libverbs")
         bench = Bench(program, directory, {**os.environ, "LD_LIBRARY_PATH": str(bare)}, library)
+        print_memory(bench)
         print("| call | QPs | MRs | moved | ns without | ns added | ratio | instructions added |")
         print("|---|---|---|---|---|---|---|---|")
         for call in options.calls:

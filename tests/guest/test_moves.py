@@ -364,9 +364,15 @@ def test_checker_notices_what_broken_hardware_does(start: Start, fault: str) -> 
     assert program.verdict() != "exact", f"{fault} was not noticed"
 
 
-def test_qps_that_are_made_while_others_are_at_rest_lose_nothing(start: Start, agent: Agent) -> None:
+LONG = pytest.param(20_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])
+
+
+@pytest.mark.parametrize("rounds", [1000, LONG])
+def test_qps_that_are_made_while_others_are_at_rest_lose_nothing(
+    start: Start, agent: Agent, rounds: int
+) -> None:
     program = start("-q", "2", "-r")
-    for _ in range(1000):
+    for _ in range(rounds):
         agent.quiesce()
         agent.resume()
         # In place: a connection that is made later finds its other end by the GID, which would be another host's.
@@ -375,9 +381,10 @@ def test_qps_that_are_made_while_others_are_at_rest_lose_nothing(start: Start, a
     assert program.verdict() == "exact"
 
 
-def test_a_thousand_rounds_of_everything(start: Start, agent: Agent) -> None:
+@pytest.mark.parametrize("rounds", [1000, LONG])
+def test_many_rounds_of_everything(start: Start, agent: Agent, rounds: int) -> None:
     program = start("-q", "4", "-e", "-c", "-t")
-    for turn in range(1000):
+    for turn in range(rounds):
         agent.quiesce()
         agent.resume()
         move(agent, (turn % 2, 1 - turn % 2))
