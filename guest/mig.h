@@ -177,27 +177,30 @@ struct mig_recv {
 
 struct mig_qp {
 	struct ibv_qp ibv;
-	struct ibv_qp *real, *next;
+	/* Posting a send looks at this line and the first one of ibv; posting a receive at the next line, too. */
+	struct ibv_qp *real;
 	int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 	int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-
-	/* Sending. */
 	uint32_t send_gate; /* gate: enum mig_gate */
+	uint32_t stride;    /* of the receives' ring */
+
+	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
+	struct mig_reader *recv_fast; /* gate, as mig_cq.fast */
+	char *ring;
+	uint32_t ring_mask;
+	uint32_t room;	    /* what one call may post: the real queue's depth */
+	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
+	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
+	struct mig_reader *recv_owner;
+	int recv_transfers;
+	struct mig_lock recv_lock;
+
+	/* Sending, when it cannot go straight through. */
+	struct ibv_qp *next;
 	struct mig_lock send_lock;
 	struct mig_send *kept, **kept_end; /* send_lock */
 	uint32_t kept_count;
 	struct mig_keymap *rkeys, *next_rkeys; /* the peer's; NULL: identity */
-
-	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
-	struct mig_reader *recv_fast; /* gate, as mig_cq.fast */
-	struct mig_reader *recv_owner;
-	int recv_transfers;
-	struct mig_lock recv_lock;
-	char *ring;
-	uint32_t stride, ring_mask;
-	uint32_t room;	    /* what one call may post: the real queue's depth */
-	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
-	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
 
 	/* What it takes to make it again. */
 	struct ibv_qp_init_attr init;  /* as the application asked, CQs and SRQ as it knows them */
@@ -227,7 +230,7 @@ struct mig_qp {
 	uint32_t async_events;
 	uint64_t peer;
 	struct mig_link link;
-};
+} __attribute__((aligned(64)));
 
 /* The process. */
 struct mig_process {

@@ -138,6 +138,15 @@ static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_
 	return error ? NULL : real;
 }
 
+static struct mig_qp *allocate(void)
+{
+	void *memory = NULL;
+
+	if (posix_memalign(&memory, _Alignof(struct mig_qp), sizeof(struct mig_qp)))
+		return NULL;
+	return memset(memory, 0, sizeof(struct mig_qp));
+}
+
 struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 {
 	MIG_VERB;
@@ -150,7 +159,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 
 	struct mig_context *context = mig_context(pd->context);
 	struct ibv_qp_init_attr theirs = *attr;
-	struct mig_qp *qp = calloc(1, sizeof(*qp));
+	struct mig_qp *qp = allocate();
 	int error = ENOMEM;
 
 	if (!qp)

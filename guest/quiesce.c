@@ -43,8 +43,11 @@ static int cannot_rest(const struct mig_qp *qp)
 	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state > IBV_QPS_RTS;
 }
 
-/* Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. */
-static void post_marker(struct mig_qp *qp)
+/*
+ * Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. False: the
+ * completion queue has no room for it before others have come back.
+ */
+static int post_marker(struct mig_qp *qp)
 {
 	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
 	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED };
@@ -54,14 +57,15 @@ static void post_marker(struct mig_qp *qp)
 	MIG_LOCKED(&qp->send_lock);
 	/* Where there is no room to spare, one has to be risked. */
 	if (cq->markers && cq->markers >= cq->spare)
-		return; /* tried again when others have come back */
+		return 0;
 	/* No application can name its own sends like this but by accident with 2^64 chances against. */
 	qp->marker_id = mig.token ^ (++markers * 0x9e3779b97f4a7c15u);
 	marker.wr_id = qp->marker_id;
 	if (qp->post_send(qp->real, &marker, &bad))
-		return; /* full: tried again when something has completed */
+		return 1; /* full: tried again when something has completed */
 	cq->markers++;
 	qp->marker = MIG_MARKER_POSTED;
+	return 1;
 }
 
 void mig_quiesce_one(struct mig_qp *qp)
@@ -126,7 +130,8 @@ static void advance(struct mig_qp *qp)
 	}
 	int wanted = qp->marker == MIG_MARKER_WANTED;
 	mig_unlock(lock);
-	if (wanted)
+	/* Many QPs on one queue would else take as many walks over all of them as it has room for markers. */
+	if (wanted && !post_marker(qp) && !mig_cq_collect(mig_cq(qp->ibv.send_cq), 0))
 		post_marker(qp);
 }
 
