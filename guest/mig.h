@@ -230,7 +230,10 @@ struct mig_qp {
 	uint32_t async_events;
 	uint64_t peer;
 	struct mig_link link;
-} __attribute__((aligned(64)));
+};
+
+/* Of the processor's cache. QPs begin on one; their type does not say so, as a list's end is taken for an entry. */
+#define MIG_LINE 64
 
 /* The process. */
 struct mig_process {

@@ -142,7 +142,7 @@ static struct mig_qp *allocate(void)
 {
 	void *memory = NULL;
 
-	if (posix_memalign(&memory, _Alignof(struct mig_qp), sizeof(struct mig_qp)))
+	if (posix_memalign(&memory, MIG_LINE, sizeof(struct mig_qp)))
 		return NULL;
 	return memset(memory, 0, sizeof(struct mig_qp));
 }

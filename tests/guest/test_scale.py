@@ -72,20 +72,26 @@ def run(built: Built, agent: Agent, program: Path, directory: Path, qps: int, mr
     return times.per_object
 
 
+def measured(built: Built, program: Path, directory: Path, qps: int, mrs: int) -> dict[str, float]:
+    directory.mkdir()
+    with Agent(directory) as agent:
+        return run(built, agent, program, directory, qps, mrs)
+
+
 def test_no_object_costs_more_for_there_being_many(built: Built, tmp_path: Path) -> None:
     program = tmp_path / "scale"
     compile_c(program, Path(__file__).with_name("scale.c"), "-libverbs")
-    runs = []
-    for qps, mrs in (SMALL, LARGE):
-        directory = tmp_path / str(qps)
-        directory.mkdir()
-        with Agent(directory) as agent:
-            runs.append(run(built, agent, program, directory, qps, mrs))
-    small, large = runs
-    for step, nanoseconds in large.items():
-        print(
-            f"{step:28}{small[step]:10.0f} ns{nanoseconds:10.0f} ns  x {nanoseconds / max(small[step], 1):.2f}"
+    steep: dict[str, str] = {}
+    for attempt in range(4):
+        small, large = (
+            measured(built, program, tmp_path / f"{attempt}-{qps}", qps, mrs) for qps, mrs in (SMALL, LARGE)
         )
-    # A few hundred nanoseconds more are what caches cost.
-    steep = {s: (small[s], large[s]) for s in large if large[s] > SLOPE * small[s] + 500}
+        for step, ns in large.items():
+            print(f"{step:28}{small[step]:10.0f} ns{ns:10.0f} ns  x {ns / max(small[step], 1):.2f}")
+        # A few hundred nanoseconds more are what caches cost.
+        found = {s: f"{small[s]:.0f} {large[s]:.0f}" for s in large if large[s] > SLOPE * small[s] + 500}
+        # What others do on the machine makes one step or another slow; a walk over everything is there every time.
+        steep = {s: f"{steep[s]}, {t}" for s, t in found.items() if s in steep} if attempt else found
+        if not steep:
+            break
     assert not steep
