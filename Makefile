@@ -64,7 +64,8 @@ bench: project ## What the runtime costs, here and in the rack; prints ratios
 	lab/rack up
 	PYTHONPATH=lab python bench/shim.py --python $(PYTHON) --rack
 
-soak: project ## The long forms of the rack tests
+soak: project ## The long forms of the tests
+	pytest tests/guest -m soak --soak
 	lab/rack up
 	pytest tests/rack --soak
 

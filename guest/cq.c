@@ -7,6 +7,7 @@
  * quiesced, markers in the queue, completions kept in the ring, the process parked) nobody is fast.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,25 +20,61 @@
 
 #define MAX_TRANSFERS 8
 
-/* A receive was completed: its place in the QP's ring is free. Only the poller of the CQ writes head. */
-static inline void count_receive(struct mig_qp *qp)
+/* Receives were completed: their places in the QP's ring are free. Only the poller of the CQ writes head. */
+static inline void count_receives(struct mig_qp *qp, uint32_t count)
 {
-	__atomic_store_n(&qp->head, qp->head + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&qp->head, qp->head + count, __ATOMIC_RELEASE);
 }
 
-static __attribute__((noinline)) void account(struct mig_context *context, struct ibv_wc *wc)
+static void account(struct mig_context *context, struct ibv_wc *wc)
 {
 	struct mig_qp *qp = mig_qp_by_pqpn(context, wc->qp_num);
 
 	if (!qp)
 		return;
-	if (wc->status != IBV_WC_SUCCESS)
+	if (MIG_UNLIKELY(wc->status != IBV_WC_SUCCESS)) {
 		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
-	else if (wc->opcode & IBV_WC_RECV)
-		count_receive(qp);
-	if (wc->status == IBV_WC_SUCCESS && wc->src_qp == qp->dest_pqpn)
-		wc->src_qp = qp->attr.dest_qp_num;
+	} else {
+		if (wc->opcode & IBV_WC_RECV)
+			count_receives(qp, 1);
+		if (wc->src_qp == qp->dest_pqpn)
+			wc->src_qp = qp->attr.dest_qp_num;
+	}
 	wc->qp_num = qp->ibv.qp_num;
+}
+
+static inline int is_plain(const struct ibv_wc *wc, unsigned int opcode_bit)
+{
+	return MIG_LIKELY(wc->status == IBV_WC_SUCCESS) && (wc->opcode & IBV_WC_RECV) == opcode_bit;
+}
+
+/*
+ * While numbers are the same a successful send needs nothing, and a receive only to be counted: of a run of them for
+ * one QP the number is added once.
+ */
+static inline void account_batch(struct mig_context *context, struct ibv_wc *wc, const struct ibv_wc *end)
+{
+	int translate = MIG_GATE(context->translate);
+
+	while (wc != end) {
+		if (MIG_UNLIKELY(translate)) {
+			account(context, wc++);
+		} else if (is_plain(wc, 0)) {
+			wc++;
+		} else if (is_plain(wc, IBV_WC_RECV)) {
+			uint32_t qp_num = wc->qp_num, run = 0;
+
+			do {
+				run++;
+				wc++;
+			} while (wc != end && wc->qp_num == qp_num && is_plain(wc, IBV_WC_RECV));
+			struct mig_qp *qp = mig_qp_by_pqpn(context, qp_num);
+			if (MIG_LIKELY(qp != NULL))
+				count_receives(qp, run);
+		} else {
+			account(context, wc++);
+		}
+	}
 }
 
 static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc);
@@ -56,22 +93,8 @@ int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 	}
 
 	int count = cq->poll(cq->real, entries, wc);
-	if (count > 0) {
-		struct mig_context *context = MIG_CONTAINER(ibv->context, struct mig_context, verbs.context);
-		int translate = MIG_GATE(context->translate);
-
-		for (int i = 0; i < count; i++) {
-			/* While numbers are the same a successful send needs nothing, and a receive only to be counted. */
-			if (MIG_UNLIKELY(translate || wc[i].status != IBV_WC_SUCCESS)) {
-				account(context, &wc[i]);
-			} else if (wc[i].opcode & IBV_WC_RECV) {
-				struct mig_qp *qp = mig_qp_by_pqpn(context, wc[i].qp_num);
-
-				if (MIG_LIKELY(qp != NULL))
-					count_receive(qp);
-			}
-		}
-	}
+	if (count > 0)
+		account_batch(MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context), wc, wc + count);
 	mig_leave(reader);
 	return count;
 }
@@ -172,7 +195,7 @@ static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 		if (more > 0 || !count)
 			count += more;
 	}
-	flush = cq->gated > 0;
+	flush = cq->gated > 0 && __atomic_load_n(&mig_context(cq->ibv.context)->flushing, __ATOMIC_RELAXED);
 	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner == reader &&
 	    !mig_readers_usable())
 		MIG_SET_GATE(cq->fast, reader);
@@ -280,17 +303,16 @@ void mig_cq_add(struct mig_context *context, struct mig_cq *cq)
 {
 	cq->poll = context->real->ops.poll_cq;
 	cq->ibv.handle = cq->real->handle;
-	cq->ibv.cqe = cq->real->cqe;
+	cq->ibv.cqe = cq->real->cqe - cq->spare;
 	mig_list_init(&cq->owed_link);
 	MIG_LOCKED(&context->lock);
 	mig_list_add(&context->cqs, &cq->link);
 }
 
-struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel)
+static struct ibv_cq *make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel, int entries)
 {
 	if (!cq->extended)
-		return mig_real()->ibv_create_cq(real, cq->ibv.cqe, cq, channel,
-						 cq->comp_vector % real->num_comp_vectors);
+		return mig_real()->ibv_create_cq(real, entries, cq, channel, cq->comp_vector);
 
 	struct verbs_context *verbs = verbs_get_ctx_op(real, create_cq_ex);
 	struct ibv_cq_init_attr_ex attr = *cq->extended;
@@ -299,11 +321,46 @@ struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct i
 		errno = EOPNOTSUPP;
 		return NULL;
 	}
-	attr.cqe = (uint32_t)cq->ibv.cqe;
+	attr.cqe = (uint32_t)entries;
 	attr.cq_context = cq;
 	attr.channel = channel;
-	attr.comp_vector = (uint32_t)(cq->comp_vector % real->num_comp_vectors);
+	attr.comp_vector = (uint32_t)cq->comp_vector;
 	return ibv_cq_ex_to_cq(verbs->create_cq_ex(real, &attr));
+}
+
+/* Enough for a drain to make good progress, and no more than a page of the device's. */
+#define SPARE 64
+
+/*
+ * The application may have made the queue just large enough for its own completions, and leave them there while it
+ * is drained. One marker too many would end the queue, so there is room for some; without, if the device has no more.
+ */
+struct ibv_cq *mig_cq_make_sized(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel,
+				 int entries)
+{
+	int saved = errno;
+	struct ibv_cq *made = NULL;
+
+	cq->spare = entries > 0 && entries <= INT_MAX - SPARE ? SPARE : 0;
+	if (cq->spare)
+		made = make(cq, real, channel, entries + cq->spare);
+	if (!made) {
+		cq->spare = 0;
+		made = make(cq, real, channel, entries);
+	}
+	if (made)
+		errno = saved;
+	return made;
+}
+
+struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel)
+{
+	int vector = cq->comp_vector;
+
+	cq->comp_vector = vector % real->num_comp_vectors;
+	struct ibv_cq *made = mig_cq_make_sized(cq, real, channel, cq->ibv.cqe);
+	cq->comp_vector = vector;
+	return made;
 }
 
 struct ibv_cq *ibv_create_cq(struct ibv_context *ibv, int entries, void *cq_context,
@@ -324,7 +381,7 @@ struct ibv_cq *ibv_create_cq(struct ibv_context *ibv, int entries, void *cq_cont
 	cq->ibv.cq_context = cq_context;
 	cq->ibv.cqe = entries;
 	cq->comp_vector = vector;
-	cq->real = mig_real()->ibv_create_cq(context->real, entries, cq, mig_real_comp_channel(channel), vector);
+	cq->real = mig_cq_make_sized(cq, context->real, mig_real_comp_channel(channel), entries);
 	if (!cq->real) {
 		free(cq);
 		return NULL;
@@ -340,8 +397,8 @@ int ibv_resize_cq(struct ibv_cq *ibv, int entries)
 	if (!cq)
 		return mig_real()->ibv_resize_cq(ibv, entries);
 	MIG_VERB;
-	int error = mig_real()->ibv_resize_cq(cq->real, entries);
-	ibv->cqe = cq->real->cqe;
+	int error = mig_real()->ibv_resize_cq(cq->real, entries + cq->spare);
+	ibv->cqe = cq->real->cqe - cq->spare;
 	return error;
 }
 

@@ -53,7 +53,6 @@ static uint8_t read_dlid_path_bits(struct ibv_cq_ex *ex) { return of(ex)->curren
 
 struct ibv_cq_ex *mig_create_cq_ex(struct mig_context *context, struct ibv_cq_init_attr_ex *attr)
 {
-	struct verbs_context *verbs = verbs_get_ctx(context->real);
 	struct mig_cq *cq;
 
 	/* Time stamps, VLANs, flow and matching tags are not in a plain completion. */
@@ -76,13 +75,7 @@ struct ibv_cq_ex *mig_create_cq_ex(struct mig_context *context, struct ibv_cq_in
 		cq->extended->flags = attr->flags;
 	cq->comp_vector = (int)attr->comp_vector;
 
-	struct ibv_cq_init_attr_ex theirs = *cq->extended;
-
-	theirs.cqe = attr->cqe;
-	theirs.comp_vector = attr->comp_vector;
-	theirs.cq_context = cq;
-	theirs.channel = mig_real_comp_channel(attr->channel);
-	cq->real = ibv_cq_ex_to_cq(verbs->create_cq_ex(context->real, &theirs));
+	cq->real = mig_cq_make_sized(cq, context->real, mig_real_comp_channel(attr->channel), (int)attr->cqe);
 	if (!cq->real) {
 		int error = errno;
 

@@ -242,6 +242,9 @@ int ibv_close_device(struct ibv_context *ibv)
 	forget_objects(&context->channels);
 	forget_objects(&context->cqs);
 	forget_objects(&context->qps);
+	mig_numbers_free(&context->vqpns);
+	mig_numbers_free(&context->vlkeys);
+	mig_numbers_free(&context->vrkeys);
 	for (int i = 0; i < MIG_QPN_PAGE; i++)
 		free(context->qpns[i]);
 	free(context);

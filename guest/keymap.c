@@ -6,15 +6,19 @@
 
 struct mig_keymap *mig_keymap_new(uint32_t count)
 {
-	uint32_t slots = 16;
+	uint32_t slots = 16, shift = 28;
 
 	/* At most half full, so that a look for a key that is not there ends soon. */
-	while (slots < 2 * (uint64_t)count && slots < 1u << 30)
+	while (slots < 2 * (uint64_t)count && slots < 1u << 30) {
 		slots *= 2;
+		shift--;
+	}
 
 	struct mig_keymap *map = mig_pages_alloc(sizeof(*map) + slots * sizeof(map->slots[0]));
-	if (map)
+	if (map) {
 		map->mask = slots - 1;
+		map->shift = shift;
+	}
 	return map;
 }
 

@@ -13,6 +13,7 @@ struct mig_key {
 
 struct mig_keymap {
 	uint32_t mask; /* slots - 1 */
+	uint32_t shift;
 	uint32_t used;
 	int references; /* QPs that hold it; control thread */
 	struct mig_key slots[];
@@ -27,7 +28,8 @@ int mig_keymap_set(struct mig_keymap *map, uint32_t from, uint32_t to);
 
 static inline uint32_t mig_keymap_slot(const struct mig_keymap *map, uint32_t from)
 {
-	return (from * 2654435769u) >> 7 & map->mask;
+	/* The upper bits of the product depend on all of the key's; many devices' keys differ in the upper ones only. */
+	return (from * 2654435769u) >> map->shift;
 }
 
 static inline uint32_t mig_keymap_get(const struct mig_keymap *map, uint32_t from)

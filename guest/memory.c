@@ -85,13 +85,43 @@ static struct ibv_mr *ask(enum way way, struct ibv_pd *pd, void *addr, size_t le
 	return NULL;
 }
 
+static int list_keys(struct mig_context *context, struct mig_mr *mr)
+{
+	int error = mig_numbers_add(&context->vlkeys, mr->ibv.lkey, mr);
+
+	if (!error && (error = mig_numbers_add(&context->vrkeys, mr->ibv.rkey, mr)))
+		mig_numbers_remove(&context->vlkeys, mr->ibv.lkey, mr);
+	return error;
+}
+
+static void unlist_keys(struct mig_context *context, struct mig_mr *mr)
+{
+	mig_numbers_remove(&context->vlkeys, mr->ibv.lkey, mr);
+	mig_numbers_remove(&context->vrkeys, mr->ibv.rkey, mr);
+}
+
+/* Before a move a number cannot be there twice: only then the list is worth its memory. Must hold the lock. */
+static int list_all_keys(struct mig_context *context)
+{
+	if (context->keys_listed)
+		return 0;
+	MIG_EACH(&context->mrs, mr, struct mig_mr, link) {
+		int error = list_keys(context, mr);
+
+		if (error) {
+			mig_numbers_free(&context->vlkeys);
+			mig_numbers_free(&context->vrkeys);
+			return error;
+		}
+	}
+	context->keys_listed = 1;
+	return 0;
+}
+
 /* Whether a new physical key is another region's virtual one, after a move. Must hold the context's lock. */
 static int collides(const struct mig_context *context, const struct ibv_mr *real)
 {
-	MIG_EACH(&context->mrs, mr, struct mig_mr, link)
-		if (mr->ibv.lkey == real->lkey || mr->ibv.rkey == real->rkey)
-			return 1;
-	return 0;
+	return mig_numbers_find(&context->vlkeys, real->lkey) || mig_numbers_find(&context->vrkeys, real->rkey);
 }
 
 /*
@@ -101,25 +131,32 @@ static int collides(const struct mig_context *context, const struct ibv_mr *real
 static struct ibv_mr *ask_until_unique(struct mig_context *context, enum way way, struct ibv_pd *pd, void *addr,
 				       size_t length, uint64_t iova, unsigned int access)
 {
-	struct ibv_mr *refused[32], *real;
-	int count = 0;
+	struct mig_refused refused = { 0 };
+	struct ibv_mr *real = NULL, *other;
+	int again = 1, error = 0;
 
-	for (;;) {
+	if (context->translate) {
+		mig_lock(&context->lock);
+		error = list_all_keys(context);
+		mig_unlock(&context->lock);
+	}
+	while (again && !error) {
 		real = ask(way, pd, addr, length, iova, access);
-		if (!real || !context->translate || count == 32)
+		if (!real)
+			error = errno;
+		if (!real || !context->translate)
 			break;
 		mig_lock(&context->lock);
-		int again = collides(context, real);
+		again = collides(context, real);
 		mig_unlock(&context->lock);
-		if (!again)
-			break;
-		refused[count++] = real;
+		if (again && (error = mig_refuse(&refused, real)))
+			mig_real()->ibv_dereg_mr(real);
 	}
-	int error = errno;
-	while (count)
-		mig_real()->ibv_dereg_mr(refused[--count]);
-	errno = error;
-	return real;
+	while ((other = mig_refused_next(&refused)))
+		mig_real()->ibv_dereg_mr(other);
+	if (error)
+		errno = error;
+	return error ? NULL : real;
 }
 
 static struct ibv_mr *register_memory(enum way way, struct ibv_pd *ibv, void *addr, size_t length, uint64_t iova,
@@ -149,9 +186,17 @@ static struct ibv_mr *register_memory(enum way way, struct ibv_pd *ibv, void *ad
 	mr->ibv.pd = ibv;
 	mr->iova = iova;
 	mr->access = access;
-	MIG_LOCKED(&context->lock);
-	mig_list_add(&context->mrs, &mr->link);
-	return &mr->ibv;
+	mig_lock(&context->lock);
+	int error = context->keys_listed ? list_keys(context, mr) : 0;
+	if (!error)
+		mig_list_add(&context->mrs, &mr->link);
+	mig_unlock(&context->lock);
+	if (!error)
+		return &mr->ibv;
+	mig_real()->ibv_dereg_mr(mr->real);
+	free(mr);
+	errno = error;
+	return NULL;
 }
 
 struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
@@ -182,7 +227,9 @@ int ibv_dereg_mr(struct ibv_mr *ibv)
 		return error;
 	mig_lock(&context->lock);
 	mig_list_remove(&mr->link);
-	if (context->lkeys)
+	if (context->keys_listed)
+		unlist_keys(context, mr);
+	if (mig_keymap_get(context->lkeys, mr->ibv.lkey) != mr->ibv.lkey)
 		mig_keymap_set(context->lkeys, mr->ibv.lkey, mr->ibv.lkey);
 	mig_unlock(&context->lock);
 	free(mr);
@@ -211,8 +258,18 @@ int ibv_rereg_mr(struct ibv_mr *ibv, int flags, struct ibv_pd *pd, void *addr, s
 	ibv->addr = mr->real->addr;
 	ibv->length = mr->real->length;
 	ibv->handle = mr->real->handle;
+	mig_lock(&context->lock);
+	if (context->keys_listed)
+		unlist_keys(context, mr);
 	ibv->lkey = mr->real->lkey;
 	ibv->rkey = mr->real->rkey;
+	/* If there is no memory for the list, the next who needs it makes it anew. */
+	if (context->keys_listed && list_keys(context, mr)) {
+		mig_numbers_free(&context->vlkeys);
+		mig_numbers_free(&context->vrkeys);
+		context->keys_listed = 0;
+	}
+	mig_unlock(&context->lock);
 	return result;
 }
 

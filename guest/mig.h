@@ -22,6 +22,7 @@
 #include "control.h"
 #include "list.h"
 #include "lock.h"
+#include "numbers.h"
 #include "reader.h"
 #include "real.h"
 
@@ -68,6 +69,7 @@ struct mig_context {
 	int left_behind; /* the objects behind `real` are on the host that the process was restored from */
 	int parked;	/* gate: the real objects must not be touched */
 	int translate;	/* gate: some number differs */
+	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the world is stopped */
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
 	int has_foreign_cqs; /* CQs of the real library share our channels */
 	struct mig_eventfd async;
@@ -79,6 +81,10 @@ struct mig_context {
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];
 	struct mig_keymap *lkeys; /* virtual to physical; NULL: identity */
+	/* QPs and memory regions by their virtual numbers; the regions' once there was a move. */
+	struct mig_numbers vqpns, vlkeys, vrkeys;
+	int keys_listed; /* the regions' numbers are complete */
+	uint32_t flushing; /* QPs with kept sends that are to be posted; atomic */
 	struct mig_gid_map gids[MIG_GID_MAPS];
 	int gid_count;
 	struct mig_gid_map next_gids[MIG_GID_MAPS];
@@ -126,6 +132,7 @@ struct mig_cq {
 	struct mig_lock lock;
 	int gated;   /* lock: QPs quiesced on it, plus one while parked */
 	int markers; /* lock: markers of ours that are still in the real queue */
+	int spare;   /* entries that the application does not know of: for so many markers at a time */
 	struct ibv_wc *ring; /* lock: completions taken before the application asked for them */
 	uint32_t ring_head, ring_tail, ring_size;
 	int comp_vector;
@@ -170,32 +177,36 @@ struct mig_recv {
 
 struct mig_qp {
 	struct ibv_qp ibv;
-	struct ibv_qp *real, *next;
+	/* Posting a send looks at this line and the first one of ibv; posting a receive at the next line, too. */
+	struct ibv_qp *real;
 	int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 	int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-
-	/* Sending. */
 	uint32_t send_gate; /* gate: enum mig_gate */
+	uint32_t stride;    /* of the receives' ring */
+
+	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
+	struct mig_reader *recv_fast; /* gate, as mig_cq.fast */
+	char *ring;
+	uint32_t ring_mask;
+	uint32_t room;	    /* what one call may post: the real queue's depth */
+	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
+	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
+	struct mig_reader *recv_owner;
+	int recv_transfers;
+	struct mig_lock recv_lock;
+
+	/* Sending, when it cannot go straight through. */
+	struct ibv_qp *next;
 	struct mig_lock send_lock;
 	struct mig_send *kept, **kept_end; /* send_lock */
 	uint32_t kept_count;
 	struct mig_keymap *rkeys, *next_rkeys; /* the peer's; NULL: identity */
 
-	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
-	struct mig_reader *recv_fast; /* gate, as mig_cq.fast */
-	struct mig_reader *recv_owner;
-	int recv_transfers;
-	struct mig_lock recv_lock;
-	char *ring;
-	uint32_t stride, ring_mask;
-	uint32_t room;	    /* what one call may post: the real queue's depth */
-	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
-	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
-	uint32_t head;	    /* belongs to the poller of recv_cq */
-
 	/* What it takes to make it again. */
 	struct ibv_qp_init_attr init;  /* as the application asked, CQs and SRQ as it knows them */
 	struct ibv_qp_cap cap;	       /* as the application was told */
+	/* Of the ring; belongs to the poller of recv_cq, and stands among what nobody writes: a line of its own. */
+	uint32_t head;
 	struct ibv_qp_attr attr;       /* every attribute at its last value, in the application's numbers */
 	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
 	uint32_t extra_send;	       /* slots that the application does not know of */
@@ -211,6 +222,7 @@ struct mig_qp {
 
 	/* Quiescing; control thread with the world stopped, and cq->lock for the marker. */
 	int quiesced; /* counted in its CQs' gated */
+	int selected; /* by the message that is being answered */
 	enum mig_marker marker;
 	int marker_again; /* sends followed a marker that is still under way */
 	uint64_t marker_id;
@@ -219,6 +231,9 @@ struct mig_qp {
 	uint64_t peer;
 	struct mig_link link;
 };
+
+/* Of the processor's cache. QPs begin on one; their type does not say so, as a list's end is taken for an entry. */
+#define MIG_LINE 64
 
 /* The process. */
 struct mig_process {

@@ -29,6 +29,20 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done);
 void mig_send_free(struct mig_send *list);
 void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
 
+/*
+ * Member by member: applications write these three just before they post, and one wide load of what is still in the
+ * processor's store queue in parts would wait for all of it.
+ */
+static inline void mig_copy_sge(struct ibv_sge *to, const struct ibv_sge *from)
+{
+	to->addr = __atomic_load_n(&from->addr, __ATOMIC_RELAXED);
+	to->length = __atomic_load_n(&from->length, __ATOMIC_RELAXED);
+	to->lkey = __atomic_load_n(&from->lkey, __ATOMIC_RELAXED);
+}
+
+/* quiesce.c: keeps what is sent from now on. Sections that have begun may still post. */
+void mig_quiesce_one(struct mig_qp *qp);
+
 int mig_recv_init(struct mig_qp *qp);
 void mig_recv_clear(struct mig_qp *qp);
 
@@ -55,6 +69,9 @@ struct ibv_cq_ex *mig_create_cq_ex(struct mig_context *context, struct ibv_cq_in
 void mig_cq_add(struct mig_context *context, struct mig_cq *cq);
 /* Another real CQ like this one, on that context. */
 struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel);
+/* The first one; sets cq->spare. */
+struct ibv_cq *mig_cq_make_sized(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel,
+				 int entries);
 /* A completion that we owe the application. */
 int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc);
 void mig_cq_gate(struct mig_cq *cq, int change);

@@ -248,9 +248,11 @@ static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
 	mw->context = pd->context;
 	mw->pd = pd;
 	mig_lock(&context->lock);
-	context->has_windows = 1;
-	MIG_EACH(&context->qps, qp, struct mig_qp, link)
-		mig_qp_set_operations(qp);
+	if (!context->has_windows) {
+		context->has_windows = 1;
+		MIG_EACH(&context->qps, qp, struct mig_qp, link)
+			mig_qp_set_operations(qp);
+	}
 	mig_unlock(&context->lock);
 	return mw;
 }

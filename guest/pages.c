@@ -10,11 +10,20 @@ struct head {
 	size_t length;
 } __attribute__((aligned(64)));
 
+#ifdef __SANITIZE_THREAD__
+/* ThreadSanitizer must see that an address was given back before it is somebody else's. */
+#define MAP(length) mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+#define UNMAP(address, length) munmap(address, length)
+#else
+#define MAP(length) \
+	(void *)syscall(SYS_mmap, NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+#define UNMAP(address, length) syscall(SYS_munmap, address, length)
+#endif
+
 void *mig_pages_alloc(size_t size)
 {
 	size_t length = size + sizeof(struct head);
-	struct head *head = (struct head *)syscall(SYS_mmap, NULL, length, PROT_READ | PROT_WRITE,
-						   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct head *head = MAP(length);
 
 	if (head == MAP_FAILED)
 		return NULL;
@@ -28,7 +37,7 @@ void mig_pages_free(void *pages)
 
 	if (pages) {
 		struct head *head = (struct head *)pages - 1;
-		syscall(SYS_munmap, head, head->length);
+		UNMAP(head, head->length);
 	}
 	errno = saved;
 }

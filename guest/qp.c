@@ -107,41 +107,44 @@ static struct ibv_qp *make_foreign(struct ibv_pd *pd, struct ibv_qp_init_attr *a
 	return qp;
 }
 
-/* Whether a QPN is another live QP's virtual one, after a move. Must hold the context's lock. */
-static int collides(const struct mig_context *context, uint32_t qpn)
-{
-	MIG_EACH(&context->qps, qp, struct mig_qp, link)
-		if (qp->ibv.qp_num == qpn)
-			return 1;
-	return 0;
-}
-
 /* See ask_until_unique in memory.c: another number is asked of the device, not invented. */
 static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_pd *pd,
 					struct ibv_qp_init_attr *init, uint32_t *extra)
 {
-	struct ibv_qp *refused[32], *real;
-	int count = 0;
+	struct mig_refused refused = { 0 };
+	struct ibv_qp *real = NULL, *other;
+	int again = 1, error = 0;
 
-	for (;;) {
+	while (again && !error) {
 		struct ibv_qp_init_attr attempt = *init;
 
 		real = make_with_spare(pd, &attempt, extra);
-		mig_lock(&context->lock);
-		int again = real && context->translate && count < 32 && collides(context, real->qp_num);
-		mig_unlock(&context->lock);
-		if (!again) {
-			if (real)
-				*init = attempt;
+		if (!real) {
+			error = errno;
 			break;
 		}
-		refused[count++] = real;
+		mig_lock(&context->lock);
+		again = context->translate && mig_numbers_find(&context->vqpns, real->qp_num);
+		mig_unlock(&context->lock);
+		if (!again)
+			*init = attempt;
+		else if ((error = mig_refuse(&refused, real)))
+			mig_real()->ibv_destroy_qp(real);
 	}
-	int error = errno;
-	while (count)
-		mig_real()->ibv_destroy_qp(refused[--count]);
-	errno = error;
-	return real;
+	while ((other = mig_refused_next(&refused)))
+		mig_real()->ibv_destroy_qp(other);
+	if (error)
+		errno = error;
+	return error ? NULL : real;
+}
+
+static struct mig_qp *allocate(void)
+{
+	void *memory = NULL;
+
+	if (posix_memalign(&memory, MIG_LINE, sizeof(struct mig_qp)))
+		return NULL;
+	return memset(memory, 0, sizeof(struct mig_qp));
 }
 
 struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
@@ -156,7 +159,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 
 	struct mig_context *context = mig_context(pd->context);
 	struct ibv_qp_init_attr theirs = *attr;
-	struct mig_qp *qp = calloc(1, sizeof(*qp));
+	struct mig_qp *qp = allocate();
 	int error = ENOMEM;
 
 	if (!qp)
@@ -185,9 +188,19 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	mig_qp_set_operations(qp);
 
 	mig_lock(&context->lock);
-	mig_list_add(&context->qps, &qp->link);
-	mig_qpn_set(context, qp->real->qp_num, qp);
+	error = mig_numbers_add(&context->vqpns, qp->ibv.qp_num, qp);
+	if (!error) {
+		mig_list_add(&context->qps, &qp->link);
+		mig_qpn_set(context, qp->real->qp_num, qp);
+	}
 	mig_unlock(&context->lock);
+	if (error)
+		goto failed;
+	/* What it would send before the park, nobody would wait for. */
+	if (context->at_rest) {
+		mig_quiesce_one(qp);
+		qp->marker = MIG_MARKER_DONE;
+	}
 	attr->cap = qp->cap;
 	return &qp->ibv;
 
@@ -225,6 +238,17 @@ static void merge(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask)
 #undef MERGE
 }
 
+/* Its marker will not be seen any more. */
+static void drop_marker(struct mig_qp *qp)
+{
+	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+
+	MIG_LOCKED(&cq->lock);
+	if (qp->marker == MIG_MARKER_POSTED)
+		cq->markers--;
+	qp->marker = MIG_MARKER_NONE;
+}
+
 /* What was asked for is kept, so that it can be asked for again on another device. */
 static void remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
@@ -234,6 +258,7 @@ static void remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask
 		memset(qp->masks, 0, sizeof(qp->masks));
 		memset(&qp->attr, 0, sizeof(qp->attr));
 		mig_recv_clear(qp);
+		drop_marker(qp);
 		qp->broken = 0;
 		qp->dest_pqpn = 0;
 		mig_send_gate(qp, MIG_GATE_FRESH, 0);
@@ -320,17 +345,6 @@ int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask, struct 
 	return 0;
 }
 
-/* Its marker will not be seen any more. */
-static void drop_marker(struct mig_qp *qp)
-{
-	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
-
-	MIG_LOCKED(&cq->lock);
-	if (qp->marker == MIG_MARKER_POSTED)
-		cq->markers--;
-	qp->marker = MIG_MARKER_NONE;
-}
-
 static int end_real_qp(struct mig_qp *qp)
 {
 	MIG_VERB;
@@ -344,12 +358,14 @@ static int end_real_qp(struct mig_qp *qp)
 		mig_real()->ibv_destroy_qp(qp->next);
 	mig_lock(&context->lock);
 	mig_list_remove(&qp->link);
+	mig_numbers_remove(&context->vqpns, qp->ibv.qp_num, qp);
 	for (int i = 0; i < 2; i++)
 		if (mig_qp_by_pqpn(context, numbers[i]) == qp)
 			mig_qpn_set(context, numbers[i], NULL);
 	mig_unlock(&context->lock);
 	mig_context_forget_events(context, &qp->ibv);
 	drop_marker(qp);
+	mig_send_gate(qp, 0, MIG_GATE_FLUSH);
 	if (qp->quiesced) {
 		mig_cq_gate(mig_cq(qp->ibv.send_cq), -1);
 		mig_cq_gate(mig_cq(qp->ibv.recv_cq), -1);

@@ -6,6 +6,7 @@
 
 #include "log.h"
 #include "object.h"
+#include "rebuild.h"
 #include "world.h"
 
 /* Within one quiesce only: the clock may jump when the process is moved, and a quiesce never spans that. */
@@ -19,25 +20,22 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-int mig_selects(const struct mig_selection *selection, const struct mig_context *context, const struct mig_qp *qp)
-{
-	switch (selection->kind) {
-	case MIG_SCOPE_ALL:
-		return 1;
-	case MIG_SCOPE_CONTEXT:
-		return context->id == selection->context;
-	case MIG_SCOPE_LISTED:
-		for (uint32_t i = 0; i < selection->count; i++)
-			if (selection->names[i].context == context->id && selection->names[i].vqpn == qp->ibv.qp_num)
-				return 1;
-		return 0;
-	}
-	return 0;
-}
-
 #define EACH_QP(context, qp)                                                                               \
 	MIG_EACH(&mig.contexts, context, struct mig_context, link)                                         \
 	MIG_EACH(&context->qps, qp, struct mig_qp, link)
+
+void mig_select(const struct mig_selection *selection)
+{
+	EACH_QP(context, qp)
+		qp->selected = selection->kind == MIG_SCOPE_ALL ||
+			       (selection->kind == MIG_SCOPE_CONTEXT && context->id == selection->context);
+	for (uint32_t i = 0; selection->kind == MIG_SCOPE_LISTED && i < selection->count; i++) {
+		struct mig_qp *qp = mig_qp_by_name(selection->names[i].context, selection->names[i].vqpn);
+
+		if (qp)
+			qp->selected = 1;
+	}
+}
 
 /* A QP outside the states of normal life cannot be brought to rest. */
 static int cannot_rest(const struct mig_qp *qp)
@@ -45,8 +43,11 @@ static int cannot_rest(const struct mig_qp *qp)
 	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state > IBV_QPS_RTS;
 }
 
-/* Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. */
-static void post_marker(struct mig_qp *qp)
+/*
+ * Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. False: the
+ * completion queue has no room for it before others have come back.
+ */
+static int post_marker(struct mig_qp *qp)
 {
 	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
 	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED };
@@ -54,13 +55,27 @@ static void post_marker(struct mig_qp *qp)
 
 	MIG_LOCKED(&cq->lock);
 	MIG_LOCKED(&qp->send_lock);
+	/* Where there is no room to spare, one has to be risked. */
+	if (cq->markers && cq->markers >= cq->spare)
+		return 0;
 	/* No application can name its own sends like this but by accident with 2^64 chances against. */
 	qp->marker_id = mig.token ^ (++markers * 0x9e3779b97f4a7c15u);
 	marker.wr_id = qp->marker_id;
 	if (qp->post_send(qp->real, &marker, &bad))
-		return; /* full: tried again when something has completed */
+		return 1; /* full: tried again when something has completed */
 	cq->markers++;
 	qp->marker = MIG_MARKER_POSTED;
+	return 1;
+}
+
+void mig_quiesce_one(struct mig_qp *qp)
+{
+	if (!qp->quiesced) {
+		mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
+		mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
+	}
+	qp->quiesced = 1;
+	mig_send_gate(qp, MIG_GATE_SHADOW, 0);
 }
 
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which)
@@ -70,27 +85,27 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 
 	if (error)
 		return error;
+	mig_select(selection);
 	EACH_QP(context, qp) {
-		if (mig_selects(selection, context, qp) && cannot_rest(qp)) {
+		if (qp->selected && cannot_rest(qp)) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			mig_world_go();
 			return EIO;
 		}
 	}
 	EACH_QP(context, qp) {
-		if (!mig_selects(selection, context, qp))
+		if (!qp->selected)
 			continue;
-		if (!qp->quiesced) {
-			mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
-			mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
-		}
-		qp->quiesced = 1;
-		mig_send_gate(qp, MIG_GATE_SHADOW, 0);
+		mig_quiesce_one(qp);
 	}
+	if (selection->kind != MIG_SCOPE_LISTED)
+		MIG_EACH(&mig.contexts, context, struct mig_context, link)
+			if (selection->kind == MIG_SCOPE_ALL || context->id == selection->context)
+				context->at_rest = 1;
 	/* From here on nobody is inside a post that saw the gate open. */
 	mig_synchronize();
 	EACH_QP(context, qp) {
-		if (!qp->quiesced || !mig_selects(selection, context, qp))
+		if (!qp->quiesced || !qp->selected)
 			continue;
 		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
 		if (qp->marker == MIG_MARKER_POSTED)
@@ -115,7 +130,8 @@ static void advance(struct mig_qp *qp)
 	}
 	int wanted = qp->marker == MIG_MARKER_WANTED;
 	mig_unlock(lock);
-	if (wanted)
+	/* Many QPs on one queue would else take as many walks over all of them as it has room for markers. */
+	if (wanted && !post_marker(qp) && !mig_cq_collect(mig_cq(qp->ibv.send_cq), 0))
 		post_marker(qp);
 }
 
@@ -192,6 +208,8 @@ void mig_quiesce_end(void)
 {
 	struct mig_send *done = NULL;
 
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+		context->at_rest = 0;
 	EACH_QP(context, qp) {
 		if (!qp->quiesced)
 			continue;

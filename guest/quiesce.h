@@ -14,7 +14,8 @@ struct mig_selection {
 	uint32_t count;
 };
 
-int mig_selects(const struct mig_selection *selection, const struct mig_context *context, const struct mig_qp *qp);
+/* Sets every QP's `selected`. The world must be stopped. */
+void mig_select(const struct mig_selection *selection);
 
 /* Closes the gates of these QPs. 0, or an errno with *which the QP it is about, and nothing changed. */
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which);

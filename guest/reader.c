@@ -14,8 +14,9 @@
 #include "lock.h"
 
 __thread struct mig_reader *mig_self;
+struct mig_period mig_period = { 1 };
 
-/* Guards the list's growth and `taken`. Counters are never freed, only handed to later threads. */
+/* Guards the list's growth and `taken`. Words are never freed, only handed to later threads. */
 static struct mig_lock readers_lock;
 static struct mig_reader *readers;
 
@@ -33,14 +34,14 @@ static int membarrier(int command)
 	return error ? -error : (int)result;
 }
 
-/* Runs as the thread ends, after which nobody writes the counter until another thread takes it. */
+/* Runs as the thread ends, after which nobody writes the word until another thread takes it. */
 static void give_back(void *reader)
 {
 	mig_self = NULL;
 	__atomic_store_n(&((struct mig_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
 }
 
-/* A process without the threads library has one thread, whose counter need not be given back. */
+/* A process without the threads library has one thread, whose word need not be given back. */
 static void make_exit_key(void)
 {
 	int (*create)(unsigned *key, void (*destroy)(void *)) =
@@ -108,15 +109,25 @@ static void barrier_everywhere(void)
 	membarrier(MEMBARRIER_CMD_GLOBAL);
 }
 
-/* A section is as short as one call of the real library; its thread may have lost its processor, though. */
-static void wait_for(struct mig_reader *reader)
+static uint64_t begin_period(void)
 {
-	uint64_t seen = __atomic_load_n(&reader->sequence, __ATOMIC_ACQUIRE);
+	uint64_t number = __atomic_add_fetch(&mig_period.number, 1, __ATOMIC_SEQ_CST);
+
+	barrier_everywhere();
+	return number;
+}
+
+/* A section is as short as one call of the real library; its thread may have lost its processor, though. */
+static void wait_for(struct mig_reader *reader, uint64_t period)
+{
 	struct timespec nap = { 0, 20000 };
 
-	if (!(seen & 1))
-		return;
-	for (int tries = 0; __atomic_load_n(&reader->sequence, __ATOMIC_ACQUIRE) == seen; tries++) {
+	for (int tries = 0;; tries++) {
+		/* Of two who synchronise at once, one may meet sections of the other's later period. */
+		uint64_t inside = __atomic_load_n(&reader->inside, __ATOMIC_ACQUIRE);
+
+		if (!inside || inside >= period)
+			return;
 		if (tries < 64)
 			sched_yield();
 		else
@@ -127,21 +138,21 @@ static void wait_for(struct mig_reader *reader)
 void mig_synchronize(void)
 {
 	int saved = errno;
+	uint64_t period = begin_period();
 
-	barrier_everywhere();
 	for (struct mig_reader *reader = __atomic_load_n(&readers, __ATOMIC_ACQUIRE); reader; reader = reader->next)
 		if (reader != mig_self)
-			wait_for(reader);
+			wait_for(reader, period);
 	errno = saved;
 }
 
 void mig_synchronize_with(struct mig_reader *reader)
 {
 	int saved = errno;
+	uint64_t period = begin_period();
 
-	barrier_everywhere();
 	if (reader != mig_self)
-		wait_for(reader);
+		wait_for(reader, period);
 	errno = saved;
 }
 
@@ -151,7 +162,7 @@ void mig_readers_after_fork(void)
 	for (struct mig_reader *reader = readers; reader; reader = reader->next) {
 		if (reader == mig_self)
 			continue;
-		reader->sequence = 0;
+		reader->inside = 0;
 		reader->taken = 0;
 	}
 }

@@ -1,10 +1,12 @@
 /*
  * "Nobody is inside a data path call any more", without a lock or an atomic operation on the data path.
  *
- * Every thread that posts or polls owns a counter: odd while it is inside a call (a *section*), even outside.
- * Whoever changes what the calls look at first stores the change, then has the kernel put a full barrier into
- * every running thread of the process (membarrier), then waits until each counter that was odd has moved.
- * A section that begins later sees the change. This is liburcu's "memb" scheme, cut down to what is needed.
+ * Every thread that posts or polls owns a word: the number of the period in which it entered a call (a *section*),
+ * zero outside. Whoever changes what the calls look at first stores the change, then begins a new period, then has
+ * the kernel put a full barrier into every running thread of the process (membarrier), then waits until no word
+ * holds the number of an earlier period. A section that begins later sees the change. This is liburcu's "memb"
+ * scheme, cut down to what is needed. A thread only ever stores to its word: to add to it would make each call wait
+ * for the store of the one before, which costs more than all the rest.
  *
  * Rule: a section never blocks. No lock of ours is taken inside, nothing is allocated inside. So it is safe
  * to wait for sections with locks held.
@@ -15,16 +17,21 @@
 #include <stdint.h>
 
 struct mig_reader {
-	uint64_t sequence;
+	uint64_t inside;
 	struct mig_reader *next;
 	int taken;
-	/* One cache line each: the counter is written by every call of its thread. */
+	/* One cache line each: the word is written by every call of its thread. */
 } __attribute__((aligned(64)));
 
 /* The thread's own. The library is built for initial-exec: one instruction; it is always loaded at start. */
-extern __thread struct mig_reader *mig_self;
+extern __thread struct mig_reader *mig_self __attribute__((visibility("hidden")));
 
-/* The calling thread's counter, made when there is none; NULL: out of memory. */
+/* The number of the period; alone in its cache line, since every call reads it. */
+extern struct mig_period {
+	uint64_t number;
+} __attribute__((aligned(64))) mig_period __attribute__((visibility("hidden")));
+
+/* The calling thread's word, made when there is none; NULL: out of memory. */
 struct mig_reader *mig_reader_get(void);
 
 /* Whether the kernel offers what synchronising needs; else 0 or an errno. */
@@ -50,14 +57,15 @@ void mig_readers_after_fork(void);
 /* reader must be the calling thread's own. */
 static inline void mig_enter(struct mig_reader *reader)
 {
-	__atomic_store_n(&reader->sequence, reader->sequence + 1, MIG_ENTER_ORDER);
+	/* Acquire: who is in the new period sees what was changed before it. (On x86 every load is one.) */
+	__atomic_store_n(&reader->inside, __atomic_load_n(&mig_period.number, __ATOMIC_ACQUIRE), MIG_ENTER_ORDER);
 	/* The compiler must not move the section above; membarrier does it for the processor. */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
 static inline void mig_leave(struct mig_reader *reader)
 {
-	__atomic_store_n(&reader->sequence, reader->sequence + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&reader->inside, 0, __ATOMIC_RELEASE);
 }
 
 /* A value that sections look at and synchronisers change. */

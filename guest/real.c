@@ -1,6 +1,8 @@
 /* Finding the real functions, and the dynamic linker's questions about them. */
+#define _GNU_SOURCE
 #include "real.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,12 +56,25 @@ static void look_for_stranger(const char *name, const char *version, void *argum
 		*stranger = name;
 }
 
+/*
+ * An application may close the libibverbs that it has opened, and open it again in another place: our pointers to it
+ * must not outlive it. Where there is no dlopen, nobody can have opened it.
+ */
+static void pin(const struct mig_object *library)
+{
+	void *(*open)(const char *, int) = (void *(*)(const char *, int))(uintptr_t)mig_global_symbol("dlopen");
+
+	if (open)
+		open(library->name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
 static int find_real(void)
 {
 	struct mig_object library;
 
 	if (mig_object_named("libibverbs.so.1", &library))
 		return ENOSYS;
+	pin(&library);
 #define MIG_REAL_FIND(result, name, version, parameters)                                                   \
 	real.name = (result(*) parameters)(uintptr_t)mig_object_symbol(&library, #name, version);
 	MIG_REAL(MIG_REAL_FIND)

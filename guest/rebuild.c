@@ -25,11 +25,7 @@ struct mig_qp *mig_qp_by_name(uint32_t id, uint32_t vqpn)
 {
 	struct mig_context *context = mig_context_by_id(id);
 
-	if (context)
-		MIG_EACH(&context->qps, qp, struct mig_qp, link)
-			if (qp->ibv.qp_num == vqpn)
-				return qp;
-	return NULL;
+	return context ? mig_numbers_find(&context->vqpns, vqpn) : NULL;
 }
 
 const struct mig_gid_map *mig_next_gid(const struct mig_context *context, uint32_t port, uint32_t index)
@@ -262,9 +258,10 @@ int mig_partner(const struct mig_selection *selection, struct mig_qp_name *which
 
 	if (error)
 		return error;
+	mig_select(selection);
 	MIG_EACH_CONTEXT(context) {
 		MIG_EACH_OF(context, qps, qp, mig_qp) {
-			if (error || context->next || !mig_selects(selection, context, qp))
+			if (error || context->next || !qp->selected)
 				continue;
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			/* Of a restore that came to nothing: it is connected to an end that is gone. */

@@ -44,7 +44,7 @@ static inline void record(struct mig_qp *qp, const struct ibv_recv_wr *wr, const
 		recv->wr_id = wr->wr_id;
 		recv->num_sge = (uint32_t)wr->num_sge;
 		if (MIG_LIKELY(wr->num_sge == 1))
-			recv->sges[0] = wr->sg_list[0];
+			mig_copy_sge(&recv->sges[0], &wr->sg_list[0]);
 		else
 			memcpy(recv->sges, wr->sg_list, (size_t)wr->num_sge * sizeof(recv->sges[0]));
 	}
@@ -89,20 +89,51 @@ static int post_translated(struct mig_qp *qp, struct ibv_qp *real, const struct 
 	return 0;
 }
 
+#define FEW 4
+
+/* Most lists hold one request of a few entries: without the loops of the general case. */
+static int post_one_translated(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr,
+			       struct ibv_recv_wr **bad)
+{
+	struct ibv_recv_wr copy = { .wr_id = wr->wr_id, .num_sge = wr->num_sge }, *failed;
+	struct ibv_sge sges[FEW];
+	int error;
+
+	copy.sg_list = sges;
+	for (int i = 0; i < wr->num_sge; i++) {
+		mig_copy_sge(&sges[i], &wr->sg_list[i]);
+		sges[i].lkey = mig_keymap_get(lkeys, sges[i].lkey);
+	}
+	error = qp->post_recv(qp->real, &copy, &failed);
+	if (MIG_UNLIKELY(error))
+		*bad = wr;
+	return error;
+}
+
+static __attribute__((noinline)) int post_other_keys(struct mig_qp *qp, const struct mig_keymap *lkeys,
+						     struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct ibv_recv_wr *failed = NULL;
+	int few = wr && !wr->next && wr->num_sge >= 0 && wr->num_sge <= FEW;
+	int error = few ? post_one_translated(qp, lkeys, wr, &failed)
+			: post_translated(qp, qp->real, lkeys, wr, &failed);
+
+	record(qp, wr, error ? failed : NULL);
+	if (error && bad)
+		*bad = failed;
+	return error;
+}
+
 /* Posts and records. In a section or under the lock, as the ring's writer. */
 static inline int post_now(struct mig_qp *qp, struct mig_context *context, struct ibv_recv_wr *wr,
 			   struct ibv_recv_wr **bad)
 {
-	struct ibv_recv_wr *failed = NULL;
-	int error;
-
 	if (MIG_UNLIKELY(context->lkeys != NULL))
-		error = post_translated(qp, qp->real, context->lkeys, wr, &failed);
-	else
-		error = qp->post_recv(qp->real, wr, &failed);
-	record(qp, wr, error ? failed : NULL);
-	if (MIG_UNLIKELY(error) && bad)
-		*bad = failed;
+		return post_other_keys(qp, context->lkeys, wr, bad);
+
+	int error = qp->post_recv(qp->real, wr, bad);
+
+	record(qp, wr, MIG_UNLIKELY(error) ? *bad : NULL);
 	return error;
 }
 
@@ -151,7 +182,7 @@ static int record_only(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 
 		if (qp->ibv.state == IBV_QPS_RESET || wr->num_sge < 0 || wr->num_sge > (int)qp->cap.max_recv_sge)
 			error = EINVAL;
-		else if (qp->tail - qp->head >= qp->cap.max_recv_wr)
+		else if (qp->tail - __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE) >= qp->cap.max_recv_wr)
 			error = ENOMEM;
 		if (error) {
 			if (bad)

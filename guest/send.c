@@ -91,11 +91,23 @@ static int post_now(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, st
 	return gate & MIG_GATE_TRANSLATE ? post_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
 }
 
+/* Pollers look whether there is something to flush, without a walk over all QPs. Must hold the lock. */
+static void set_gate(struct mig_qp *qp, uint32_t gate)
+{
+	uint32_t *flushing = &mig_context(qp->ibv.context)->flushing;
+
+	if (gate & ~qp->send_gate & MIG_GATE_FLUSH)
+		__atomic_add_fetch(flushing, 1, __ATOMIC_RELAXED);
+	else if (~gate & qp->send_gate & MIG_GATE_FLUSH)
+		__atomic_sub_fetch(flushing, 1, __ATOMIC_RELAXED);
+	MIG_SET_GATE(qp->send_gate, gate);
+}
+
 /* The gate's bits change under the lock; readers look at the whole word. */
 void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
 {
 	MIG_LOCKED(&qp->send_lock);
-	MIG_SET_GATE(qp->send_gate, (qp->send_gate & ~clear) | set);
+	set_gate(qp, (qp->send_gate & ~clear) | set);
 }
 
 void mig_send_free(struct mig_send *list)
@@ -234,6 +246,55 @@ static int post_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_sen
 	}
 }
 
+#define FEW 4
+
+/*
+ * The usual requests alone in their list: without the loops of the general case, and member by member, because a wide
+ * load of what the application has just written in parts would wait for all of it. False: not a usual one.
+ */
+static __attribute__((noinline)) int post_one_translated(struct mig_qp *qp, struct ibv_send_wr *wr,
+							 struct ibv_send_wr **bad, int *error)
+{
+	const struct mig_keymap *lkeys =
+		MIG_CONTAINER(qp->ibv.context, struct mig_context, verbs.context)->lkeys;
+	struct ibv_send_wr copy, *failed;
+	struct ibv_sge sges[FEW];
+
+	if (!wr || wr->next || wr->num_sge < 0 || wr->num_sge > FEW)
+		return 0;
+	switch (wr->opcode) {
+	case IBV_WR_SEND_WITH_IMM:
+		copy.imm_data = wr->imm_data;
+		break;
+	case IBV_WR_SEND:
+		break;
+	case IBV_WR_RDMA_WRITE_WITH_IMM:
+		copy.imm_data = wr->imm_data;
+		/* fall through */
+	case IBV_WR_RDMA_WRITE:
+	case IBV_WR_RDMA_READ:
+		copy.wr.rdma.remote_addr = wr->wr.rdma.remote_addr;
+		copy.wr.rdma.rkey = mig_keymap_get(qp->rkeys, wr->wr.rdma.rkey);
+		break;
+	default:
+		return 0;
+	}
+	copy.wr_id = wr->wr_id;
+	copy.next = NULL;
+	copy.sg_list = sges;
+	copy.num_sge = wr->num_sge;
+	copy.opcode = wr->opcode;
+	copy.send_flags = wr->send_flags;
+	for (int i = 0; i < wr->num_sge; i++) {
+		mig_copy_sge(&sges[i], &wr->sg_list[i]);
+		sges[i].lkey = mig_keymap_get(lkeys, sges[i].lkey);
+	}
+	*error = qp->post_send(qp->real, &copy, &failed);
+	if (MIG_UNLIKELY(*error) && bad)
+		*bad = wr;
+	return 1;
+}
+
 int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
@@ -242,9 +303,12 @@ int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr
 	if (MIG_UNLIKELY(!reader))
 		return post_slowly(qp, wr, bad);
 	mig_enter(reader);
-	if (MIG_UNLIKELY(MIG_GATE(qp->send_gate))) {
+	uint32_t gate = MIG_GATE(qp->send_gate);
+	if (MIG_UNLIKELY(gate)) {
+		int error, posted = gate == MIG_GATE_TRANSLATE && post_one_translated(qp, wr, bad, &error);
+
 		mig_leave(reader);
-		return post_slowly(qp, wr, bad);
+		return posted ? error : post_slowly(qp, wr, bad);
 	}
 	int result = qp->post_send(qp->real, wr, bad);
 	mig_leave(reader);
@@ -277,7 +341,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 			qp->kept_count--;
 			posted->next = *done;
 			*done = posted;
-			MIG_SET_GATE(qp->send_gate, qp->send_gate & ~(uint32_t)MIG_GATE_FRESH);
+			set_gate(qp, qp->send_gate & ~(uint32_t)MIG_GATE_FRESH);
 		}
 		if (error == ENOMEM || error == EAGAIN)
 			break;
@@ -293,7 +357,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 	}
 	if (!qp->kept) {
 		qp->kept_end = &qp->kept;
-		MIG_SET_GATE(qp->send_gate, qp->send_gate & ~(uint32_t)MIG_GATE_FLUSH);
+		set_gate(qp, qp->send_gate & ~(uint32_t)MIG_GATE_FLUSH);
 	}
 	mig_unlock(&qp->send_lock);
 

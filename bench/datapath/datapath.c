@@ -1,68 +1,207 @@
 /*
- * What one call of the data path costs: with a device whose functions do nothing, so that all that is left is the
+ * What one call of the data path, or one QP, costs: with a device whose functions do nothing, so that all that is left is the
  * call, and the guest library if it is there.
  *
- *     datapath post_send|post_recv|poll_empty|poll_full COUNT
+ *     datapath QPS MRS CALL COUNT
  *
- * Prints nanoseconds per call. Under callgrind the instructions of two runs with different counts, subtracted, are
- * those of the calls alone (bench/datapath/measure.py).
+ * QPS queue pairs (a power of two) on one completion queue are used in turn, and 64 of MRS memory regions. Says
+ * "ready" and waits for a line, so that it can be moved before; then prints nanoseconds per call, or per completion.
+ * CALL "memory": prints the bytes of heap and mappings that each QP has taken. measure.py has callgrind count the instructions inside the functions measure_*.
  */
 #include <infiniband/verbs.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-static struct ibv_qp *make(struct ibv_context *context, struct ibv_cq **cq, struct ibv_mr **mr)
+#define BATCH 16
+#define KEYS 64
+
+static struct ibv_qp **qps;
+static unsigned int qp_mask;
+static struct ibv_cq *cq;
+static uint32_t keys[KEYS];
+static char memory[4096];
+static long failed;
+
+static double now(void)
 {
-	static char memory[4096];
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+}
+
+/* Requests are filled in anew each time, as applications do. */
+__attribute__((noinline)) static void measure_post_send(long count, long at)
+{
+	for (long i = at; i < at + count; i++) {
+		struct ibv_sge sge = { (uintptr_t)memory, 8, keys[i % KEYS] };
+		struct ibv_send_wr wr, *bad;
+
+		wr.wr_id = (uint64_t)i;
+		wr.next = NULL;
+		wr.sg_list = &sge;
+		wr.num_sge = 1;
+		wr.opcode = IBV_WR_RDMA_WRITE;
+		wr.send_flags = 0;
+		wr.wr.rdma.remote_addr = (uintptr_t)memory;
+		wr.wr.rdma.rkey = sge.lkey;
+		failed += ibv_post_send(qps[i & qp_mask], &wr, &bad);
+	}
+}
+
+__attribute__((noinline)) static void measure_post_recv(long count, long at)
+{
+	for (long i = at; i < at + count; i++) {
+		struct ibv_sge sge = { (uintptr_t)memory, 8, keys[i % KEYS] };
+		struct ibv_recv_wr wr, *bad;
+
+		wr.wr_id = (uint64_t)i;
+		wr.next = NULL;
+		wr.sg_list = &sge;
+		wr.num_sge = 1;
+		failed += ibv_post_recv(qps[i & qp_mask], &wr, &bad);
+	}
+}
+
+__attribute__((noinline)) static void measure_poll_empty(long count, long at)
+{
+	struct ibv_wc wc[1];
+
+	(void)at;
+	for (long i = 0; i < count; i++)
+		failed += ibv_poll_cq(cq, 0, wc);
+}
+
+__attribute__((noinline)) static void measure_poll_single(long count, long at)
+{
+	struct ibv_wc wc[1];
+
+	(void)at;
+	for (long i = 0; i < count; i++)
+		failed += ibv_poll_cq(cq, 1, wc) != 1;
+}
+
+__attribute__((noinline)) static void measure_poll_batch(long count, long at)
+{
+	struct ibv_wc wc[BATCH];
+
+	(void)at;
+	for (long i = 0; i < count; i += BATCH)
+		failed += ibv_poll_cq(cq, BATCH, wc) != BATCH;
+}
+
+static const struct {
+	const char *name;
+	void (*run)(long count, long at);
+	int by_turns; /* every receive is completed, or the memory of them would grow */
+} calls[] = {
+	{ "post_send", measure_post_send, 0 },	   { "post_recv", measure_post_recv, 1 },
+	{ "poll_empty", measure_poll_empty, 0 },   { "poll_single", measure_poll_single, 0 },
+	{ "poll_batch", measure_poll_batch, 0 },   { "memory", NULL, 0 },
+};
+
+static int connect_qp(struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1 };
+	int error = ibv_modify_qp(qp, &attr,
+				  IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+
+	attr.qp_state = IBV_QPS_RTR;
+	attr.ah_attr.is_global = 1;
+	attr.ah_attr.port_num = 1;
+	attr.ah_attr.grh.dgid.raw[15] = 1;
+	attr.dest_qp_num = qp->qp_num;
+	error = error ? error
+		      : ibv_modify_qp(qp, &attr,
+				      IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+					      IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+	attr.qp_state = IBV_QPS_RTS;
+	return error ? error
+		     : ibv_modify_qp(qp, &attr,
+				     IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+					     IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
+}
+
+static size_t heap;
+
+static size_t heap_in_use(void)
+{
+	struct mallinfo2 info = mallinfo2();
+
+	return info.uordblks + info.hblkhd;
+}
+
+static int make(struct ibv_context *context, unsigned int qp_count, int mr_count)
+{
 	struct ibv_pd *pd = ibv_alloc_pd(context);
 	struct ibv_qp_init_attr init = { .qp_type = IBV_QPT_RC, .cap = { 64, 64, 1, 1, 0 } };
+	int spread = mr_count / KEYS ? mr_count / KEYS : 1, used = 0;
 
-	*cq = init.send_cq = init.recv_cq = ibv_create_cq(context, 256, NULL, NULL, 0);
-	*mr = ibv_reg_mr(pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE);
-	return *cq && *mr ? ibv_create_qp(pd, &init) : NULL;
+	cq = init.send_cq = init.recv_cq = ibv_create_cq(context, 256, NULL, NULL, 0);
+	qps = calloc(qp_count, sizeof(*qps));
+	qp_mask = qp_count - 1;
+	for (int i = 0; i < mr_count; i++) {
+		struct ibv_mr *mr = ibv_reg_mr(pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE);
+
+		if (!mr)
+			return -1;
+		if (i % spread == 0 && used < KEYS)
+			keys[used++] = mr->lkey;
+	}
+	for (int i = used; i < KEYS; i++)
+		keys[i] = keys[i % used];
+	heap = heap_in_use();
+	for (unsigned int i = 0; i < qp_count; i++)
+		if (!(qps[i] = ibv_create_qp(pd, &init)) || connect_qp(qps[i]))
+			return -1;
+	heap = heap_in_use() - heap;
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	struct ibv_device **list = ibv_get_device_list(NULL);
 	struct ibv_context *context = list ? ibv_open_device(list[0]) : NULL;
-	struct ibv_cq *cq;
-	struct ibv_mr *mr;
-	struct ibv_qp *qp = context && argc == 3 ? make(context, &cq, &mr) : NULL;
-	long count = argc == 3 ? atol(argv[2]) : 0;
-	struct timespec begin, end;
+	long count = argc == 5 ? atol(argv[4]) : 0;
+	struct ibv_wc wc[1024];
+	double spent = 0;
+	char line[16];
+	size_t call;
 
-	if (!qp || count < 1)
+	for (call = 0; argc == 5 && call < sizeof(calls) / sizeof(calls[0]); call++)
+		if (!strcmp(argv[3], calls[call].name))
+			break;
+	if (!context || count < 1 || call == sizeof(calls) / sizeof(calls[0]) ||
+	    make(context, (unsigned int)atoi(argv[1]), atoi(argv[2])))
 		return 2;
-	struct ibv_sge sge = { (uintptr_t)mr->addr, 8, mr->lkey };
-	struct ibv_send_wr send = { .wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND }, *bad_send;
-	struct ibv_recv_wr recv = { .wr_id = 1, .sg_list = &sge, .num_sge = 1 }, *bad_recv;
-	struct ibv_wc wc[16];
-	long failed = 0;
-
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	puts("ready");
+	if (!fgets(line, sizeof(line), stdin))
+		return 2;
+	if (!calls[call].run) {
+		printf("%.0f\n", (double)heap / (qp_mask + 1));
+		return 0;
+	}
 	/* The first calls of a thread and of a queue do more than the others. */
-	failed += ibv_post_send(qp, &send, &bad_send) + ibv_post_recv(qp, &recv, &bad_recv);
-	failed += ibv_poll_cq(cq, 0, wc) + ibv_poll_cq(cq, 0, wc);
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	if (!strcmp(argv[1], "post_send"))
-		for (long i = 0; i < count; i++)
-			failed += ibv_post_send(qp, &send, &bad_send);
-	else if (!strcmp(argv[1], "post_recv"))
-		/* Every receive is completed, or the memory of them would grow. */
-		for (long i = 0; i < count; i++)
-			failed += ibv_post_recv(qp, &recv, &bad_recv) + (ibv_poll_cq(cq, 1, wc) != 1);
-	else if (!strcmp(argv[1], "poll_empty"))
-		for (long i = 0; i < count; i++)
-			failed += ibv_poll_cq(cq, 0, wc);
-	else if (!strcmp(argv[1], "poll_full"))
-		for (long i = 0; i < count; i++)
-			failed += ibv_poll_cq(cq, 1, wc) != 1;
-	else
-		return 2;
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	printf("%.2f\n", ((double)(end.tv_sec - begin.tv_sec) * 1e9 + (double)(end.tv_nsec - begin.tv_nsec)) /
-				 (double)count);
+	for (int i = 0; i < 3; i++)
+		for (unsigned int at = 0; at <= qp_mask; at += 8) {
+			unsigned int some = qp_mask < 7 ? qp_mask + 1 : 8;
+
+			measure_post_send(some, at);
+			measure_post_recv(some, at);
+			failed += ibv_poll_cq(cq, (int)some, wc) != (int)some;
+		}
+	for (long done = 0, part; done < count; done += part) {
+		part = calls[call].by_turns ? (qp_mask + 1) * (qp_mask ? 1 : 32) : count;
+		double begin = now();
+		calls[call].run(part, done);
+		spent += now() - begin;
+		if (calls[call].by_turns)
+			failed += ibv_poll_cq(cq, (int)part, wc) != (int)part;
+	}
+	printf("%.2f\n", spent / (double)count);
 	return failed != 0;
 }

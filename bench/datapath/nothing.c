@@ -1,16 +1,32 @@
-/* A libibverbs.so.1 whose data path does nothing: posting always works, polling finds one receive per entry asked for. */
+/*
+ * A libibverbs.so.1 whose data path does nothing: posting always works, polling finds one completion of a receive per
+ * entry asked for, of the queue's QPs in turn. It has what it takes to be moved: every new object has other numbers.
+ */
+#include <fcntl.h>
 #include <infiniband/verbs.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #undef ibv_reg_mr
+#undef ibv_query_port
+
+struct queue {
+	struct ibv_cq ibv;
+	uint32_t numbers[1024], count, next;
+};
 
 static struct ibv_device device = { .name = "none0" };
 static struct ibv_device *devices[] = { &device, NULL };
+static uint32_t next_key = 1, next_qpn = 17;
+
+/* Nothing completes before something was posted: a process that is moved has drained. */
+static int posted;
 
 static int post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	(void)qp, (void)wr, (void)bad;
+	posted = 1;
 	return 0;
 }
 
@@ -22,14 +38,24 @@ static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_
 
 static int poll_cq(struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
-	(void)cq;
+	struct queue *queue = (struct queue *)cq;
+
+	if (!posted)
+		return 0;
 	for (int i = 0; i < entries; i++) {
 		wc[i].status = IBV_WC_SUCCESS;
 		wc[i].opcode = IBV_WC_RECV;
-		wc[i].qp_num = 17;
+		wc[i].qp_num = queue->numbers[queue->next];
 		wc[i].src_qp = 1;
+		queue->next = queue->next + 1 == queue->count ? 0 : queue->next + 1;
 	}
 	return entries;
+}
+
+static int req_notify_cq(struct ibv_cq *cq, int solicited_only)
+{
+	(void)cq, (void)solicited_only;
+	return 0;
 }
 
 struct ibv_device **ibv_get_device_list(int *count)
@@ -51,9 +77,26 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 	context->ops.post_send = post_send;
 	context->ops.post_recv = post_recv;
 	context->ops.poll_cq = poll_cq;
-	context->cmd_fd = -1;
+	context->ops.req_notify_cq = req_notify_cq;
+	context->num_comp_vectors = 1;
+	context->cmd_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	context->async_fd = pipe(ends) ? -1 : ends[0];
 	return context;
+}
+
+int ibv_close_device(struct ibv_context *context)
+{
+	close(context->cmd_fd);
+	close(context->async_fd);
+	free(context);
+	return 0;
+}
+
+int ibv_query_gid(struct ibv_context *context, uint8_t port, int index, union ibv_gid *gid)
+{
+	(void)context, (void)port, (void)index;
+	memset(gid, 1, sizeof(*gid));
+	return 0;
 }
 
 struct ibv_pd *ibv_alloc_pd(struct ibv_context *context)
@@ -64,30 +107,55 @@ struct ibv_pd *ibv_alloc_pd(struct ibv_context *context)
 	return pd;
 }
 
+int ibv_dealloc_pd(struct ibv_pd *pd) { free(pd); return 0; }
+
 struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
 {
 	struct ibv_mr *mr = calloc(1, sizeof(*mr));
+	uint32_t key = next_key += 0x100;
 
 	(void)access;
-	*mr = (struct ibv_mr){ .context = pd->context, .pd = pd, .addr = addr, .length = length, .lkey = 1, .rkey = 1 };
+	*mr = (struct ibv_mr){ .context = pd->context, .pd = pd, .addr = addr, .length = length, .lkey = key, .rkey = key };
 	return mr;
 }
+
+int ibv_dereg_mr(struct ibv_mr *mr) { free(mr); return 0; }
 
 struct ibv_cq *ibv_create_cq(struct ibv_context *context, int entries, void *cq_context,
 			     struct ibv_comp_channel *channel, int vector)
 {
-	struct ibv_cq *cq = calloc(1, sizeof(*cq));
+	struct queue *queue = calloc(1, sizeof(*queue));
 
 	(void)vector;
-	*cq = (struct ibv_cq){ .context = context, .channel = channel, .cq_context = cq_context, .cqe = entries };
-	return cq;
+	queue->ibv = (struct ibv_cq){ .context = context, .channel = channel, .cq_context = cq_context, .cqe = entries };
+	return &queue->ibv;
 }
+
+int ibv_destroy_cq(struct ibv_cq *cq) { free(cq); return 0; }
 
 struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 {
 	struct ibv_qp *qp = calloc(1, sizeof(*qp));
+	struct queue *queue = (struct queue *)attr->recv_cq;
 
 	*qp = (struct ibv_qp){ .context = pd->context, .pd = pd, .send_cq = attr->send_cq, .recv_cq = attr->recv_cq,
-			       .qp_context = attr->qp_context, .qp_num = 17, .qp_type = attr->qp_type };
+			       .qp_context = attr->qp_context, .qp_num = next_qpn++, .qp_type = attr->qp_type };
+	queue->numbers[queue->count++] = qp->qp_num;
 	return qp;
 }
+
+int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
+{
+	if (mask & IBV_QP_STATE)
+		qp->state = attr->qp_state;
+	return 0;
+}
+
+int ibv_destroy_qp(struct ibv_qp *qp) { free(qp); return 0; }
+
+int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
+{
+	return read(context->async_fd, event, sizeof(*event)) == (ssize_t)sizeof(*event) ? 0 : -1;
+}
+
+void ibv_ack_async_event(struct ibv_async_event *event) { (void)event; }

@@ -11,8 +11,6 @@
 
 pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work_cond = PTHREAD_COND_INITIALIZER;
-struct fake_qp *fake_qps;
-struct fake_mr *fake_mrs;
 static uint64_t overflows, errors, executed;
 static int drop_nth, repeat_nth, hardware_runs;
 
@@ -65,16 +63,15 @@ void fake_complete(struct ibv_cq *ibv, const struct ibv_wc *wc, int solicited)
 
 static struct fake_qp *remote_of(struct fake_qp *qp)
 {
-	for (struct fake_qp *other = fake_qps; other; other = other->next) {
-		struct fake_device *device = fake_context(other->ibv.context)->device;
+	for (int i = 0; i < 2; i++) {
+		struct fake_device *device = &fake_devices[i];
 
-		if (other->ibv.qp_num != qp->attr.dest_qp_num || other->ibv.state < IBV_QPS_RTR ||
-		    other->ibv.state > IBV_QPS_RTS)
-			continue;
 		if (memcmp(&qp->attr.ah_attr.grh.dgid, &device->gids[1], sizeof(device->gids[1])))
 			continue;
+		struct fake_qp *other = fake_find_qp(device, qp->attr.dest_qp_num);
 		/* The other end must have been told of this one, with the same starting number. */
-		if (other->attr.dest_qp_num == qp->ibv.qp_num && other->attr.rq_psn == qp->attr.sq_psn)
+		if (other && other->ibv.state >= IBV_QPS_RTR && other->ibv.state <= IBV_QPS_RTS &&
+		    other->attr.dest_qp_num == qp->ibv.qp_num && other->attr.rq_psn == qp->attr.sq_psn)
 			return other;
 	}
 	return NULL;
@@ -82,15 +79,13 @@ static struct fake_qp *remote_of(struct fake_qp *qp)
 
 static void *translate(struct fake_qp *qp, int remote, uint32_t key, uint64_t addr, size_t length, unsigned int need)
 {
-	for (struct fake_mr *mr = fake_mrs; mr; mr = mr->next) {
-		if (fake_context(mr->ibv.context)->device != fake_context(qp->ibv.context)->device ||
-		    mr->ibv.pd != qp->ibv.pd || (remote ? mr->ibv.rkey : mr->ibv.lkey) != key)
-			continue;
-		if (addr < mr->iova || addr + length > mr->iova + mr->ibv.length || (mr->access & need) != need)
-			return NULL;
-		return (char *)mr->ibv.addr + (addr - mr->iova);
-	}
-	return NULL;
+	/* An rkey is the lkey's successor. */
+	struct fake_mr *mr = fake_find_mr(fake_context(qp->ibv.context)->device, remote ? key - 1 : key);
+
+	if (!mr || mr->ibv.pd != qp->ibv.pd || addr < mr->iova || addr + length > mr->iova + mr->ibv.length ||
+	    (mr->access & need) != need)
+		return NULL;
+	return (char *)mr->ibv.addr + (addr - mr->iova);
 }
 
 /* Gathers or scatters; -1 on a bad key. */
@@ -256,16 +251,49 @@ static int step(struct fake_qp *qp)
 	return 1;
 }
 
+/* QPs with something in their send queues. */
+static struct fake_qp *work;
+
+static void give_work(struct fake_qp *qp)
+{
+	if (qp->has_work || qp->sq_head == qp->sq_tail)
+		return;
+	qp->has_work = 1;
+	qp->next_work = work;
+	work = qp;
+}
+
+void fake_forget_work(struct fake_qp *qp)
+{
+	if (!qp->has_work)
+		return;
+	for (struct fake_qp **link = &work; *link; link = &(*link)->next_work)
+		if (*link == qp) {
+			*link = qp->next_work;
+			qp->has_work = 0;
+			return;
+		}
+}
+
 static int run_all(int at_most)
 {
 	int worked = 0;
 
-	for (struct fake_qp *qp = fake_qps; qp; qp = qp->next)
+	for (struct fake_qp **link = &work; *link;) {
+		struct fake_qp *qp = *link;
+
 		for (int i = 0; i < at_most && qp->ibv.state == IBV_QPS_RTS && qp->sq_head != qp->sq_tail; i++) {
 			if (!step(qp))
 				break;
 			worked = 1;
 		}
+		if (qp->sq_head == qp->sq_tail) {
+			*link = qp->next_work;
+			qp->has_work = 0;
+		} else {
+			link = &qp->next_work;
+		}
+	}
 	return worked;
 }
 
@@ -338,6 +366,7 @@ int fake_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_w
 	}
 	if (error)
 		*bad = wr;
+	give_work(qp);
 	fake_work();
 	pthread_mutex_unlock(&fake_lock);
 	return error;

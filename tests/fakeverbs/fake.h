@@ -31,8 +31,13 @@ struct fake_recv {
 	struct ibv_sge sges[8];
 };
 
+#define FAKE_BUCKETS (1u << 16)
+
 struct fake_device {
 	struct ibv_device ibv;
+	/* What is alive, by its number. */
+	struct fake_qp *qps[FAKE_BUCKETS];
+	struct fake_mr *mrs[FAKE_BUCKETS];
 	uint32_t first_qpn, next_qpn, next_key;
 	union ibv_gid gids[2];
 };
@@ -54,7 +59,7 @@ struct fake_mr {
 	struct ibv_mr ibv;
 	uint64_t iova;
 	unsigned int access;
-	struct fake_mr *next;
+	struct fake_mr *same, *next, **back;
 };
 
 struct fake_channel {
@@ -72,15 +77,23 @@ struct fake_cq {
 	uint32_t events;
 };
 
+struct fake_builder;
+
 struct fake_qp {
-	struct ibv_qp ibv;
+	union {
+		struct ibv_qp ibv;
+		struct ibv_qp_ex ex;
+	};
+	struct fake_builder *builder; /* for ibv_wr_*; NULL: not asked for */
 	struct ibv_qp_init_attr init;
 	struct ibv_qp_attr attr;
 	struct fake_wqe *sq;
 	uint32_t sq_head, sq_tail, sq_size;
 	struct fake_recv *rq;
 	uint32_t rq_head, rq_tail, rq_size;
-	struct fake_qp *next;
+	struct fake_qp *same, *next, **back;
+	int has_work;
+	struct fake_qp *next_work;
 };
 
 extern pthread_mutex_t fake_lock;
@@ -95,6 +108,14 @@ static inline struct fake_context *fake_context(struct ibv_context *ibv)
 	return (struct fake_context *)((char *)ibv - offsetof(struct fake_context, verbs.context));
 }
 
+/* Alive on its device from now on, or no more: lock held. */
+void fake_add_qp(struct fake_qp *qp);
+void fake_remove_qp(struct fake_qp *qp);
+void fake_add_mr(struct fake_mr *mr);
+void fake_remove_mr(struct fake_mr *mr);
+struct fake_qp *fake_find_qp(struct fake_device *device, uint32_t qpn);
+struct fake_mr *fake_find_mr(struct fake_device *device, uint32_t lkey);
+
 /* Ends the test if the object belongs to a context that a restored process must not touch. */
 void fake_check(struct ibv_context *context, const char *function);
 
@@ -102,6 +123,8 @@ void fake_check(struct ibv_context *context, const char *function);
 int fake_fault(const char *function);
 
 void fake_work(void);	    /* lock held: executes what can be executed, unless the thread does */
+struct ibv_qp *fake_create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr);
+void fake_forget_work(struct fake_qp *qp);
 void fake_start_hardware(void);
 void fake_complete(struct ibv_cq *cq, const struct ibv_wc *wc, int solicited);
 

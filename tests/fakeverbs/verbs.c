@@ -170,6 +170,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *device)
 	context->verbs.query_port = query_port_ex;
 	context->verbs.alloc_parent_domain = alloc_parent_domain;
 	context->verbs.create_cq_ex = create_cq_ex;
+	context->verbs.create_qp_ex = fake_create_qp_ex;
 	context->verbs.context.abi_compat = __VERBS_ABI_IS_EXTENDED;
 	context->verbs.context.device = device;
 	context->verbs.context.cmd_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -277,28 +278,17 @@ int ibv_dealloc_pd(struct ibv_pd *ibv)
 /* A number is handed out again only when nothing has it. */
 static uint32_t free_qpn(struct fake_device *device)
 {
-	for (;;) {
-		uint32_t qpn = device->next_qpn++;
-		struct fake_qp *qp = fake_qps;
-
-		while (qp && (fake_context(qp->ibv.context)->device != device || qp->ibv.qp_num != qpn))
-			qp = qp->next;
-		if (!qp)
-			return qpn;
-	}
+	while (fake_find_qp(device, device->next_qpn))
+		device->next_qpn++;
+	return device->next_qpn++;
 }
 
 static uint32_t free_key(struct fake_device *device)
 {
-	for (;;) {
-		uint32_t key = device->next_key += 0x11;
-		struct fake_mr *mr = fake_mrs;
-
-		while (mr && (fake_context(mr->ibv.context)->device != device || mr->ibv.lkey != key))
-			mr = mr->next;
-		if (!mr)
-			return key;
-	}
+	do
+		device->next_key += 0x11;
+	while (fake_find_mr(device, device->next_key));
+	return device->next_key;
 }
 
 struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
@@ -315,8 +305,7 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, ui
 				   .lkey = key, .rkey = key + 1 };
 	mr->iova = iova;
 	mr->access = access;
-	mr->next = fake_mrs;
-	fake_mrs = mr;
+	fake_add_mr(mr);
 	((struct fake_pd *)pd)->users++;
 	pthread_mutex_unlock(&fake_lock);
 	return &mr->ibv;
@@ -336,11 +325,7 @@ int ibv_dereg_mr(struct ibv_mr *ibv)
 {
 	fake_check(ibv->context, "dereg_mr");
 	pthread_mutex_lock(&fake_lock);
-	for (struct fake_mr **link = &fake_mrs; *link; link = &(*link)->next)
-		if (&(*link)->ibv == ibv) {
-			*link = (*link)->next;
-			break;
-		}
+	fake_remove_mr((struct fake_mr *)ibv);
 	((struct fake_pd *)ibv->pd)->users--;
 	pthread_mutex_unlock(&fake_lock);
 	free(ibv);
@@ -499,8 +484,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	qp->ibv = (struct ibv_qp){ .context = pd->context, .qp_context = attr->qp_context, .pd = pd,
 				   .send_cq = attr->send_cq, .recv_cq = attr->recv_cq, .srq = attr->srq,
 				   .qp_num = free_qpn(device), .qp_type = attr->qp_type };
-	qp->next = fake_qps;
-	fake_qps = qp;
+	fake_add_qp(qp);
 	((struct fake_pd *)pd)->users++;
 	((struct fake_cq *)attr->send_cq)->users++;
 	((struct fake_cq *)attr->recv_cq)->users++;
@@ -541,7 +525,7 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 	if (mask & IBV_QP_STATE) {
 		ibv->state = attr->qp_state;
 		if (attr->qp_state == IBV_QPS_RESET)
-			qp->sq_head = qp->sq_tail = qp->rq_head = qp->rq_tail = 0;
+			fake_forget_work(qp), qp->sq_head = qp->sq_tail = qp->rq_head = qp->rq_tail = 0;
 	}
 	fake_work();
 	pthread_mutex_unlock(&fake_lock);
@@ -567,22 +551,18 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 
 	fake_check(ibv->context, "destroy_qp");
 	pthread_mutex_lock(&fake_lock);
-	for (struct fake_qp **link = &fake_qps; *link; link = &(*link)->next)
-		if (*link == qp) {
-			*link = qp->next;
-			break;
-		}
+	fake_forget_work(qp);
+	fake_remove_qp(qp);
 	((struct fake_pd *)ibv->pd)->users--;
 	((struct fake_cq *)ibv->send_cq)->users--;
 	((struct fake_cq *)ibv->recv_cq)->users--;
 	pthread_mutex_unlock(&fake_lock);
 	free(qp->sq);
 	free(qp->rq);
+	free(qp->builder);
 	free(qp);
 	return 0;
 }
-
-struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp) { (void)qp; return NULL; }
 
 struct async {
 	uint64_t element;
@@ -672,16 +652,18 @@ void fake_restore(void)
 	for (struct fake_channel *channel = fake_channels; channel; channel = channel->next)
 		if (fake_context(channel->ibv.context)->detached)
 			dup2(placeholder, channel->ibv.fd);
-	for (struct fake_qp **link = &fake_qps; *link;)
-		if (fake_context((*link)->ibv.context)->detached)
-			*link = (*link)->next;
-		else
-			link = &(*link)->next;
-	for (struct fake_mr **link = &fake_mrs; *link;)
-		if (fake_context((*link)->ibv.context)->detached)
-			*link = (*link)->next;
-		else
-			link = &(*link)->next;
+	for (struct fake_qp *qp = fake_qps, *next; qp; qp = next) {
+		next = qp->next;
+		if (fake_context(qp->ibv.context)->detached) {
+			fake_forget_work(qp);
+			fake_remove_qp(qp);
+		}
+	}
+	for (struct fake_mr *mr = fake_mrs, *next; mr; mr = next) {
+		next = mr->next;
+		if (fake_context(mr->ibv.context)->detached)
+			fake_remove_mr(mr);
+	}
 	/* A second restore must not replace what has its number by then. */
 	for (struct fake_channel **link = &fake_channels; *link;)
 		if (fake_context((*link)->ibv.context)->detached)

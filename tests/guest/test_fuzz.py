@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import subprocess
@@ -10,8 +11,13 @@ from pathlib import Path
 from guest_agent import WIRE
 from guest_build import ROOT, Built, guest_sources
 
-SECONDS = 20
+SECONDS = 60
 HELPED = 0x8000
+REACHED = {
+    "mig_message_handle", "mig_message_tick", "mig_message_lost", "mig_quiesce_begin", "mig_quiesce_step", "mig_park",
+    "mig_rebuild", "mig_partner", "mig_connect", "mig_keys", "mig_resume", "mig_abort",
+}  # fmt: skip
+"""What the fuzzer must have come to, or it has shown nothing."""
 
 CONVERSATIONS = [
     [
@@ -56,9 +62,16 @@ def test_no_message_reaches_beyond_itself(built: Built, tmp_path: Path) -> None:
         series = b"".join(struct.pack("<H", len(packet) | HELPED) + packet for packet in packets)
         (corpus / str(number)).write_bytes(series)
     result = subprocess.run(
-        [fuzzer, f"-max_total_time={SECONDS}", "-max_len=8192", "-timeout=20", "-print_final_stats=1", corpus],
+        [
+            fuzzer, f"-max_total_time={SECONDS}", "-max_len=8192", "-timeout=20",
+            "-print_coverage=1", "-print_final_stats=1", corpus,
+        ],
         env={"ASAN_OPTIONS": "detect_leaks=0", "PATH": "/usr/bin:/bin"},
         cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS + 120, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-4000:]
-    assert "stat::number_of_executed_units" in result.stderr
+    units = re.search(r"stat::number_of_executed_units: (\d+)", result.stderr)
+    assert units
+    assert int(units[1]) > 1000
+    reached = set(re.findall(r"^COVERED_FUNC: hits: \d+ edges: \S+ (\w+)", result.stderr, re.MULTILINE))
+    assert reached >= REACHED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,12 @@ def test_table_of_verbs_is_complete_and_true(built: Built) -> None:
     ours = {n for n in symbols(built.library) if re.match(r"_?ibv_", n)}
     assert {n for n, status in table.items() if status != "not touched"} == ours
     assert {n for n, status in table.items() if status == "not touched"} >= quoted_names("harmless")
+
+
+def test_table_of_inline_verbs_is_complete() -> None:
+    """Every function that the installed ``verbs.h`` defines in a program is in the second table."""
+    header = Path("/usr/include/infiniband/verbs.h").read_text()
+    inline = set(re.findall(r"^static inline[^;{(]*?\s\**_*(ibv_\w+)\(", header, re.MULTILINE))
+    assert len(inline) > 80
+    patterns = re.findall(r"`(_?ibv_[\w*]+)`", (ROOT / "docs" / "verbs.md").read_text())
+    assert {name for name in inline if not any(fnmatch(name, pattern) for pattern in patterns)} == set()

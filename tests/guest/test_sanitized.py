@@ -28,3 +28,17 @@ def test_nothing_is_reported(
     program.wait_for_progress(30)
     assert program.verdict() == "exact", program.diagnosis()
     assert "Sanitizer" not in program.diagnosis()
+
+
+@pytest.mark.parametrize(("variant", "rounds"), [("address", 300), ("thread", 150)])
+def test_nothing_is_reported_while_qps_come_and_go(
+    start: Start, agent: Agent, builds: Callable[[str], Built], variant: str, rounds: int
+) -> None:
+    program = start("-q", "2", "-e", "-r", "-t", build=builds(variant))
+    for _ in range(rounds):
+        agent.quiesce()
+        agent.resume()
+        move(agent, (0, 1), whole=True)
+    program.wait_for_progress(30)
+    assert program.verdict() == "exact", program.diagnosis()
+    assert "Sanitizer" not in program.diagnosis()

@@ -6,7 +6,8 @@
  * order it was posted with the next number of its sender, every signalled send in order, every number exactly once;
  * at the end memory must hold the last write and the exact sum.
  *
- *     traffic [-q pairs] [-e] [-c] [-t] [-s]     -e: completion events, -c: a thread that makes and ends objects,
+ *     traffic [-q pairs] [-e] [-c] [-r] [-t] [-s]  -e: completion events, -c: a thread that makes and ends objects,
+ *                                                -r: one that makes, connects, uses and ends QPs,
  *                                                -t: two more threads that poll and post on the same queues,
  *                                                -s: no receives on the second side until the command "feed"
  *
@@ -31,6 +32,8 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "reconnects.h"
 
 #define DEPTH 32
 #define RECEIVES 64
@@ -77,7 +80,7 @@ struct side {
 };
 
 static struct side sides[2];
-static int pairs = 4, use_events, use_churn, use_threads, starve;
+static int pairs = 4, use_events, use_churn, use_reconnects, use_threads, starve;
 static volatile int stopping, finished;
 static char verdict[512];
 static pthread_mutex_t verdict_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -521,13 +524,15 @@ int main(int argc, char **argv)
 {
 	char line[256], name[64], path[200];
 	int option, a, b, c, held = -1;
-	pthread_t churner;
+	pthread_t churner, reconnecter;
+	static struct reconnects reconnects;
 
-	while ((option = getopt(argc, argv, "q:ects")) != -1)
+	while ((option = getopt(argc, argv, "q:ecrts")) != -1)
 		switch (option) {
 		case 'q': pairs = atoi(optarg); break;
 		case 'e': use_events = 1; break;
 		case 'c': use_churn = 1; break;
+		case 'r': use_reconnects = 1; break;
 		case 't': use_threads = 1; break;
 		case 's': starve = 1; break;
 		default: return 2;
@@ -547,6 +552,9 @@ int main(int argc, char **argv)
 			pthread_create(&sides[s].threads[t], NULL, serve, &sides[s]);
 	if (use_churn)
 		pthread_create(&churner, NULL, churn, NULL);
+	reconnects = (struct reconnects){ { sides[0].context, sides[1].context }, &finished, complain, 0 };
+	if (use_reconnects)
+		pthread_create(&reconnecter, NULL, reconnect, &reconnects);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts("ready");
 	while (fgets(line, sizeof(line), stdin)) {
@@ -603,6 +611,10 @@ int main(int argc, char **argv)
 			pthread_join(sides[s].threads[t], NULL);
 	if (use_churn)
 		pthread_join(churner, NULL);
+	if (use_reconnects)
+		pthread_join(reconnecter, NULL);
+	if (use_reconnects && !reconnects.rounds)
+		complain("reconnects: not one round");
 	for (int s = 0; s < 2; s++) {
 		struct side *side = &sides[s];
 		union ibv_gid gid;

@@ -230,10 +230,11 @@ class Agent:
     def connect_all(self, moved: Mapping[int, tuple[bytes, int]]) -> None:
         """Connect every new QP; ``moved`` is, per context, its GID now and the name of what faces it."""
         qps = self.qps()
-        now = {q["vqpn"]: q for q in qps}
+        # Two contexts may have the same numbers, but hardly the same pairs of them.
+        now = {(q["vqpn"], q["dest_vqpn"]): q for q in qps}
         records = []
         for qp in qps:
-            peer = now.get(qp["dest_vqpn"])
+            peer = now.get((qp["dest_vqpn"], qp["vqpn"]))
             if not qp["next_pqpn"] or peer is None:
                 continue
             gid, name = moved[peer["context"]]
@@ -249,7 +250,8 @@ class Agent:
                     "dgid": gid,
                 }
             )
-        self.ask("CONNECT", None, records)
+        for start in range(0, len(records), 400):
+            self.ask("CONNECT", None, records[start : start + 400])
 
     def give_keys(self, context: int, name: int) -> None:
         """Tell the QPs that face this context which keys its memory has now."""

@@ -71,7 +71,11 @@ def build(directory: Path, variant: str) -> Built:
         *sanitizer, *GUEST, *(STANDALONE if variant == "plain" else []), *guest_sources(variant),
         "-Wl,--build-id=sha1", f"-Wl,--version-script,{ROOT / 'guest' / 'libmigrrdma.map'}",
     )  # fmt: skip
-    compile_c(directory / "traffic", *around, ROOT / "tests" / "guest" / "traffic.c", "-libverbs", "-pthread")
+    programs = ROOT / "tests" / "guest"
+    compile_c(
+        directory / "traffic",
+        *around, programs / "traffic.c", programs / "reconnects.c", "-libverbs", "-pthread",
+    )  # fmt: skip
     built = Built(directory, variant)
     preload = [str(built.library)]
     if variant != "plain":

@@ -13,10 +13,35 @@ def ids(options: tuple[str, ...]) -> str:
     return " ".join(options)
 
 
-def move(agent: Agent, devices: tuple[int, int], *, restored: Program | None = None) -> None:
-    """Rebuild both contexts, on these devices, in place or as a restored process does."""
-    agent.quiesce()
-    agent.ask("PARK", {"flags": 1 if restored else 0})
+RTS = 3
+
+
+def rest(agent: Agent) -> None:
+    """Quiesce and park at a moment when no connection is being made.
+
+    Its ends have told each other numbers that would not be theirs any more when they connect.
+    """
+    for _ in range(500):
+        agent.quiesce()
+        agent.ask("PARK")
+        if all(qp["state"] == RTS for qp in agent.qps()):
+            return
+        agent.ask("ABORT")
+    raise AssertionError("some connection is always being made")
+
+
+def move(
+    agent: Agent, devices: tuple[int, int], *, restored: Program | None = None, whole: bool = False
+) -> None:
+    """Rebuild both contexts, on these devices, in place or as a restored process does.
+
+    With ``whole`` only while all QPs are connected, for which a program that makes connections is waited for.
+    """
+    if whole:
+        rest(agent)
+    else:
+        agent.quiesce()
+        agent.ask("PARK", {"flags": 1 if restored else 0})
     if restored:
         restored.tell("restore")
         agent.wake()

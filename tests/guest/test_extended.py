@@ -1,0 +1,54 @@
+"""Extended completion queues survive a move; QPs for ``ibv_wr_*`` work, and mark the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from guest_agent import MOVING, Agent, GuestError, Program
+from guest_build import Built, compile_c
+from guest_moves import GIDS
+
+from migrrdma_runtime.agent.wire import text
+
+GID = [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}]
+
+
+@pytest.fixture(params=["plain", "address"])
+def extended(
+    builds: Callable[[str], Built], agent: Agent, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Program]:
+    built = builds(request.param)
+    compile_c(tmp_path / "extended", Path(__file__).with_name("extended.c"), "-libverbs")
+    environment = {**built.environment, **agent.environment}
+    # Posting executes: what was posted has completed when the call returns.
+    del environment["FAKE_ASYNC"]
+    with Program([tmp_path / "extended"], environment, tmp_path / "log") as program:
+        agent.diagnosis = program.diagnosis
+        agent.accept()
+        yield program
+
+
+def test_extended_completion_queue_walks_on_after_moves(extended: Program, agent: Agent) -> None:
+    context = agent.ask("LIST_CONTEXTS").records[0]["context"]
+    assert extended.tell("walk") == "ok"
+    for _ in range(3):
+        agent.quiesce()
+        agent.ask("PARK")
+        agent.ask("REBUILD", {"context": context, "device": "fake0"}, GID)
+        agent.connect_all({context: (GIDS[0], MOVING)})
+        agent.give_keys(context, MOVING)
+        agent.resume()
+        assert extended.tell("walk") == "ok"
+
+
+def test_requests_built_call_by_call_work_and_mark_the_process(extended: Program, agent: Agent) -> None:
+    assert agent.ask("INVENTORY").body["migratable"]
+    assert extended.tell("wr") == "ok"
+    inventory = agent.ask("INVENTORY")
+    assert not inventory.body["migratable"]
+    assert [text(r["text"]) for r in inventory.records] == ["a QP made by ibv_create_qp_ex"]
+    with pytest.raises(GuestError, match="cannot be migrated"):
+        agent.quiesce()
+    assert extended.tell("walk") == "ok"
