@@ -161,6 +161,7 @@ class Guest:
         self._connection = connection
         self._next_id = 1
         self._sending = asyncio.Lock()
+        self._hung_up = asyncio.Event()
         self._answers: dict[int, tuple[list[Message], asyncio.Future[list[Message]]]] = {}
 
     def __str__(self) -> str:
@@ -215,6 +216,14 @@ class Guest:
         """Touch the device no more, and close this connection: the process is about to be dumped."""
         await self._done("PARK", timeout, {"flags": _PARK_CLOSE})
         self.state = GuestState.PARKED
+        # It answers first and then hangs up. Dumped in between, it would have an open socket of ours.
+        try:
+            async with asyncio.timeout(timeout):
+                await self._hung_up.wait()
+        except TimeoutError:
+            raise GuestError(
+                f"{self} has not closed its connection {timeout:.0f} s after it was parked"
+            ) from None
 
     async def rebuild(
         self, context: int, device: str, changes: list[GidChange], timeout: float
@@ -320,6 +329,7 @@ class Guest:
 
     def gone(self) -> None:
         """Tell whoever waits for an answer that there will be none."""
+        self._hung_up.set()
         for _, answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(GuestError(f"{self} closed its connection to the agent"))
@@ -464,9 +474,9 @@ class Guests:
         self._on_connect(guest)
 
     async def _leave(self, guest: Guest) -> None:
-        guest.gone()
         if self._connected.get((guest.container, guest.name)) is guest:
             del self._connected[guest.container, guest.name]
+        guest.gone()
         _log.info("%s disconnected", guest)
 
     def _spawn(self, coroutine: Any) -> None:
