@@ -35,13 +35,15 @@ static int connect_qp(struct ibv_qp *one)
 						       IBV_ACCESS_REMOTE_ATOMIC };
 
 	NEED(!ibv_modify_qp(one, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
-	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .dest_qp_num = one->qp_num,
+	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .dest_qp_num = one->qp_num, .path_mtu = IBV_MTU_1024,
+				     .max_dest_rd_atomic = 1, .min_rnr_timer = 12,
 				     .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
 	NEED(!ibv_query_gid(context, 1, 1, &attr.ah_attr.grh.dgid));
 	NEED(!ibv_modify_qp(one, &attr,
 			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
 				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
-	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .rnr_retry = 7 };
+	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .rnr_retry = 7, .timeout = 14, .retry_cnt = 7,
+				     .max_rd_atomic = 1 };
 	NEED(!ibv_modify_qp(one, &attr,
 			    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
 				    IBV_QP_MAX_QP_RD_ATOMIC));

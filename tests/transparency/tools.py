@@ -93,12 +93,10 @@ def _alone(device: str) -> list[Case]:
     here = str(Path(__file__).parent)
     programs = [["ibv_devices"], ["ibv_devinfo", "-v", "-d", device], ["ib_send_bw", "--version"],
                 ["python3", f"{here}/with_pyverbs.py", device]]  # fmt: skip
-    own = Path(here) / "newer_verbs"
-    if own.exists():
-        programs.append([str(own), device])
-    return [
-        Case(Path(" ".join(words)).name if "/" in words[0] else " ".join(words), words) for words in programs
-    ]
+    cases = [Case(" ".join([Path(words[0]).name, *words[1:]]), words) for words in programs]
+    if Path(f"{here}/extended").exists():
+        cases.append(Case("extended", ["sh", "-c", f"printf 'walk\\nwr\\n' | {here}/extended"]))
+    return cases
 
 
 def _listens(port: int) -> bool:
