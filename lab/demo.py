@@ -53,7 +53,9 @@ class Watch:
         assert self._follower.stdout is not None  # noqa: S101 - it is a pipe
         for line in self._follower.stdout:
             at = time.monotonic() - _began
-            console.print(f"  {at:6.1f} s  [{_STYLES[name]}]{name:<5}[/] [dim]{line.strip()}[/]")
+            console.print(
+                f"  {at:6.1f} s  [{_STYLES[name]}]{name:<5}[/] [dim]{line.strip()}[/]", soft_wrap=True
+            )
             with self._news:
                 self._lines += 1
                 self._news.notify_all()
@@ -147,17 +149,17 @@ def main() -> int:
     for one in (watched[0], watched[2]):
         one.wait(4)
     workload.stop(server)
-    verdicts = {end: workload.verdict(end) for end in (server, moved)}
+    verdicts = [(end, workload.verdict(end)) for end in (server, moved)]
     for one in watched:
         one.end()
 
     console.rule("where the time went")
-    console.print(dst.run("migrrdma", "timeline").stdout.rstrip(), markup=False)
+    console.print(dst.run("migrrdma", "timeline").stdout.rstrip(), markup=False, soft_wrap=True)
     console.rule("what arrived")
-    for end, verdict in verdicts.items():
+    for end, verdict in verdicts:
         colour = "green" if verdict.ok else "red"
-        console.print(f"  {end.shell.node.name:<5} [bold {colour}]{verdict.text}[/]")
-    return 0 if all(verdict.ok for verdict in verdicts.values()) else 1
+        console.print(f"  {end.shell.node.name:<5} [bold {colour}]{verdict.text}[/]", soft_wrap=True)
+    return 0 if all(verdict.ok for _, verdict in verdicts) else 1
 
 
 if __name__ == "__main__":
