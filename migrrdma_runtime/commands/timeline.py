@@ -24,11 +24,14 @@ Examples:
   sudo migrrdma timeline --json | jq '.blackout'
 """
 
-_MIGRATION = typer.Argument(None, help="The migration, or the beginning of its name. Default: the last one.")
+# Not "str | None": the typer of Debian 12 (0.7) does not know such types.
+_MIGRATION = typer.Argument(
+    "", help="The migration, or the beginning of its name. Default: the last one.", show_default=False
+)
 _BAR = 32
 
 
-def timeline(migration: str | None = _MIGRATION, as_json: bool = AS_JSON) -> None:
+def timeline(migration: str = _MIGRATION, as_json: bool = AS_JSON) -> None:
     """Ask the agent and print the steps in the order in which they began."""
     from migrrdma_runtime.agent import client
 
@@ -45,9 +48,9 @@ def timeline(migration: str | None = _MIGRATION, as_json: bool = AS_JSON) -> Non
         typer.echo(line)
 
 
-def _choose(migrations: list[dict[str, Any]], wanted: str | None) -> dict[str, Any]:
+def _choose(migrations: list[dict[str, Any]], wanted: str) -> dict[str, Any]:
     timed = [one for one in migrations if one.get("timeline")]
-    chosen = [one for one in timed if one["migration"].startswith(wanted or "")]
+    chosen = [one for one in timed if one["migration"].startswith(wanted)]
     names = {one["migration"] for one in chosen}
     if wanted and len(names) > 1:
         raise AgentError(f"{wanted} could be any of {', '.join(sorted(names))}: give more of it")
