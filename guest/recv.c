@@ -2,7 +2,7 @@
  * Posting receives, and remembering them: after a move the ones that no message has used yet are posted again.
  *
  * The ring has one writer at its tail, which is whoever posts: the one thread that qp->recv_fast names, or the
- * holder of the lock. Ownership moves as it does for completion queues (cq.c). The head is written by the poller.
+ * holder of the lock. Ownership moves as it does for completion queues (poll.c). The head is written by the poller.
  */
 #include <errno.h>
 #include <stdlib.h>
