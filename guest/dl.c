@@ -39,6 +39,12 @@ static versioned_lookup *find_dlvsym(void)
 
 	if (!found) {
 		found = (versioned_lookup *)(uintptr_t)mig_next_symbol("dlvsym");
+		/*
+		 * Where there is none (musl), there would be none for a program that asks before it calls, but for ours;
+		 * such a C library ignores versions.
+		 */
+		if (!found)
+			found = (versioned_lookup *)(uintptr_t)find_dlsym();
 		__atomic_store_n(&real_dlvsym, found, __ATOMIC_RELAXED);
 	}
 	return found;

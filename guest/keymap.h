@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include <infiniband/verbs.h>
+
 struct mig_key {
 	uint32_t from, to;
 };
@@ -36,16 +38,34 @@ static inline uint32_t mig_keymap_get(const struct mig_keymap *map, uint32_t fro
 {
 	if (!map)
 		return from;
-	for (uint32_t slot = mig_keymap_slot(map, from), tries = 0; tries <= map->mask; tries++) {
+	/* Ends: half of the slots are free. */
+	for (uint32_t slot = mig_keymap_slot(map, from);; slot = (slot + 1) & map->mask) {
 		const struct mig_key *key = &map->slots[slot];
 
-		if (key->from == from)
+		if (__builtin_expect(key->from == from, 1))
 			return __atomic_load_n(&key->to, __ATOMIC_RELAXED);
 		if (!key->from && !key->to)
-			break;
-		slot = (slot + 1) & map->mask;
+			return from;
 	}
-	return from;
+}
+
+static inline void mig_translate_sge(const struct mig_keymap *lkeys, struct ibv_sge *to, const struct ibv_sge *from)
+{
+	to->addr = __atomic_load_n(&from->addr, __ATOMIC_RELAXED);
+	to->length = __atomic_load_n(&from->length, __ATOMIC_RELAXED);
+	to->lkey = mig_keymap_get(lkeys, from->lkey);
+}
+
+/* A scatter list of few entries, most often of one, in the numbers of the moment; member by member, see mig_copy_sge. */
+static inline void mig_translate_sges(const struct mig_keymap *lkeys, struct ibv_sge *to, const struct ibv_sge *from,
+				      int count)
+{
+	if (__builtin_expect(count == 1, 1)) {
+		mig_translate_sge(lkeys, to, from);
+		return;
+	}
+	for (int i = 0; i < count; i++)
+		mig_translate_sge(lkeys, &to[i], &from[i]);
 }
 
 #endif

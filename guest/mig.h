@@ -180,11 +180,12 @@ struct mig_qp {
 	/* Posting a send looks at this line and the first one of ibv; posting a receive at the next line, too. */
 	struct ibv_qp *real;
 	int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
-	int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-	uint32_t send_gate; /* gate: enum mig_gate */
-	uint32_t stride;    /* of the receives' ring */
+	struct mig_keymap *rkeys; /* the peer's; NULL: identity */
+	uint32_t send_gate;	  /* gate: enum mig_gate */
+	uint32_t stride;	  /* of the receives' ring */
 
 	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
+	int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 	struct mig_reader *recv_fast; /* gate, as mig_cq.fast */
 	char *ring;
 	uint32_t ring_mask;
@@ -200,7 +201,7 @@ struct mig_qp {
 	struct mig_lock send_lock;
 	struct mig_send *kept, **kept_end; /* send_lock */
 	uint32_t kept_count;
-	struct mig_keymap *rkeys, *next_rkeys; /* the peer's; NULL: identity */
+	struct mig_keymap *next_rkeys;
 
 	/* What it takes to make it again. */
 	struct ibv_qp_init_attr init;  /* as the application asked, CQs and SRQ as it knows them */

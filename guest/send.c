@@ -250,34 +250,24 @@ static int post_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_sen
 
 /*
  * The usual requests alone in their list: without the loops of the general case, and member by member, because a wide
- * load of what the application has just written in parts would wait for all of it. False: not a usual one.
+ * load of what the application has just written in parts would wait for all of it. Ends the caller's section; a function
+ * of its own, as the way of those who have not moved would else save its registers.
  */
 static __attribute__((noinline)) int post_one_translated(struct mig_qp *qp, struct ibv_send_wr *wr,
-							 struct ibv_send_wr **bad, int *error)
+							 struct ibv_send_wr **bad, struct mig_reader *reader)
 {
 	const struct mig_keymap *lkeys =
 		MIG_CONTAINER(qp->ibv.context, struct mig_context, verbs.context)->lkeys;
 	struct ibv_send_wr copy, *failed;
 	struct ibv_sge sges[FEW];
 
-	if (!wr || wr->next || wr->num_sge < 0 || wr->num_sge > FEW)
-		return 0;
-	switch (wr->opcode) {
-	case IBV_WR_SEND_WITH_IMM:
-		copy.imm_data = wr->imm_data;
-		break;
-	case IBV_WR_SEND:
-		break;
-	case IBV_WR_RDMA_WRITE_WITH_IMM:
-		copy.imm_data = wr->imm_data;
-		/* fall through */
-	case IBV_WR_RDMA_WRITE:
-	case IBV_WR_RDMA_READ:
+	if (!wr || wr->next || (unsigned int)wr->num_sge > FEW)
+		goto unusual;
+	if (MIG_LIKELY(wr->opcode <= IBV_WR_RDMA_WRITE_WITH_IMM || wr->opcode == IBV_WR_RDMA_READ)) {
 		copy.wr.rdma.remote_addr = wr->wr.rdma.remote_addr;
 		copy.wr.rdma.rkey = mig_keymap_get(qp->rkeys, wr->wr.rdma.rkey);
-		break;
-	default:
-		return 0;
+	} else if (wr->opcode != IBV_WR_SEND && wr->opcode != IBV_WR_SEND_WITH_IMM) {
+		goto unusual;
 	}
 	copy.wr_id = wr->wr_id;
 	copy.next = NULL;
@@ -285,14 +275,18 @@ static __attribute__((noinline)) int post_one_translated(struct mig_qp *qp, stru
 	copy.num_sge = wr->num_sge;
 	copy.opcode = wr->opcode;
 	copy.send_flags = wr->send_flags;
-	for (int i = 0; i < wr->num_sge; i++) {
-		mig_copy_sge(&sges[i], &wr->sg_list[i]);
-		sges[i].lkey = mig_keymap_get(lkeys, sges[i].lkey);
-	}
-	*error = qp->post_send(qp->real, &copy, &failed);
-	if (MIG_UNLIKELY(*error) && bad)
+	copy.imm_data = wr->imm_data;
+	mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
+
+	int error = qp->post_send(qp->real, &copy, &failed);
+	mig_leave(reader);
+	if (MIG_UNLIKELY(error) && bad)
 		*bad = wr;
-	return 1;
+	return error;
+
+unusual:
+	mig_leave(reader);
+	return post_slowly(qp, wr, bad);
 }
 
 int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
@@ -305,10 +299,10 @@ int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr
 	mig_enter(reader);
 	uint32_t gate = MIG_GATE(qp->send_gate);
 	if (MIG_UNLIKELY(gate)) {
-		int error, posted = gate == MIG_GATE_TRANSLATE && post_one_translated(qp, wr, bad, &error);
-
+		if (MIG_LIKELY(gate == MIG_GATE_TRANSLATE))
+			return post_one_translated(qp, wr, bad, reader);
 		mig_leave(reader);
-		return posted ? error : post_slowly(qp, wr, bad);
+		return post_slowly(qp, wr, bad);
 	}
 	int result = qp->post_send(qp->real, wr, bad);
 	mig_leave(reader);

@@ -6,6 +6,7 @@
  *     fill               posts DEPTH sends on every QP of the first side, in lists of three: all accepted
  *     refused            one more send of each is refused with ENOMEM, and the second of a list of two named
  *     poll               takes everything and checks it: "N M", sends and receives
+ *     reset              takes every QP through RESET, which forgets what was posted, and connects it again
  *     overflows
  */
 #define _GNU_SOURCE
@@ -38,6 +39,27 @@ static char memory[64];
 		}                                                                                          \
 	} while (0)
 
+static int connect_all(void)
+{
+	for (int i = 0; i < 2 * PAIRS; i++) {
+		struct ibv_qp *qp = sides[i % 2].qps[i / 2], *peer = sides[!(i % 2)].qps[i / 2];
+		struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1 };
+
+		NEED(!ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
+		attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .dest_qp_num = peer->qp_num,
+					     .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
+		NEED(!ibv_query_gid(peer->context, 1, 1, &attr.ah_attr.grh.dgid));
+		NEED(!ibv_modify_qp(qp, &attr,
+				    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+					    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
+		attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .rnr_retry = 7 };
+		NEED(!ibv_modify_qp(qp, &attr,
+				    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+					    IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC));
+	}
+	return 0;
+}
+
 static int make(void)
 {
 	struct ibv_device **list = ibv_get_device_list(NULL);
@@ -58,23 +80,18 @@ static int make(void)
 		}
 	}
 	ibv_free_device_list(list);
-	for (int i = 0; i < 2 * PAIRS; i++) {
-		struct ibv_qp *qp = sides[i % 2].qps[i / 2], *peer = sides[!(i % 2)].qps[i / 2];
-		struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1 };
+	return connect_all();
+}
 
-		NEED(!ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
-		attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .dest_qp_num = peer->qp_num,
-					     .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
-		NEED(!ibv_query_gid(peer->context, 1, 1, &attr.ah_attr.grh.dgid));
-		NEED(!ibv_modify_qp(qp, &attr,
-				    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-					    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
-		attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .rnr_retry = 7 };
-		NEED(!ibv_modify_qp(qp, &attr,
-				    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-					    IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC));
+static int reset(void)
+{
+	for (int i = 0; i < 2 * PAIRS; i++) {
+		struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RESET };
+
+		NEED(!ibv_modify_qp(sides[i % 2].qps[i / 2], &attr, IBV_QP_STATE));
+		sides[i % 2].posted[i / 2] = sides[i % 2].completed[i / 2] = 0;
 	}
-	return 0;
+	return connect_all();
 }
 
 static int receive(void)
@@ -169,7 +186,10 @@ int main(void)
 			poll_all();
 		else if (!strcmp(line, "overflows\n"))
 			printf("%d\n", (int)count("overflows"));
-		else if (!strcmp(line, "receive\n") ? !receive() : !strcmp(line, "fill\n") ? !fill() : !refused())
+		else if (!strcmp(line, "receive\n") ? !receive()
+			 : !strcmp(line, "fill\n")  ? !fill()
+			 : !strcmp(line, "reset\n") ? !reset()
+						    : !refused())
 			puts("ok");
 	}
 	return 0;

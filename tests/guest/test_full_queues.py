@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest_agent import Agent, Program
+from guest_agent import Agent, GuestError, Program
 from guest_build import Built, compile_c
 from guest_moves import move
 
@@ -60,5 +60,21 @@ def test_sends_kept_while_parked_fill_a_queue_as_others_do(full: Program, agent:
     move(agent, (0, 1))
     assert full.tell("fill") == "ok"
     assert full.tell("receive") == "ok"
+    assert full.tell("poll") == f"{ALL} {ALL}"
+    assert full.tell("overflows") == "0"
+
+
+def test_marker_that_a_reset_has_swallowed_is_waited_for_no_more(full: Program, agent: Agent) -> None:
+    """A drain that came to nothing has left a marker in each send queue, behind what cannot be delivered."""
+    for _ in range(12):  # more markers than a completion queue has room for
+        assert full.tell("fill") == "ok"
+        with pytest.raises(GuestError, match="QPs did not drain in time"):
+            agent.quiesce(timeout_ms=20)
+        assert full.tell("reset") == "ok"
+    move(agent, (1, 0))
+    assert full.tell("receive") == "ok"
+    assert full.tell("fill") == "ok"
+    agent.quiesce()
+    agent.resume()
     assert full.tell("poll") == f"{ALL} {ALL}"
     assert full.tell("overflows") == "0"
