@@ -4,6 +4,9 @@ One line of JSON for each case: how both ends ended and what they printed, with 
 (rates, QPNs, keys, addresses, PSNs) replaced by ``#``. Two runs, with and without the guest library, must print the
 same. Nothing here knows of the library.
 
+perftest's ``-R`` is left out: its client (25.01) now and then crashes in rdma_resolve_addr, with and without the library,
+when it comes before the server listens for the second time. rping and the others below use rdma_cm, too.
+
     tools.py DEVICE GID_INDEX ADDRESS [CASE…]
 """
 
@@ -48,7 +51,7 @@ def _perftest(device: str, gid: str) -> list[Case]:
             if verb == "send":
                 extra += [["-c", "UD"], ["-e"], ["-e", "-c", "UD"]]
             if verb != "atomic":
-                extra += [["-R"], ["-I", "16"]]
+                extra.append(["-I", "16"])
             if kind == "bw":
                 extra += [["-q", "8"], ["-b"], ["--use_old_post_send"]]
                 if verb == "send":
@@ -93,10 +96,7 @@ def _alone(device: str) -> list[Case]:
     here = str(Path(__file__).parent)
     programs = [["ibv_devices"], ["ibv_devinfo", "-v", "-d", device], ["ib_send_bw", "--version"],
                 ["python3", f"{here}/with_pyverbs.py", device]]  # fmt: skip
-    cases = [Case(" ".join([Path(words[0]).name, *words[1:]]), words) for words in programs]
-    if Path(f"{here}/extended").exists():
-        cases.append(Case("extended", ["sh", "-c", f"printf 'walk\\nwr\\n' | {here}/extended"]))
-    return cases
+    return [Case(" ".join([Path(words[0]).name, *words[1:]]), words) for words in programs]
 
 
 def _listens(port: int) -> bool:
@@ -119,14 +119,14 @@ def _until_ready(case: Case, server: subprocess.Popen[bytes]) -> None:
     port = case.port or int(case.server[case.server.index("-p") + 1])
     deadline = time.monotonic() + _SECONDS
     while server.poll() is None and time.monotonic() < deadline:
-        if _listens(port) if case.port and "-R" not in case.server else _waits_for_rdma_cm(port):
+        if _listens(port) if case.port else _waits_for_rdma_cm(port):
             return
         time.sleep(0.05)
 
 
 _VARIES = [
     (re.compile(r"0x[0-9a-fA-F]+"), "#"),
-    (re.compile(r"\b[0-9a-f]{2}(:[0-9a-f]{2,}){3,}\b"), "#"),
+    (re.compile(r"\b[0-9a-f]{16}\b|[0-9a-f]{0,4}(::?[0-9a-f]{1,4}){3,}"), "#"),
     (re.compile(r"[0-9]+\.[0-9]+"), "#"),
     (re.compile(r"(?<=QPN:)\w+|(?<=PSN:)\w+|(?<=QPN )\w+|(?<=PSN )\w+"), "#"),
     (re.compile(r"[0-9a-f]{6}"), "#"),

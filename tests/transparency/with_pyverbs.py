@@ -54,7 +54,7 @@ def main(device: str) -> None:
             (wc.wr_id, wc.status, wc.opcode, wc.qp_num in (qps[0].qp_num, qps[1].qp_num)) for wc in found
         ]
     print(sorted(done), mr.read(64, 1024) == b"x" * 64)
-    route = GlobalRoute(context.query_gid(1, 1), 1)
+    route = GlobalRoute(dgid=context.query_gid(1, 1), sgid_index=1)
     print("address handle", AH(pd, attr=AHAttr(gr=route, is_global=1, port_num=1)) is not None)
     try:
         CQ(context, 1 << 30)
