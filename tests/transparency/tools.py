@@ -4,8 +4,8 @@ One line of JSON for each case: how both ends ended and what they printed, with 
 (rates, QPNs, keys, addresses, PSNs) replaced by ``#``. Two runs, with and without the guest library, must print the
 same. Nothing here knows of the library.
 
-perftest's ``-R`` is left out: its client (25.01) now and then crashes in rdma_resolve_addr, with and without the library,
-when it comes before the server listens for the second time. rping and the others below use rdma_cm, too.
+perftest's ``-R`` is left out: its client (25.01) now and then crashes in rdma_resolve_addr, with and without the
+library, when it comes before the server listens for the second time. rping and the others below use rdma_cm, too.
 
     tools.py DEVICE GID_INDEX ADDRESS [CASE…]
 """
