@@ -11,6 +11,28 @@
 #include "pages.h"
 #include "world.h"
 
+/* Which member of its element an event means, as far as we shadow such objects. */
+enum element { OF_OTHERS, OF_CQ, OF_QP };
+
+static enum element element_of(enum ibv_event_type type)
+{
+	switch (type) {
+	case IBV_EVENT_CQ_ERR:
+		return OF_CQ;
+	case IBV_EVENT_QP_FATAL:
+	case IBV_EVENT_QP_REQ_ERR:
+	case IBV_EVENT_QP_ACCESS_ERR:
+	case IBV_EVENT_COMM_EST:
+	case IBV_EVENT_SQ_DRAINED:
+	case IBV_EVENT_PATH_MIG:
+	case IBV_EVENT_PATH_MIG_ERR:
+	case IBV_EVENT_QP_LAST_WQE_REACHED:
+		return OF_QP;
+	default:
+		return OF_OTHERS;
+	}
+}
+
 /* By what the real object carries; not by its number, which may mean another one by now. Rare: a walk will do. */
 static struct mig_qp *shadow_qp(struct mig_context *context, const struct ibv_qp *real)
 {
@@ -37,21 +59,14 @@ static void translate(struct mig_context *context, struct ibv_async_event *event
 	struct mig_cq *cq;
 	struct mig_qp *qp;
 
-	switch (real.event_type) {
-	case IBV_EVENT_CQ_ERR:
+	switch (element_of(real.event_type)) {
+	case OF_CQ:
 		cq = shadow_cq(context, real.element.cq);
 		if (!cq)
 			return;
 		event->element.cq = &cq->ibv;
 		break;
-	case IBV_EVENT_QP_FATAL:
-	case IBV_EVENT_QP_REQ_ERR:
-	case IBV_EVENT_QP_ACCESS_ERR:
-	case IBV_EVENT_COMM_EST:
-	case IBV_EVENT_SQ_DRAINED:
-	case IBV_EVENT_PATH_MIG:
-	case IBV_EVENT_PATH_MIG_ERR:
-	case IBV_EVENT_QP_LAST_WQE_REACHED:
+	case OF_QP:
 		qp = shadow_qp(context, real.element.qp);
 		if (!qp)
 			return;
@@ -69,18 +84,11 @@ static uint32_t *handed_out(const struct ibv_async_event *event)
 	struct mig_cq *cq;
 	struct mig_qp *qp;
 
-	switch (event->event_type) {
-	case IBV_EVENT_CQ_ERR:
+	switch (element_of(event->event_type)) {
+	case OF_CQ:
 		cq = mig_cq(event->element.cq);
 		return cq ? &cq->async_events : NULL;
-	case IBV_EVENT_QP_FATAL:
-	case IBV_EVENT_QP_REQ_ERR:
-	case IBV_EVENT_QP_ACCESS_ERR:
-	case IBV_EVENT_COMM_EST:
-	case IBV_EVENT_SQ_DRAINED:
-	case IBV_EVENT_PATH_MIG:
-	case IBV_EVENT_PATH_MIG_ERR:
-	case IBV_EVENT_QP_LAST_WQE_REACHED:
+	case OF_QP:
 		qp = mig_qp(event->element.qp);
 		return qp ? &qp->async_events : NULL;
 	default:
@@ -203,28 +211,12 @@ static void count_ack(uint32_t *completed)
 
 void ibv_ack_async_event(struct ibv_async_event *event)
 {
-	switch (event->event_type) {
-	case IBV_EVENT_CQ_ERR:
-		if (mig_cq(event->element.cq)) {
-			count_ack(&event->element.cq->async_events_completed);
-			return;
-		}
-		break;
-	case IBV_EVENT_QP_FATAL:
-	case IBV_EVENT_QP_REQ_ERR:
-	case IBV_EVENT_QP_ACCESS_ERR:
-	case IBV_EVENT_COMM_EST:
-	case IBV_EVENT_SQ_DRAINED:
-	case IBV_EVENT_PATH_MIG:
-	case IBV_EVENT_PATH_MIG_ERR:
-	case IBV_EVENT_QP_LAST_WQE_REACHED:
-		if (mig_qp(event->element.qp)) {
-			count_ack(&event->element.qp->events_completed);
-			return;
-		}
-		break;
-	default:
-		break;
-	}
-	mig_real()->ibv_ack_async_event(event);
+	enum element element = element_of(event->event_type);
+
+	if (element == OF_CQ && mig_cq(event->element.cq))
+		count_ack(&event->element.cq->async_events_completed);
+	else if (element == OF_QP && mig_qp(event->element.qp))
+		count_ack(&event->element.qp->events_completed);
+	else
+		mig_real()->ibv_ack_async_event(event);
 }

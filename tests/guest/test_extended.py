@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from guest_agent import MOVING, Agent, GuestError, Program
+from guest_agent import Agent, GuestError, Program
 from guest_build import Built, compile_c
-from guest_moves import GIDS
+from guest_moves import move_alone
 
 from migrrdma_runtime.agent.wire import text
-
-GID = [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}]
 
 
 @pytest.fixture(params=["plain", "address"])
@@ -31,15 +29,9 @@ def extended(
 
 
 def test_extended_completion_queue_walks_on_after_moves(extended: Program, agent: Agent) -> None:
-    context = agent.ask("LIST_CONTEXTS").records[0]["context"]
     assert extended.tell("walk") == "ok"
     for _ in range(3):
-        agent.quiesce()
-        agent.ask("PARK")
-        agent.ask("REBUILD", {"context": context, "device": "fake0"}, GID)
-        agent.connect_all({context: (GIDS[0], MOVING)})
-        agent.give_keys(context, MOVING)
-        agent.resume()
+        move_alone(agent)
         assert extended.tell("walk") == "ok"
 
 

@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest_agent import MOVING, Agent, Program
+from guest_agent import Agent, Program
 from guest_build import Built, compile_c
-from guest_moves import GIDS
-
-GID = [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}]
+from guest_moves import move_alone
 
 
 def quiet(built: Built) -> dict[str, str]:
@@ -40,15 +38,9 @@ def test_errno_signals_threads_and_descriptors_stay_as_they_were(neat: Program, 
         if not turn:
             agent.accept()
         assert threads(pid) == ["migrrdma", "neat"]
-        context = agent.ask("LIST_CONTEXTS").records[0]["context"]
         for _ in range(5):
             assert neat.tell("use") == "ok"
-            agent.quiesce()
-            agent.ask("PARK")
-            agent.ask("REBUILD", {"context": context, "device": "fake0"}, GID)
-            agent.connect_all({context: (GIDS[0], MOVING)})
-            agent.give_keys(context, MOVING)
-            agent.resume()
+            move_alone(agent)
             assert neat.tell("use") == "ok"
         assert neat.tell("close") == "ok"
         # The one connection to the agent.

@@ -85,3 +85,18 @@ def switch(agent: Agent) -> None:
     agent.give_keys(first, MOVING)
     agent.give_keys(second, PARTNER)
     agent.resume()
+
+
+def move_alone(agent: Agent) -> None:
+    """The process has one context, connected to itself; it is rebuilt in place on the device that it has."""
+    [context] = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    agent.quiesce()
+    agent.ask("PARK")
+    agent.ask(
+        "REBUILD",
+        {"context": context, "device": "fake0"},
+        [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+    )
+    agent.connect_all({context: (GIDS[0], MOVING)})
+    agent.give_keys(context, MOVING)
+    agent.resume()
