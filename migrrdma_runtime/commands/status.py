@@ -38,16 +38,21 @@ _STATES = {
 }
 
 
-def status(as_json: bool = AS_JSON) -> None:
-    """Ask the agent and print what it says."""
+def ask(command: str) -> dict[str, Any]:
+    """What this host's agent answers; ``command`` is who asks, for the error that root is needed."""
     from migrrdma_runtime.agent import client
 
-    require_root("migrrdma status")
+    require_root(command)
     settings, broken = config.load()
     if broken:
         raise broken
     with client.connect(settings.run_dir) as agent:
-        found = agent.status()
+        return agent.status()
+
+
+def status(as_json: bool = AS_JSON) -> None:
+    """Ask the agent and print what it says."""
+    found = ask("migrrdma status")
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

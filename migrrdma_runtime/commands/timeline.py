@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from migrrdma_runtime import config
-from migrrdma_runtime.commands.options import AS_JSON, require_root
+from migrrdma_runtime.commands.options import AS_JSON
+from migrrdma_runtime.commands.status import ask
 from migrrdma_runtime.errors import AgentError
 
 HELP = """Show how long each step of a migration took, and how long the application noticed.
@@ -33,14 +33,7 @@ _BAR = 32
 
 def timeline(migration: str = _MIGRATION, as_json: bool = AS_JSON) -> None:
     """Ask the agent and print the steps in the order in which they began."""
-    from migrrdma_runtime.agent import client
-
-    require_root("migrrdma timeline")
-    settings, broken = config.load()
-    if broken:
-        raise broken
-    with client.connect(settings.run_dir) as agent:
-        found = _choose(agent.status()["migrations"], migration)
+    found = _choose(ask("migrrdma timeline")["migrations"], migration)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

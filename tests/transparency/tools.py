@@ -121,7 +121,9 @@ def _until_ready(case: Case, server: subprocess.Popen[bytes]) -> None:
     while server.poll() is None and time.monotonic() < deadline:
         if _listens(port) if case.port else _waits_for_rdma_cm(port):
             return
-        time.sleep(0.05)
+        time.sleep(
+            0.05
+        )  # nothing tells when a socket or a cm_id begins to listen; the machine has one processor
 
 
 _VARIES = [

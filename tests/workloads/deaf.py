@@ -69,7 +69,7 @@ def main(device: str, gid_text: str, address: str, *sends: str) -> None:
     else:
         print("deaf", flush=True)
         while not told:
-            time.sleep(0.1)
+            time.sleep(0.1)  # deaf is what it is here to be, until the signal's handler has run
         for number in range(_COUNT):
             qp.post_recv(RecvWR(wr_id=number, num_sge=1, sg=[SGE(mr.buf + number * _SIZE, _SIZE, mr.lkey)]))
     done: list[int] = []
@@ -79,11 +79,13 @@ def main(device: str, gid_text: str, address: str, *sends: str) -> None:
         if bad:
             sys.exit(f"failed with status {bad[0]}")
         done += [wc.wr_id for wc in found or ()]
-        time.sleep(0.05)
+        time.sleep(0.05)  # the machine has one processor, and others need it
     if done != list(range(_COUNT)) or (not sends and mr.read(_COUNT * _SIZE, 0) != b"x" * _COUNT * _SIZE):
         sys.exit(f"wrong: {done}")
     print("delivered" if sends else "heard", len(done), flush=True)
-    time.sleep(60)
+    time.sleep(
+        60
+    )  # an end that went at once would take the QP from the other, which may not have heard all yet
 
 
 if __name__ == "__main__":
