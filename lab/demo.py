@@ -27,7 +27,6 @@ from migrrdma_lab.shell import Shell
 from rich.console import Console
 
 _CHECKPOINT = "on-the-move"
-_SERVER_ADDRESS, _CLIENT_ADDRESS = "10.78.0.161", "10.78.0.160"
 _STYLES = {"src": "cyan", "dst": "green", "peer": "magenta"}
 
 console = Console(highlight=False, width=110)
@@ -84,28 +83,12 @@ def _command(node: Shell, command: str) -> Iterator[None]:
     console.print(f"  {time.monotonic() - _began:6.1f} s  {'':5} took {time.monotonic() - start:.1f} s")
 
 
-def _ends(src: Shell, peer: Shell) -> tuple[Container, Container]:
-    """The client on ``src``, waiting for completion events, and its server on ``peer``, polling."""
-    server = workload.end(
-        peer, "server", network="data", docker_options=[f"--ip={_SERVER_ADDRESS}"],
-    )  # fmt: skip
-    client = workload.end(
-        src,
-        "client",
-        "-e",
-        server=_SERVER_ADDRESS,
-        network="data",
-        docker_options=[f"--ip={_CLIENT_ADDRESS}"],
-    )
-    return client, server
-
-
 def _prepare(src: Shell, dst: Shell, peer: Shell) -> tuple[Container, Container]:
     with tempfile.TemporaryDirectory() as directory:
         workload.build(Path(directory)).put(src, dst, peer)
-    client, server = _ends(src, peer)
+    client, server = workload.pair(src, peer)
+    rdma.join_data_network(dst)
     for one in (client, client.on(dst), server):
-        rdma.join_data_network(one.shell)
         one.remove()
     for node in (src, dst):
         node.run("rm", "-rf", rdma.CHECKPOINTS)

@@ -18,21 +18,6 @@ def _on_the_nodes(src: Shell, dst: Shell, peer: Shell, tmp_path_factory: pytest.
     workload.build(tmp_path_factory.mktemp("workload")).put(src, dst, peer)
 
 
-def _pair(src: Shell, peer: Shell, containers: Register, *options: str) -> tuple[Container, Container]:
-    """A client on ``src`` that waits for events and its server on ``peer`` that polls, each with its address."""
-    for node in (src, peer):
-        rdma.join_data_network(node)
-    at = {"server": "--ip=10.78.0.161", "client": "--ip=10.78.0.160"}
-    server = workload.end(peer, "server", *options, network="data", docker_options=[at["server"]])
-    client = workload.end(
-        src, "client", "-e", *options, server="10.78.0.161", network="data", docker_options=[at["client"]]
-    )
-    for one in (server, client):
-        containers(one).run()
-    client.wait_for_line(workload.RATE, 90)
-    return client, server
-
-
 def _works(*ends: Container) -> None:
     """Operations complete at both ends, from now on."""
     for end in ends:
@@ -48,7 +33,10 @@ def _are_content(*ends: Container) -> None:
 
 
 def test_nothing_is_lost_in_five_moves(src: Shell, dst: Shell, peer: Shell, containers: Register) -> None:
-    client, server = _pair(src, peer, containers)
+    client, server = workload.pair(src, peer)
+    for one in (server, client):
+        containers(one).run()
+    client.wait_for_line(workload.RATE, 90)
     for turn in range(5):
         target = (dst, src)[turn % 2]
         containers(client.on(target))

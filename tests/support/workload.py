@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guest_build import ROOT, SANITIZERS, compile_c
+from migrrdma_lab import rdma
 from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import container_image
 from migrrdma_lab.shell import Shell
@@ -15,6 +16,8 @@ from migrrdma_lab.shell import Shell
 _WORKLOADS = ROOT / "tests" / "workloads"
 _ON_NODE = "/root/workload"
 _IN_CONTAINER = "/workload"
+
+_SERVER_ADDRESS, _CLIENT_ADDRESS = "10.78.0.161", "10.78.0.160"
 
 RATE = "^ *[0-9]+ s +[0-9]+ ops/s  seq [0-9]+"
 """The line that a running workload prints once a second; bash reads this expression, too."""
@@ -105,6 +108,18 @@ def end(
          f"--volume={_ON_NODE}:{_IN_CONTAINER}:ro", *docker_options],
         container_image(release), runtime,
     )  # fmt: skip
+
+
+def pair(client_on: Shell, server_on: Shell, *options: str) -> tuple[Container, Container]:
+    """A client that waits for events and its server, which polls, each with an address that can move with it."""
+    for shell in (client_on, server_on):
+        rdma.join_data_network(shell)
+    server = end(server_on, "server", *options, network="data", docker_options=[f"--ip={_SERVER_ADDRESS}"])
+    client = end(
+        client_on, "client", "-e", *options, server=_SERVER_ADDRESS, network="data",
+        docker_options=[f"--ip={_CLIENT_ADDRESS}"],
+    )  # fmt: skip
+    return client, server
 
 
 def on_node(
