@@ -59,6 +59,9 @@ _CHANNEL_OPTIONS = (
     # Until it tries anew, it answers with the last error: an agent that is back must not seem down for long.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    # A host that crashed has not closed its connections. One kept over its reboot would fail the next request,
+    # so none is kept for longer than a host takes to come up again.
+    ("grpc.client_idle_timeout_ms", 10_000),
 )
 _MAX_CONCURRENT = 256
 _MAX_DETAILS = 2000
@@ -127,7 +130,7 @@ class Server:
 
 
 class Client:
-    """Asks other agents; connections are kept."""
+    """Asks other agents; connections are kept from one request of a migration to the next."""
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = grpc.ssl_channel_credentials(
