@@ -40,15 +40,20 @@ def _wait_for_freed_memory(machine: Machine) -> None:
         before = now
 
 
-def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> Path:
-    """Build (or find) the overlay that holds the running golden machine."""
+def golden_path(image: NodeImage, accelerator: Accelerator) -> Path:
+    """Where the golden machine's overlay is, made or not; another QEMU or accelerator has another one."""
     version = subprocess.run(
         ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True
     ).stdout
     definition = (Path(__file__).parent / "machine.py").read_text()
     runs_on = (accelerator.name, accelerator.qemu_options)  # and not why: that is worded anew every time
     key = hashlib.sha256(f"{version}\0{runs_on}\0{definition}".encode()).hexdigest()[:12]
-    disk = image.directory / f"golden-{key}.qcow2"
+    return image.directory / f"golden-{key}.qcow2"
+
+
+def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> Path:
+    """Build (or find) the overlay that holds the running golden machine."""
+    disk = golden_path(image, accelerator)
     if disk.exists():
         return disk
     machine = Machine(places, GOLDEN, image)

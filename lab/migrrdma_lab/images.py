@@ -177,7 +177,7 @@ def build_node_image(places: Places) -> NodeImage:
 
 def remove_unused(places: Places) -> None:
     """Remove the node images that no rack of this build directory was made from: each is gigabytes."""
-    used = {Path(record.read_text()) for record in places.build.glob("racks/*/image")}
+    used = {Path(record.read_text()).parent for record in places.build.glob("racks/*/golden")}
     for directory in places.images.glob("node-*"):
         if directory not in used:
             shutil.rmtree(directory)

@@ -17,7 +17,7 @@ from . import acceleration, network, project
 from .acceleration import Accelerator
 from .errors import RackError
 from .golden import SNAPSHOT as GOLDEN_SNAPSHOT
-from .golden import golden_disk
+from .golden import golden_disk, golden_path
 from .images import NodeImage, build_node_image, node_image, remove_unused
 from .machine import Machine
 from .plan import DEFAULT_RELEASE, GOLDEN, NODES, RELEASES, Node, Places, write_whole
@@ -52,13 +52,18 @@ class Rack:
     @property
     def image(self) -> NodeImage:
         """The image the machines were made from; if there are none, the one that `up` will make them from."""
-        with contextlib.suppress(OSError):
-            return NodeImage(Path(self._made_from.read_text()))
-        return node_image(self.places)
+        golden = self._made_from()
+        return NodeImage(golden.parent) if golden else node_image(self.places)
 
     @property
-    def _made_from(self) -> Path:
-        return self.places.disks / "image"
+    def _origin(self) -> Path:
+        return self.places.disks / "golden"
+
+    def _made_from(self) -> Path | None:
+        """The golden disk that the machines are copies of: their snapshots hold the state of its QEMU."""
+        with contextlib.suppress(OSError):
+            return Path(self._origin.read_text())
+        return None
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -114,10 +119,11 @@ class Rack:
         start = time.monotonic()
         with self._alone():
             image = build_node_image(self.places)
-            if self.image != image:
+            golden = golden_path(image, self.accelerator)
+            if self._made_from() != golden:
                 self._discard()
             self.places.disks.mkdir(parents=True, exist_ok=True)
-            write_whole(self._made_from, str(image.directory))
+            write_whole(self._origin, str(golden))
             remove_unused(self.places)
             network.create(self.places)
             # Machines are named one after the other, because a new one answers at the golden address;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import subprocess
 import time
@@ -14,6 +15,8 @@ from .images import NodeImage
 from .plan import Node, Places
 
 _CONNECT_SECONDS = 5
+_SSH_FAILED = 255
+"""ssh(1): the exit code of an error of its own."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,23 @@ class Shell:
             words, raw.returncode, raw.stdout.decode(errors="replace"), raw.stderr.decode(errors="replace")
         )
         if check and result.returncode:
+            said = (result.stderr or result.stdout).strip()
+            if result.returncode == _SSH_FAILED:
+                said = f"{said or 'the connection to it broke'}{self._crash()}"
             raise NodeCommandError(
-                f"{self.node.name}: `{shlex.join(words)}` exited with {result.returncode}: "
-                f"{(result.stderr or result.stdout).strip()}",
+                f"{self.node.name}: `{shlex.join(words)}` exited with {result.returncode}: {said}",
                 result.returncode, result.stdout, result.stderr,
             )  # fmt: skip
         return result
+
+    def _crash(self) -> str:
+        """What the node's console says of a crash of its kernel."""
+        console = self.places.run / f"{self.node.name}.console"
+        with contextlib.suppress(OSError):
+            for line in console.read_text(errors="replace").splitlines():
+                if "BUG: " in line or "Kernel panic" in line:
+                    return f"; its kernel says: {line.strip()} (all of it: {console})"
+        return ""
 
     def sh(
         self, script: str, *, timeout: float = 120, check: bool = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kills import every_kill
-from migrrdma_lab import network, plan
+from migrrdma_lab import acceleration, network, plan
 from migrrdma_lab.plan import GOLDEN, NODES, PEER, RELEASES, SRC, Places
 from migrrdma_lab.rack import Rack
 from pretend_rack import Machine, pretend
@@ -52,6 +52,22 @@ def test_all_nodes_are_made_named_and_carry_the_project(
     complete = left_by(tmp_path)
     up()
     assert left_by(tmp_path) == complete
+
+
+def test_snapshots_of_another_emulator_are_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine's snapshot holds its QEMU's state: with KVM, or another QEMU, the machines are made anew."""
+    pretend(monkeypatch, tmp_path)
+    up()
+    rack = Rack("trixie")
+    disks = [Machine(rack.places, node, rack.image).disk for node in NODES]
+    for disk in disks:
+        disk.write_text("boot: in the state of the old one\n")
+    monkeypatch.setattr(acceleration, "emulation", lambda _reason: acceleration.KVM)
+    up()
+    for disk, node in zip(disks, NODES, strict=True):
+        assert disk.read_text() == f"boot: booted, named {node.name}, project installed\n"
 
 
 @pytest.mark.parametrize(
