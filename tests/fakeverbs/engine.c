@@ -382,6 +382,9 @@ int fake_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_w
 	for (; wr; wr = wr->next) {
 		struct fake_recv *recv = &qp->rq[qp->rq_tail % qp->rq_size];
 
+		/* A device does not wait for the end of a list: what it has taken from the front makes room. */
+		if (qp->rq_tail - qp->rq_head == qp->init.cap.max_recv_wr)
+			fake_work();
 		if (wr->num_sge > (int)qp->init.cap.max_recv_sge || ibv->state == IBV_QPS_RESET)
 			error = EINVAL;
 		else if (qp->rq_tail - qp->rq_head == qp->init.cap.max_recv_wr)

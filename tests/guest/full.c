@@ -1,9 +1,14 @@
 /*
  * Queues as small as they may be: as many signalled sends as the queues hold, as many receives, and completion queues
- * with room for exactly these. Commands on stdin, each answered by a line:
+ * with room for exactly these.
+ *
+ *     full [SENDS]       with that many sends in each send queue instead of DEPTH
+ *
+ * Commands on stdin, each answered by a line:
  *
  *     receive            posts DEPTH receives on every QP of the second side
- *     fill               posts DEPTH sends on every QP of the first side, in lists of three: all accepted
+ *     receive all        posts SENDS + DEPTH receives on each in one list: the first SENDS are used while it is posted
+ *     fill               posts SENDS sends on every QP of the first side, in lists of three: all accepted
  *     refused            one more send of each is refused with ENOMEM, and the second of a list of two named
  *     poll               takes everything and checks it: "N M", sends and receives
  *     reset              takes every QP through RESET, which forgets what was posted, and connects it again
@@ -19,6 +24,9 @@
 
 #define PAIRS 6
 #define DEPTH 7
+#define MOST 512
+
+static int sends = DEPTH;
 
 static struct side {
 	struct ibv_context *context;
@@ -69,12 +77,12 @@ static int make(void)
 
 		NEED(side->context = ibv_open_device(list[s]));
 		NEED(side->pd = ibv_alloc_pd(side->context));
-		NEED(side->cq = ibv_create_cq(side->context, PAIRS * DEPTH, NULL, NULL, 0));
-		NEED(side->cq->cqe >= PAIRS * DEPTH);
+		NEED(side->cq = ibv_create_cq(side->context, PAIRS * sends, NULL, NULL, 0));
+		NEED(side->cq->cqe >= PAIRS * sends);
 		NEED(side->mr = ibv_reg_mr(side->pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE));
 		for (int i = 0; i < PAIRS; i++) {
 			struct ibv_qp_init_attr init = { .send_cq = side->cq, .recv_cq = side->cq, .qp_type = IBV_QPT_RC,
-							 .cap = { DEPTH, DEPTH, 1, 1, 0 } };
+							 .cap = { (uint32_t)sends, DEPTH, 1, 1, 0 } };
 
 			NEED(side->qps[i] = ibv_create_qp(side->pd, &init));
 		}
@@ -106,6 +114,22 @@ static int receive(void)
 	return 0;
 }
 
+static int receive_all(void)
+{
+	static struct ibv_recv_wr wrs[MOST + DEPTH];
+	struct ibv_sge sge = { (uintptr_t)memory, 8, sides[1].mr->lkey };
+
+	for (int i = 0; i < PAIRS; i++) {
+		struct ibv_recv_wr *bad;
+
+		for (int n = 0; n < sends + DEPTH; n++)
+			wrs[n] = (struct ibv_recv_wr){ .wr_id = sides[1].posted[i]++, .sg_list = &sge, .num_sge = 1,
+						       .next = n + 1 < sends + DEPTH ? &wrs[n + 1] : NULL };
+		NEED(!ibv_post_recv(sides[1].qps[i], wrs, &bad));
+	}
+	return 0;
+}
+
 static void describe(struct ibv_send_wr *wr, struct ibv_sge *sge, uint64_t number)
 {
 	*sge = (struct ibv_sge){ (uintptr_t)memory, 8, sides[0].mr->lkey };
@@ -116,12 +140,12 @@ static void describe(struct ibv_send_wr *wr, struct ibv_sge *sge, uint64_t numbe
 static int fill(void)
 {
 	for (int i = 0; i < PAIRS; i++)
-		for (int n = 0; n < DEPTH;) {
+		for (int n = 0; n < sends;) {
 			struct ibv_send_wr wrs[3], *bad;
 			struct ibv_sge sges[3];
 			int count = 0;
 
-			for (; count < 3 && n < DEPTH; count++, n++) {
+			for (; count < 3 && n < sends; count++, n++) {
 				describe(&wrs[count], &sges[count], sides[0].posted[i]++);
 				if (count)
 					wrs[count - 1].next = &wrs[count];
@@ -172,13 +196,15 @@ static int poll_all(void)
 	return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	uint64_t (*count)(const char *) = (uint64_t(*)(const char *))dlsym(RTLD_DEFAULT, "fake_count");
 	char line[32];
 
+	if (argc > 1)
+		sends = atoi(argv[1]);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (make())
+	if (sends > MOST || make())
 		return 1;
 	puts("ready");
 	while (fgets(line, sizeof(line), stdin)) {
@@ -186,10 +212,11 @@ int main(void)
 			poll_all();
 		else if (!strcmp(line, "overflows\n"))
 			printf("%d\n", (int)count("overflows"));
-		else if (!strcmp(line, "receive\n") ? !receive()
-			 : !strcmp(line, "fill\n")  ? !fill()
-			 : !strcmp(line, "reset\n") ? !reset()
-						    : !refused())
+		else if (!strcmp(line, "receive\n")       ? !receive()
+			 : !strcmp(line, "receive all\n") ? !receive_all()
+			 : !strcmp(line, "fill\n")        ? !fill()
+			 : !strcmp(line, "reset\n")       ? !reset()
+							  : !refused())
 			puts("ok");
 	}
 	return 0;

@@ -14,13 +14,16 @@ PAIRS, DEPTH = 6, 7
 ALL = PAIRS * DEPTH
 
 
-@pytest.fixture
-def full(built: Built, agent: Agent, tmp_path: Path) -> Iterator[Program]:
+SENDS = 30 * DEPTH
+
+
+@pytest.fixture(params=[DEPTH])
+def full(built: Built, agent: Agent, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Program]:
     compile_c(tmp_path / "full", Path(__file__).with_name("full.c"), "-libverbs")
     environment = {**built.environment, **agent.environment}
     # Posting executes: what a command has posted has completed when it answers.
     del environment["FAKE_ASYNC"]
-    with Program([tmp_path / "full"], environment, tmp_path / "log") as program:
+    with Program([tmp_path / "full", str(request.param)], environment, tmp_path / "log") as program:
         agent.diagnosis = program.diagnosis
         agent.accept()
         yield program
@@ -78,3 +81,21 @@ def test_marker_that_a_reset_has_swallowed_is_waited_for_no_more(full: Program, 
     agent.resume()
     assert full.tell("poll") == f"{ALL} {ALL}"
     assert full.tell("overflows") == "0"
+
+
+@pytest.mark.parametrize("full", [SENDS], indirect=True)
+@pytest.mark.parametrize("turns", [1, 3])
+def test_receive_list_may_be_longer_than_the_queue_is_deep(full: Program, agent: Agent, turns: int) -> None:
+    """The device takes from its front while it is posted; what is left at its end is posted again after a move."""
+    for turn in range(turns):
+        assert full.tell("fill") == "ok"
+        assert full.tell("receive all") == "ok"
+        move(agent, (turn % 2, 1 - turn % 2))
+        assert full.tell("poll") == f"{PAIRS * SENDS} {PAIRS * SENDS}"
+        # What the list has left takes the first of the next sends, in its order.
+        assert full.tell("fill") == "ok"
+        assert full.tell("poll") == f"{ALL} {ALL}"
+        for _ in range(SENDS // DEPTH - 1):
+            assert full.tell("receive") == "ok"
+            assert full.tell("poll") == f"{ALL} {ALL}"
+        assert full.tell("overflows") == "0"
