@@ -35,7 +35,8 @@ def _perftest(tool: str, *options: str) -> tuple[str, ...]:
     if tool.endswith("_lat"):
         rest = ("-s", "4096", "-D", "90")
     elif "-e" in options:
-        rest = ("-s", "65536", "-n", str(32_000 // _qps(options)))
+        # It must not end before the move begins, which takes Docker some seconds: a minute at full speed.
+        rest = ("-s", "65536", "-n", str(128_000 // _qps(options)))
     else:
         rest = ("-s", "4096", "--run_infinitely", "-D", "2")
     # A node has one processor; what polls must not keep Docker and the agent from it.
@@ -78,7 +79,7 @@ def _both_end_well(*both: Container) -> None:
     """Those that have an end reach it, with figures and without an error."""
     for one in both:
         if "--run_infinitely" not in one.command:
-            code = int(one.docker("wait", one.name, timeout=400).stdout)
+            code = int(one.docker("wait", one.name, timeout=900).stdout)
             assert code == 0, one.lines()
             _has_no_error(one)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guest_build import compile_c
 from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import container_image
 from migrrdma_lab.shell import Shell
@@ -20,7 +21,7 @@ _SECONDS = 900
 
 _EACH_TOOL = (
     "ibv_devices", "ibv_devinfo -v -d rxe0", "python3 /transparency/with_pyverbs.py rxe0",
-    "ib_send_bw -q 8", "ib_send_bw --use-srq", "ib_send_bw -e", "ib_send_bw -b", "ib_send_lat -c UD",
+    "extended rxe0 1", "ib_send_bw -q 8", "ib_send_bw --use-srq", "ib_send_bw -e", "ib_send_bw -b", "ib_send_lat -c UD",
     "ib_write_bw -c UC", "ib_write_bw --use_old_post_send", "ib_write_lat", "ib_read_bw", "ib_read_lat",
     "ib_atomic_bw -b", "ib_atomic_lat", "ibv_rc_pingpong", "ibv_rc_pingpong -e", "ibv_uc_pingpong", "ibv_ud_pingpong",
     "ibv_srq_pingpong", "ibv_xsrq_pingpong", "rping", "ucmatose", "rdma_server",
@@ -33,10 +34,13 @@ _SOME = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _on_the_nodes(dst: Shell, peer: Shell) -> None:
+def _on_the_nodes(dst: Shell, peer: Shell, tmp_path_factory: pytest.TempPathFactory) -> None:
+    program = tmp_path_factory.mktemp("transparency") / "extended"
+    compile_c(program, _HERE / "extended.c", "-libverbs")
     for node in (dst, peer):
         node.run("rm", "-rf", "/root/transparency")
         node.copy(str(_HERE), ":/root/transparency")
+        node.copy(str(program), ":/root/transparency/extended")
 
 
 def _outcome(

@@ -92,10 +92,11 @@ def _rdmacm(address: str) -> list[Case]:
     ]  # fmt: skip
 
 
-def _alone(device: str) -> list[Case]:
+def _alone(device: str, gid: str) -> list[Case]:
     here = str(Path(__file__).parent)
     programs = [["ibv_devices"], ["ibv_devinfo", "-v", "-d", device], ["ib_send_bw", "--version"],
-                ["python3", f"{here}/with_pyverbs.py", device]]  # fmt: skip
+                ["python3", f"{here}/with_pyverbs.py", device],
+                [f"{here}/extended", device, gid]]  # fmt: skip
     return [Case(" ".join([Path(words[0]).name, *words[1:]]), words) for words in programs]
 
 
@@ -175,7 +176,7 @@ def main(device: str, gid: str, address: str, *wanted: str) -> None:
     """Run every case, or those named."""
     socket.setdefaulttimeout(_SECONDS)
     os.environ["LC_ALL"] = "C"
-    for case in [*_alone(device), *_perftest(device, gid), *_pingpongs(device, gid), *_rdmacm(address)]:
+    for case in [*_alone(device, gid), *_perftest(device, gid), *_pingpongs(device, gid), *_rdmacm(address)]:
         if wanted and case.name not in wanted:
             continue
         print(json.dumps(_run(case, address)), flush=True)
