@@ -136,7 +136,8 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		error = mig_abort();
 		return mig_answer_done(session, id, error, "the old objects are gone: the process was restored", NULL, 0);
 	case MIG_MSG_PARK:
-		error = mig.state == MIG_STATE_QUIESCED ? mig_park() : EBUSY;
+		/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
+		error = mig.state == MIG_STATE_QUIESCED ? mig_park() : mig.state == MIG_STATE_PARKED ? 0 : EBUSY;
 		session->closing = !error && ((const struct mig_park *)body)->flags & MIG_PARK_CLOSE;
 		return mig_answer_done(session, id, error, "parking", NULL, 0);
 	case MIG_MSG_REBUILD:

@@ -213,9 +213,13 @@ class Guest:
         self.state = GuestState.RUNNING
 
     async def park(self, timeout: float) -> None:
-        """Touch the device no more, and close this connection: the process is about to be dumped."""
-        await self._done("PARK", timeout, {"flags": _PARK_CLOSE})
+        """Touch the device no more; nothing is made, connected or destroyed from now on."""
+        await self._done("PARK", timeout, {"flags": 0})
         self.state = GuestState.PARKED
+
+    async def hang_up(self, timeout: float) -> None:
+        """Close this connection, of a parked guest: the process is about to be dumped."""
+        await self._done("PARK", timeout, {"flags": _PARK_CLOSE})
         # It answers first and then hangs up. Dumped in between, it would have an open socket of ours.
         try:
             async with asyncio.timeout(timeout):

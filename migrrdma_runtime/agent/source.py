@@ -67,8 +67,9 @@ class Source:
                 await self._suspend(record, partners, token)
             with timeline.step("wbs"), runtime.step("draining both ends"):
                 await self._drain(record, movers, partners)
-            document = await self._describe(record, movers, partners, internal, token)
             await self._park(movers)
+            document = await self._describe(record, movers, partners, internal, token)
+            await self._hang_up(movers)
             self._here.reached("source: dumping")
             self._store.move(record, State.DUMPING, timeline=timeline.steps)
             runtime.ready(record.id, document)
@@ -259,7 +260,7 @@ class Source:
         internal: list[tuple[Guest, QueuePair]],
         token: str,
     ) -> Message:
-        """The manifest, as things are now that nothing moves."""
+        """The manifest, as things are now that no process can change them."""
         self._here.reached("source: describe")
         after: list[_Mover] = await together(*(self._look_into(one.guest) for one in movers))
         before = {_key(one.guest, pair): pair for one in movers for pair in one.pairs if pair.is_connected}
@@ -326,11 +327,16 @@ class Source:
         return {"context": context.id, "device": context.real_device, "gids": found}
 
     async def _park(self, movers: list[_Mover]) -> None:
-        """Have the guests let go of the device and of us: a process is not dumped with our socket open."""
+        """Have the guests let go of the device."""
         self._here.reached("source: park")
+        await together(*(one.guest.park(self._deadlines.guest) for one in movers))
+
+    async def _hang_up(self, movers: list[_Mover]) -> None:
+        """Have the guests let go of us: a process is not dumped with our socket open."""
+        self._here.reached("source: hang up")
         for one in movers:
             self._here.guests.call_off(one.guest.name)
-        await together(*(one.guest.park(self._deadlines.guest) for one in movers))
+        await together(*(one.guest.hang_up(self._deadlines.guest) for one in movers))
 
     async def _verdict(self, record: Record, runtime: Runtime) -> Verdict:
         verdict = await runtime.verdict(record.id)

@@ -8,6 +8,12 @@ from migrrdma_runtime import config, layout
 from migrrdma_runtime.doctor.result import Machine, Result, ok, warning
 from migrrdma_runtime.errors import MigrRDMAError
 
+_START = (
+    "`journalctl -u migrrdma-agent` says why; then systemctl reset-failed migrrdma-agent; "
+    "systemctl enable --now migrrdma-agent"
+)
+"""After ten attempts systemd has given it up (see its unit), and refuses to start it until it is told to forget."""
+
 _ISSUE = "migrrdma agent ca issue HOST --address IP, on the machine that holds the cluster's authority"
 _SOON = datetime.timedelta(days=30)
 
@@ -39,7 +45,5 @@ def service(_machine: Machine) -> Result:
         with client.connect(settings.run_dir) as agent:
             found = agent.status()
     except MigrRDMAError as error:
-        return warning(
-            f"{error}; ordinary containers are not affected", "systemctl enable --now migrrdma-agent"
-        )
+        return warning(f"{error}; ordinary containers are not affected", _START)
     return ok(f"agent {found['agent']['name']} answers at {found['agent']['address']}")

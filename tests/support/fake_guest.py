@@ -91,6 +91,9 @@ class FakeGuest:
             self.connection.close()
             self.connection = None
             self._tell({"disconnected": True})
+            if self.state >= PARKED:  # only a call brings it back
+                self.parked = True
+                return
             if self.spec.get("goes_on_without_an_agent"):
                 self._on_abort(Message("ABORT", 0))
             if self.spec.get("reconnects"):
@@ -109,13 +112,18 @@ class FakeGuest:
             return
         if fault == "exit":
             sys.exit(0)
+        if fault == "connects":  # another queue pair, just before
+            (context, vqpn), pair = next(iter(self.pairs.items()))
+            numbers = {"vqpn": vqpn + 0x400, "pqpn": vqpn + 0x400}
+            self.pairs[context, vqpn + 0x400] = {**pair, **numbers}
+            fault = ""
         if fault:
             names = [{"context": c, "vqpn": v} for c, v in self.pairs]
             self._send("DONE", message.ident, {"error": 110, "text": fault.encode()}, names)
             return
         answer = getattr(self, f"_on_{message.kind.lower()}")(message)
         self._send(answer[0], message.ident, *answer[1:])
-        if message.kind == "PARK":
+        if message.kind == "PARK" and message.body["flags"] & WIRE.constants["MIG_PARK_CLOSE"]:
             selector.unregister(self.connection)
             self.connection.close()
             self.connection = None

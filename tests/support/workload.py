@@ -122,6 +122,11 @@ def pair(client_on: Shell, server_on: Shell, *options: str) -> tuple[Container, 
     return client, server
 
 
+def command(*options: str) -> list[str]:
+    """One end as a plain process on a node that `Built.put` was told of; nice, for the node has one processor."""
+    return ["nice", "-n", "19", f"{_ON_NODE}/integrity", *options]
+
+
 def on_node(
     shell: Shell, *options: str, server: str | None = None, fault: str = "", seconds: int = 60
 ) -> Verdict:
@@ -131,7 +136,7 @@ def on_node(
         words += ["env", f"LD_PRELOAD={_ON_NODE}/faults.so", f"FAULT={fault}"]
     words += [f"{_ON_NODE}/integrity", *options, *([server] if server else [])]
     result = shell.run(*words, timeout=seconds + 20, check=False)
-    return _agreeing(judge(result.stdout.splitlines()), result.returncode)
+    return agreeing(judge(result.stdout.splitlines()), result.returncode)
 
 
 def stop(container: Container) -> None:
@@ -142,10 +147,10 @@ def stop(container: Container) -> None:
 def verdict(container: Container, seconds: float = 60) -> Verdict:
     """Wait for the end of one end, and hear its verdict."""
     code = int(container.docker("wait", container.name, timeout=seconds).stdout)
-    return _agreeing(judge(container.docker("logs", container.name).stdout.splitlines()), code)
+    return agreeing(judge(container.docker("logs", container.name).stdout.splitlines()), code)
 
 
-def _agreeing(heard: Verdict, exit_code: int) -> Verdict:
+def agreeing(heard: Verdict, exit_code: int) -> Verdict:
     """A verdict whose exit code says otherwise is a failure."""
     if exit_code != (0 if heard.ok else 1):
         return Verdict(False, f"exit code {exit_code} after: {heard.text}")

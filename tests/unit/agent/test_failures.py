@@ -18,7 +18,7 @@ from migrrdma_runtime.errors import MigrRDMAError, RestoreError, StoreError, Unr
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
-UNTIL_DUMPED = ["suspend peer", "drain", "describe", "park", "dumping"]
+UNTIL_DUMPED = ["suspend peer", "drain", "park", "describe", "hang up", "dumping"]
 UNTIL_COMMITTED = ["claim", "confirm", "restored", "rebuild", "prepare peer", "connect"]
 FROM_COMMIT_ON = ["commit", "committed", "switch", "finish"]
 
@@ -36,6 +36,26 @@ def test_the_sources_agent_dies_before_the_dump(play: Play, step: str) -> None:
         await move.checkpoint()
         await move.restore()
         await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("when", ["QUIESCE", "PARK"])
+def test_a_connection_made_in_the_last_moment_is_not_lost(play: Play, when: str) -> None:
+    """Its other end was not asked to take part; once a guest is parked, there is no later moment."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.mover.tell(f"fault {when} connects")
+        with pytest.raises(
+            MigrRDMAError, match=r"came or went while it was quiesced \(QP 0x411\): try again"
+        ):
+            await move.checkpoint()
+        assert {"parked": True} not in move.mover.events
+        assert move.src.state() == {"source": "aborted"}
+        for end, count in ((move.mover, 3), (move.partner, 2)):
+            quiesced = [qp["quiesced"] for qp in (await end.show())["qps"]]
+            assert quiesced == [False] * count
 
     play(scenario)
 
