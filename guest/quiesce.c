@@ -44,13 +44,17 @@ static int cannot_rest(const struct mig_qp *qp)
 }
 
 /*
- * Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. False: the
- * completion queue has no room for it before others have come back.
+ * Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. Fenced, so
+ * that it is not sent before the reads that were posted have been answered: Soft-RoCE's responder ends the connection
+ * when it has a read to answer again and the last thing it did was a write of no bytes (read_reply() in the kernel's
+ * rxe_resp.c takes the length of the latter, and the memory region, which it then lacks, for the former's).
+ * False: the completion queue has no room for it before others have come back.
  */
 static int post_marker(struct mig_qp *qp)
 {
 	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
-	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED };
+	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE,
+					    .send_flags = IBV_SEND_SIGNALED | IBV_SEND_FENCE };
 	static uint64_t markers;
 
 	MIG_LOCKED(&cq->lock);

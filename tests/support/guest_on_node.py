@@ -20,7 +20,7 @@ from typing import Any
 
 from guest_agent import Agent, GuestError
 
-_STOP_SECONDS = 120
+_STOP_SECONDS = 30
 
 
 def _plain(value: Any) -> Any:
