@@ -73,7 +73,9 @@ class Holder:
 
     def wait_for(self, pattern: str, after: int = 0) -> None:
         """Wait until a line that matches comes after the first ``after`` lines."""
-        follow = f"grep -m1 -qE '{pattern}' < <(tail -n +{after + 1} -F {_HOME}/out 2>/dev/null)"
+        # `tail -n +K -F` of fewer than K lines would print every line to come.
+        rest = f"tail -n +1 -F {_HOME}/out 2>/dev/null | sed -un '{after + 1},$p'"
+        follow = f"grep -m1 -qE '{pattern}' < <({rest})"
         self.shell.run("timeout", "30", "bash", "-c", follow)
 
     def goes_on(self) -> None:

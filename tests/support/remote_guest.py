@@ -85,7 +85,9 @@ class RemoteGuest:
 
     def wait_for_line(self, pattern: str, seconds: float = 90, after: int = 0) -> None:
         """Until a line that matches (a regular expression of grep's) comes after the first ``after`` lines."""
-        follow = f"grep -m1 -qE '{pattern}' < <(tail -n +{after + 1} -F {_HOME}/output 2>/dev/null)"
+        # `tail -n +K -F` of fewer than K lines would print every line to come.
+        rest = f"tail -n +1 -F {_HOME}/output 2>/dev/null | sed -un '{after + 1},$p'"
+        follow = f"grep -m1 -qE '{pattern}' < <({rest})"
         self.shell.run("timeout", f"{seconds:.0f}", "bash", "-c", follow, timeout=seconds + 30)
 
     def end(self) -> int:
