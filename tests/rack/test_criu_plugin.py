@@ -73,8 +73,10 @@ class Holder:
 
     def wait_for(self, pattern: str, after: int = 0) -> None:
         """Wait until a line that matches comes after the first ``after`` lines."""
-        # `tail -n +K -F` of fewer than K lines would print every line to come.
-        rest = f"tail -n +1 -F {_HOME}/out 2>/dev/null | sed -un '{after + 1},$p'"
+        # Not `tail -n +K`, which of a file with fewer than K lines prints every line to come; nor `sed 'K,$p'`, which
+        # keeps a line until it knows whether it is the last. What is left when grep has ended must not hold ssh.
+        skip = f"1,{after}d" if after else ""
+        rest = f"exec 2>/dev/null; tail --pid=$$ -n +1 -F {_HOME}/out | sed -u '{skip}'"
         follow = f"grep -m1 -qE '{pattern}' < <({rest})"
         self.shell.run("timeout", "30", "bash", "-c", follow)
 
