@@ -7,10 +7,12 @@ address it dialled; the server's side learns from the client's who asks, and eve
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -59,10 +61,11 @@ _CHANNEL_OPTIONS = (
     # Until it tries anew, it answers with the last error: an agent that is back must not seem down for long.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # A host that crashed has not closed its connections. One kept over its reboot would fail the next request,
-    # so none is kept for longer than a host takes to come up again.
-    ("grpc.client_idle_timeout_ms", 10_000),
 )
+_IDLE_S = 10.0
+"""A host that crashed has not closed its connections. One kept over its reboot would fail the next request, so none is
+used that has been idle for as long as a host may take to come up again. (grpc.client_idle_timeout_ms would close them,
+but not in 1.51, which Debian 12 and 13 carry.)"""
 _MAX_CONCURRENT = 256
 _MAX_DETAILS = 2000
 _PREAMBLE = re.compile(r"^.*last error: \w+: (ipv[46]:\S+ )?(Failed to connect to remote host: )?")
@@ -129,6 +132,15 @@ class Server:
         return grpc.unary_unary_rpc_method_handler(serve)
 
 
+@dataclass
+class _Kept:
+    """A connection, how many requests are under way on it, and when the last one ended (the loop's clock)."""
+
+    channel: grpc.aio.Channel
+    busy: int = 0
+    used: float = 0.0
+
+
 class Client:
     """Asks other agents; connections are kept from one request of a migration to the next."""
 
@@ -136,32 +148,41 @@ class Client:
         self._credentials = grpc.ssl_channel_credentials(
             credentials.ca, credentials.key, credentials.certificate
         )
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._kept: dict[str, _Kept] = {}
 
     async def call(self, address: str, name: str, request: Message, timeout: float) -> Message:
         """Ask the agent at ``host:port``, once."""
         exchange = EXCHANGES[name]
         what = f"{name} to the agent at {address}"
         data = messages.encode(messages.check(request, exchange.request, what))
-        method: Any = self._channel(address).unary_unary(f"/{_SERVICE}/{name}")
+        kept = await self._connection(address)
+        method: Any = kept.channel.unary_unary(f"/{_SERVICE}/{name}")
+        kept.busy += 1
         try:
             reply: bytes = await method(data, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise _translated(error, address, name, timeout) from error
+        finally:
+            kept.busy -= 1
+            kept.used = asyncio.get_running_loop().time()
         return messages.decode(reply, exchange.reply, f"the reply of the agent at {address} to {name}")
 
     async def close(self) -> None:
         """Close every connection."""
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        for kept in self._kept.values():
+            await kept.channel.close()
+        self._kept.clear()
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        channel = self._channels.get(address)
-        if channel is None:
+    async def _connection(self, address: str) -> _Kept:
+        now = asyncio.get_running_loop().time()
+        kept = self._kept.get(address)
+        stale = kept if kept and not kept.busy and now - kept.used > _IDLE_S else None
+        if kept is None or stale:
             channel = grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
-            self._channels[address] = channel
-        return channel
+            kept = self._kept[address] = _Kept(channel, used=now)
+        if stale:
+            await stale.channel.close()
+        return kept
 
 
 def _caller(context: grpc.aio.ServicerContext[bytes, bytes]) -> Identity:
