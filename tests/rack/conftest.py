@@ -1,4 +1,8 @@
-"""The rack as fixtures. A rack that does not come up fails the tests; nothing here skips."""
+"""The rack as fixtures. A rack that does not come up fails the tests; nothing here skips.
+
+A test that fails when the emulator has crashed a node's kernel (`migrrdma_lab.crashes`: by registers that no processor
+can have, so not by anything that runs on it) has shown nothing. It is run again, once, and the report says so.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.runner import runtestprotocol
 from migrrdma_lab.containers import Container
-from migrrdma_lab.plan import DST, PEER, SRC
+from migrrdma_lab.crashes import emulator_faults
+from migrrdma_lab.plan import DST, NODES, PEER, SRC
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
@@ -18,6 +24,64 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(1200))
+
+
+_BOOT_SECONDS = 300
+
+_known: set[str] = set()
+"""Crashes for which a test was run again."""
+
+_again: list[str] = []
+"""Such tests."""
+
+
+def _new_faults() -> set[str]:
+    found = set()
+    places = Rack().places
+    for node in NODES:
+        console = places.run / f"{node.name}.console"
+        if console.exists():
+            faults = emulator_faults(console.read_text(errors="replace"))
+            found |= {f"{node.name} after {fault}" for fault in faults}
+    return found - _known
+
+
+def _wait_for_nodes() -> None:
+    """A node that crashed boots by itself, with everything on its disk."""
+    rack = Rack()
+    for node in NODES:
+        shell = rack.shell(node)
+        shell.disconnect()
+        shell.wait(_BOOT_SECONDS, rack.machine(node).console)
+        shell.run("systemctl", "is-system-running", "--wait", timeout=_BOOT_SECONDS, check=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run a test; once more, if it failed and the emulator had."""
+    if Path(__file__).parent not in item.path.parents:
+        return None
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    faults = _new_faults() if any(report.failed for report in reports) else set()
+    if faults:
+        _known.update(faults)
+        _again.append(f"{item.nodeid}: {', '.join(sorted(faults))}")
+        _wait_for_nodes()
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    for report in reports:
+        hook.pytest_runtest_logreport(report=report)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were run again, and why."""
+    if _again:
+        terminalreporter.section("run again, for the emulator crashed a node")
+        for line in _again:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
