@@ -90,6 +90,7 @@ def rack() -> Rack:
     rack = Rack()
     rack.up()
     rack.install()
+    _known.update(_new_faults())  # from before
     return rack
 
 
