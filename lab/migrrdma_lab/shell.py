@@ -126,6 +126,15 @@ class Shell:
                 result.returncode, result.stdout, result.stderr,
             )  # fmt: skip
 
+    def wait_for_line(self, path: str, pattern: str, seconds: float, *, after: int = 0) -> None:
+        """Wait until a file there has a line like ``pattern``, of grep -E's, behind its first ``after``."""
+        # Not `tail -n +K`, which of a file with fewer than K lines prints every line to come; nor `sed 'K,$p'`, which
+        # keeps a line until it knows whether it is the last. What is left when grep has ended must not hold ssh.
+        skip = f"1,{after}d" if after else ""
+        rest = f"exec 2>/dev/null; tail --pid=$$ -n +1 -F {path} | sed -u '{skip}'"
+        follow = f"grep -m1 -qE '{pattern}' < <({rest})"
+        self.run("timeout", f"{seconds:.0f}", "bash", "-c", follow, timeout=seconds + 90)
+
     def wait(self, seconds: float, console: Path) -> None:
         """Wait until the node answers."""
         deadline = time.monotonic() + seconds

@@ -37,9 +37,9 @@ _again: list[str] = []
 
 def _new_faults() -> set[str]:
     found = set()
-    places = Rack().places
+    rack = Rack()
     for node in NODES:
-        console = places.run / f"{node.name}.console"
+        console = rack.machine(node).console
         if console.exists():
             faults = emulator_faults(console.read_text(errors="replace"))
             found |= {f"{node.name} after {fault}" for fault in faults}

@@ -73,12 +73,7 @@ class Holder:
 
     def wait_for(self, pattern: str, after: int = 0) -> None:
         """Wait until a line that matches comes after the first ``after`` lines."""
-        # Not `tail -n +K`, which of a file with fewer than K lines prints every line to come; nor `sed 'K,$p'`, which
-        # keeps a line until it knows whether it is the last. What is left when grep has ended must not hold ssh.
-        skip = f"1,{after}d" if after else ""
-        rest = f"exec 2>/dev/null; tail --pid=$$ -n +1 -F {_HOME}/out | sed -u '{skip}'"
-        follow = f"grep -m1 -qE '{pattern}' < <({rest})"
-        self.shell.run("timeout", "30", "bash", "-c", follow)
+        self.shell.wait_for_line(f"{_HOME}/out", pattern, 30, after=after)
 
     def goes_on(self) -> None:
         """Its queue pairs are connected as before: rounds go through the device."""

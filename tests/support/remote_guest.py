@@ -84,13 +84,8 @@ class RemoteGuest:
         return self.shell.run("cat", f"{_HOME}/output").stdout.splitlines()
 
     def wait_for_line(self, pattern: str, seconds: float = 90, after: int = 0) -> None:
-        """Until a line that matches (a regular expression of grep's) comes after the first ``after`` lines."""
-        # Not `tail -n +K`, which of a file with fewer than K lines prints every line to come; nor `sed 'K,$p'`, which
-        # keeps a line until it knows whether it is the last. What is left when grep has ended must not hold ssh.
-        skip = f"1,{after}d" if after else ""
-        rest = f"exec 2>/dev/null; tail --pid=$$ -n +1 -F {_HOME}/output | sed -u '{skip}'"
-        follow = f"grep -m1 -qE '{pattern}' < <({rest})"
-        self.shell.run("timeout", f"{seconds:.0f}", "bash", "-c", follow, timeout=seconds + 30)
+        """Until a line that matches comes after the first ``after`` lines."""
+        self.shell.wait_for_line(f"{_HOME}/output", pattern, seconds, after=after)
 
     def end(self) -> int:
         """Tell the program to stop; its exit code."""
