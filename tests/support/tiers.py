@@ -5,7 +5,7 @@ A pytest plugin, loaded by `tests/conftest.py`. `make test` runs every tier; the
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def tier_of(path: Path) -> Tier:
     )
 
 
-_seconds: Counter[str] = Counter()
+_seconds: defaultdict[str, float] = defaultdict(float)
 _tests: Counter[str] = Counter()
 
 
