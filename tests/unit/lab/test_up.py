@@ -14,7 +14,7 @@ from migrrdma_lab.rack import Rack
 from pretend_rack import Machine, pretend
 from trees import Tree, tree_of
 
-from migrrdma_runtime.host import Host
+from migrrdma_runtime.host.machine import Host
 
 
 def up() -> None:
