@@ -32,7 +32,7 @@ def emulation(reason: str) -> Accelerator:
     """QEMU's own translation of the machines' instructions.
 
     The processor is a plain one: nothing on the nodes needs what ``max`` has beyond it. It crashes a node's kernel
-    as rarely, and as surely, as that one (see `migrrdma_lab.crashes`).
+    as rarely, and as surely, as that one (see `migrrdma_lab.qemu.crashes`).
     """
     return Accelerator("tcg", ("-accel", "tcg,thread=multi", "-cpu", "Nehalem"), reason)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError
 
+from ..errors import MachineError
+from ..plan import Node, Places
 from .acceleration import Accelerator
-from .errors import MachineError
-from .images import NodeImage
+from .disk import NodeImage
 from .network import tap
-from .plan import Node, Places
 
 _MEMORY_MIB = 2048
 _START_SECONDS = 120

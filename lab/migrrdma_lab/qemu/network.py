@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import subprocess
 
-from .errors import RackError
-from .plan import DATA_MTU, GATEWAY, GOLDEN, NODES, Node, Places
+from ..errors import RackError
+from ..plan import DATA_MTU, GATEWAY, GOLDEN, NODES, Node, Places
 
 BRIDGES = ("mgmt", "data")
 

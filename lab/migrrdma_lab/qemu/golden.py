@@ -11,13 +11,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from ..plan import GOLDEN, Places
+from ..steps import step
 from . import network
 from .acceleration import Accelerator
-from .images import NodeImage
+from .disk import NodeImage
 from .machine import Machine
-from .plan import GOLDEN, Places
-from .shell import Shell
-from .steps import step
+from .ssh import SshShell
 
 SNAPSHOT = "golden"
 _BOOT_SECONDS = 300
@@ -57,7 +57,7 @@ def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> P
     if disk.exists():
         return disk
     machine = Machine(places, GOLDEN, image)
-    shell = Shell(places, GOLDEN, image)
+    shell = SshShell(places, GOLDEN, image)
     machine.stop()
     try:
         with step("booting the golden machine"):
