@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := $(shell git ls-files -co --exclude-standard -- migrrdma_runtime hooks guest criu_plugin meson.build)
 
-.PHONY: help tools project format lint unit runtime-test lab-test test demo bench soak clean
+.PHONY: help tools project format lint unit guest-test runtime-test fast lab-test test demo bench soak clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -39,26 +39,30 @@ lint: project ## ruff, strict mypy
 	ruff format --check .
 	mypy
 
-unit: project ## Tests that need no machine but this one, and no root
+unit: project ## Each part by itself; no root
 	pytest tests/unit
+
+guest-test: project ## The guest library under unmodified programs, on the software RDMA device
+	pytest $(wildcard tests/guest tests/workloads tests/device)
 
 runtime-test: project ## Runtime and plugin against the real runc and crun of this machine; root
 	pytest tests/runc tests/criu
 
-lab-test: project ## Everything that needs the rack; RELEASE=bookworm for the older one
-	lab/rack up
+fast: project ## The whole chain at volume: hosts that are namespaces, a software RDMA device; root
+	pytest tests/fast
+
+lab-test: project ## The whole chain on emulated machines with real kernel RDMA; RELEASE=bookworm for the older one
 	pytest tests/rack
 
 test: project ## Every test there is; what CI runs
 	ruff check .
 	mypy
-	lab/rack up
 	pytest
 
-demo: project ## An RDMA application moves from one machine to another while you watch
-	lab/rack up
-	lab/rack reset
-	PYTHONPATH=lab:tests/support python lab/demo.py
+demo: project ## An RDMA application moves between machines while you watch; FAST=1: in a minute, on a software device
+	lab/rack $(if $(FAST),--fast )up
+	lab/rack $(if $(FAST),--fast )reset
+	PYTHONPATH=lab:tests/support python lab/demo.py $(if $(FAST),--fast)
 
 bench: project ## What the runtime costs, here and in the rack; prints ratios
 	lab/rack up

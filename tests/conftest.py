@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from installed import FakeRuntime, Installation
 
+pytest_plugins = ["tiers"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long forms of the rack tests")

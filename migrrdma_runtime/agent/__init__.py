@@ -7,7 +7,7 @@
     partner.py       the other end of a connection that moves: wait, prepare, switch, or go back
     states.py        the states of the three roles and the transitions between them: the protocol's law
     arbiter.py       who may restore a checkpoint: the one write that commits
-    guests.py        the processes here, on a unix socket; wire.py reads guest/control.h for it
+    guests.py        the processes here, on a unix socket; wire.py reads guest/wire/control.h for it
     rpc.py           the agents elsewhere, on mutual TLS; messages.py is the schema of what they say
     runtime_api.py   the OCI runtime here, on a second unix socket; client.py is its end, and light
     store.py         what outlives the agent

@@ -9,7 +9,7 @@ import pytest
 
 from migrrdma_runtime.agent.wire import Wire, WireError, text
 
-HEADER = Path(__file__).resolve().parents[2] / "guest" / "control.h"
+HEADER = Path(__file__).resolve().parents[2] / "guest" / "wire" / "control.h"
 WIRE = Wire.load(HEADER)
 
 
