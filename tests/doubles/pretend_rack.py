@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from migrrdma_lab import acceleration, golden, images, network, plan, project, rack, steps
-from migrrdma_lab.images import NodeImage
+from migrrdma_lab import container_images, filesystem, plan, project, steps
 from migrrdma_lab.plan import Node, Places
+from migrrdma_lab.qemu import acceleration, disk, golden, network, rack
+from migrrdma_lab.qemu.disk import NodeImage
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ def _run_logged(command: Sequence[str | Path], log: Path, _timeout: float) -> No
         (last / "usr/local/sbin").mkdir(parents=True)
     elif "mmdebstrap" in words:
         last.write_text("layer")
+    elif words[:2] == ["cp", "-al"]:
+        shutil.copytree(words[2], last, symlinks=True, copy_function=os.link)
     elif words[0] == "mke2fs":
         Path(words[-2]).write_text("disk")
     elif words[0] == "ssh-keygen":
@@ -152,8 +157,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setattr(Places, "run", property(lambda places: directory / "run" / places.identity))
     for module in (rack, golden):
         monkeypatch.setattr(module, "Machine", Machine)
-        monkeypatch.setattr(module, "Shell", Shell)
-    for module in (images, project):
+        monkeypatch.setattr(module, "SshShell", Shell)
+    for module in (container_images, filesystem, disk, project):
         monkeypatch.setattr(module, "run_logged", _run_logged)
     for name in ("create", "forget_neighbour"):
         monkeypatch.setattr(network, name, lambda *_arguments: None)

@@ -18,7 +18,7 @@ from typing import Any
 from migrrdma_runtime.wire.guest_messages import Message, Wire, text
 
 ROOT = Path(__file__).resolve().parents[2]
-WIRE = Wire.load(ROOT / "guest" / "control.h")
+WIRE = Wire.load(ROOT / "guest" / "wire" / "control.h")
 STATES = {name: value for name, value in WIRE.constants.items() if name.startswith("MIG_STATE_")}
 MOVING, PARTNER = 1, 2
 """The peers' names in CONNECT and KEYS: what faces the first context, and what faces the second."""

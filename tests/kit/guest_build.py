@@ -13,13 +13,14 @@ SANITIZERS = {
     "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
     "thread": ["-fsanitize=thread"],
 }
-GUEST = ["-fPIC", "-shared", "-fvisibility=hidden", "-ftls-model=initial-exec"]
+GUEST_INCLUDES = f"-I{ROOT / 'guest'}"
+GUEST = [GUEST_INCLUDES, "-fPIC", "-shared", "-fvisibility=hidden", "-ftls-model=initial-exec"]
 STANDALONE = [
     "-nostdlib",
     "-fno-stack-protector",
     "-U_FORTIFY_SOURCE",
     "-include",
-    str(ROOT / "guest" / "weak.h"),
+    str(ROOT / "guest" / "base" / "weak.h"),
 ]
 """As it is shipped: no other library needed, no symbol version asked for."""
 
@@ -49,7 +50,7 @@ class Built:
 def guest_sources(variant: str = "plain") -> list[Path]:
     # A sanitizer's runtime asks dlsym for its own functions before anything of it works.
     left_out = set() if variant == "plain" else {"dl.c"}
-    return sorted(p for p in (ROOT / "guest").glob("*.c") if p.name not in left_out)
+    return sorted(p for p in (ROOT / "guest").rglob("*.c") if p.name not in left_out)
 
 
 def compile_c(output: Path, *arguments: str | Path) -> None:

@@ -20,8 +20,8 @@ def put(*shells: Shell) -> None:
     """Bring what drives a guest to these nodes, beside the library that is installed there."""
     for shell in shells:
         shell.run("rm", "-rf", _HOME)
-        shell.run("mkdir", "-p", f"{_HOME}/tests/kit", f"{_HOME}/guest")
-        for name in ("tests/kit/guest_on_node.py", "tests/kit/guest_agent.py", "guest/control.h"):
+        shell.run("mkdir", "-p", f"{_HOME}/tests/kit", f"{_HOME}/guest/wire")
+        for name in ("tests/kit/guest_on_node.py", "tests/kit/guest_agent.py", "guest/wire/control.h"):
             shell.copy(str(_ROOT / name), f":{_HOME}/{name}")
         shell.sh(f"cp $(find /opt/migrrdma/ -name libmigrrdma.so) {_HOME}/")
 

@@ -159,7 +159,7 @@ def test_a_full_disk_leaves_the_original(tiny_disk: Path) -> None:
     assert list(tiny_disk.iterdir()) == [path]
 
 
-_EDIT = "import sys; from migrrdma_runtime import bundle; bundle.replace(sys.argv[1], {'a': 'new'})"
+_EDIT = "import sys; from migrrdma_runtime.shim import bundle; bundle.replace(sys.argv[1], {'a': 'new'})"
 
 
 @pytest.mark.parametrize("moment", ["write", "fsync", "rename"])

@@ -9,7 +9,7 @@ import pytest
 
 from migrrdma_runtime.wire.guest_messages import Wire, WireError, text
 
-HEADER = Path(__file__).resolve().parents[3] / "guest" / "control.h"
+HEADER = Path(__file__).resolve().parents[3] / "guest" / "wire" / "control.h"
 WIRE = Wire.load(HEADER)
 
 
