@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from launcher_site import SANITIZERS, SOURCES, STRICT, Site
 
-from migrrdma_runtime import lowlevel
+from migrrdma_runtime.shim import lowlevel
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from launcher_site import Site
 
-from migrrdma_runtime import argv, bundle, config
+from migrrdma_runtime.base import config
+from migrrdma_runtime.shim import argv, bundle
 
 _EXAMPLES = settings(
     max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

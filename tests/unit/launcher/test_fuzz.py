@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launcher_site import SOURCES, STRICT
 
-from migrrdma_runtime import config
+from migrrdma_runtime.base import config
 
 SECONDS = 15
 COVERED = {
