@@ -5,7 +5,7 @@
 #include <string.h>
 
 /*
- * The same rules as in argv.py, less everything that could be read in two ways: options without a value are taken
+ * The same rules as in shim/argv.py, less everything that could be read in two ways: options without a value are taken
  * only by the names below, an option by fewer letters than it has, or several in one word, not at all.
  */
 

@@ -1,6 +1,6 @@
 #pragma once
 
-/* What a command line asks for, as far as that is certain; migrrdma_runtime's argv.py reads the rest. */
+/* What a command line asks for, as far as that is certain; shim/argv.py reads the rest. */
 enum command_kind {
 	COMMAND_UNCERTAIN, /* everything this launcher does not know for certain: Python reads it */
 	COMMAND_PASSES,    /* the low-level runtime's alone, whatever its arguments */

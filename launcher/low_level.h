@@ -6,7 +6,7 @@
 #define LOW_LEVEL_MAX 4096
 
 /*
- * Find the low-level runtime called `name` (or at the absolute path `name`) as migrrdma_runtime's lowlevel.py does.
+ * Find the low-level runtime called `name` (or at the absolute path `name`) as shim/lowlevel.py does.
  * False if there is none, or if the first one is ourselves: then Python goes on looking, or says what is wrong.
  */
 bool low_level_find(const char *name, char path[static LOW_LEVEL_MAX]);

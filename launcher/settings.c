@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #ifndef CONFIG_FILE
-#define CONFIG_FILE "/etc/migrrdma/config.toml" /* layout.py */
+#define CONFIG_FILE "/etc/migrrdma/config.toml" /* base/paths.py */
 #endif
 
 #define SIZE_MAX_READ (16 << 10) /* what `migrrdma install` writes has 1.5 KiB */
 
-/* The keys of config.py, and what makes a value of theirs one that it takes. */
+/* The keys of base/config.py, and what makes a value of theirs one that it takes. */
 enum key_kind { KEY_RUNTIME, KEY_TEXT, KEY_FOLDER, KEY_BOOLEAN };
 
 static const struct key {

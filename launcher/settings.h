@@ -10,6 +10,6 @@ struct settings {
 
 /*
  * Read the configuration in force ($MIGRRDMA_CONFIG, else CONFIG_FILE). False if it holds anything that this launcher
- * does not understand for certain, a mistake among them: then it is for migrrdma_runtime's config.py to read.
+ * does not understand for certain, a mistake among them: then it is for base/config.py to read.
  */
 bool settings_read(struct settings *settings);

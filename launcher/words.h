@@ -11,10 +11,10 @@ enum words {
 };
 
 /*
- * Whether a spec holds a word that can make its container one of ours: bundle.py's is_plain(), which says why bytes
+ * Whether a spec holds a word that can make its container one of ours: shim/bundle.py's is_plain(), which says why bytes
  * are enough. A spec that does not begin with { and end with } is WORDS_OURS: for Python to judge.
  */
 enum words words_of_spec(const char *path);
 
-/* Whether what a low-level runtime keeps of a container says that we have edited it: execute.py's rule. */
+/* Whether what a low-level runtime keeps of a container says that we have edited it: shim/execute.py's rule. */
 enum words words_of_state(const char *path);
