@@ -4,7 +4,6 @@ import _signal  # type: ignore[import-not-found]  # the ``signal`` module wraps 
 import os
 
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import RuntimeNotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def find(name: str) -> str:
             if not _is_launcher(candidate):
                 return candidate
             own = candidate
+    from migrrdma_runtime.base.errors import RuntimeNotFoundError
+
     raise RuntimeNotFoundError(_explain(name, candidates, own))
 
 
@@ -47,6 +48,8 @@ def become(runtime: str, args: list[str]) -> "NoReturn":
     try:
         os.execv(runtime, [runtime, *args])  # noqa: S606
     except OSError as error:
+        from migrrdma_runtime.base.errors import RuntimeNotFoundError
+
         raise RuntimeNotFoundError(f"cannot run the low-level runtime {runtime}: {error.strerror}") from error
 
 

@@ -146,7 +146,6 @@ def test_nothing_heavy_is_imported(installation: Installation, fake_runtime: Mak
         for name in (
             "base",
             "base.config",
-            "base.errors",
             "base.paths",
             "oci",
             "shim",
