@@ -29,11 +29,11 @@ static int make_nonblocking(int fd)
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ? errno : 0;
 }
 
-int mig_eventfd_open(struct mig_eventfd *event, int inner)
+int mig_relay_fd_open(struct mig_relay_fd *event, int inner)
 {
 	int error = make_nonblocking(inner);
 
-	*event = (struct mig_eventfd){ .outer = -1, .owed = -1, .inner = inner };
+	*event = (struct mig_relay_fd){ .outer = -1, .owed = -1, .inner = inner };
 	if (error)
 		return error;
 	event->outer = epoll_create1(EPOLL_CLOEXEC);
@@ -45,11 +45,11 @@ int mig_eventfd_open(struct mig_eventfd *event, int inner)
 	if (!error)
 		error = add(event->outer, event->owed);
 	if (error)
-		mig_eventfd_close(event);
+		mig_relay_fd_close(event);
 	return error;
 }
 
-void mig_eventfd_close(struct mig_eventfd *event)
+void mig_relay_fd_close(struct mig_relay_fd *event)
 {
 	int saved = errno;
 
@@ -61,7 +61,7 @@ void mig_eventfd_close(struct mig_eventfd *event)
 	errno = saved;
 }
 
-int mig_eventfd_exchange(struct mig_eventfd *event, int inner)
+int mig_relay_fd_exchange(struct mig_relay_fd *event, int inner)
 {
 	int error = make_nonblocking(inner);
 
@@ -75,7 +75,7 @@ int mig_eventfd_exchange(struct mig_eventfd *event, int inner)
 	return 0;
 }
 
-void mig_eventfd_owe(struct mig_eventfd *event)
+void mig_relay_fd_owe(struct mig_relay_fd *event)
 {
 	uint64_t one = 1;
 	int saved = errno;
@@ -85,7 +85,7 @@ void mig_eventfd_owe(struct mig_eventfd *event)
 	errno = saved;
 }
 
-void mig_eventfd_paid(struct mig_eventfd *event)
+void mig_relay_fd_paid(struct mig_relay_fd *event)
 {
 	uint64_t one;
 	int saved = errno;
@@ -108,7 +108,7 @@ static int some_handler_interrupts(void)
 	return 0;
 }
 
-int mig_eventfd_wait(struct mig_eventfd *event)
+int mig_relay_fd_wait(struct mig_relay_fd *event)
 {
 	struct pollfd waited = { .fd = event->outer, .events = POLLIN };
 	int flags = fcntl(event->outer, F_GETFL);

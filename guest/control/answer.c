@@ -86,7 +86,7 @@ int mig_message_hello(struct mig_session *session)
 {
 	struct mig_hello hello = { .token = mig.token, .pid = (uint32_t)getpid(), .state = mig.state };
 
-	mig_build_id(hello.build_id);
+	mig_elf_build_id(hello.build_id);
 	mig_lock(&mig.lock);
 	MIG_EACH(&mig.contexts, context, struct mig_context, link)
 		hello.contexts++;

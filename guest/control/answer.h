@@ -25,7 +25,7 @@ extern const struct mig_shape mig_shapes[MIG_MESSAGE_TYPES];
 int mig_answer_done(struct mig_session *session, uint32_t id, int error, const char *text,
 		    const struct mig_qp_name *names, uint32_t count);
 
-/* Likewise; with the world stopped. */
+/* Likewise; the verb gate must be closed. */
 int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm);
 int mig_answer_contexts(struct mig_session *session, uint32_t id);
 int mig_answer_qps(struct mig_session *session, uint32_t id);

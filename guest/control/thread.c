@@ -207,8 +207,8 @@ void mig_thread_start(void)
 	MIG_LOCKED(&mig.lock);
 	if (started)
 		return;
-	create *pthread_create = (create *)(uintptr_t)mig_global_symbol("pthread_create");
-	detach *pthread_detach = (detach *)(uintptr_t)mig_global_symbol("pthread_detach");
+	create *pthread_create = (create *)(uintptr_t)mig_elf_global_symbol("pthread_create");
+	detach *pthread_detach = (detach *)(uintptr_t)mig_elf_global_symbol("pthread_detach");
 	if (!pthread_create || !pthread_detach) {
 		mig_log(MIG_LOG_ERROR, "the process has no threads library: it cannot be migrated");
 		return;

@@ -42,7 +42,7 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 int mig_connect(const struct mig_connect_record *records, uint32_t count, struct mig_qp_name *which)
 {
 	int parked = mig.state >= MIG_STATE_PARKED;
-	int error = parked ? 0 : mig_world_stop(1000);
+	int error = parked ? 0 : mig_verb_gate_close(1000);
 
 	for (uint32_t i = 0; i < count && !error; i++) {
 		struct mig_qp *qp = mig_qp_by_name(records[i].context, records[i].vqpn);
@@ -55,7 +55,7 @@ int mig_connect(const struct mig_connect_record *records, uint32_t count, struct
 		}
 	}
 	if (!parked)
-		mig_world_go();
+		mig_verb_gate_open();
 	return error;
 }
 
@@ -111,7 +111,7 @@ int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count
 
 	int parked = mig.state >= MIG_STATE_PARKED;
 	if (!error && !parked)
-		error = mig_world_stop(1000);
+		error = mig_verb_gate_close(1000);
 	if (!error) {
 		MIG_EACH_CONTEXT(context) {
 			MIG_EACH_OF(context, qps, qp, mig_qp) {
@@ -124,7 +124,7 @@ int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count
 			}
 		}
 		if (!parked)
-			mig_world_go();
+			mig_verb_gate_open();
 	}
 	if (!used)
 		mig_keymap_free(map);

@@ -96,7 +96,7 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 {
 	struct ibv_context *old = context->real;
 	struct mig_keymap *old_keys = context->lkeys;
-	int error = mig_eventfd_exchange(&context->async, context->next->async_fd);
+	int error = mig_relay_fd_exchange(&context->async, context->next->async_fd);
 
 	MIG_EACH_OF(context, qps, qp, mig_qp) {
 		*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
@@ -105,7 +105,7 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	}
 	MIG_EACH_OF(context, channels, channel, mig_channel)
 		if (!error)
-			error = mig_eventfd_exchange(&channel->event, channel->next->fd);
+			error = mig_relay_fd_exchange(&channel->event, channel->next->fd);
 	if (error)
 		return error;
 
@@ -202,7 +202,7 @@ static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 
 int mig_resume(struct mig_qp_name *which)
 {
-	int error = mig_world_stop(1000), left_behind = 0;
+	int error = mig_verb_gate_close(1000), left_behind = 0;
 
 	if (error)
 		return error;
@@ -222,21 +222,21 @@ int mig_resume(struct mig_qp_name *which)
 	}
 	if (error) {
 		if (mig.state < MIG_STATE_PARKED)
-			mig_world_go();
+			mig_verb_gate_open();
 		return error;
 	}
 	if (left_behind)
 		mig_remove_placeholders();
 	error = mig_unpark(which);
 	mig_quiesce_end();
-	mig_world_go();
+	mig_verb_gate_open();
 	return error;
 }
 
 int mig_abort(void)
 {
 	struct mig_qp_name which;
-	int error = mig_world_stop(1000);
+	int error = mig_verb_gate_close(1000);
 
 	if (error)
 		return error;
@@ -247,6 +247,6 @@ int mig_abort(void)
 		mig_give_up(context);
 	error = mig_unpark(&which);
 	mig_quiesce_end();
-	mig_world_go();
+	mig_verb_gate_open();
 	return error;
 }

@@ -13,7 +13,7 @@
 
 int mig_park(void)
 {
-	int error = mig_world_stop(1000);
+	int error = mig_verb_gate_close(1000);
 
 	if (error)
 		return error;

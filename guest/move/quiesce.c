@@ -85,7 +85,7 @@ void mig_quiesce_one(struct mig_qp *qp)
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which)
 {
 	deadline_ns = now_ns() + timeout_ms * 1000000ull;
-	int error = mig_world_stop((int)timeout_ms);
+	int error = mig_verb_gate_close((int)timeout_ms);
 
 	if (error)
 		return error;
@@ -93,7 +93,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 	EACH_QP(context, qp) {
 		if (qp->selected && cannot_rest(qp)) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
-			mig_world_go();
+			mig_verb_gate_open();
 			return EIO;
 		}
 	}
@@ -119,7 +119,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		else
 			qp->marker = MIG_MARKER_WANTED;
 	}
-	mig_world_go();
+	mig_verb_gate_open();
 	mig.state = MIG_STATE_QUIESCING;
 	return 0;
 }
@@ -164,7 +164,7 @@ static int collect_all(void)
 
 int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 {
-	int error = mig_world_stop(1000), waiting = 0, failed = 0;
+	int error = mig_verb_gate_close(1000), waiting = 0, failed = 0;
 
 	*count = 0;
 	if (error)
@@ -193,7 +193,7 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 		mig_log(MIG_LOG_WARN, "quiesce undone: %d QPs did not drain: %s", waiting, strerror(error));
 		mig_quiesce_end();
 	}
-	mig_world_go();
+	mig_verb_gate_open();
 	return error;
 }
 
@@ -235,7 +235,7 @@ int mig_quiesce_flush(void)
 	struct mig_send *done = NULL;
 	int left = 0;
 
-	if (mig.state != MIG_STATE_RUNNING || mig_world_stop(100))
+	if (mig.state != MIG_STATE_RUNNING || mig_verb_gate_close(100))
 		return 1;
 	EACH_QP(context, qp) {
 		if (!qp->quiesced)
@@ -243,7 +243,7 @@ int mig_quiesce_flush(void)
 		mig_send_flush(qp, &done);
 		left += !release(qp);
 	}
-	mig_world_go();
+	mig_verb_gate_open();
 	mig_send_free(done);
 	return left;
 }

@@ -252,9 +252,9 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 	return 0;
 }
 
-int mig_partner(const struct mig_selection *selection, struct mig_qp_name *which)
+int mig_prepare(const struct mig_selection *selection, struct mig_qp_name *which)
 {
-	int error = mig_world_stop(1000);
+	int error = mig_verb_gate_close(1000);
 
 	if (error)
 		return error;
@@ -286,6 +286,6 @@ int mig_partner(const struct mig_selection *selection, struct mig_qp_name *which
 		MIG_EACH_CONTEXT(context)
 			if (!context->next)
 				mig_give_up(context);
-	mig_world_go();
+	mig_verb_gate_open();
 	return error;
 }

@@ -19,7 +19,7 @@ int mig_rebuild(uint32_t context, const char *device, int restored, const struct
 		uint32_t count, const char **what);
 
 /* New QPs beside those of a running context, for peers that move. */
-int mig_partner(const struct mig_selection *selection, struct mig_qp_name *which);
+int mig_prepare(const struct mig_selection *selection, struct mig_qp_name *which);
 
 /* Connects the new QPs; those of a rebuilt context have their receives already. */
 int mig_connect(const struct mig_connect_record *records, uint32_t count, struct mig_qp_name *which);
@@ -27,7 +27,7 @@ int mig_connect(const struct mig_connect_record *records, uint32_t count, struct
 /* The keys of a peer's memory, for the QPs that mig_connect said face it. The whole map, in one or more parts. */
 int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count, int more);
 
-/* Whether every QP that is quiesced has a new one that is connected, keys and all. The world must be stopped. */
+/* Whether every QP that is quiesced has a new one that is connected, keys and all. The verb gate must be closed. */
 int mig_is_prepared(void);
 
 /* Goes on with the new objects where there are any. */
@@ -53,7 +53,7 @@ int mig_is_live(const struct mig_context *context);
 /* The numbers of the application's GID index on the next device; NULL: the same. */
 const struct mig_gid_map *mig_next_gid(const struct mig_context *context, uint32_t port, uint32_t index);
 
-/* Lets go of a map that no reader can reach: taken from its QPs before the last grace period, or never shown. */
+/* Lets go of a map that no section can reach: taken from its QPs before the last grace period, or never shown. */
 void mig_drop_map(struct mig_keymap *map);
 
 struct mig_context *mig_context_by_id(uint32_t id);

@@ -125,14 +125,14 @@ int mig_context_take_events(struct mig_context *context)
 		mig_unlock(&context->lock);
 		if (error)
 			return error;
-		/* Its descriptor does not block: mig_eventfd_open. */
+		/* Its descriptor does not block: mig_relay_fd_open. */
 		if (mig_real()->ibv_get_async_event(context->real, &event))
 			return 0;
 		translate(context, &event);
 		mig_lock(&context->lock);
 		context->owed[context->owed_events++] = event;
 		mig_unlock(&context->lock);
-		mig_eventfd_owe(&context->async);
+		mig_relay_fd_owe(&context->async);
 	}
 }
 
@@ -147,7 +147,7 @@ static int pop_owed(struct mig_context *context, struct ibv_async_event *event)
 		return 0;
 	*event = context->owed[0];
 	memmove(context->owed, context->owed + 1, --context->owed_events * sizeof(*event));
-	mig_eventfd_paid(&context->async);
+	mig_relay_fd_paid(&context->async);
 	return 1;
 }
 
@@ -159,7 +159,7 @@ void mig_context_forget_events(struct mig_context *context, const void *object)
 	for (uint32_t i = 0; i < context->owed_events; i++) {
 		/* Of all kinds the element is the union's first word; a port's number is no address. */
 		if ((const void *)context->owed[i].element.qp == object)
-			mig_eventfd_paid(&context->async);
+			mig_relay_fd_paid(&context->async);
 		else
 			context->owed[kept++] = context->owed[i];
 	}
@@ -175,14 +175,14 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 		return mig_real()->ibv_get_async_event(ibv, event);
 
 	for (;;) {
-		struct mig_reader *reader = mig_reader_get();
-		int error = reader ? EAGAIN : ENOMEM, owed = reader && pop_owed(context, event);
+		struct mig_section *section = mig_section_get();
+		int error = section ? EAGAIN : ENOMEM, owed = section && pop_owed(context, event);
 
-		if (reader && !owed) {
-			mig_enter(reader);
+		if (section && !owed) {
+			mig_section_enter(section);
 			if (!MIG_GATE(context->parked))
 				error = mig_real()->ibv_get_async_event(context->real, event) ? errno : 0;
-			mig_leave(reader);
+			mig_section_leave(section);
 			if (!error)
 				translate(context, event);
 		}
@@ -195,7 +195,7 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 			return 0;
 		}
 		if (error == EAGAIN)
-			error = mig_eventfd_wait(&context->async);
+			error = mig_relay_fd_wait(&context->async);
 		if (error) {
 			errno = error;
 			return -1;

@@ -25,7 +25,7 @@ struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *ibv)
 		free(channel);
 		return NULL;
 	}
-	int error = mig_eventfd_open(&channel->event, channel->real->fd);
+	int error = mig_relay_fd_open(&channel->event, channel->real->fd);
 	if (error) {
 		mig_real()->ibv_destroy_comp_channel(channel->real);
 		free(channel);
@@ -54,7 +54,7 @@ int ibv_destroy_comp_channel(struct ibv_comp_channel *ibv)
 	mig_lock(&context->lock);
 	mig_list_remove(&channel->link);
 	mig_unlock(&context->lock);
-	mig_eventfd_close(&channel->event);
+	mig_relay_fd_close(&channel->event);
 	free(channel);
 	return 0;
 }
@@ -82,7 +82,7 @@ static struct mig_cq *pop_owed(struct mig_channel *channel)
 
 	mig_list_remove(&cq->owed_link);
 	cq->owed = 0;
-	mig_eventfd_paid(&channel->event);
+	mig_relay_fd_paid(&channel->event);
 	return cq;
 }
 
@@ -93,23 +93,23 @@ void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
 		return;
 	cq->owed = 1;
 	mig_list_add(&channel->owed_cqs, &cq->owed_link);
-	mig_eventfd_owe(&channel->event);
+	mig_relay_fd_owe(&channel->event);
 }
 
 /* One event of the real channel, acknowledged to it at once: we count what the application acknowledges. */
 static int read_real(struct mig_context *context, struct mig_channel *channel, struct mig_cq **shadow,
 		     struct ibv_cq **foreign, void **cq_context, int last)
 {
-	struct mig_reader *reader = mig_reader_get();
+	struct mig_section *section = mig_section_get();
 	struct ibv_cq *real;
 	int error = EAGAIN;
 
-	if (!reader)
+	if (!section)
 		return ENOMEM;
-	mig_enter(reader);
+	mig_section_enter(section);
 	if (last || !MIG_GATE(context->parked))
 		error = mig_real()->ibv_get_cq_event(channel->real, &real, cq_context) ? errno : 0;
-	mig_leave(reader);
+	mig_section_leave(section);
 	if (error)
 		return error;
 	*shadow = shadow_cq(context, real, *cq_context);
@@ -149,7 +149,7 @@ int ibv_get_cq_event(struct ibv_comp_channel *ibv, struct ibv_cq **out, void **c
 
 		int error = cq ? 0 : read_real(context, channel, &cq, &foreign, cq_context, 0);
 		if (error == EAGAIN) {
-			error = mig_eventfd_wait(&channel->event);
+			error = mig_relay_fd_wait(&channel->event);
 			if (!error)
 				continue;
 		}

@@ -142,7 +142,7 @@ static int end_real_cq(struct mig_cq *cq)
 		MIG_LOCKED(&channel->lock);
 		if (cq->owed) {
 			mig_list_remove(&cq->owed_link);
-			mig_eventfd_paid(&channel->event);
+			mig_relay_fd_paid(&channel->event);
 			cq->owed = 0;
 		}
 	}
@@ -158,7 +158,7 @@ int ibv_destroy_cq(struct ibv_cq *ibv)
 	int error = end_real_cq(cq);
 	if (error)
 		return error;
-	/* As the real one does: not before every event is acknowledged. Outside the world, as it may last. */
+	/* As the real one does: not before every event is acknowledged. Outside the verb gate, as it may last. */
 	wait_for_acks(&ibv->comp_events_completed, &cq->events);
 	wait_for_acks(&ibv->async_events_completed, &cq->async_events);
 	mig_pages_free(cq->ring);

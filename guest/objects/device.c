@@ -145,8 +145,8 @@ struct ibv_context *mig_open_by_name(const char *name)
 /* In the child of a fork: its parent's objects are the parent's affair, as they are with libibverbs. */
 static void start_over_after_fork(void)
 {
-	mig_readers_after_fork();
-	mig_world_after_fork();
+	mig_sections_after_fork();
+	mig_verb_gate_after_fork();
 	mig.lock.word = 0;
 	mig_list_init(&mig.contexts);
 	mig.reasons = 0;
@@ -180,7 +180,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 		free(context);
 		return NULL;
 	}
-	int error = mig_eventfd_open(&context->async, context->real->async_fd);
+	int error = mig_relay_fd_open(&context->async, context->real->async_fd);
 	if (error) {
 		real->ibv_close_device(context->real);
 		free(context);
@@ -207,7 +207,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 	mig_list_add(&mig.contexts, &context->link);
 	mig_unlock(&mig.lock);
 
-	if ((error = mig_readers_usable()))
+	if ((error = mig_sections_usable()))
 		mig_cannot_migrate("the kernel does not let the process use membarrier: %s", strerror(error));
 	mig_thread_start();
 	return &context->verbs.context;
@@ -235,7 +235,7 @@ int ibv_close_device(struct ibv_context *ibv)
 	mig_lock(&mig.lock);
 	mig_list_remove(&context->link);
 	mig_unlock(&mig.lock);
-	mig_eventfd_close(&context->async);
+	mig_relay_fd_close(&context->async);
 	mig_pages_free(context->owed);
 	forget_objects(&context->pds);
 	forget_objects(&context->mrs);

@@ -61,7 +61,7 @@ int mig_recv_open(struct mig_qp *qp);
 
 /*
  * Takes what the real queue holds into the ring; also of a parked process when it is the last time. Must hold no
- * lock; the world may be stopped. 0 or an errno.
+ * lock; the verb gate may be closed. 0 or an errno.
  */
 int mig_cq_collect(struct mig_cq *cq, int last);
 /* cq_ex.c: NULL and errno 0 for one that we cannot shadow. */

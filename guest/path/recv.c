@@ -220,18 +220,18 @@ static int record_only(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 static int post_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	struct mig_context *context = mig_context(qp->ibv.context);
-	struct mig_reader *reader = mig_reader_get();
-	int error = reader ? 0 : ENOMEM;
+	struct mig_section *section = mig_section_get();
+	int error = section ? 0 : ENOMEM;
 
 	while (!error) {
 		mig_lock(&qp->recv_lock);
-		if (qp->recv_owner && qp->recv_owner != reader) {
+		if (qp->recv_owner && qp->recv_owner != section) {
 			MIG_SET_GATE(qp->recv_fast, NULL);
 			mig_synchronize_with(qp->recv_owner);
 			if (qp->recv_transfers < MAX_TRANSFERS)
 				qp->recv_transfers++;
 		}
-		qp->recv_owner = qp->recv_transfers < MAX_TRANSFERS ? reader : NULL;
+		qp->recv_owner = qp->recv_transfers < MAX_TRANSFERS ? section : NULL;
 		if (has_room(qp))
 			break;
 		mig_unlock(&qp->recv_lock);
@@ -246,8 +246,8 @@ static int post_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 		error = record_only(qp, wr, bad);
 	} else {
 		error = post_now(qp, context, wr, bad);
-		if (qp->recv_owner == reader && !qp->recv_closed && !mig_readers_usable())
-			MIG_SET_GATE(qp->recv_fast, reader);
+		if (qp->recv_owner == section && !qp->recv_closed && !mig_sections_usable())
+			MIG_SET_GATE(qp->recv_fast, section);
 	}
 	mig_unlock(&qp->recv_lock);
 	return error;
@@ -256,17 +256,17 @@ static int post_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 int mig_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
-	struct mig_reader *reader = mig_self;
+	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!reader))
+	if (MIG_UNLIKELY(!section))
 		return post_slowly(qp, wr, bad);
-	mig_enter(reader);
-	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != reader || !has_room(qp))) {
-		mig_leave(reader);
+	mig_section_enter(section);
+	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != section || !has_room(qp))) {
+		mig_section_leave(section);
 		return post_slowly(qp, wr, bad);
 	}
 	int error = post_now(qp, MIG_CONTAINER(ibv->context, struct mig_context, verbs.context), wr, bad);
-	mig_leave(reader);
+	mig_section_leave(section);
 	return error;
 }
 

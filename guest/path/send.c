@@ -103,7 +103,7 @@ static void set_gate(struct mig_qp *qp, uint32_t gate)
 	MIG_SET_GATE(qp->send_gate, gate);
 }
 
-/* The gate's bits change under the lock; readers look at the whole word. */
+/* The gate's bits change under the lock; sections look at the whole word. */
 void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
 {
 	MIG_LOCKED(&qp->send_lock);
@@ -209,9 +209,9 @@ static int keep_all(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_w
 
 static int post_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	struct mig_reader *reader = mig_reader_get();
+	struct mig_section *section = mig_section_get();
 
-	if (!reader) {
+	if (!section) {
 		if (bad)
 			*bad = wr;
 		return ENOMEM;
@@ -234,14 +234,14 @@ static int post_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_sen
 				return result;
 			continue;
 		}
-		mig_enter(reader);
+		mig_section_enter(section);
 		gate = MIG_GATE(qp->send_gate);
 		if (gate & (QUIESCED | MIG_GATE_FRESH)) {
-			mig_leave(reader);
+			mig_section_leave(section);
 			continue;
 		}
 		int result = post_now(qp, gate, wr, bad);
-		mig_leave(reader);
+		mig_section_leave(section);
 		return result;
 	}
 }
@@ -254,7 +254,7 @@ static int post_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_sen
  * of its own, as the way of those who have not moved would else save its registers.
  */
 static __attribute__((noinline)) int post_one_translated(struct mig_qp *qp, struct ibv_send_wr *wr,
-							 struct ibv_send_wr **bad, struct mig_reader *reader)
+							 struct ibv_send_wr **bad, struct mig_section *section)
 {
 	const struct mig_keymap *lkeys =
 		MIG_CONTAINER(qp->ibv.context, struct mig_context, verbs.context)->lkeys;
@@ -279,33 +279,33 @@ static __attribute__((noinline)) int post_one_translated(struct mig_qp *qp, stru
 	mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
 
 	int error = qp->post_send(qp->real, &copy, &failed);
-	mig_leave(reader);
+	mig_section_leave(section);
 	if (MIG_UNLIKELY(error) && bad)
 		*bad = wr;
 	return error;
 
 unusual:
-	mig_leave(reader);
+	mig_section_leave(section);
 	return post_slowly(qp, wr, bad);
 }
 
 int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
-	struct mig_reader *reader = mig_self;
+	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!reader))
+	if (MIG_UNLIKELY(!section))
 		return post_slowly(qp, wr, bad);
-	mig_enter(reader);
+	mig_section_enter(section);
 	uint32_t gate = MIG_GATE(qp->send_gate);
 	if (MIG_UNLIKELY(gate)) {
 		if (MIG_LIKELY(gate == MIG_GATE_TRANSLATE))
-			return post_one_translated(qp, wr, bad, reader);
-		mig_leave(reader);
+			return post_one_translated(qp, wr, bad, section);
+		mig_section_leave(section);
 		return post_slowly(qp, wr, bad);
 	}
 	int result = qp->post_send(qp->real, wr, bad);
-	mig_leave(reader);
+	mig_section_leave(section);
 	return result;
 }
 

@@ -5,13 +5,13 @@
  * real object of the moment (`real`) and, between a rebuild and its end, at the one that will follow (`next`).
  *
  * Locks, outermost first; nobody takes one while holding one that stands after it:
- *   1. the world (world.h)       shared by every verb that makes, changes or ends objects; stopped by the control
- *                                thread while it walks the lists or exchanges the real objects
+ *   1. the verb gate             (base/verb_gate.h) shared by every verb that makes, changes or ends objects; closed by
+ *                                the control thread while it walks the lists or exchanges the real objects
  *   2. context->lock             the lists of one context, its tables' growth
  *   3. cq->lock                  polling, when it cannot go the fast way
  *   4. qp->send_lock, recv_lock  posting, likewise
  *   5. channel->lock             events handed out and not acknowledged
- * and sections (reader.h), inside which no lock is taken at all. Nothing is allocated or freed with 3 to 5 held:
+ * and sections (base/section.h), inside which no lock is taken at all. Nothing is allocated or freed with 3 to 5 held:
  * an allocator may call back into verbs (UCX watches memory that way).
  */
 #ifndef MIGRRDMA_MIG_H
@@ -45,7 +45,7 @@ struct mig_device {
  * A descriptor that the application may put into its own epoll sets and that outlives the real one: an epoll
  * descriptor holding the real one, and an eventfd that counts events which we owe the application.
  */
-struct mig_eventfd {
+struct mig_relay_fd {
 	int outer;
 	int owed;
 	int inner; /* the real one, non-blocking */
@@ -69,14 +69,14 @@ struct mig_context {
 	int left_behind; /* the objects behind `real` are on the host that the process was restored from */
 	int parked;	/* gate: the real objects must not be touched */
 	int translate;	/* gate: some number differs */
-	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the world is stopped */
+	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the verb gate is closed */
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
 	int has_foreign_cqs; /* CQs of the real library share our channels */
-	struct mig_eventfd async;
+	struct mig_relay_fd async;
 	struct ibv_async_event *owed; /* lock: of devices that were exchanged, not read by the application yet */
 	uint32_t owed_events, owed_room; /* lock */
 	struct mig_lock lock;
-	struct mig_link pds, mrs, channels, cqs, qps; /* stopped world, or the lock */
+	struct mig_link pds, mrs, channels, cqs, qps; /* verb gate closed, or the lock */
 	struct mig_link link;
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];
@@ -109,7 +109,7 @@ struct mig_mr {
 struct mig_channel {
 	struct ibv_comp_channel ibv;
 	struct ibv_comp_channel *real, *next;
-	struct mig_eventfd event;
+	struct mig_relay_fd event;
 	struct mig_lock lock; /* owed_cqs, and the counters of events of its CQs */
 	struct mig_link owed_cqs;
 	struct mig_link link;
@@ -126,8 +126,8 @@ struct mig_cq {
 	struct ibv_wc current;		      /* walk: the completion that the read functions show */
 	int (*poll)(struct ibv_cq *cq, int entries, struct ibv_wc *wc);
 	/* Gate: the one thread that may poll without the lock; NULL: everybody takes it. */
-	struct mig_reader *fast;
-	struct mig_reader *owner; /* who was made fast last; lock */
+	struct mig_section *fast;
+	struct mig_section *owner; /* who was made fast last; lock */
 	int transfers;		  /* how often that changed; lock */
 	struct mig_lock lock;
 	int gated;   /* lock: QPs quiesced on it, plus one while parked */
@@ -186,13 +186,13 @@ struct mig_qp {
 
 	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
 	int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-	struct mig_reader *recv_fast; /* gate, as mig_cq.fast */
+	struct mig_section *recv_fast; /* gate, as mig_cq.fast */
 	char *ring;
 	uint32_t ring_mask;
 	uint32_t room;	    /* what one call may post: the real queue's depth */
 	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
 	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
-	struct mig_reader *recv_owner;
+	struct mig_section *recv_owner;
 	int recv_transfers;
 	struct mig_lock recv_lock;
 
@@ -221,7 +221,7 @@ struct mig_qp {
 	uint32_t parked_at; /* those before this place are on `real` */
 	uint32_t reposted;  /* those before this place are on `next` */
 
-	/* Quiescing; control thread with the world stopped, and cq->lock for the marker. */
+	/* Quiescing; control thread with the verb gate closed, and cq->lock for the marker. */
 	int quiesced; /* counted in its CQs' gated */
 	int selected; /* by the message that is being answered */
 	enum mig_marker marker;

@@ -240,8 +240,8 @@ class Guest:
     async def prepare_partner(self, names: list[QPName], timeout: float) -> list[QueuePair]:
         """Make a successor for each of these queue pairs, beside it; says the new numbers."""
         answer: list[Message] = []
-        for scope, part in _scopes("PARTNER", names):
-            answer = await self._call("PARTNER", timeout, scope, part)
+        for scope, part in _scopes("PREPARE", names):
+            answer = await self._call("PREPARE", timeout, scope, part)
         wanted = set(names)
         return [pair for pair in _queue_pairs(answer) if pair.name in wanted]
 

@@ -35,7 +35,7 @@ CONVERSATIONS = [
     ],
     [WIRE.pack(kind) for kind in ("INVENTORY", "LIST_CONTEXTS", "LIST_QPS", "LIST_MRS")],
     [
-        WIRE.pack("PARTNER", {"kind": 1, "context": 2}),
+        WIRE.pack("PREPARE", {"kind": 1, "context": 2}),
         WIRE.pack("QUIESCE", {"kind": 2, "timeout_ms": 100}, [{"context": 1, "vqpn": 17}]),
         WIRE.pack("ABORT"),
     ],

@@ -83,7 +83,7 @@ def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent:
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
     before = {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3}
     steps: list[Callable[[], object]] = [
-        lambda: agent.ask("PARTNER", {"kind": 1, "context": second}),
+        lambda: agent.ask("PREPARE", {"kind": 1, "context": second}),
         agent.quiesce,
         lambda: agent.ask("PARK"),
         lambda: agent.ask("REBUILD", {"context": first, "device": "fake1"}),
@@ -109,7 +109,7 @@ def test_partner_is_prepared_again_when_a_restore_came_to_nothing(
         agent.quiesce()
         made: list[set[int]] = []
         for attempt in range(attempts):
-            agent.ask("PARTNER", {"kind": 1, "context": second})
+            agent.ask("PREPARE", {"kind": 1, "context": second})
             made.append({q["next_pqpn"] for q in agent.qps() if q["context"] == second and q["state"] == 3})
             if attempt < attempts - 1:  # to somewhere that will never answer
                 gone = {q["vqpn"]: q for q in agent.qps() if q["next_pqpn"] and q["state"] == 3}
@@ -215,7 +215,7 @@ def test_quiesced_partner_waits_while_its_agent_is_restarted(start: Start, agent
     program = start("-q", "4", "-e")
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
     for turn in range(3):
-        agent.ask("PARTNER", {"kind": 1, "context": second})
+        agent.ask("PREPARE", {"kind": 1, "context": second})
         prepared = {q["vqpn"]: q["next_pqpn"] for q in agent.qps()}
         agent.quiesce(alone_s=60)
         passed = program.progress()
@@ -244,7 +244,7 @@ def test_quiesced_partner_that_hears_nothing_goes_on_in_the_end(
     program = start("-q", "2")
     before = {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3}
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
-    agent.ask("PARTNER")
+    agent.ask("PREPARE")
     agent.quiesce(alone_s=1)
     if prepared:
         agent.connect_all({first: (GIDS[0], MOVING), second: (GIDS[1], PARTNER)})

@@ -193,7 +193,7 @@ class FakeGuest:
                 made.append(self._record(pair))
         return "QPS", {}, made
 
-    def _on_partner(self, message: Message) -> Any:
+    def _on_prepare(self, message: Message) -> Any:
         made = []
         for pair in self._named(message):
             pair["next"] = pair["pqpn"] + 0x7000
