@@ -4,15 +4,19 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "move/alone.h"
-#include "control/answer.h"
-#include "base/descriptors.h"
 #include "base/log.h"
-#include "shadow/mig.h"
-#include "move/rebuild.h"
 #include "base/verb_gate.h"
+#include "control/answer.h"
+#include "move/alone.h"
+#include "move/connect.h"
+#include "move/exchange.h"
+#include "move/park.h"
+#include "move/quiesce.h"
+#include "move/rebuild.h"
+#include "objects/rdma_cm.h"
+#include "shadow/process.h"
 
-/* The lists (answer.c) are walked with the verb gate closed: it is already, or this closes it for the while. */
+/* The lists (control/answer.c) are walked with the verb gate closed: it is already, or this closes it for the while. */
 static int stop(int *stopped_here)
 {
 	*stopped_here = mig.state < MIG_STATE_PARKED;

@@ -23,12 +23,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "move/alone.h"
 #include "base/elf.h"
 #include "base/log.h"
+#include "control/answer.h"
 #include "control/message.h"
-#include "shadow/mig.h"
+#include "move/alone.h"
 #include "move/quiesce.h"
+#include "shadow/process.h"
 
 #define DEFAULT_SOCKET "/run/migrrdma/agent/guest.sock"
 
@@ -92,7 +93,7 @@ static int serve(int fd, int *welcome)
 		unsigned char bytes[MIG_MESSAGE_MAX];
 	} message;
 	struct mig_session session = { .send = send_message, .fd = fd };
-	int error = mig_message_hello(&session), flushing = 1, quick = 0;
+	int error = mig_answer_hello(&session), flushing = 1, quick = 0;
 
 	while (!error && !session.closing) {
 		struct pollfd waited = { .fd = fd, .events = POLLIN };

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "base/elf.h"
+#include "entry/replacements.h"
 #include "real/export.h"
-#include "real/real.h"
 
 typedef void *lookup(void *handle, const char *name);
 typedef void *versioned_lookup(void *handle, const char *name, const char *version);

@@ -3,8 +3,10 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "move/rebuild.h"
 #include "base/verb_gate.h"
+#include "move/connect.h"
+#include "move/exchange.h"
+#include "shadow/process.h"
 
 static uint32_t allowed_s;
 /* Counted in the control thread's naps and not by a clock, which may jump when a process is moved. */

@@ -1,13 +1,15 @@
-/* What the next queue pairs face: their new other ends, and the keys of the memory there. */
-#include "move/rebuild.h"
+#include "move/connect.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "base/keymap.h"
-#include "objects/object.h"
 #include "base/pages.h"
 #include "base/verb_gate.h"
+#include "objects/qp.h"
+#include "real/real.h"
+#include "shadow/find.h"
+#include "shadow/process.h"
 
 static int connect_one(struct mig_context *context, struct mig_qp *qp, const struct mig_connect_record *record)
 {
@@ -117,7 +119,7 @@ int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count
 			MIG_EACH_OF(context, qps, qp, mig_qp) {
 				if (qp->peer != peer || !qp->next)
 					continue;
-				mig_drop_map(qp->next_rkeys);
+				mig_keymap_drop(qp->next_rkeys);
 				qp->next_rkeys = map;
 				map->references++;
 				used = 1;
@@ -129,12 +131,6 @@ int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count
 	if (!used)
 		mig_keymap_free(map);
 	return error;
-}
-
-void mig_drop_map(struct mig_keymap *map)
-{
-	if (map && --map->references <= 0)
-		mig_keymap_free(map);
 }
 
 int mig_is_prepared(void)

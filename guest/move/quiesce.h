@@ -5,7 +5,7 @@
 #ifndef MIGRRDMA_QUIESCE_H
 #define MIGRRDMA_QUIESCE_H
 
-#include "shadow/mig.h"
+#include "wire/control.h"
 
 struct mig_selection {
 	enum mig_scope_kind kind;

@@ -1,4 +1,4 @@
-/* Finding the real functions, and the dynamic linker's questions about them. */
+/* Finding the real functions. */
 #define _GNU_SOURCE
 #include "real/real.h"
 
@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/elf.h"
-#include "real/export.h"
 #include "base/lock.h"
 #include "base/log.h"
 
@@ -99,32 +98,4 @@ const struct mig_real *mig_real(void)
 		__atomic_store_n(&real_found, 1, __ATOMIC_RELEASE);
 	}
 	return &real;
-}
-
-struct replacement {
-	const char *name;
-	void *ours;
-};
-
-#define MIG_REPLACEMENT(result, name, version, parameters) { #name, (void *)(uintptr_t)name },
-static const struct replacement verbs[] = { MIG_REAL(MIG_REPLACEMENT) };
-#define MIG_VENDOR_REPLACEMENT(result, name) { #name, (void *)(uintptr_t)name },
-static const struct replacement vendors[] = { MIG_VENDOR(MIG_VENDOR_REPLACEMENT) };
-
-void *mig_replacement(const char *name, const void *found)
-{
-	struct mig_elf object;
-
-	for (size_t i = 0; i < COUNT(vendors); i++)
-		if (!strcmp(name, vendors[i].name))
-			return vendors[i].ours;
-	for (size_t i = 0; i < COUNT(verbs); i++) {
-		if (strcmp(name, verbs[i].name))
-			continue;
-		/* Only the current version of the verb, and only libibverbs' own. */
-		if (mig_elf_holding(found, &object) || strcmp(object.soname, "libibverbs.so.1"))
-			return NULL;
-		return mig_elf_symbol(&object, name, NULL) == found ? verbs[i].ours : NULL;
-	}
-	return NULL;
 }
