@@ -135,9 +135,9 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		return error;
 	case MIG_MSG_QUIESCE:
 		return handle_quiesce(session, id, body, records, count);
-	case MIG_MSG_ABORT:
+	case MIG_MSG_UNDO:
 		session->quiescing = 0;
-		error = mig_abort();
+		error = mig_undo();
 		return mig_answer_done(session, id, error, "the old objects are gone: the process was restored", NULL, 0);
 	case MIG_MSG_PARK:
 		/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */

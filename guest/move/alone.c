@@ -34,7 +34,7 @@ static void go_on(void)
 	if (mig_verb_gate_close(1000))
 		return; /* a verb takes long: tried again */
 	int forwards = mig.state == MIG_STATE_QUIESCED && mig_is_prepared();
-	int error = forwards ? mig_resume(&which) : mig_abort();
+	int error = forwards ? mig_resume(&which) : mig_undo();
 	mig_log(error ? MIG_LOG_ERROR : MIG_LOG_WARN, "nothing heard from an agent: going on with the %s connections%s%s",
 		forwards ? "new" : "old", error ? ": " : "", error ? strerror(error) : "");
 	mig_verb_gate_open();

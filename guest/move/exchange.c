@@ -135,7 +135,7 @@ int mig_resume(struct mig_qp_name *which)
 	return error;
 }
 
-int mig_abort(void)
+int mig_undo(void)
 {
 	struct mig_qp_name which;
 	int error = mig_verb_gate_close(1000);

@@ -11,6 +11,6 @@
 int mig_resume(struct mig_qp_name *which);
 
 /* Goes on with the old ones. EXDEV: they are not there (the process was restored from a checkpoint). */
-int mig_abort(void);
+int mig_undo(void);
 
 #endif

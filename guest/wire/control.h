@@ -41,7 +41,7 @@
 	X(10, LIST_MRS, mig_none, mig_none, MRS)                                                           \
 	X(11, MRS, mig_none, mig_mr_record, NONE)                                                          \
 	X(12, QUIESCE, mig_scope, mig_qp_name, DONE)                                                       \
-	X(13, ABORT, mig_none, mig_none, DONE)                                                             \
+	X(13, UNDO, mig_none, mig_none, DONE)                                                              \
 	X(14, PARK, mig_park, mig_none, DONE)                                                              \
 	X(15, REBUILD, mig_rebuild, mig_gid_record, QPS)                                                   \
 	X(16, PREPARE, mig_scope, mig_qp_name, QPS)                                                        \

@@ -95,7 +95,7 @@ class FakeGuest:
                 self.parked = True
                 return
             if self.spec.get("goes_on_without_an_agent"):
-                self._on_abort(Message("ABORT", 0))
+                self._on_undo(Message("UNDO", 0))
             if self.spec.get("reconnects"):
                 self._reconnect()
             return
@@ -171,7 +171,7 @@ class FakeGuest:
             pair["quiesced"] = True
         return "DONE", {}
 
-    def _on_abort(self, _message: Message) -> Any:
+    def _on_undo(self, _message: Message) -> Any:
         self.state = RUNNING
         for pair in self.pairs.values():
             for key in ("next", "next_sgid", "next_dest"):

@@ -26,7 +26,7 @@ def rest(agent: Agent) -> None:
         agent.ask("PARK")
         if all(qp["state"] == RTS for qp in agent.qps()):
             return
-        agent.ask("ABORT")
+        agent.ask("UNDO")
     raise AssertionError("some connection is always being made")
 
 

@@ -75,7 +75,7 @@ class Objects:
         self.defined: dict[str, str] = {}
         """The file of every symbol that other files can refer to."""
         self.local: dict[str, list[str]] = {}
-        """The files of every function that they cannot, but for the inline ones of headers: those begin with ``mig_``."""
+        """The files of every function of a source that they cannot."""
         self._lacking: Graph = {}
         sources = sorted(guest.rglob("*.c"))
         with ThreadPoolExecutor(2) as pool:
@@ -91,13 +91,14 @@ class Objects:
         )  # fmt: skip
         listed = subprocess.run(["nm", output], capture_output=True, text=True, check=True).stdout
         self._lacking[name] = set()
+        text = source.read_text()
         for line in listed.splitlines():
             kind, symbol = line.split()[-2:]
             if kind in "Uwv":
                 self._lacking[name].add(symbol)
             elif kind.isupper():
                 self.defined[symbol] = name
-            elif kind == "t" and not symbol.startswith("mig_"):
+            elif kind == "t" and re.search(rf"^static .*\b{symbol}\(", text, re.M):
                 self.local.setdefault(symbol, []).append(name)
 
     def references(self) -> Graph:

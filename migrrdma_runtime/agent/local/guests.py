@@ -210,7 +210,7 @@ class Guest:
 
     async def abort(self, timeout: float) -> None:
         """Undo whatever was begun, down to nothing; the connections are the old ones."""
-        await self._done("ABORT", timeout)
+        await self._done("UNDO", timeout)
         self.state = GuestState.RUNNING
 
     async def park(self, timeout: float) -> None:

@@ -89,7 +89,7 @@ def test_a_restore_that_failed_after_the_partners_prepared_is_tried_again(play: 
         await move.restore()
         await move.both_go_on_anew()
         assert move.partner.asked.count("PREPARE") == attempt + 1
-        assert "ABORT" not in move.partner.asked
+        assert "UNDO" not in move.partner.asked
 
     play(scenario)
 
