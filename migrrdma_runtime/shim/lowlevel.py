@@ -13,7 +13,10 @@ _USUAL_DIRS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr
 """Looked into after ``$PATH``: container daemons are often started with a short one."""
 
 _LAUNCHER_MARK = b"migrrdma_runtime.oci"
-"""In every launcher (``launcher.py``); a copy or another installation under runc's name has it too."""
+"""In every launcher, in C (``launcher/mark.h``) or Python, also in a copy or another installation under runc's name."""
+
+_MARK_WITHIN = 4096
+"""It stands in a launcher's first so many bytes."""
 
 
 def find(name: str) -> str:
@@ -78,7 +81,7 @@ def _is_launcher(path: str) -> bool:
     """Whether ``path`` is a launcher of ours; to exec it would be to exec ourselves for ever."""
     try:
         with open(path, "rb", buffering=0) as file:
-            return _LAUNCHER_MARK in file.read(1024)
+            return _LAUNCHER_MARK in file.read(_MARK_WITHIN)
     except OSError:
         return False  # executable but not readable: then it is no script
 
