@@ -16,10 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from migrrdma_runtime.wire import guest_messages as wire
-from migrrdma_runtime.wire.guest_messages import Message, Wire
-
-WIRE = Wire.load(Path(wire.__file__).with_name("control.h"))
+from migrrdma_runtime.wire.guest_messages import WIRE, Message
 
 RUNNING, QUIESCED, PARKED, REBUILT = 1, 3, 4, 5
 _RC, _RTS = 2, 3

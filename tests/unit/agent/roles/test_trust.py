@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from cluster import PATIENT_S, Cluster, Host, Move
 
-from migrrdma_runtime.agent.local.guests import WIRE
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
 from migrrdma_runtime.agent.peers.transport import Client
@@ -31,6 +30,7 @@ from migrrdma_runtime.base.errors import (
     UnreachableError,
 )
 from migrrdma_runtime.wire import agent_messages
+from migrrdma_runtime.wire.guest_messages import WIRE
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
