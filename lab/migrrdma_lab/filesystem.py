@@ -77,12 +77,27 @@ def _customise(root: Path, log: Path) -> None:
             "etc/cdi/rack.json": _CDI,
         },
     )
+    # What would wake an idle node, and make two runs of one test differ; and what serves no container of ours.
+    _mask(
+        root,
+        "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer", "man-db.timer",
+        "dpkg-db-backup.timer", "netavark-dhcp-proxy.service", "netavark-dhcp-proxy.socket",
+        "netavark-firewalld-reload.service", "podman-auto-update.timer",
+    )  # fmt: skip
     # The project's own environment; the distribution's packages are what it imports.
     run_logged(
         ["chroot", root, "python3", "-m", "venv", "--system-site-packages", "--without-pip", "/opt/migrrdma"],
         log,
         60,
     )
+
+
+def _mask(root: Path, *units: str) -> None:
+    """Have systemd never start these units."""
+    for unit in units:
+        link = root / "etc/systemd/system" / unit
+        link.unlink(missing_ok=True)
+        link.symlink_to("/dev/null")
 
 
 def write_files(root: Path, files: dict[str, str]) -> None:

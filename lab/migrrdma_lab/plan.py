@@ -56,7 +56,7 @@ class Release:
             "linux-image-amd64", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "openssh-server",
             "iputils-ping", "procps",
             # containers
-            "docker.io", "containerd", "runc", "crun", "criu", "iptables",
+            "docker.io", "containerd", "runc", "crun", "criu", "iptables", "podman",
             # RDMA
             "rdma-core", "perftest", "ibverbs-providers", "ibverbs-utils", "rdmacm-utils",
             # what this project imports on a host, as the distribution carries it

@@ -7,24 +7,26 @@ import socket
 from collections.abc import Callable
 
 from migrrdma_runtime import __version__
-from migrrdma_runtime.agent import certificates, messages
-from migrrdma_runtime.agent.arbiter import Arbiter
-from migrrdma_runtime.agent.certificates import Identity
-from migrrdma_runtime.agent.containers import Containers
-from migrrdma_runtime.agent.destination import Destination
-from migrrdma_runtime.agent.devices import Devices
-from migrrdma_runtime.agent.front import Front
-from migrrdma_runtime.agent.guests import Guest, GuestState
-from migrrdma_runtime.agent.here import Here
-from migrrdma_runtime.agent.messages import Message
-from migrrdma_runtime.agent.partner import Partner
-from migrrdma_runtime.agent.rpc import Client, Server
-from migrrdma_runtime.agent.runtime_api import Runtime
-from migrrdma_runtime.agent.settings import Settings, join
-from migrrdma_runtime.agent.source import Source
-from migrrdma_runtime.agent.states import Role, State
-from migrrdma_runtime.agent.store import Record, Store
-from migrrdma_runtime.errors import AgentError, CertificateError
+from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.devices import Devices
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import GuestState
+from migrrdma_runtime.agent.local.local_sockets import LocalSockets
+from migrrdma_runtime.agent.local.runtime_api import Runtime
+from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.agent.peers.agent_config import Settings, join
+from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.peers.transport import Client, Server
+from migrrdma_runtime.agent.roles.arbiter import Arbiter
+from migrrdma_runtime.agent.roles.destination import Destination
+from migrrdma_runtime.agent.roles.partner import Partner
+from migrrdma_runtime.agent.roles.source import Source
+from migrrdma_runtime.agent.roles.states import Role, State
+from migrrdma_runtime.agent.roles.store import Record, Store
+from migrrdma_runtime.agent.roles.this_agent import Here
+from migrrdma_runtime.base.errors import AgentError, CertificateError
+from migrrdma_runtime.wire import agent_messages
+from migrrdma_runtime.wire.agent_messages import Message
 
 _log = logging.getLogger(__name__)
 
@@ -38,18 +40,20 @@ class Daemon:
         containers: Containers | None = None,
         devices: Devices | None = None,
         reached: Callable[[str], None] = lambda _: None,
-        front: Front | None = None,
+        local: LocalSockets | None = None,
     ) -> None:
         credentials = certificates.load(settings.tls)
-        self._front = front or Front(settings, containers)
+        self._local = local or LocalSockets(
+            containers or Containers(settings.run_dir), settings.guest_socket, settings.runtime_socket
+        )
         self._addresses = _listening(settings, credentials.identity)
         self.here = Here(
             settings=settings,
             identity=credentials.identity,
             address=join(_advertised(self._addresses, credentials.identity), settings.port),
             store=Store(settings.database),
-            guests=self._front.guests,
-            containers=self._front.containers,
+            guests=self._local.guests,
+            containers=self._local.containers,
             devices=devices or Devices(),
             client=Client(credentials),
             handlers={"hello": self._hello},
@@ -65,13 +69,13 @@ class Daemon:
         """Take up what the last agent left, then listen to everybody."""
         settings = self.here.settings
         self._partner.recover()
-        self._source.recover(self._front.api)
+        self._source.recover(self._local.api)
         self._destination.recover()
         # Before anything that was just begun goes on: it would ask guests that nobody has looked at.
-        self._front.receive(self._connected)
+        self._local.receive(self._connected)
         await self._server.start(self._addresses, settings.port)
-        await self._front.listen()
-        self._front.serve(
+        await self._local.listen()
+        self._local.serve(
             {
                 "checkpoint": self._checkpoint,
                 "restore": self._restore,
@@ -83,7 +87,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop, leaving everything as it is: the next agent goes on."""
-        await self._front.api.close()
+        await self._local.api.close()
         await self._server.stop()
         await self.here.stop()
         await self.here.guests.close()
@@ -123,7 +127,7 @@ class Daemon:
         }
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:
-        return {"name": self.here.identity.name, "version": messages.VERSION}
+        return {"name": self.here.identity.name, "version": agent_messages.VERSION}
 
     def _connected(self, guest: Guest) -> None:
         """See whether a guest that has connected is still to be told of the end of a migration."""
@@ -142,7 +146,7 @@ class Daemon:
         waiting = guest.state in (GuestState.QUIESCING, GuestState.QUIESCED)
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.
-            self.here.spawn(guest.abort(self.here.settings.deadlines.guest))
+            self.here.spawn(guest.undo(self.here.settings.deadlines.guest))
 
 
 def _listening(settings: Settings, identity: Identity) -> list[str]:

@@ -123,9 +123,3 @@ def _customise(root: Path, image: NodeImage) -> None:
         (root / target).chmod(mode)
     wants = root / "etc/systemd/system/multi-user.target.wants"
     (wants / "rack-node.service").symlink_to("/etc/systemd/system/rack-node.service")
-    # Timers that would wake an idle machine, and make two runs of one test differ.
-    for unit in ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer",
-                 "man-db.timer", "dpkg-db-backup.timer"):  # fmt: skip
-        mask = root / "etc/systemd/system" / unit
-        mask.unlink(missing_ok=True)
-        mask.symlink_to("/dev/null")

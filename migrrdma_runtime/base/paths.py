@@ -1,0 +1,68 @@
+"""Where things live on a host and inside a container.
+
+Plain constants and no import, because the OCI runtime's pass-through path reads them.
+"""
+
+CONFIG_FILE = "/etc/migrrdma/config.toml"
+"""The configuration; ``$MIGRRDMA_CONFIG`` names another one (tests, a second installation)."""
+
+RUNTIME = "/usr/local/bin/migrrdma-runtime"
+"""The OCI runtime as ``migrrdma install`` writes it and Docker's ``daemon.json`` names it: the launcher, a program
+in C (``launcher/``), or, where that was not built, the script."""
+
+RUNTIME_SCRIPT = "/usr/local/libexec/migrrdma/runtime.py"
+"""The script that starts Python for the calls that the launcher does not pass on; it goes by the launcher's own path
+(``../libexec/…``)."""
+
+HOOKS_DIR = "/usr/local/libexec/migrrdma/hooks"
+"""The OCI hooks, copied from ``hooks/`` by ``migrrdma install``."""
+
+CRIU_PLUGIN = "/usr/local/libexec/migrrdma/migrrdma_plugin.so"
+"""Our CRIU plugin; each RDMA container's bundle gets a directory that links to it and to all others."""
+
+AGENT_UNIT = "/etc/systemd/system/migrrdma-agent.service"
+"""The agent as a service of systemd's."""
+
+GUEST_DIR = "/var/lib/migrrdma/guest"
+"""The guest libraries: ``<build-id>/libmigrrdma.so``, one folder per version, side by side.
+
+CRIU refuses to restore a process whose mapped file differs in size or build-id, so a version stays for as
+long as a process or a checkpoint may still use it. ``current`` is a symbolic link to the newest.
+"""
+
+GUEST_DIR_IN_CONTAINER = "/usr/lib/migrrdma"
+"""Where ``GUEST_DIR`` is bind-mounted, read-only, in a container that holds an RDMA device."""
+
+GUEST_LIBRARY = "libmigrrdma.so"
+
+RUN_DIR = "/run/migrrdma"
+"""State that ends with the boot: ``containers/<id>/``, what is known of each container."""
+
+AGENT_CONFIG_FILE = "/etc/migrrdma/agent.toml"
+"""The agent's configuration, apart from the runtime's, which every container start reads and pays for."""
+
+CONFIG_FILES = (CONFIG_FILE, AGENT_CONFIG_FILE)
+"""What the administrator may change: kept by an upgrade and an uninstall if it was changed."""
+
+TLS_DIR = "/etc/migrrdma/tls"
+"""``ca.crt``, ``agent.crt`` and ``agent.key``: what proves to other agents which host this is."""
+
+CA_DIR = "/etc/migrrdma/ca"
+"""``ca.crt`` and ``ca.key`` of the cluster, on the one machine that issues certificates."""
+
+AGENT_STATE_DIR = "/var/lib/migrrdma/agent"
+"""The agent's database. It outlives a boot, as a checkpoint that waits for its restore does."""
+
+GUEST_SOCKET_DIR = "agent"
+"""Below ``run_dir``: the directory that is bind-mounted into containers. A mounted directory shows the socket
+that a restarted agent makes; a mounted socket file would be the dead one of its predecessor."""
+
+GUEST_SOCKET_DIR_IN_CONTAINER = "/run/migrrdma/agent"
+
+GUEST_SOCKET = "guest.sock"
+
+RUNTIME_SOCKET = "agent.sock"
+"""Below ``run_dir``, where no container sees it: what the OCI runtime and ``migrrdma status`` talk to."""
+
+MANIFEST = "migrrdma.json"
+"""In a checkpoint directory: what the checkpoint holds of RDMA, and the token that lets it be restored."""
