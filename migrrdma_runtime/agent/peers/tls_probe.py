@@ -50,8 +50,6 @@ async def _connect(host: str, port: int, context: ssl.SSLContext) -> tuple[Obsta
             if await reader.read(1):
                 return Obstacle.NONE, "the connection was lost"
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            writer.transport.abort()  # not close(), which waits for the other end to say goodbye
     # It listens and hangs up on us.
     return Obstacle.CERTIFICATE, "handshake: the other end closed the connection"
