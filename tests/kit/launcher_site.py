@@ -25,6 +25,7 @@ class Site:
     def __init__(self, root: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.config = root / "config.toml"
+        self._runtime("relative/runc")  # which neither may run
         self.runc = self._runtime("bin/runc")
         self.crun = self._runtime("other/crun")
         self._add_bundle("plain", b'{"ociVersion": "1.0.2"}')
