@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _write_launcher(path: Path, python: str) -> Path:
-    from migrrdma_runtime import launcher
+    from migrrdma_runtime.host.install import launcher
 
     launcher.write(path, python)
     return path

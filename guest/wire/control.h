@@ -1,7 +1,7 @@
 /*
  * The messages between a guest and its host's agent: the only definition there is.
  *
- * The agent reads this file too (migrrdma_runtime/agent/wire.py), so it keeps to a small subset of C:
+ * The agent reads this file too (migrrdma_runtime/wire/guest_messages.py), so it keeps to a small subset of C:
  * #define NAME number, enumerations of numbers, and structures of uintN_t and int32_t members or arrays.
  * Every structure is naturally aligned without padding, and little endian: both ends are one machine.
  *

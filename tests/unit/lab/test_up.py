@@ -15,7 +15,7 @@ from migrrdma_lab.qemu.rack import EmulatedRack
 from pretend_rack import Machine, pretend
 from trees import Tree, tree_of
 
-from migrrdma_runtime.host import Host
+from migrrdma_runtime.host.machine import Host
 
 
 def _rack() -> EmulatedRack:
