@@ -22,6 +22,7 @@ _STOP_SECONDS = 30
 # The rack's own tmpfs hides the empty folder of the same name that this machine sees.
 _SETUP = """
 base=$1; shift
+mount -t proc proc /proc
 mount -t tmpfs -o mode=755,size=1m rack "$base"
 mkdir "$base/cgroup"
 # A second mount would set the hierarchy's options anew, for everybody (nsdelegate and others, cgroups(7)).
