@@ -33,7 +33,7 @@ from migrrdma_runtime.base.errors import (
     RestoreError,
     UnreachableError,
 )
-from migrrdma_runtime.wire import manifest, tokens
+from migrrdma_runtime.wire import manifest_schema, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Message
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Destination:
         """Restore a container's RDMA from its manifest, around the runtime's restore of everything else."""
         timeline = Timeline(self._here.identity.name)
         # Nothing is claimed before it could be restored. In a thread: see Source._describe.
-        changes = await asyncio.to_thread(self._examine, manifest.validate(document))
+        changes = await asyncio.to_thread(self._examine, manifest_schema.validate(document))
         record = self._begin(container, document, runtime)
         try:
             with timeline.step("claim"), runtime.step("claiming the checkpoint"):
