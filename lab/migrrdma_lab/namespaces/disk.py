@@ -77,7 +77,7 @@ class Disk:
 
     @property
     def storage(self) -> Path:
-        """What the node has written, as the rack sees it: ``upper``, ``docker`` …"""
+        """What the node has written, as the rack sees it: its folders are named in `make`."""
         return self._home / "disk"
 
     def exists(self) -> bool:

@@ -97,7 +97,7 @@ class Host:
         if state != "running":
             failed = self.shell.run("systemctl", "--failed", "--plain", "--no-legend", check=False).stdout
             raise MachineError(
-                f"{self.node.name} has booted, but is {state}: {failed.strip()}; `lab/rack --fast logs {self.node.name}`"
+                f"{self.node.name} has booted, but is {state}: {failed.strip()}; see `lab/rack --fast logs`"
             )
 
     def _wait_until_started(self, listener: socket.socket) -> None:

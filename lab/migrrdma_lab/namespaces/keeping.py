@@ -114,7 +114,18 @@ class Keeper:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command that runs ``words`` in the rack's namespaces."""
-        return ["nsenter", "-t", str(self._alive()), "--mount", "--pid", "--net", "--uts", "--ipc", "--", *words]
+        return [
+            "nsenter",
+            "-t",
+            str(self._alive()),
+            "--mount",
+            "--pid",
+            "--net",
+            "--uts",
+            "--ipc",
+            "--",
+            *words,
+        ]
 
     def run(self, *words: str | Path, timeout: float = 60) -> str:
         """Run a command in the rack's namespaces and return what it printed; `MachineError` if it failed."""
@@ -128,7 +139,7 @@ class Keeper:
         return result.stdout
 
     def sh(self, script: str, *words: str | Path, timeout: float = 60) -> str:
-        """Run a shell script there, ``words`` being its ``$1``, ``$2``, …"""
+        """Run a shell script there, ``words`` being its ``$1``, ``$2`` and so on."""
         return self.run("sh", "-euc", script, "rack", *words, timeout=timeout)
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What the nodes' file systems are made of, from below: Debian, what a node among namespaces needs, this project.
+"""What the nodes' file systems are made of: over the system's layers, what installing this project adds.
 
 Beside them the state of a Docker that has loaded the container images. Each is made once, under a name that says of
 what, by a node called ``golden`` where it takes one, and never written to again.
@@ -17,35 +17,16 @@ from typing import TYPE_CHECKING
 
 from .. import project
 from ..bootstrap import recipe_key
-from ..container_images import container_archive
+from ..container_images import archive_path, container_archive
 from ..errors import BuildError
-from ..filesystem import build_node_root, node_root, write_files
 from ..plan import RELEASES, Places
 from ..steps import run_logged, step
-from . import criu_sockets
+from .system import build_system_layers, system_layers
 
 if TYPE_CHECKING:
     from .host import Host
 
 _LOAD_SECONDS = 300
-
-_MASKED = (
-    # the machine below is not the node's to set up
-    "systemd-udevd.service", "systemd-udevd-control.socket", "systemd-udevd-kernel.socket",
-    "systemd-udev-trigger.service", "systemd-udev-settle.service", "systemd-modules-load.service",
-    "systemd-sysctl.service", "systemd-remount-fs.service", "systemd-pstore.service", "systemd-random-seed.service",
-    "modprobe@.service", "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
-    "sys-fs-fuse-connections.mount", "dev-hugepages.mount", "proc-sys-fs-binfmt_misc.automount", "ldconfig.service",
-    # nobody logs in at a console
-    "getty@.service", "console-getty.service", "systemd-logind.service", "systemd-update-utmp.service",
-)  # fmt: skip
-
-_FILES = {
-    "etc/resolv.conf": "",
-    # The kernel's messages and its audit records are the machine's.
-    "etc/systemd/journald.conf.d/rack.conf": "[Journal]\nStorage=persistent\nReadKMsg=no\nAudit=no\n",
-    "etc/ssh/sshd_config.d/rack.conf": "UseDNS no\nHostKey /etc/ssh/ssh_host_ed25519_key\n",
-}
 
 
 @dataclass(frozen=True)
@@ -69,40 +50,22 @@ Golden = Callable[[list[Path], DockerState | None], AbstractContextManager["Host
 """Boots a node over these layers for as long as the context lasts."""
 
 
-def system_layers(places: Places) -> list[Path]:
-    """Debian, and over it what a node among namespaces needs; the uppermost first."""
-    root = build_node_root(places)
-    patch = criu_sockets.needed(root)
-    recipe = recipe_key(Path(__file__).read_text(), criu_sockets.recipe() if patch else "")
-    layer = places.images / f"fast-system-{recipe}"
-    if not layer.exists():
-        with tempfile.TemporaryDirectory(dir=places.images, prefix=".fast-system-") as work:
-            draft = Path(work) / "layer"
-            draft.mkdir(0o755)
-            write_files(draft, _FILES)
-            units = draft / "etc/systemd/system"
-            units.mkdir(parents=True, exist_ok=True)
-            for unit in _MASKED:
-                (units / unit).symlink_to("/dev/null")
-            if patch:
-                criu_sockets.install(draft, places.build / "logs" / "criu-sockets.log")
-            draft.rename(layer)
-    return [layer, root]
+def docker_state(places: Places) -> DockerState:
+    """Where the state of a Docker is, or will be, that has loaded every release's container image."""
+    archives = [archive_path(places, release).name for release in RELEASES]
+    return DockerState(places.images / f"fast-docker-{recipe_key(system_layers(places)[0].name, *archives)}")
 
 
-def docker_state(places: Places, golden: Golden) -> DockerState:
-    """Build (or find) the state of a Docker that has loaded every release's container image."""
+def build_docker_state(places: Places, golden: Golden) -> DockerState:
+    """Build it, if it is not built."""
     archives = [container_archive(places, release) for release in RELEASES]
-    key = recipe_key(Path(__file__).read_text(), node_root(places).name, *(archive.name for archive in archives))
-    built = DockerState(places.images / f"fast-docker-{places.release.name}-{key}")
+    below = build_system_layers(places)
+    built = docker_state(places)
     if built.directory.exists():
         return built
     with tempfile.TemporaryDirectory(dir=places.images, prefix=".fast-docker-") as work:
         draft = DockerState(Path(work) / "docker")
-        with (
-            step("loading the container images into a Docker of the fast rack"),
-            golden(system_layers(places), None) as host,
-        ):
+        with step("loading the container images into a Docker of the fast rack"), golden(below, None) as host:
             for archive in archives:
                 _load(host, archive)
             host.shell.run("systemctl", "stop", "docker.socket", "docker.service", "containerd.service")
@@ -127,17 +90,24 @@ def _load(host: Host, archive: Path) -> None:
         raise BuildError(f"docker load of {archive}: {result.stderr.strip()}")
 
 
-def project_layer(places: Places, docker: DockerState, wheel: Path, golden: Golden) -> Path:
-    """Build (or find) what installing this project's ``wheel`` adds to a node."""
-    below = system_layers(places)
-    layer = places.disks / f"project-{recipe_key(wheel.parent.name, below[0].name, below[1].name)}"
+def project_layer(places: Places, state: str) -> Path:
+    """Where what installing this project in ``state`` adds to a node is, or will be."""
+    return places.disks / f"project-{recipe_key(state, docker_state(places).directory.name)}"
+
+
+def build_project_layer(places: Places, docker: DockerState, wheel: Path, golden: Golden) -> Path:
+    """Build it from the project's ``wheel``, if it is not built."""
+    layer = project_layer(places, wheel.parent.name)
     if layer.exists():
         return layer
     for former in places.disks.glob("project-*"):
         shutil.rmtree(former)
     with tempfile.TemporaryDirectory(dir=places.disks, prefix=".project-") as work:
         draft = Path(work) / "layer"
-        with step("installing the project on a node of the fast rack"), golden(below, docker) as host:
+        with (
+            step("installing the project on a node of the fast rack"),
+            golden(system_layers(places), docker) as host,
+        ):
             project.install(host.shell, wheel)
             host.shell.run("systemctl", "stop", "migrrdma-agent")
             host.shell.sh(_FORGET)

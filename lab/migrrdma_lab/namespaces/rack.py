@@ -21,6 +21,7 @@ from .host import Host
 from .keeping import Keeper
 from .layers import DockerState
 from .shell import NamespaceShell
+from .system import system_layers
 
 
 class FastRack(Rack):
@@ -91,12 +92,19 @@ class FastRack(Rack):
 
     def _layers(self) -> tuple[list[Path], DockerState]:
         """What today's nodes are made of; what is not built is built."""
+        places = self.places
+        below = system_layers(places)
+        docker = layers.docker_state(places)
+        built = layers.project_layer(places, project.tree_state())
+        # Whoever builds holds the lock on everything that is built, perhaps for minutes: not needed to use it.
+        if all(path.exists() for path in (*below, docker.directory, built)):
+            return [built, *below], docker
         with self._alone():
-            self.places.disks.mkdir(parents=True, exist_ok=True)
-            docker = layers.docker_state(self.places, self._golden)
-            wheel = project.prepare(self.places)
-            installed = layers.project_layer(self.places, docker, wheel, self._golden)
-            return [installed, *layers.system_layers(self.places)], docker
+            places.disks.mkdir(parents=True, exist_ok=True)
+            docker = layers.build_docker_state(places, self._golden)
+            wheel = project.prepare(places)
+            built = layers.build_project_layer(places, docker, wheel, self._golden)
+            return [built, *system_layers(places)], docker
 
     @contextlib.contextmanager
     def _golden(self, stack: list[Path], docker: DockerState | None) -> Iterator[Host]:

@@ -34,9 +34,21 @@ class _Trial:
 
 
 _TRIALS = (
-    _Trial("entering new namespaces", "true", "run it as root, where a sandbox (seccomp, a container) allows unshare(2)"),
-    _Trial("mounting proc in a new PID namespace", "mount -t proc proc /proc", "a sandbox that does not hide parts of /proc"),
-    _Trial("mounting sysfs in a new network namespace", "mount -t sysfs sysfs /sys", "a sandbox with a writable /sys"),
+    _Trial(
+        "entering new namespaces",
+        "true",
+        "run it as root, where a sandbox (seccomp, a container) allows unshare(2)",
+    ),
+    _Trial(
+        "mounting proc in a new PID namespace",
+        "mount -t proc proc /proc",
+        "a sandbox that does not hide parts of /proc",
+    ),
+    _Trial(
+        "mounting sysfs in a new network namespace",
+        "mount -t sysfs sysfs /sys",
+        "a sandbox with a writable /sys",
+    ),
     _Trial(
         "an overlay whose upper folder is on a tmpfs",
         "mount -t tmpfs t /mnt; mkdir /mnt/l /mnt/u /mnt/w /mnt/m; "
@@ -48,7 +60,9 @@ _TRIALS = (
         "findmnt -n -t cgroup2 || mount -t cgroup2 c /mnt",
         "a kernel with CONFIG_CGROUPS and no `cgroup_no_v1`-like restriction of it",
     ),
-    _Trial("a veth pair", "ip link add one type veth peer name two", "a kernel with CONFIG_VETH; modprobe veth"),
+    _Trial(
+        "a veth pair", "ip link add one type veth peer name two", "a kernel with CONFIG_VETH; modprobe veth"
+    ),
     _Trial("a bridge", "ip link add one type bridge", "a kernel with CONFIG_BRIDGE; modprobe bridge"),
     _Trial(
         "a macvlan interface",
@@ -67,7 +81,9 @@ def check() -> None:
     """Raise `RackError` that names everything that is missing here, and what to do about it."""
     problems = list(missing())
     if problems:
-        raise RackError("this machine cannot run the fast rack:\n" + "\n".join(f"  {line}" for line in problems))
+        raise RackError(
+            "this machine cannot run the fast rack:\n" + "\n".join(f"  {line}" for line in problems)
+        )
 
 
 def missing(namespaces: Path = Path("/proc/self/ns")) -> list[str]:
