@@ -9,7 +9,8 @@ from collections.abc import Callable
 from migrrdma_runtime import __version__
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.devices import Devices
-from migrrdma_runtime.agent.local.guests import Guest, GuestState
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.peers import certificates
@@ -145,7 +146,7 @@ class Daemon:
         waiting = guest.state in (GuestState.QUIESCING, GuestState.QUIESCED)
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.
-            self.here.spawn(guest.abort(self.here.settings.deadlines.guest))
+            self.here.spawn(guest.undo(self.here.settings.deadlines.guest))
 
 
 def _listening(settings: Settings, identity: Identity) -> list[str]:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from migrrdma_runtime.agent.local.containers import Containers
-from migrrdma_runtime.agent.local.guests import Guest, Guests
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guests import Guests
 from migrrdma_runtime.agent.local.runtime_api import Operation, RuntimeApi
 
 

@@ -13,10 +13,11 @@ from cluster import PATIENT_S, Cluster, FakeContainers
 
 from migrrdma_runtime.agent.daemon import Daemon
 from migrrdma_runtime.agent.local import runtime_api
-from migrrdma_runtime.agent.local.guests import WIRE, Guest
+from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.base.errors import UnreachableError
 from migrrdma_runtime.wire import runtime_client
+from migrrdma_runtime.wire.guest_messages import WIRE
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
