@@ -48,7 +48,9 @@ def install(layer: Path, log: Path) -> None:
     library = layer / _LIBRARY
     library.parent.mkdir(parents=True)
     run_logged(
-        ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, _SOURCE], log, 60
+        ["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, _SOURCE],
+        log,
+        60,
     )
     wrapper = layer / "usr/local/sbin/criu"
     wrapper.parent.mkdir(parents=True)
