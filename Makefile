@@ -46,7 +46,7 @@ guest-test: project ## The guest library under unmodified programs, on the softw
 	pytest $(wildcard tests/guest tests/workloads tests/device)
 
 runtime-test: project ## Runtime and plugin against the real runc and crun of this machine; root
-	pytest tests/runc tests/criu
+	pytest tests/lowlevel tests/plugin
 
 fast: project ## The whole chain at volume: hosts that are namespaces, a software RDMA device; root
 	pytest tests/fast
@@ -62,7 +62,7 @@ test: project ## Every test there is; what CI runs
 demo: project ## An RDMA application moves between machines while you watch; FAST=1: in a minute, on a software device
 	lab/rack $(if $(FAST),--fast )up
 	lab/rack $(if $(FAST),--fast )reset
-	PYTHONPATH=lab:tests/support python lab/demo.py $(if $(FAST),--fast)
+	PYTHONPATH=lab:tests/kit python lab/demo.py $(if $(FAST),--fast)
 
 bench: project ## What the runtime costs, here and in the rack; prints ratios
 	lab/rack up

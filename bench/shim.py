@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _write_launcher(path: Path, python: str) -> Path:
-    from migrrdma_runtime import launcher
+    from migrrdma_runtime.host.install import launcher
 
     launcher.write(path, python)
     return path
@@ -110,10 +110,10 @@ def _lifecycle(root: Path, bundle: Path) -> Measurement:
 
 def _docker_run() -> Measurement:
     """Timed on the node itself: the way there is not what is measured, and the memory is dockerd's."""
+    from migrrdma_lab.choice import choose_rack
     from migrrdma_lab.plan import SRC
-    from migrrdma_lab.rack import Rack
 
-    node = Rack().shell(SRC)
+    node = choose_rack().shell(SRC)
     script = (
         "start=$(date +%s%N); docker run --rm --runtime=$1 rdma-tools:trixie true; "
         "echo $(($(date +%s%N) - start))"

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import workload
 from migrrdma_lab import rdma
+from migrrdma_lab.choice import choose_rack
 from migrrdma_lab.containers import Container, carry
 from migrrdma_lab.errors import RackError
 from migrrdma_lab.plan import DST, PEER, SRC
-from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 from rich.console import Console
 
@@ -113,7 +113,7 @@ def _move(client: Container, dst: Shell) -> Container:
 
 def main() -> int:
     """Move an RDMA application; exit code 1 if it lost, repeated, reordered or corrupted anything."""
-    rack = Rack()
+    rack = choose_rack()
     src, dst, peer = rack.shell(SRC), rack.shell(DST), rack.shell(PEER)
     client, server = _prepare(src, dst, peer)
 

@@ -6,16 +6,17 @@ restore the *last* error in the ``--log`` file. runc says there no more than "cr
 
 import os
 
-from migrrdma_runtime import child, container, runtime_log
-from migrrdma_runtime.criu_log import CriuLog
-from migrrdma_runtime.errors import CheckpointError, MigrRDMAError, RestoreError
+from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError, RestoreError
+from migrrdma_runtime.criu.log import CriuLog
+from migrrdma_runtime.shim import child, runtime_log
+from migrrdma_runtime.shim import facts as container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from migrrdma_runtime.argv import Call
-    from migrrdma_runtime.config import Config
+    from migrrdma_runtime.base.config import Config
+    from migrrdma_runtime.shim.argv import Call
 
 
 def run(call: "Call", runtime: str, settings: "Config") -> "NoReturn":

@@ -14,8 +14,8 @@ from typing import NoReturn
 import typer
 
 from migrrdma_runtime import __version__
+from migrrdma_runtime.base.errors import MigrRDMAError
 from migrrdma_runtime.commands import agent, check, checkpoint_import, install, status, timeline, uninstall
-from migrrdma_runtime.errors import MigrRDMAError
 
 app = typer.Typer(
     name="migrrdma",

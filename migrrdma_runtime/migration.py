@@ -10,16 +10,17 @@ import contextlib
 import os
 import time
 
-from migrrdma_runtime import child, criu_stats, manifest
-from migrrdma_runtime.agent import client
-from migrrdma_runtime.errors import CheckpointError, MigrRDMAError, RestoreError
+from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError, RestoreError
+from migrrdma_runtime.criu import stats as criu_stats
+from migrrdma_runtime.shim import child
+from migrrdma_runtime.wire import manifest, runtime_client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from migrrdma_runtime.argv import Call
-    from migrrdma_runtime.config import Config
+    from migrrdma_runtime.base.config import Config
+    from migrrdma_runtime.shim.argv import Call
 
     Perform = Callable[[], int]
     """The low-level runtime's part; returns its wait status."""
@@ -42,7 +43,7 @@ def _checkpoint(call: "Call", settings: "Config", low_level: "_LowLevel", perfor
                 "hold RDMA connections, because a NIC's writes escape CRIU's dirty tracking; dump it whole"
             )
     leave_running = call.flag("leave-running")
-    with client.connect(settings.run_dir) as agent:
+    with runtime_client.connect(settings.run_dir) as agent:
         with low_level.thawed():
             ready = agent.checkpoint(call.container_id, leave_running=leave_running)
         if ready is None:
@@ -76,7 +77,7 @@ def _restore(call: "Call", settings: "Config", low_level: "_LowLevel", perform: 
             f"restore of {call.container_id}: a container with RDMA connections can only be restored with "
             "--detach: they are made again once the low-level runtime has returned"
         )
-    with client.connect(settings.run_dir) as agent:
+    with runtime_client.connect(settings.run_dir) as agent:
         migration = agent.restore(call.container_id, document)
         status = 1
         try:

@@ -7,8 +7,9 @@ what needs it is imported on the way.
 
 import sys
 
-from migrrdma_runtime import argv, config, lowlevel
-from migrrdma_runtime.errors import MigrRDMAError
+from migrrdma_runtime.base import config
+from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.shim import argv, lowlevel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ def main() -> "NoReturn":
         runtime = lowlevel.find(settings.runtime)
         if call.container_id:
             if call.command in ("create", "run", "restore"):
-                from migrrdma_runtime import create
+                from migrrdma_runtime.shim import prepare as create
 
                 create.prepare(call, settings, broken)
             elif call.command == "exec":
-                from migrrdma_runtime import execute
+                from migrrdma_runtime.shim import execute
 
                 execute.prepare(call, runtime)
             if call.command in ("checkpoint", "restore"):
@@ -36,7 +37,7 @@ def main() -> "NoReturn":
                 checkpoint.run(call, runtime, settings)
         lowlevel.become(runtime, call.args)
     except MigrRDMAError as error:
-        from migrrdma_runtime import runtime_log
+        from migrrdma_runtime.shim import runtime_log
 
         runtime_log.error(call, str(error))
         sys.exit(1)

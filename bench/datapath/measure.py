@@ -102,7 +102,7 @@ class Bench:
 
 SIZES_OF = """
 #include <stdio.h>
-#include "mig.h"
+#include "shadow/mig.h"
 int main(void)
 {
     /* What record() writes for each receive, and how many the ring of a queue of 64 holds. */

@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "lab")]
 
 from guest_build import compile_c  # noqa: E402
+from migrrdma_lab.choice import choose_rack  # noqa: E402
 from migrrdma_lab.plan import SRC  # noqa: E402
-from migrrdma_lab.rack import Rack  # noqa: E402
 from migrrdma_lab.shell import Shell  # noqa: E402
 from remote_guest import RemoteGuest, put  # noqa: E402
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="pairs of runs (default: 5)")
     parser.add_argument("--qps", type=int, nargs="+", default=[1, 64], help="queue pairs (default: 1 64)")
     options = parser.parse_args()
-    shell = Rack().shell(SRC)
+    shell = choose_rack().shell(SRC)
     put(shell)
     with tempfile.TemporaryDirectory() as name:
         program = Path(name) / "device"

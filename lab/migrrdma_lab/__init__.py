@@ -1,12 +1,11 @@
-"""The rack: three virtual machines with real Docker, CRIU and Soft-RoCE, on which everything is proved.
+"""The lab: three hosts, `src`, `dst` and `peer`, with real Docker, runc and CRIU, on which everything is proved.
 
-How it comes up, and which module does it::
+Two racks have the same commands (`rack.py` says which) and the same hosts::
 
-    images.py    Debian packages → the node's file system and the container images      (minutes, cached)
-    golden.py    boot one machine, load the container images, snapshot it running       (a minute, cached)
-    rack.py      three copies of that snapshot, each given a name and addresses         (seconds)
-    project.py   this working tree's build on every node
-    rack.py      `boot` snapshot, to which `reset` goes back
+    qemu/            emulated machines with the distribution's kernel and Soft-RoCE: the real thing
+    namespaces/      namespaces of this machine's kernel with a software device: the same, many times as fast
 
-`machine.py` is one QEMU process, `network.py` the bridges and taps it hangs on, `shell.py` ssh to it.
+`choice.py` tells which of them is meant. What both share is here: `plan.py` the nodes, addresses and places;
+`filesystem.py` and `container_images.py` what is made of Debian packages; `project.py` this working tree's build;
+`shell.py`, `containers.py` and `rdma.py` what is done on a node. None of it uses a folder below, but `choice.py`.
 """

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .choice import choose_rack
 from .errors import RackError
 from .plan import NODES
 from .rack import Rack
@@ -21,33 +22,52 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 NodeName = Annotated[
     str, typer.Argument(metavar="NODE", help=f"One of {', '.join(node.name for node in NODES)}.")
 ]
-Release = Annotated[
-    str | None, typer.Option(envvar="RELEASE", help="The Debian release: trixie or bookworm.")
-]
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@app.callback()
+def choose(
+    context: typer.Context,
+    fast: Annotated[
+        bool,
+        typer.Option(
+            "--fast", help="The rack of namespaces with a software RDMA device; RACK=fast does the same."
+        ),
+    ] = False,
+    release: Annotated[
+        str | None, typer.Option(envvar="RELEASE", help="The Debian release: trixie or bookworm.")
+    ] = None,
+) -> None:
+    """Three hosts with real Docker, runc, CRIU and this working tree, to try and to prove things on."""
+    context.obj = choose_rack(release, "fast" if fast else None)
+
+
+def _rack(context: typer.Context) -> Rack:
+    assert isinstance(context.obj, Rack)  # noqa: S101 - `choose` has put it there
+    return context.obj
 
 
 @app.command()
 def up(
+    context: typer.Context,
     nodes: Annotated[
         list[str] | None, typer.Argument(metavar="[NODE]...", help="Default: all three.")
     ] = None,
-    release: Release = None,
 ) -> None:
     """Bring the rack up: build what is not built, start what does not run. Root only.
 
     Example: lab/rack up
     """
-    rack = Rack(release)
+    rack = _rack(context)
     rack.up([rack.node(name) for name in nodes] if nodes else NODES)
 
 
 @app.command()
 def status(
-    release: Release = None, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
+    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False
 ) -> None:
     """Say what every node is doing; exit code 1 unless all of them run."""
-    nodes = Rack(release).status()
+    nodes = _rack(context).status()
     if as_json:
         print(json.dumps([asdict(node) for node in nodes], indent=2))
     else:
@@ -61,14 +81,14 @@ def status(
 
 
 @app.command(context_settings=_PASS_ON)
-def ssh(context: typer.Context, name: NodeName, release: Release = None) -> None:
+def ssh(context: typer.Context, name: NodeName) -> None:
     """Run a command on a node with its own exit code and streams; without one, a shell.
 
     One word is a shell script, several are a command and its arguments.
 
     Example: lab/rack ssh src -- docker ps -a
     """
-    rack = Rack(release)
+    rack = _rack(context)
     shell = rack.shell(rack.node(name))
     words = context.args[1:] if context.args[:1] == ["--"] else context.args
     if len(words) == 1:
@@ -78,12 +98,12 @@ def ssh(context: typer.Context, name: NodeName, release: Release = None) -> None
 
 
 @app.command()
-def cp(source: str, destination: str, release: Release = None) -> None:
+def cp(context: typer.Context, source: str, destination: str) -> None:
     """Copy a file or folder to a node or back; the node's side is written NODE:PATH.
 
     Example: lab/rack cp dst:/var/log/syslog .
     """
-    rack = Rack(release)
+    rack = _rack(context)
     sides = [side.partition(":") for side in (source, destination)]
     remote = [bool(colon) and "/" not in head for head, colon, _ in sides]
     if sum(remote) != 1:
@@ -96,63 +116,66 @@ def cp(source: str, destination: str, release: Release = None) -> None:
 
 
 @app.command()
-def install(release: Release = None) -> None:
+def install(context: typer.Context) -> None:
     """Put this working tree's build on every node."""
-    Rack(release).install()
+    _rack(context).install()
 
 
 @app.command()
-def reset(release: Release = None) -> None:
+def reset(context: typer.Context) -> None:
     """Put every node back to the snapshot taken after boot, with this working tree's build."""
-    Rack(release).reset()
+    _rack(context).reset()
 
 
 @app.command()
-def down(release: Release = None) -> None:
+def down(context: typer.Context) -> None:
     """Stop the machines and remove their network; images and disks stay for a quick `up`."""
-    Rack(release).down()
+    _rack(context).down()
 
 
 @app.command()
-def logs(name: NodeName, release: Release = None) -> None:
+def logs(context: typer.Context, name: NodeName) -> None:
     """Print a node's journal, or its console if it does not answer."""
-    rack = Rack(release)
-    node = rack.node(name)
-    if rack.machine(node).pid:
-        result = rack.shell(node).run("journalctl", "--no-pager", "-b", check=False)
-        if result.returncode == 0:
-            print(result.stdout, end="")
-            return
-    try:
-        print(rack.machine(node).console.read_text(errors="replace"), end="")
-    except FileNotFoundError as exc:
-        raise RackError(
-            f"{name} has not run since the last `lab/rack down`: there is nothing to print"
-        ) from exc
+    rack = _rack(context)
+    print(rack.logs(rack.node(name)), end="")
 
 
 @app.command()
-def partition(name: NodeName, release: Release = None) -> None:
+def partition(context: typer.Context, name: NodeName) -> None:
     """Cut a node off the data network, silently; `heal` undoes it."""
-    rack = Rack(release)
+    rack = _rack(context)
     rack.partition(rack.node(name))
 
 
 @app.command()
-def heal(name: NodeName, release: Release = None) -> None:
+def heal(context: typer.Context, name: NodeName) -> None:
     """Undo `partition` and `netem`."""
-    rack = Rack(release)
+    rack = _rack(context)
     rack.heal(rack.node(name))
 
 
 @app.command(context_settings=_PASS_ON)
-def netem(context: typer.Context, name: NodeName, release: Release = None) -> None:
+def netem(context: typer.Context, name: NodeName) -> None:
     """Disturb what a node sends on the data network; the arguments are tc-netem(8)'s.
 
     Example: lab/rack netem src delay 20ms loss 1%
     """
-    rack = Rack(release)
+    rack = _rack(context)
     rack.netem(rack.node(name), context.args)
+
+
+@app.command()
+def power_off(context: typer.Context, name: NodeName) -> None:
+    """Everything on a node ends at once, as by pulling the plug; `boot` starts it again."""
+    rack = _rack(context)
+    rack.power_off(rack.node(name))
+
+
+@app.command()
+def boot(context: typer.Context, name: NodeName) -> None:
+    """Start a node again after `power-off`, from its disk."""
+    rack = _rack(context)
+    rack.boot(rack.node(name))
 
 
 def main() -> None:

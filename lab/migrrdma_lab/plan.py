@@ -56,7 +56,7 @@ class Release:
             "linux-image-amd64", "systemd-sysv", "udev", "dbus", "kmod", "iproute2", "openssh-server",
             "iputils-ping", "procps",
             # containers
-            "docker.io", "containerd", "runc", "crun", "criu", "iptables",
+            "docker.io", "containerd", "runc", "crun", "criu", "iptables", "podman",
             # RDMA
             "rdma-core", "perftest", "ibverbs-providers", "ibverbs-utils", "rdmacm-utils",
             # what this project imports on a host, as the distribution carries it
@@ -89,9 +89,10 @@ def container_image(release: str) -> str:
 
 @dataclass(frozen=True)
 class Places:
-    """Where one rack keeps its files; two checkouts, or two releases of one checkout, share only images."""
+    """Where one rack keeps its files; two checkouts, releases or kinds of rack share images and nothing else."""
 
     release: Release
+    kind: str = "emulated"
 
     @property
     def build(self) -> Path:
@@ -105,12 +106,12 @@ class Places:
 
     @property
     def identity(self) -> str:
-        """Eight hex digits that differ between checkouts and releases."""
-        return hashlib.sha256(f"{REPOSITORY}\0{self.release.name}".encode()).hexdigest()[:8]
+        """Eight hex digits that differ between checkouts, releases and kinds of rack."""
+        return hashlib.sha256(f"{REPOSITORY}\0{self.release.name}\0{self.kind}".encode()).hexdigest()[:8]
 
     @property
     def namespace(self) -> str:
-        """The network namespace that holds the bridges and the QEMU processes."""
+        """The network namespace that holds the bridges and whatever hangs on them."""
         return f"migrrdma-{self.identity}"
 
     @property

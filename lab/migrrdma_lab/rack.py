@@ -1,31 +1,19 @@
-"""The rack as one thing: up, reset, install, down, faults. The shell command and the tests both use this."""
+"""What a rack is, whatever it is made of: what the shell command, the demo, the benchmarks and the tests use."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
-import shutil
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from typing import ClassVar
 
-from . import acceleration, network, project
-from .acceleration import Accelerator
 from .errors import RackError
-from .golden import SNAPSHOT as GOLDEN_SNAPSHOT
-from .golden import golden_disk, golden_path
-from .images import NodeImage, build_node_image, node_image, remove_unused
-from .machine import Machine
-from .plan import DEFAULT_RELEASE, GOLDEN, NODES, RELEASES, Node, Places, write_whole
+from .plan import NODES, Node, Places
 from .shell import Shell
-from .steps import console, step
-
-BOOT_SNAPSHOT = "boot"
-_ANSWER_SECONDS = 60
+from .steps import console
 
 
 @dataclass(frozen=True)
@@ -40,56 +28,85 @@ class NodeStatus:
     project: str
 
 
-class Rack:
-    """Three machines of one Debian release, belonging to this checkout."""
+class Rack(ABC):
+    """Three hosts of one Debian release with real Docker, runc and CRIU, belonging to this checkout.
 
-    def __init__(self, release: str | None = None) -> None:
-        name = release or os.environ.get("RELEASE") or DEFAULT_RELEASE
-        if name not in RELEASES:
-            raise RackError(f"there is no release {name!r}; the rack runs {', '.join(RELEASES)}")
-        self.places = Places(RELEASES[name])
+    What only some racks can do is in `offers`; a rack that does not offer it raises `RackError`, which says so.
+    """
 
-    @property
-    def image(self) -> NodeImage:
-        """The image the machines were made from; if there are none, the one that `up` will make them from."""
-        golden = self._made_from()
-        return NodeImage(golden.parent) if golden else node_image(self.places)
+    kind: ClassVar[str]
+    """What ``RACK`` and ``lab/rack`` call it."""
 
-    @property
-    def _origin(self) -> Path:
-        return self.places.disks / "golden"
+    offers: ClassVar[frozenset[str]]
+    """Of ``kernel-rdma`` (the kernel's own RDMA, Soft-RoCE), ``netem``, ``power`` (`power_off` and `boot`) …: what a
+    test may need."""
 
-    def _made_from(self) -> Path | None:
-        """The golden disk that the machines are copies of: their snapshots hold the state of its QEMU."""
-        with contextlib.suppress(OSError):
-            return Path(self._origin.read_text())
-        return None
+    def __init__(self, places: Places) -> None:
+        self.places = places
 
-    @cached_property
-    def accelerator(self) -> Accelerator:
-        """What the machines run on; probed once per build directory and boot of this host."""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        answer = self.places.build / "accelerator"
-        with contextlib.suppress(OSError, ValueError):
-            known_boot, known_name = answer.read_text().split()
-            if known_boot == boot:
-                return (
-                    acceleration.KVM
-                    if known_name == acceleration.KVM.name
-                    else acceleration.emulation("probed before")
-                )
-        chosen = acceleration.choose(self.image.kernel)
-        console.print(f"  machines run under {chosen.name}: {chosen.reason}")
-        write_whole(answer, f"{boot} {chosen.name}\n")
-        return chosen
+    # --- every rack has these ---------------------------------------------------------------------------------
 
-    def machine(self, node: Node) -> Machine:
-        """The QEMU process of ``node``."""
-        return Machine(self.places, node, self.image)
-
+    @abstractmethod
     def shell(self, node: Node) -> Shell:
         """Root's shell on ``node``."""
-        return Shell(self.places, node, self.image)
+
+    @abstractmethod
+    def up(self, nodes: Sequence[Node] = NODES) -> None:
+        """Bring up what is not up; build what is not built. A second call finds everything done."""
+
+    @abstractmethod
+    def down(self) -> None:
+        """Stop everything; images stay for the next `up`."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Every node back to the state after `up`, with this working tree's build."""
+
+    @abstractmethod
+    def install(self) -> None:
+        """Put this working tree's build on every node that does not run it yet."""
+
+    @abstractmethod
+    def status(self) -> list[NodeStatus]:
+        """What every node is doing now."""
+
+    @abstractmethod
+    def running(self, node: Node) -> bool:
+        """Whether ``node`` runs; it may still be booting."""
+
+    @abstractmethod
+    def partition(self, node: Node) -> None:
+        """Cut ``node`` off the data network in both directions, silently, as a broken switch port does."""
+
+    @abstractmethod
+    def heal(self, node: Node) -> None:
+        """Undo `partition` and `netem`."""
+
+    @abstractmethod
+    def logs(self, node: Node) -> str:
+        """What ``node`` has logged since it booted."""
+
+    # --- and some have these ----------------------------------------------------------------------------------
+
+    def netem(self, node: Node, arguments: Sequence[str]) -> None:
+        """Delay, lose, reorder … what ``node`` sends on the data network; ``arguments`` are tc-netem(8)'s."""
+        raise self._does_not_offer("netem", node, *arguments)
+
+    def power_off(self, node: Node) -> None:
+        """Everything on ``node`` ends at once, as by pulling the plug; its disk stays."""
+        raise self._does_not_offer("power", node)
+
+    def boot(self, node: Node) -> None:
+        """Start ``node`` again after `power_off`, from its disk; returns when it answers."""
+        raise self._does_not_offer("power", node)
+
+    def _does_not_offer(self, what: str, node: Node, *arguments: str) -> RackError:
+        asked = " ".join((what, *arguments))
+        return RackError(
+            f"{node.name}: the {self.kind} rack does not offer {asked}; it offers {', '.join(sorted(self.offers))}"
+        )
+
+    # --- what they share --------------------------------------------------------------------------------------
 
     def node(self, name: str) -> Node:
         """The node called ``name``."""
@@ -112,162 +129,8 @@ class Rack:
             self.places.clear_unfinished()
             yield
 
-    def up(self, nodes: Sequence[Node] = NODES) -> None:
-        """Bring up what is not up; build what is not built. A second call finds everything done."""
-        if os.geteuid() != 0:
-            raise RackError("the rack makes network namespaces and taps: run it as root")
-        start = time.monotonic()
-        with self._alone():
-            image = build_node_image(self.places)
-            golden = golden_path(image, self.accelerator)
-            if self._made_from() != golden:
-                self._discard()
-            self.places.disks.mkdir(parents=True, exist_ok=True)
-            write_whole(self._origin, str(golden))
-            remove_unused(self.places)
-            network.create(self.places)
-            # Machines are named one after the other, because a new one answers at the golden address;
-            # what follows is done side by side.
-            built = project.prepare(self.places)
-            with ThreadPoolExecutor() as pool:
-                finished = [pool.submit(self._finish, node, built) for node in nodes if self._start(node)]
-                for future in finished:
-                    future.result()
-        console.print(f"[green]the rack is up[/green] after {time.monotonic() - start:.0f} s")
-
-    def _start(self, node: Node) -> bool:
-        """Start ``node`` if it does not run; whether it is new, and so has no project and no snapshot yet."""
-        machine = self.machine(node)
-        complete = machine.has_snapshot(BOOT_SNAPSHOT)
-        if machine.pid:
-            if complete:
-                return False
-            machine.stop()  # begun by a command that was interrupted: without a name, perhaps, or the project
-        self.shell(node).disconnect()
-        if complete:
-            with step(f"continuing {node.name} from its snapshot"):
-                network.forget_neighbour(self.places, node.management_address)
-                machine.start(self.accelerator, BOOT_SNAPSHOT)
-                self._wake(node)
-            return False
-        golden = golden_disk(self.places, self.image, self.accelerator)
-        with step(f"making {node.name} from the golden machine"):
-            machine.copy_disk(golden)
-            network.forget_neighbour(self.places, GOLDEN.management_address)
-            machine.start(self.accelerator, GOLDEN_SNAPSHOT)
-            self._name(node)
-        return True
-
-    def _finish(self, node: Node, built: Path) -> None:
-        """Install the project on a new node and take the snapshot that `reset` goes back to."""
-        with step(f"installing the project on {node.name}"):
-            project.install(self.shell(node), built)
-        with step(f"snapshot of {node.name}"):
-            self.shell(node).disconnect()
-            self.machine(node).forget(GOLDEN_SNAPSHOT)
-            self.machine(node).save(BOOT_SNAPSHOT)
-
-    def _discard(self) -> None:
-        """The recipe has changed since these machines were made: they go."""
-        for node in NODES:
-            self.shell(node).disconnect()
-            self.machine(node).stop()
-        shutil.rmtree(self.places.disks, ignore_errors=True)
-
-    def _name(self, node: Node) -> None:
-        """Turn the golden machine that has just been continued into ``node``."""
-        golden = self.shell(GOLDEN)
-        golden.wait(_ANSWER_SECONDS, self.machine(node).console)
-        # Detached, because the address this connection goes to is about to vanish.
-        golden.run(
-            "systemd-run", "--collect", "--quiet", "/usr/local/sbin/rack-node", node.name, str(node.index)
-        )
-        golden.disconnect()
-        network.forget_neighbour(self.places, GOLDEN.management_address)
-        self._wake(node)
-
-    def _wake(self, node: Node) -> None:
-        """After a snapshot was loaded: wait for ssh, and bring the clock to the present."""
-        shell = self.shell(node)
-        shell.wait(_ANSWER_SECONDS, self.machine(node).console)
-        shell.run("date", "-s", f"@{time.time():.3f}")
-
-    def install(self) -> None:
-        """Put this working tree's build on every node that does not run it yet."""
-        with self._alone():
-            with step("building the wheel"):
-                built = project.prepare(self.places)
-            with step("installing it on every running node"):
-                self._everywhere(lambda node: self._install(node, built))
-
-    def _install(self, node: Node, built: Path) -> None:
-        shell = self.shell(node)
-        if project.installed_state(shell) != built.parent.name:
-            project.install(shell, built)
-
-    def reset(self) -> None:
-        """Every node back to its snapshot, with this working tree's build."""
-        with self._alone():
-            if not self._running():
-                raise RackError("no node runs: there is nothing to reset; `lab/rack up` first")
-            with step("resetting every node"):
-                self._everywhere(self._reset)
-            built = project.prepare(self.places)
-            with step("installing the working tree where it has changed"):
-                self._everywhere(lambda node: self._install(node, built))
-
-    def _reset(self, node: Node) -> None:
-        machine = self.machine(node)
-        self.shell(node).disconnect()
-        network.heal(self.places, node)
-        machine.load(BOOT_SNAPSHOT)
-        self._wake(node)
-
-    def down(self) -> None:
-        """Stop the machines and remove the network; disks and images stay for the next `up`."""
-        with self._alone():
-            for node in (*NODES, GOLDEN):
-                self.shell(node).disconnect()
-                self.machine(node).stop()
-            network.destroy(self.places)
-            shutil.rmtree(self.places.run, ignore_errors=True)
-
-    def status(self) -> list[NodeStatus]:
-        """What every node is doing now."""
-        up = network.exists(self.places)
-
-        def look(node: Node) -> NodeStatus:
-            running = up and self.machine(node).pid is not None
-            return NodeStatus(
-                node.name,
-                running,
-                node.management_address,
-                node.data_address,
-                up and network.partitioned(self.places, node),
-                project.installed_state(self.shell(node)) if running else "",
-            )
-
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(look, NODES))
-
-    def partition(self, node: Node) -> None:
-        """Cut ``node`` off the data network."""
-        network.partition(self.places, node)
-
-    def heal(self, node: Node) -> None:
-        """Undo `partition` and `netem`."""
-        network.heal(self.places, node)
-        self.shell(node).run("sh", "-c", "tc qdisc del dev rd0 root 2>/dev/null || :")
-
-    def netem(self, node: Node, arguments: list[str]) -> None:
-        """Delay, lose, reorder … what ``node`` sends on the data network; ``arguments`` are tc-netem(8)'s."""
-        self.shell(node).run("tc", "qdisc", "replace", "dev", "rd0", "root", "netem", *arguments)
-
-    def _running(self) -> list[Node]:
-        return [node for node in NODES if self.machine(node).pid]
-
     def _everywhere(self, action: Callable[[Node], None]) -> None:
         """Do ``action`` on every running node at once."""
         with ThreadPoolExecutor(len(NODES)) as pool:
-            for future in [pool.submit(action, node) for node in self._running()]:
+            for future in [pool.submit(action, node) for node in NODES if self.running(node)]:
                 future.result()

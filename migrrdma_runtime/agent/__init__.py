@@ -2,18 +2,16 @@
 
 ::
 
-    source.py        a checkpoint: suspend the partners, drain both ends, let the runtime dump (read this first)
-    destination.py   a restore: claim, rebuild, connect, *commit*, switch                      (and then this)
-    partner.py       the other end of a connection that moves: wait, prepare, switch, or go back
-    states.py        the states of the three roles and the transitions between them: the protocol's law
-    arbiter.py       who may restore a checkpoint: the one write that commits
-    guests.py        the processes here, on a unix socket; wire.py reads guest/control.h for it
-    rpc.py           the agents elsewhere, on mutual TLS; messages.py is the schema of what they say
-    runtime_api.py   the OCI runtime here, on a second unix socket; client.py is its end, and light
-    store.py         what outlives the agent
-    front.py         both sockets, open before everything else is imported
-    daemon.py        puts it all together
-    process.py       starts it: alone on the host, the sockets first, an exit code for systemd
+    roles/source.py       a checkpoint: suspend the partners, drain both ends, let the runtime dump (read this first)
+    roles/destination.py  a restore: claim, rebuild, connect, *commit*, switch                      (and then this)
+    roles/partner.py      the other end of a connection that moves: wait, prepare, switch, or go back
+    roles/states.py       the states of the three roles and the transitions between them: the protocol's law
+    roles/arbiter.py      who may restore a checkpoint: the one write that commits
+    roles/store.py        what outlives the agent
+    peers/                the agents elsewhere: configuration, certificates, and the transport on mutual TLS
+    local/                the processes, containers, devices and OCI runtime here, and the two sockets they come to
+    daemon.py             puts it all together
+    process.py            starts it: alone on the host, the sockets first, an exit code for systemd
 
 One thread runs everything, in one asyncio loop. A migration is a few dozen messages and a wait, so there is
 no work to spread over threads, and with one thread every state transition is atomic between two ``await``: no

@@ -7,24 +7,25 @@ import socket
 from collections.abc import Callable
 
 from migrrdma_runtime import __version__
-from migrrdma_runtime.agent import certificates, messages
-from migrrdma_runtime.agent.arbiter import Arbiter
-from migrrdma_runtime.agent.certificates import Identity
-from migrrdma_runtime.agent.containers import Containers
-from migrrdma_runtime.agent.destination import Destination
-from migrrdma_runtime.agent.devices import Devices
-from migrrdma_runtime.agent.front import Front
-from migrrdma_runtime.agent.guests import Guest, GuestState
-from migrrdma_runtime.agent.here import Here
-from migrrdma_runtime.agent.messages import Message
-from migrrdma_runtime.agent.partner import Partner
-from migrrdma_runtime.agent.rpc import Client, Server
-from migrrdma_runtime.agent.runtime_api import Runtime
-from migrrdma_runtime.agent.settings import Settings, join
-from migrrdma_runtime.agent.source import Source
-from migrrdma_runtime.agent.states import Role, State
-from migrrdma_runtime.agent.store import Record, Store
-from migrrdma_runtime.errors import AgentError, CertificateError
+from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.devices import Devices
+from migrrdma_runtime.agent.local.guests import Guest, GuestState
+from migrrdma_runtime.agent.local.local_sockets import Front
+from migrrdma_runtime.agent.local.runtime_api import Runtime
+from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.agent.peers.agent_config import Settings, join
+from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.peers.transport import Client, Server
+from migrrdma_runtime.agent.roles.arbiter import Arbiter
+from migrrdma_runtime.agent.roles.destination import Destination
+from migrrdma_runtime.agent.roles.partner import Partner
+from migrrdma_runtime.agent.roles.source import Source
+from migrrdma_runtime.agent.roles.states import Role, State
+from migrrdma_runtime.agent.roles.store import Record, Store
+from migrrdma_runtime.agent.roles.this_agent import Here
+from migrrdma_runtime.base.errors import AgentError, CertificateError
+from migrrdma_runtime.wire import agent_messages
+from migrrdma_runtime.wire.agent_messages import Message
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Daemon:
         }
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:
-        return {"name": self.here.identity.name, "version": messages.VERSION}
+        return {"name": self.here.identity.name, "version": agent_messages.VERSION}
 
     def _connected(self, guest: Guest) -> None:
         """See whether a guest that has connected is still to be told of the end of a migration."""

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from migrrdma_runtime.agent import settings as configuration
-from migrrdma_runtime.agent.front import Front
-from migrrdma_runtime.agent.settings import Settings
-from migrrdma_runtime.errors import AgentError, CertificateError, ConfigError, MigrRDMAError
+from migrrdma_runtime.agent.local.local_sockets import Front
+from migrrdma_runtime.agent.peers import agent_config as configuration
+from migrrdma_runtime.agent.peers.agent_config import Settings
+from migrrdma_runtime.base.errors import AgentError, CertificateError, ConfigError, MigrRDMAError
 
 if TYPE_CHECKING:
     from migrrdma_runtime.agent.daemon import Daemon

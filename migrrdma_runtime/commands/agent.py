@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from migrrdma_runtime import layout
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.commands.options import AS_JSON, require_root
 
 GROUP_HELP = "The host agent, and the certificates by which agents know each other."
@@ -46,10 +46,10 @@ Examples:
   scp dst/* root@dst:/etc/migrrdma/tls/
 """
 
-_CA = typer.Option(layout.CA_DIR, "--ca", metavar="DIR", help="The authority's directory.")
+_CA = typer.Option(paths.CA_DIR, "--ca", metavar="DIR", help="The authority's directory.")
 _HOST = typer.Argument(..., metavar="HOST", help="The host's name, as it will stand in messages and logs.")
 _ADDRESS = typer.Option(..., "--address", metavar="IP", help="An address of the host; may be repeated.")
-_OUT = typer.Option(layout.TLS_DIR, "--out", metavar="DIR", help="Where key and certificates go.")
+_OUT = typer.Option(paths.TLS_DIR, "--out", metavar="DIR", help="Where key and certificates go.")
 _DAYS = typer.Option(825, "--days", min=1, max=3650, help="How long the certificate is valid.")
 _NAME = typer.Option("migrrdma cluster", "--name", metavar="NAME", help="The authority's name.")
 _LOG = typer.Option("info", "--log-level", envvar="MIGRRDMA_LOG", help="debug, info, warning or error.")
@@ -69,7 +69,7 @@ def ca_init(ca: str = _CA, name: str = _NAME, as_json: bool = AS_JSON) -> None:
     """Make the authority."""
     import socket
 
-    from migrrdma_runtime.agent import certificates
+    from migrrdma_runtime.agent.peers import certificates
 
     certificates.make_ca(Path(ca), name)
     if as_json:
@@ -88,7 +88,7 @@ def ca_issue(
     as_json: bool = AS_JSON,
 ) -> None:
     """Issue a certificate."""
-    from migrrdma_runtime.agent import certificates
+    from migrrdma_runtime.agent.peers import certificates
 
     certificates.issue(Path(ca), host, address, Path(out), days)
     if as_json:
@@ -96,5 +96,5 @@ def ca_issue(
         typer.echo(json.dumps(document, indent=2))
         return
     typer.echo(f"made {out}/agent.key, agent.crt and ca.crt for {host} ({', '.join(address)})")
-    if out != layout.TLS_DIR:
-        typer.echo(f"Next: copy them to {layout.TLS_DIR} on {host} and restart migrrdma-agent there")
+    if out != paths.TLS_DIR:
+        typer.echo(f"Next: copy them to {paths.TLS_DIR} on {host} and restart migrrdma-agent there")

@@ -8,11 +8,11 @@ from functools import cache
 
 import typer
 
-from migrrdma_runtime import host as machine
 from migrrdma_runtime.commands.options import AS_JSON
-from migrrdma_runtime.docker_api import DockerDaemon
-from migrrdma_runtime.doctor.result import Machine, Result, Status
-from migrrdma_runtime.doctor.table import CHECKS, examine, is_healthy
+from migrrdma_runtime.engine.docker import DockerDaemon
+from migrrdma_runtime.host import machine
+from migrrdma_runtime.host.check.result import Machine, Result, Status
+from migrrdma_runtime.host.check.table import CHECKS, examine, is_healthy
 
 HELP = """Examine this host: kernel, CRIU, Docker, RDMA, this installation.
 
@@ -30,7 +30,7 @@ _WIDTH = max(len(name) for name in CHECKS)
 
 
 def check(as_json: bool = AS_JSON) -> None:
-    """Run the checks of ``doctor/table.py``."""
+    """Run the checks of ``host/check/table.py``."""
     here = Machine(machine.Host(), machine.run, cache(DockerDaemon), os.geteuid() == 0)
     results: dict[str, Result] = {}
     for name, one in CHECKS.items():

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import typer
 
-from migrrdma_runtime import checkpoint_dir
-from migrrdma_runtime.checkpoint_dir import CheckpointDir
+from migrrdma_runtime.base.errors import DockerError
 from migrrdma_runtime.commands.options import AS_JSON, require_root
-from migrrdma_runtime.docker_api import Container, Docker, DockerDaemon
-from migrrdma_runtime.errors import DockerError
-from migrrdma_runtime.installation.docker_config import NAME as RUNTIME_NAME
+from migrrdma_runtime.criu import images
+from migrrdma_runtime.criu.images import CheckpointDir
+from migrrdma_runtime.engine.docker import Container, Docker, DockerDaemon
+from migrrdma_runtime.host.install.docker_config import NAME as RUNTIME_NAME
 
 HELP = """Give a container a checkpoint that was made on another host.
 
@@ -56,15 +56,15 @@ def checkpoint_import(
 ) -> None:
     """Examine, copy, say what comes next or do it."""
     require_root("migrrdma checkpoint import")
-    found = checkpoint_dir.find(Path(directory), name or None)
+    found = images.find(Path(directory), name or None)
     name = name or found.resolve().name
-    checkpoint_dir.check_name(name)
-    source = checkpoint_dir.examine(found)
+    images.check_name(name)
+    source = images.examine(found)
     daemon = DockerDaemon()
     target = stopped_container(daemon, container)
     path = checkpoints_of(daemon, target) / name
     with _progress(source) as advance:
-        checkpoint_dir.copy(source, path, replace=force, progress=advance)
+        images.copy(source, path, replace=force, progress=advance)
     command = f"docker start --checkpoint {shlex.quote(name)} {shlex.quote(container)}"
     if start:
         try:

@@ -9,14 +9,14 @@ from pathlib import Path
 import typer
 
 import migrrdma_runtime
-from migrrdma_runtime import host as machine
-from migrrdma_runtime import layout
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
 from migrrdma_runtime.commands.steps import Report
-from migrrdma_runtime.installation import bytecode, payload
-from migrrdma_runtime.installation import install as installing
-from migrrdma_runtime.installation.docker_config import DEFAULT, DockerConfig
-from migrrdma_runtime.installation.step import Step, locked, perform
+from migrrdma_runtime.host import machine
+from migrrdma_runtime.host.install import bytecode, payload
+from migrrdma_runtime.host.install import install as installing
+from migrrdma_runtime.host.install.docker_config import DEFAULT, DockerConfig
+from migrrdma_runtime.host.install.step import Step, locked, perform
 
 HELP = """Put the runtime on this host and register it with Docker.
 
@@ -35,7 +35,7 @@ _DOCKER_CONFIG = typer.Option(DEFAULT, "--docker-config", metavar="PATH", help="
 
 
 def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_json: bool = AS_JSON) -> None:
-    """Carry out the plan of ``installation/install.py``."""
+    """Carry out the plan of ``host/install/install.py``."""
     here = machine.Host()
     report = Report(as_json=as_json, dry_run=dry_run)
 
@@ -51,7 +51,7 @@ def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_jso
     else:
         require_root("migrrdma install")
         os.umask(0o022)  # root's may be stricter, but what is installed is for everybody to read
-        with locked(here.path(layout.RUN_DIR)):
+        with locked(here.path(paths.RUN_DIR)):
             steps = plan()
             report.show(perform(steps))
         if any(step.apply for step in steps):

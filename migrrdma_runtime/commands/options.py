@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from migrrdma_runtime.errors import InstallError
+from migrrdma_runtime.base.errors import InstallError
 
 AS_JSON = typer.Option(False, "--json", help="Print one JSON document, for programs.")
 DRY_RUN = typer.Option(False, "--dry-run", help="Show what would be done, change nothing.")

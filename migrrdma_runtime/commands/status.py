@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from migrrdma_runtime import config
+from migrrdma_runtime.base import config
 from migrrdma_runtime.commands.options import AS_JSON, require_root
 
 HELP = """Show this host's agent: the processes with RDMA here, and the migrations it takes part in.
@@ -40,13 +40,13 @@ _STATES = {
 
 def ask(command: str) -> dict[str, Any]:
     """What this host's agent answers; ``command`` is who asks, for the error that root is needed."""
-    from migrrdma_runtime.agent import client
+    from migrrdma_runtime.wire import runtime_client
 
     require_root(command)
     settings, broken = config.load()
     if broken:
         raise broken
-    with client.connect(settings.run_dir) as agent:
+    with runtime_client.connect(settings.run_dir) as agent:
         return agent.status()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import typer
 
-from migrrdma_runtime.installation.step import Step
+from migrrdma_runtime.host.install.step import Step
 
 
 class Report:

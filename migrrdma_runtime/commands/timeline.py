@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
+from migrrdma_runtime.base.errors import AgentError
 from migrrdma_runtime.commands.options import AS_JSON
 from migrrdma_runtime.commands.status import ask
-from migrrdma_runtime.errors import AgentError
 
 HELP = """Show how long each step of a migration took, and how long the application noticed.
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import typer
 
-from migrrdma_runtime import host as machine
-from migrrdma_runtime import layout
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.errors import DockerError, InstallError, StoreError
 from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
 from migrrdma_runtime.commands.steps import Report
-from migrrdma_runtime.docker_api import Docker, DockerDaemon
-from migrrdma_runtime.errors import DockerError, InstallError, StoreError
-from migrrdma_runtime.installation import uninstall as uninstalling
-from migrrdma_runtime.installation import users
-from migrrdma_runtime.installation.docker_config import DEFAULT, DockerConfig
-from migrrdma_runtime.installation.step import locked, perform
+from migrrdma_runtime.engine.docker import Docker, DockerDaemon
+from migrrdma_runtime.host import machine
+from migrrdma_runtime.host.install import uninstall as uninstalling
+from migrrdma_runtime.host.install import users
+from migrrdma_runtime.host.install.docker_config import DEFAULT, DockerConfig
+from migrrdma_runtime.host.install.step import locked, perform
 
 HELP = """Remove what "migrrdma install" put on this host.
 
@@ -46,7 +46,7 @@ def uninstall(
     docker_config: str = _DOCKER_CONFIG,
     as_json: bool = AS_JSON,
 ) -> None:
-    """Carry out the plan of ``installation/uninstall.py``."""
+    """Carry out the plan of ``host/install/uninstall.py``."""
     here = machine.Host()
     report = Report(as_json=as_json, dry_run=dry_run)
     docker = _docker()
@@ -59,7 +59,7 @@ def uninstall(
         report.show(uninstalling.plan(here, docker_file(), purge=purge))
     else:
         require_root("migrrdma uninstall")
-        with locked(here.path(layout.RUN_DIR)):
+        with locked(here.path(paths.RUN_DIR)):
             if not force:
                 _refuse_while_used(here, docker)
                 _refuse_while_migrating(here)

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../guest/message.h"
-#include "../../guest/mig.h"
-#include "../../guest/thread.h"
+#include "control/message.h"
+#include "shadow/mig.h"
+#include "control/thread.h"
 
 static int drop(struct mig_session *session, const void *message, size_t length)
 {

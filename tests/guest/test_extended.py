@@ -10,7 +10,7 @@ from guest_agent import Agent, GuestError, Program
 from guest_build import Built, compile_c
 from guest_moves import move_alone
 
-from migrrdma_runtime.agent.wire import text
+from migrrdma_runtime.wire.guest_messages import text
 
 
 @pytest.fixture(params=["plain", "address"])

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from guest_agent import WIRE
-from guest_build import ROOT, Built, guest_sources
+from guest_build import GUEST_INCLUDES, ROOT, Built, guest_sources
 
 SECONDS = 60
 HELPED = 0x8000
@@ -50,7 +50,7 @@ def test_no_message_reaches_beyond_itself(built: Built, tmp_path: Path) -> None:
     subprocess.run(
         [
             compiler, "-std=gnu11", "-g", "-O1", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all",
-            "-o", fuzzer, ROOT / "tests" / "guest" / "fuzz_messages.c", *sources,
+            GUEST_INCLUDES, "-o", fuzzer, ROOT / "tests" / "guest" / "fuzz_messages.c", *sources,
             f"-L{built.directory}", f"-Wl,-rpath,{built.directory}", "-Wl,--no-as-needed",
             "-l:libibverbs.so.1", "-pthread",
         ],

@@ -39,7 +39,7 @@ def symbols(library: Path, *, undefined: bool = False) -> dict[str, str]:
 
 
 def quoted_names(array: str) -> set[str]:
-    source = (ROOT / "guest" / "real.c").read_text()
+    source = (ROOT / "guest" / "real" / "real.c").read_text()
     block = source[source.index(f"{array}[] = {{") :]
     return set(re.findall(r'"(\w+)"', block[: block.index("};")]))
 

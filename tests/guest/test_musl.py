@@ -15,7 +15,7 @@ from guest_build import ROOT, STRICT, Built
 from guest_moves import move
 from installed import Installation
 
-from migrrdma_runtime import layout
+from migrrdma_runtime.base import paths
 
 PROGRAMS = Path(__file__).parent
 FAKE = ROOT / "tests" / "fakeverbs"
@@ -23,7 +23,7 @@ FAKE = ROOT / "tests" / "fakeverbs"
 
 @pytest.fixture
 def library(installation: Installation) -> Path:
-    return installation.guest_dir / "current" / layout.GUEST_LIBRARY
+    return installation.guest_dir / "current" / paths.GUEST_LIBRARY
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from guest_agent import Agent, GuestError, Program
 from guest_build import ROOT, Built, compile_c
 
-from migrrdma_runtime.agent.wire import text
+from migrrdma_runtime.wire.guest_messages import text
 
 REASONS = [
     "a memory window", "a UD QP", "an address handle", "a shared receive queue", "a QP with a shared receive queue",

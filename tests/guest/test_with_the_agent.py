@@ -14,11 +14,11 @@ from cluster import PATIENT_S, Cluster, GuestProcess, Host, Move, ends, keep_ali
 from guest_agent import Program
 from guest_build import Built, compile_c
 
-from migrrdma_runtime import layout
-from migrrdma_runtime.agent import certificates, gids
-from migrrdma_runtime.agent.devices import Devices
-from migrrdma_runtime.agent.guests import GuestState, QueuePair
-from migrrdma_runtime.errors import MigrRDMAError
+from migrrdma_runtime.agent.local.devices import Devices
+from migrrdma_runtime.agent.local.guests import GuestState, QueuePair
+from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.base import gids, paths
+from migrrdma_runtime.base.errors import MigrRDMAError
 
 
 async def connected(host: Host, container: str = "c1") -> GuestState:
@@ -74,7 +74,7 @@ def test_a_dump_that_fails_leaves_the_traffic_exact(tmp_path: Path, built: Built
 @pytest.mark.parametrize("when", ["describe", "dumping"])
 def test_an_agent_that_dies_leaves_the_traffic_exact(tmp_path: Path, built: Built, when: str) -> None:
     async def scenario(host: Host, program: Program) -> None:
-        from migrrdma_runtime.errors import UnreachableError
+        from migrrdma_runtime.base.errors import UnreachableError
 
         host.kill_at = f"source: {when}"
         async with keep_alive(host):
@@ -124,7 +124,7 @@ def test_a_process_moves_on_and_on_and_its_traffic_stays_exact(tmp_path: Path, b
     async def move(program: Program, here: Host, there: Host, attempts: int) -> None:
         [guest] = here.agent.here.guests.of(f"on-{here.name}")
         (there.settings.guest_dir / guest.build_id).mkdir(exist_ok=True)
-        (there.settings.guest_dir / guest.build_id / layout.GUEST_LIBRARY).touch()
+        (there.settings.guest_dir / guest.build_id / paths.GUEST_LIBRARY).touch()
         with here.call() as agent:
             ready = await asyncio.to_thread(agent.checkpoint, f"on-{here.name}", leave_running=False)
             assert ready is not None
@@ -151,7 +151,7 @@ def test_a_process_moves_on_and_on_and_its_traffic_stays_exact(tmp_path: Path, b
         try:
             hosts = await prepare(cluster)
             point_to(hosts["a"])
-            environment = {**built.environment, "MIGRRDMA_SOCKET": str(socket_dir / layout.GUEST_SOCKET)}
+            environment = {**built.environment, "MIGRRDMA_SOCKET": str(socket_dir / paths.GUEST_SOCKET)}
             here = hosts["a"]
             with await asyncio.to_thread(
                 Program, [built.traffic, "-e"], environment, tmp_path / "log"

@@ -11,19 +11,38 @@ from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
+from migrrdma_lab.choice import RACKS, choose_rack
 from migrrdma_lab.containers import Container
-from migrrdma_lab.crashes import emulator_faults
 from migrrdma_lab.plan import DST, NODES, PEER, SRC
+from migrrdma_lab.qemu.crashes import emulator_faults
+from migrrdma_lab.qemu.rack import EmulatedRack
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Docker commands take seconds to tens of seconds in emulation, the first test builds the rack."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give the rack's tests time, and leave out those that need what the chosen rack does not offer.
+
+    Docker commands take seconds to tens of seconds in emulation, and the first test builds the rack.
+    """
     here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+    ours = [item for item in items if here in item.path.parents]
+    offers = choose_rack().offers
+    known = frozenset().union(*(rack.offers for rack in RACKS.values()))
+    lacking = []
+    for item in ours:
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(1200))
+        needs = {need for marker in item.iter_markers("needs") for need in marker.args}
+        if needs - known:
+            raise pytest.UsageError(
+                f"{item.nodeid} needs {', '.join(sorted(needs - known))}, which no rack offers"
+            )
+        if needs - offers:
+            lacking.append(item)
+    if lacking:
+        config.hook.pytest_deselected(items=lacking)
+        items[:] = [item for item in items if item not in lacking]
 
 
 _BOOT_SECONDS = 300
@@ -37,7 +56,9 @@ _again: list[str] = []
 
 def _new_faults() -> set[str]:
     found = set()
-    rack = Rack()
+    rack = choose_rack()
+    if not isinstance(rack, EmulatedRack):
+        return set()
     for node in NODES:
         console = rack.machine(node).console
         if console.exists():
@@ -48,7 +69,8 @@ def _new_faults() -> set[str]:
 
 def _wait_for_nodes() -> None:
     """A node that crashed boots by itself, with everything on its disk."""
-    rack = Rack()
+    rack = choose_rack()
+    assert isinstance(rack, EmulatedRack)
     for node in NODES:
         shell = rack.shell(node)
         shell.disconnect()
@@ -87,7 +109,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def rack() -> Rack:
     """Three nodes, up, with this working tree's build."""
-    rack = Rack()
+    rack = choose_rack()
     rack.up()
     rack.install()
     _known.update(_new_faults())  # from before

@@ -244,7 +244,7 @@ def test_an_unread_event_is_pointed_out(holder: Holder) -> None:
 def test_a_plugin_that_answers_for_everything_does_not_come_in_between(holder: Holder) -> None:
     gathered = f"{_HOME}/gathered"
     gather = (
-        "import sys; from migrrdma_runtime.criu_plugins import gather; sys.exit(not gather(*sys.argv[1:]))"
+        "import sys; from migrrdma_runtime.criu.plugins import gather; sys.exit(not gather(*sys.argv[1:]))"
     )
     ours = f"{holder.plugins}/migrrdma_plugin.so"
     holder.shell.run("/opt/migrrdma/bin/python", "-c", gather, gathered, ours, f"{_HOME}/others")

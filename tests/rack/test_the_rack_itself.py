@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from migrrdma_lab.choice import choose_rack
 from migrrdma_lab.errors import NodeCommandError, RackError
 from migrrdma_lab.plan import DST, NODES, REPOSITORY, SRC
 from migrrdma_lab.rack import Rack
@@ -19,6 +20,7 @@ def _rack(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.needs("kernel-rdma")
 def test_every_node_has_its_name_its_addresses_and_its_rdma_device(rack: Rack) -> None:
     for node in NODES:
         shell = rack.shell(node)
@@ -61,7 +63,9 @@ def test_unknown_names_are_refused_by_name() -> None:
     assert result.returncode == 1
     assert result.stderr == "rack: error: there is no node 'nowhere'; the rack has src, dst, peer\n"
     with pytest.raises(RackError, match="there is no release 'potato'"):
-        Rack("potato")
+        choose_rack("potato")
+    with pytest.raises(RackError, match="there is no rack 'slow'; there are emulated"):
+        choose_rack(kind="slow")
 
 
 def test_a_partition_is_silent_and_heals(rack: Rack, src: Shell) -> None:
@@ -77,6 +81,7 @@ def test_a_partition_is_silent_and_heals(rack: Rack, src: Shell) -> None:
     src.run(*ping)
 
 
+@pytest.mark.needs("netem")
 def test_netem_delays_what_a_node_sends(rack: Rack, src: Shell) -> None:
     rack.netem(SRC, ["delay", "300ms"])
     try:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from installed import Installation
 
-from migrrdma_runtime import layout
+from migrrdma_runtime.base import paths
 
 
 @pytest.fixture
 def library(installation: Installation) -> Path:
-    return installation.guest_dir / "current" / layout.GUEST_LIBRARY
+    return installation.guest_dir / "current" / paths.GUEST_LIBRARY
 
 
 def _readelf(library: Path, *options: str) -> str:

@@ -140,7 +140,17 @@ def test_nothing_heavy_is_imported(installation: Installation, fake_runtime: Mak
     )
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert {name for name in imported if name.startswith("migrrdma_runtime.")} == {
-        f"migrrdma_runtime.{name}" for name in ("argv", "config", "errors", "layout", "lowlevel", "oci")
+        f"migrrdma_runtime.{name}"
+        for name in (
+            "base",
+            "base.config",
+            "base.errors",
+            "base.paths",
+            "oci",
+            "shim",
+            "shim.argv",
+            "shim.lowlevel",
+        )
     }
     assert imported.isdisjoint({"json", "re", "enum", "typing", "pathlib", "subprocess", "signal", "tomllib"})
 

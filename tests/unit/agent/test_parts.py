@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from cluster import make_sysfs
 
-from migrrdma_runtime import manifest
-from migrrdma_runtime.agent import client, gids, keys, settings
-from migrrdma_runtime.agent.containers import Containers
-from migrrdma_runtime.agent.devices import Devices, GidEntry, shortfalls
-from migrrdma_runtime.agent.settings import Settings
-from migrrdma_runtime.agent.states import FIRST, TRANSITIONS, Role, State
-from migrrdma_runtime.agent.store import Store
-from migrrdma_runtime.errors import (
+from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.devices import Devices, GidEntry, shortfalls
+from migrrdma_runtime.agent.peers import agent_config as settings
+from migrrdma_runtime.agent.peers.agent_config import Settings
+from migrrdma_runtime.agent.roles.states import FIRST, TRANSITIONS, Role, State
+from migrrdma_runtime.agent.roles.store import Store
+from migrrdma_runtime.base import gids
+from migrrdma_runtime.base.errors import (
     AgentError,
     ConfigError,
     ManifestError,
@@ -29,6 +29,7 @@ from migrrdma_runtime.errors import (
     StoreError,
     UnreachableError,
 )
+from migrrdma_runtime.wire import manifest, runtime_client, tokens
 
 # --- records ---------------------------------------------------------------------------------------------
 
@@ -90,11 +91,11 @@ def test_a_damaged_database_is_named(tmp_path: Path) -> None:
 
 
 def test_keys_differ_and_are_recognised() -> None:
-    token = keys.new_token()
-    one, other = keys.key_for(token, "one"), keys.key_for(token, "other")
+    token = tokens.new_token()
+    one, other = tokens.key_for(token, "one"), tokens.key_for(token, "other")
     assert one != other
-    assert keys.matches(one, keys.digest(one))
-    assert not keys.matches(other, keys.digest(one))
+    assert tokens.matches(one, tokens.digest(one))
+    assert not tokens.matches(other, tokens.digest(one))
 
 
 # --- settings --------------------------------------------------------------------------------------------
@@ -271,11 +272,10 @@ def test_a_manifest_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_runtime_can_import_the_client_without_its_site_packages() -> None:
-    package = Path(manifest.__file__).parent.parent
+    package = Path(manifest.__file__).parents[2]
     script = (
         f"import sys; sys.path.insert(0, {str(package)!r})\n"
-        "from migrrdma_runtime import manifest\n"
-        "from migrrdma_runtime.agent import client\n"
+        "from migrrdma_runtime.wire import manifest, runtime_client\n"
         "heavy = {'jsonschema', 'grpc', 'asyncio', 'typing', 'dataclasses', 're'} & set(sys.modules)\n"
         "print(sorted(heavy - set(before)))\n"
     )
@@ -290,12 +290,12 @@ def test_an_agent_that_says_nothing_is_given_up(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "agent.sock"))
         listener.listen()
-        agent = client.Agent(str(tmp_path / "agent.sock"), patience=0.1)
+        agent = runtime_client.Agent(str(tmp_path / "agent.sock"), patience=0.1)
         with agent, pytest.raises(UnreachableError, match=r"has said nothing for 0.1 s"):
             agent.status()
 
 
 def test_an_agent_that_is_not_there_is_said_to_be_started(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match=r"No such file.*systemctl start migrrdma-agent"):
-        client.connect(str(tmp_path))
+        runtime_client.connect(str(tmp_path))
     assert not list(tmp_path.iterdir())

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from migrrdma_runtime.agent import certificates, client, process
-from migrrdma_runtime.agent.guests import WIRE
-from migrrdma_runtime.installation import payload
+from migrrdma_runtime.agent import process
+from migrrdma_runtime.agent.local.guests import WIRE
+from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.host.install import payload
+from migrrdma_runtime.wire import runtime_client
 
 PATIENT_S = 20
 RUN = [sys.executable, "-P", "-m", "migrrdma_runtime", "agent", "run"]
@@ -136,7 +138,7 @@ def test_a_second_agent_does_not_take_the_firsts_place(tmp_path: Path, environme
         assert f"an agent runs on this host already, as process {first.pid}" in done.stderr
         assert done.stderr.count("\n") == 1
         # And the first one is still there, with its guests.
-        with client.connect(str(tmp_path / "run")) as agent:
+        with runtime_client.connect(str(tmp_path / "run")) as agent:
             assert agent.status()["agent"]["name"] == "me"
             assert len(agent.status()["guests"]) == 1
         guest.setblocking(False)
@@ -179,7 +181,7 @@ def test_the_sockets_need_nothing_heavy() -> None:
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True, cwd="/"
     )
     loaded = set(done.stdout.split())
-    assert "migrrdma_runtime.agent.guests" in loaded
+    assert "migrrdma_runtime.agent.local.guests" in loaded
     assert loaded & {"cryptography", "grpc", "jsonschema", "sqlite3", "ssl", "typer"} <= {"ssl"}  # asyncio's
 
 

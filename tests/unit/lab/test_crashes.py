@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from migrrdma_lab.crashes import emulator_faults
+from migrrdma_lab.qemu.crashes import emulator_faults
 
 
 @pytest.mark.parametrize(

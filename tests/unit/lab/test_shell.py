@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from migrrdma_lab.errors import NodeCommandError
-from migrrdma_lab.images import NodeImage
 from migrrdma_lab.plan import PEER, RELEASES, Places
-from migrrdma_lab.shell import Shell
+from migrrdma_lab.qemu.disk import NodeImage
+from migrrdma_lab.qemu.ssh import SshShell
 
 _PANIC = "[ 1654.469098] BUG: kernel NULL pointer dereference, address: 0000000000000008"
 
@@ -29,8 +29,8 @@ def test_a_crashed_kernel_is_told_of(
     monkeypatch.setattr(Places, "run", property(lambda _places: tmp_path))
     if console is not None:
         (tmp_path / "peer.console").write_text(console)
-    monkeypatch.setattr(Shell, "command", lambda _shell, words: ["sh", "-c", "exit 255", *words])
-    shell = Shell(Places(RELEASES["trixie"]), PEER, NodeImage(tmp_path))
+    monkeypatch.setattr(SshShell, "command", lambda _shell, words: ["sh", "-c", "exit 255", *words])
+    shell = SshShell(Places(RELEASES["trixie"]), PEER, NodeImage(tmp_path))
     with pytest.raises(NodeCommandError, match=told.replace("[", r"\[")):
         shell.run("docker", "logs", "server")
     assert isinstance(shell.run("true", check=False), subprocess.CompletedProcess)

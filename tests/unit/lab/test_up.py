@@ -8,17 +8,22 @@ from pathlib import Path
 
 import pytest
 from kills import every_kill
-from migrrdma_lab import acceleration, network, plan
+from migrrdma_lab import plan
 from migrrdma_lab.plan import GOLDEN, NODES, PEER, RELEASES, SRC, Places
-from migrrdma_lab.rack import Rack
+from migrrdma_lab.qemu import acceleration, network
+from migrrdma_lab.qemu.rack import EmulatedRack
 from pretend_rack import Machine, pretend
 from trees import Tree, tree_of
 
-from migrrdma_runtime.host import Host
+from migrrdma_runtime.host.machine import Host
+
+
+def _rack() -> EmulatedRack:
+    return EmulatedRack(Places(RELEASES["trixie"]))
 
 
 def up() -> None:
-    Rack("trixie").up()
+    _rack().up()
 
 
 def left_by(directory: Path) -> Tree:
@@ -44,7 +49,7 @@ def test_all_nodes_are_made_named_and_carry_the_project(
 ) -> None:
     pretend(monkeypatch, tmp_path)
     up()
-    rack = Rack("trixie")
+    rack = _rack()
     for node in NODES:
         machine = Machine(rack.places, node, rack.image)
         assert machine.memory.read_text() == f"booted, named {node.name}, project installed"
@@ -60,7 +65,7 @@ def test_snapshots_of_another_emulator_are_not_continued(
     """A machine's snapshot holds its QEMU's state: with KVM, or another QEMU, the machines are made anew."""
     pretend(monkeypatch, tmp_path)
     up()
-    rack = Rack("trixie")
+    rack = _rack()
     disks = [Machine(rack.places, node, rack.image).disk for node in NODES]
     for disk in disks:
         disk.write_text("boot: in the state of the old one\n")
@@ -92,14 +97,14 @@ def test_an_interrupted_up_of_one_node_leaves_the_others_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, tmp_path)
-    Rack("trixie").up([SRC])
+    _rack().up([SRC])
     places = Places(RELEASES["trixie"])
-    source = Machine(places, SRC, Rack("trixie").image)
+    source = Machine(places, SRC, _rack().image)
     source.note("in use")
-    for _ in every_kill(lambda: Rack("trixie").up([PEER])):
-        Rack("trixie").up([PEER])
+    for _ in every_kill(lambda: _rack().up([PEER])):
+        _rack().up([PEER])
         assert source.memory.read_text().endswith("in use")
-        peer = Machine(places, PEER, Rack("trixie").image)
+        peer = Machine(places, PEER, _rack().image)
         peer.stop()
         peer.disk.unlink()
 

@@ -1,0 +1,121 @@
+/*
+ * The application gets an epoll descriptor that holds the real one from the beginning. So the real one can be
+ * exchanged by two epoll_ctl calls: registrations in the application's own epoll sets, threads blocked on it, and
+ * its number all stay. The alternative, to put the new descriptor on the old number, loses the registrations
+ * (they belong to the open file) and leaves threads asleep inside a read of the old one.
+ */
+#define _GNU_SOURCE
+#include "base/relay_fd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static int add(int outer, int inner)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+
+	return epoll_ctl(outer, EPOLL_CTL_ADD, inner, &event) ? errno : 0;
+}
+
+static int make_nonblocking(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ? errno : 0;
+}
+
+int mig_eventfd_open(struct mig_eventfd *event, int inner)
+{
+	int error = make_nonblocking(inner);
+
+	*event = (struct mig_eventfd){ .outer = -1, .owed = -1, .inner = inner };
+	if (error)
+		return error;
+	event->outer = epoll_create1(EPOLL_CLOEXEC);
+	event->owed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+	if (event->outer < 0 || event->owed < 0)
+		error = errno;
+	if (!error)
+		error = add(event->outer, inner);
+	if (!error)
+		error = add(event->outer, event->owed);
+	if (error)
+		mig_eventfd_close(event);
+	return error;
+}
+
+void mig_eventfd_close(struct mig_eventfd *event)
+{
+	int saved = errno;
+
+	if (event->outer >= 0)
+		close(event->outer);
+	if (event->owed >= 0)
+		close(event->owed);
+	event->outer = event->owed = -1;
+	errno = saved;
+}
+
+int mig_eventfd_exchange(struct mig_eventfd *event, int inner)
+{
+	int error = make_nonblocking(inner);
+
+	if (!error)
+		error = add(event->outer, inner);
+	if (error)
+		return error;
+	/* It may be gone: a restored process can have nothing behind the old number. */
+	epoll_ctl(event->outer, EPOLL_CTL_DEL, event->inner, NULL);
+	event->inner = inner;
+	return 0;
+}
+
+void mig_eventfd_owe(struct mig_eventfd *event)
+{
+	uint64_t one = 1;
+	int saved = errno;
+	ssize_t written = write(event->owed, &one, sizeof(one));
+
+	(void)written;
+	errno = saved;
+}
+
+void mig_eventfd_paid(struct mig_eventfd *event)
+{
+	uint64_t one;
+	int saved = errno;
+	ssize_t got = read(event->owed, &one, sizeof(one));
+
+	(void)got;
+	errno = saved;
+}
+
+/* A read goes on after a handler with SA_RESTART, poll never does; which handler ran cannot be known. */
+static int some_handler_interrupts(void)
+{
+	for (int signal = 1; signal < NSIG; signal++) {
+		struct sigaction action;
+
+		if (!sigaction(signal, NULL, &action) && action.sa_handler != SIG_DFL &&
+		    action.sa_handler != SIG_IGN && !(action.sa_flags & SA_RESTART))
+			return 1;
+	}
+	return 0;
+}
+
+int mig_eventfd_wait(struct mig_eventfd *event)
+{
+	struct pollfd waited = { .fd = event->outer, .events = POLLIN };
+	int flags = fcntl(event->outer, F_GETFL);
+
+	if (flags >= 0 && flags & O_NONBLOCK)
+		return EAGAIN;
+	if (poll(&waited, 1, -1) >= 0)
+		return waited.revents & POLLNVAL ? EBADF : 0;
+	return errno == EINTR && !some_handler_interrupts() ? 0 : errno;
+}

@@ -1,0 +1,208 @@
+/* What the agent is told: answers in messages as large as they may be, and in as many as it takes. */
+#include "control/answer.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/elf.h"
+#include "base/log.h"
+#include "shadow/mig.h"
+
+const struct mig_shape mig_shapes[MIG_MESSAGE_TYPES] = {
+#define MIG_SHAPE(number, name, body, record, reply)                                                       \
+	[number] = { MIG_MSG_##name, MIG_MSG_##reply, sizeof(struct body), sizeof(struct record), #name },
+	MIG_MESSAGES(MIG_SHAPE)
+#undef MIG_SHAPE
+};
+
+/* A message under construction; it is sent whenever it is full. Only the control thread has one. */
+struct writer {
+	struct mig_session *session;
+	const struct mig_shape *shape;
+	int error;
+	size_t used;
+	union {
+		struct mig_header header;
+		unsigned char bytes[MIG_MESSAGE_MAX];
+	};
+};
+
+static struct writer writer;
+
+static void begin(struct mig_session *session, enum mig_message_type type, uint32_t id, const void *body)
+{
+	writer.session = session;
+	writer.shape = &mig_shapes[type];
+	writer.error = 0;
+	writer.header = (struct mig_header){ .magic = MIG_CONTROL_MAGIC,
+					     .version = MIG_CONTROL_VERSION,
+					     .type = (uint16_t)type,
+					     .id = id };
+	writer.used = sizeof(struct mig_header) + writer.shape->body;
+	if (writer.shape->body)
+		memcpy(writer.bytes + sizeof(struct mig_header), body, writer.shape->body);
+}
+
+static void flush(uint32_t flags)
+{
+	writer.header.flags = flags;
+	if (!writer.error)
+		writer.error = writer.session->send(writer.session, writer.bytes, writer.used);
+	writer.header.count = 0;
+	writer.used = sizeof(struct mig_header) + writer.shape->body;
+}
+
+static void put(const void *record)
+{
+	if (writer.used + writer.shape->record > MIG_MESSAGE_MAX)
+		flush(MIG_FLAG_MORE);
+	memcpy(writer.bytes + writer.used, record, writer.shape->record);
+	writer.used += writer.shape->record;
+	writer.header.count++;
+}
+
+static int finish(void)
+{
+	flush(0);
+	return writer.error;
+}
+
+int mig_answer_done(struct mig_session *session, uint32_t id, int error, const char *text,
+		    const struct mig_qp_name *names, uint32_t count)
+{
+	struct mig_done body = { .error = error };
+
+	snprintf((char *)body.text, sizeof(body.text), "%s", error ? text : "");
+	if (error)
+		mig_log(MIG_LOG_WARN, "%s: %s", text, strerror(error));
+	begin(session, MIG_MSG_DONE, id, &body);
+	for (uint32_t i = 0; i < count; i++)
+		put(&names[i]);
+	return finish();
+}
+
+int mig_message_hello(struct mig_session *session)
+{
+	struct mig_hello hello = { .token = mig.token, .pid = (uint32_t)getpid(), .state = mig.state };
+
+	mig_build_id(hello.build_id);
+	mig_lock(&mig.lock);
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+		hello.contexts++;
+	mig_unlock(&mig.lock);
+	begin(session, MIG_MSG_HELLO, 0, &hello);
+	return finish();
+}
+
+/* A snapshot: the application may be posting and polling. */
+static uint32_t outstanding(const struct mig_qp *qp)
+{
+	return __atomic_load_n(&qp->tail, __ATOMIC_RELAXED) - __atomic_load_n(&qp->head, __ATOMIC_RELAXED);
+}
+
+#define EACH_CONTEXT(context) MIG_EACH(&mig.contexts, context, struct mig_context, link)
+#define EACH(context, list, entry, type) MIG_EACH(&context->list, entry, struct type, link)
+
+static uint32_t length_of(const struct mig_link *list)
+{
+	uint32_t length = 0;
+
+	for (const struct mig_link *link = list->next; link != list; link = link->next)
+		length++;
+	return length;
+}
+
+int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm)
+{
+	static const char rdma_cm[MIG_TEXT] = "an open /dev/infiniband/rdma_cm: what librdmacm made cannot be moved";
+	struct mig_inventory body = { .state = mig.state };
+
+	EACH_CONTEXT(context) {
+		body.contexts++;
+		body.pds += length_of(&context->pds);
+		body.mrs += length_of(&context->mrs);
+		body.channels += length_of(&context->channels);
+		body.cqs += length_of(&context->cqs);
+		body.qps += length_of(&context->qps);
+		EACH(context, mrs, mr, mig_mr)
+			body.mr_bytes += mr->ibv.length;
+		EACH(context, qps, qp, mig_qp)
+			body.receives += outstanding(qp);
+	}
+	mig_lock(&mig.lock);
+	body.migratable = !mig.reasons && !holds_rdma_cm;
+	begin(session, MIG_MSG_INVENTORY_IS, id, &body);
+	for (int i = 0; i < mig.reasons; i++)
+		put(mig.reason[i]);
+	/* Not kept: a program may close it once its connections are made by other means. */
+	if (holds_rdma_cm)
+		put(rdma_cm);
+	mig_unlock(&mig.lock);
+	return finish();
+}
+
+int mig_answer_contexts(struct mig_session *session, uint32_t id)
+{
+	begin(session, MIG_MSG_CONTEXTS, id, NULL);
+	EACH_CONTEXT(context) {
+		struct mig_context_record record = { .context = context->id,
+						     .cmd_fd = context->real->cmd_fd,
+						     .async_fd = context->async.inner };
+
+		snprintf((char *)record.device, sizeof(record.device), "%s", context->device->ibv.name);
+		snprintf((char *)record.real_device, sizeof(record.real_device), "%s", context->device->real_name);
+		put(&record);
+	}
+	return finish();
+}
+
+int mig_answer_qps(struct mig_session *session, uint32_t id)
+{
+	begin(session, MIG_MSG_QPS, id, NULL);
+	EACH_CONTEXT(context) {
+		EACH(context, qps, qp, mig_qp) {
+			struct mig_qp_record record = { .context = context->id,
+							.vqpn = qp->ibv.qp_num,
+							.pqpn = qp->real->qp_num,
+							.next_pqpn = qp->next ? qp->next->qp_num : 0,
+							.type = qp->ibv.qp_type,
+							.state = qp->ibv.state,
+							.dest_vqpn = qp->attr.dest_qp_num,
+							.dest_pqpn = qp->dest_pqpn,
+							.sq_psn = qp->attr.sq_psn,
+							.rq_psn = qp->attr.rq_psn,
+							.port = qp->attr.ah_attr.port_num,
+							.sgid_index = qp->attr.ah_attr.grh.sgid_index,
+							.path_mtu = qp->attr.path_mtu,
+							.receives = outstanding(qp) };
+
+			memcpy(record.sgid, qp->psgid.raw, sizeof(record.sgid));
+			memcpy(record.dgid, qp->pdgid.raw, sizeof(record.dgid));
+			put(&record);
+		}
+	}
+	return finish();
+}
+
+int mig_answer_mrs(struct mig_session *session, uint32_t id)
+{
+	begin(session, MIG_MSG_MRS, id, NULL);
+	EACH_CONTEXT(context) {
+		EACH(context, mrs, mr, mig_mr) {
+			/* Before the exchange already in the numbers that will hold after it. */
+			const struct ibv_mr *real = mr->next ? mr->next : mr->real;
+			struct mig_mr_record record = { .addr = (uintptr_t)mr->ibv.addr,
+							.length = mr->ibv.length,
+							.context = context->id,
+							.access = mr->access,
+							.vlkey = mr->ibv.lkey,
+							.vrkey = mr->ibv.rkey,
+							.plkey = real->lkey,
+							.prkey = real->rkey };
+
+			put(&record);
+		}
+	}
+	return finish();
+}

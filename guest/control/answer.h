@@ -1,0 +1,34 @@
+/* The messages' shapes, and what the agent is told. Only the control thread answers. */
+#ifndef MIGRRDMA_ANSWER_H
+#define MIGRRDMA_ANSWER_H
+
+#include "wire/control.h"
+#include "control/message.h"
+
+enum mig_message_type {
+	MIG_MSG_NONE,
+#define MIG_TYPE(number, name, body, record, reply) MIG_MSG_##name = number,
+	MIG_MESSAGES(MIG_TYPE)
+#undef MIG_TYPE
+	MIG_MESSAGE_TYPES,
+};
+
+struct mig_shape {
+	enum mig_message_type type, reply;
+	uint32_t body, record;
+	const char *name; /* NULL: there is no such message */
+};
+
+extern const struct mig_shape mig_shapes[MIG_MESSAGE_TYPES];
+
+/* 0, or the errno of sending; `text` says what has failed, `names` which QPs. */
+int mig_answer_done(struct mig_session *session, uint32_t id, int error, const char *text,
+		    const struct mig_qp_name *names, uint32_t count);
+
+/* Likewise; with the world stopped. */
+int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm);
+int mig_answer_contexts(struct mig_session *session, uint32_t id);
+int mig_answer_qps(struct mig_session *session, uint32_t id);
+int mig_answer_mrs(struct mig_session *session, uint32_t id);
+
+#endif

@@ -1,0 +1,213 @@
+#include "control/message.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "move/alone.h"
+#include "control/answer.h"
+#include "base/descriptors.h"
+#include "base/log.h"
+#include "shadow/mig.h"
+#include "move/rebuild.h"
+#include "base/verb_gate.h"
+
+/* The lists (answer.c) are walked with the world stopped: it must be, or this stops it for the while. */
+static int stop(int *stopped_here)
+{
+	*stopped_here = mig.state < MIG_STATE_PARKED;
+	return *stopped_here ? mig_world_stop(1000) : 0;
+}
+
+static void go(int stopped_here)
+{
+	if (stopped_here)
+		mig_world_go();
+}
+
+static int handle_quiesce(struct mig_session *session, uint32_t id, const struct mig_scope *scope,
+			  const struct mig_qp_name *names, uint32_t count)
+{
+	struct mig_selection selection = { (enum mig_scope_kind)scope->kind, scope->context, names, count };
+	struct mig_qp_name which = { 0, 0 };
+	int error = EBUSY;
+
+	if (mig.reasons)
+		return mig_answer_done(session, id, ENOTSUP, "the process holds objects that cannot be migrated", NULL, 0);
+	if (mig.state == MIG_STATE_RUNNING || mig.state == MIG_STATE_QUIESCED)
+		error = mig_quiesce_begin(&selection, scope->timeout_ms, &which);
+	if (error)
+		return mig_answer_done(session, id, error,
+			    error == EIO   ? "a QP is in an error state"
+			    : error == EBUSY ? "another quiesce is under way"
+					     : "a verb took too long to return",
+			    &which, which.vqpn != 0);
+	session->quiescing = 1;
+	session->quiesce_id = id;
+	mig_alone_allow(scope->alone_s);
+	return mig_message_tick(session);
+}
+
+int mig_message_tick(struct mig_session *session)
+{
+	static struct mig_qp_name names[1024];
+	uint32_t count;
+
+	if (!session->quiescing)
+		return 0;
+	int error = mig_quiesce_step(names, sizeof(names) / sizeof(names[0]), &count);
+	if (error == EINPROGRESS)
+		return 0;
+	session->quiescing = 0;
+	return mig_answer_done(session, session->quiesce_id, error,
+		    error == ETIMEDOUT ? "QPs did not drain in time"
+		    : error == EIO     ? "QPs failed while they were drained"
+				       : "the drain failed",
+		    names, error ? count : 0);
+}
+
+void mig_message_lost(struct mig_session *session)
+{
+	session->quiescing = 0;
+	mig_alone_passed(0, 0);
+}
+
+static int handle_rebuild(struct mig_session *session, uint32_t id, const struct mig_rebuild *body,
+			  const struct mig_gid_record *gids, uint32_t count)
+{
+	const char *what = "process is not parked";
+	char text[MIG_TEXT];
+	int error = EBUSY;
+
+	if (mig.state == MIG_STATE_PARKED || mig.state == MIG_STATE_REBUILT)
+		error = mig_rebuild(body->context, (const char *)body->device,
+				    (body->flags & MIG_REBUILD_RESTORED) != 0, gids, count, &what);
+	if (!error)
+		return mig_answer_qps(session, id);
+	snprintf(text, sizeof(text), "rebuild on %.60s: %s", (const char *)body->device, what);
+	return mig_answer_done(session, id, error, text, NULL, 0);
+}
+
+static int handle_partner(struct mig_session *session, uint32_t id, const struct mig_scope *scope,
+			  const struct mig_qp_name *names, uint32_t count)
+{
+	struct mig_selection selection = { (enum mig_scope_kind)scope->kind, scope->context, names, count };
+	struct mig_qp_name which = { 0, 0 };
+	int error = mig.state < MIG_STATE_PARKED ? mig_partner(&selection, &which) : EBUSY;
+	int stopped = 0;
+
+	if (!error)
+		error = stop(&stopped);
+	if (error)
+		return mig_answer_done(session, id, error, "a QP for the peer's new place", &which, which.vqpn != 0);
+	error = mig_answer_qps(session, id);
+	go(stopped);
+	return error;
+}
+
+static int dispatch(struct mig_session *session, const struct mig_header *header, const void *body,
+		    const void *records)
+{
+	uint32_t id = header->id, count = header->count;
+	struct mig_qp_name which = { 0, 0 };
+	int stopped, error, holds_rdma_cm = 0;
+
+	switch ((enum mig_message_type)header->type) {
+	case MIG_MSG_INVENTORY:
+		/* As long as the world still turns: it takes a while with many descriptors. */
+		holds_rdma_cm = mig_holds_rdma_cm();
+		/* fall through */
+	case MIG_MSG_LIST_CONTEXTS:
+	case MIG_MSG_LIST_QPS:
+	case MIG_MSG_LIST_MRS:
+		error = stop(&stopped);
+		if (error)
+			return mig_answer_done(session, id, error, "a verb took too long to return", NULL, 0);
+		error = header->type == MIG_MSG_INVENTORY	? mig_answer_inventory(session, id, holds_rdma_cm)
+			: header->type == MIG_MSG_LIST_CONTEXTS ? mig_answer_contexts(session, id)
+			: header->type == MIG_MSG_LIST_QPS	? mig_answer_qps(session, id)
+								: mig_answer_mrs(session, id);
+		go(stopped);
+		return error;
+	case MIG_MSG_QUIESCE:
+		return handle_quiesce(session, id, body, records, count);
+	case MIG_MSG_ABORT:
+		session->quiescing = 0;
+		error = mig_abort();
+		return mig_answer_done(session, id, error, "the old objects are gone: the process was restored", NULL, 0);
+	case MIG_MSG_PARK:
+		/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
+		error = mig.state == MIG_STATE_QUIESCED ? mig_park() : mig.state == MIG_STATE_PARKED ? 0 : EBUSY;
+		session->closing = !error && ((const struct mig_park *)body)->flags & MIG_PARK_CLOSE;
+		return mig_answer_done(session, id, error, "parking", NULL, 0);
+	case MIG_MSG_REBUILD:
+		return handle_rebuild(session, id, body, records, count);
+	case MIG_MSG_PARTNER:
+		return handle_partner(session, id, body, records, count);
+	case MIG_MSG_CONNECT:
+		error = mig_connect(records, count, &which);
+		return mig_answer_done(session, id, error, "connecting a QP", &which, error && which.vqpn);
+	case MIG_MSG_KEYS:
+		error = mig_keys(((const struct mig_keys *)body)->peer, records, count,
+				 (header->flags & MIG_FLAG_MORE) != 0);
+		return mig_answer_done(session, id, error, "a peer's keys", NULL, 0);
+	case MIG_MSG_RESUME:
+		error = session->quiescing || mig.state == MIG_STATE_QUIESCING ? EBUSY : mig_resume(&which);
+		return mig_answer_done(session, id, error, "resuming", &which, error && which.vqpn);
+	case MIG_MSG_WELCOME:
+		session->welcome = 1;
+		return 0;
+	default:
+		return EPROTO; /* an answer, which nobody asked for */
+	}
+}
+
+/* Everything a body says of itself is checked here, so that what follows can rely on it. */
+static int check_body(const struct mig_header *header, const void *body)
+{
+	switch ((enum mig_message_type)header->type) {
+	case MIG_MSG_QUIESCE:
+	case MIG_MSG_PARTNER: {
+		const struct mig_scope *scope = body;
+
+		return scope->kind <= MIG_SCOPE_LISTED && scope->timeout_ms <= 86400000 &&
+		       (header->type == MIG_MSG_QUIESCE ? scope->alone_s <= 100000000 : !scope->alone_s) &&
+		       (scope->kind == MIG_SCOPE_LISTED || !header->count);
+	}
+	case MIG_MSG_PARK:
+		return !(((const struct mig_park *)body)->flags & ~(uint32_t)MIG_PARK_CLOSE);
+	case MIG_MSG_REBUILD: {
+		const struct mig_rebuild *rebuild = body;
+
+		return !(rebuild->flags & ~(uint32_t)MIG_REBUILD_RESTORED) &&
+		       memchr(rebuild->device, 0, sizeof(rebuild->device)) != NULL;
+	}
+	default:
+		return 1;
+	}
+}
+
+int mig_message_handle(struct mig_session *session, const void *message, size_t length)
+{
+	const struct mig_header *header = message;
+
+	if (length < sizeof(*header) || length > MIG_MESSAGE_MAX || header->magic != MIG_CONTROL_MAGIC ||
+	    header->version != MIG_CONTROL_VERSION || header->reserved || header->type >= MIG_MESSAGE_TYPES ||
+	    !mig_shapes[header->type].name)
+		return EPROTO;
+
+	const struct mig_shape *shape = &mig_shapes[header->type];
+	size_t payload = length - sizeof(*header);
+
+	if (payload < shape->body || header->count > (shape->record ? MIG_MESSAGE_MAX / shape->record : 0) ||
+	    payload - shape->body != (size_t)header->count * shape->record ||
+	    header->flags & ~(uint32_t)(header->type == MIG_MSG_KEYS ? MIG_FLAG_MORE : 0))
+		return EPROTO;
+
+	const char *body = (const char *)message + sizeof(*header);
+	if (!check_body(header, body))
+		return EPROTO;
+	mig_log(MIG_LOG_DEBUG, "%s, %u records", shape->name, header->count);
+	mig_alone_heard();
+	return dispatch(session, header, body, body + shape->body);
+}

@@ -1,0 +1,237 @@
+/*
+ * Connects to the agent and does what it asks.
+ *
+ * While the process is dumped by CRIU no connection may be open, and the thread must not make one by itself: after
+ * it was parked it looks for a file beside the socket, resume-TOKEN, which the agent makes when it wants to be
+ * called, on whichever host. The clock may have jumped by then, so all it does meanwhile is to sleep a little and
+ * look again.
+ */
+#define _GNU_SOURCE
+#include "control/thread.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "move/alone.h"
+#include "base/elf.h"
+#include "base/log.h"
+#include "control/message.h"
+#include "shadow/mig.h"
+#include "move/quiesce.h"
+
+#define DEFAULT_SOCKET "/run/migrrdma/agent/guest.sock"
+
+static int started;
+static int session_fd = -1;
+
+static const char *socket_path(void)
+{
+	const char *path = getenv("MIGRRDMA_SOCKET");
+
+	return path && *path ? path : DEFAULT_SOCKET;
+}
+
+static int dial(void)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *path = socket_path();
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -1;
+	strcpy(address.sun_path, path);
+	/* No agent is the normal case on most hosts: not even a socket is made for nothing. */
+	if (access(path, F_OK))
+		return -1;
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -1;
+	/* An agent that hangs does not take connections, and must not keep us in this call when its backlog is full. */
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) || fcntl(fd, F_SETFL, O_RDWR)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static int send_message(struct mig_session *session, const void *message, size_t length)
+{
+	ssize_t sent;
+
+	do
+		sent = send(session->fd, message, length, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent == (ssize_t)length ? 0 : errno ? errno : EIO;
+}
+
+static void nap(int milliseconds)
+{
+	struct timespec time = { milliseconds / 1000, (long)(milliseconds % 1000) * 1000000 };
+
+	nanosleep(&time, NULL);
+}
+
+/* How often a quiesced guest looks whether it has been without a word from its agent for too long. */
+#define SILENCE_MS 100
+
+/* Serves one connection to its end. Returns whether it ended because the process is to be dumped. */
+static int serve(int fd, int *welcome)
+{
+	static union {
+		uint64_t aligned;
+		unsigned char bytes[MIG_MESSAGE_MAX];
+	} message;
+	struct mig_session session = { .send = send_message, .fd = fd };
+	int error = mig_message_hello(&session), flushing = 1, quick = 0;
+
+	while (!error && !session.closing) {
+		struct pollfd waited = { .fd = fd, .events = POLLIN };
+		/* A drain is waited for by looking: its completions' events belong to the application. */
+		int timeout = session.quiescing ? (quick++ < 200 ? 0 : 1) : flushing ? 1 : -1, ready;
+
+		if (timeout < 0 && mig.state == MIG_STATE_QUIESCED)
+			timeout = SILENCE_MS;
+		if (!session.quiescing)
+			quick = 0;
+		ready = poll(&waited, 1, timeout);
+		if (ready < 0 && errno != EINTR)
+			error = errno;
+		if (!ready && timeout == SILENCE_MS) {
+			mig_alone_passed(SILENCE_MS, 1);
+			flushing = 1;
+		}
+		if (!error && waited.revents) {
+			ssize_t got = recv(fd, message.bytes, sizeof(message.bytes), MSG_DONTWAIT | MSG_TRUNC);
+
+			if (got > 0)
+				error = mig_message_handle(&session, message.bytes,
+							   (size_t)got > sizeof(message.bytes) ? 0 : (size_t)got);
+			else if (got == 0)
+				error = ECONNRESET;
+			else if (errno != EAGAIN && errno != EINTR)
+				error = errno;
+			flushing = 1;
+		} else if (!error && session.quiescing) {
+			error = mig_message_tick(&session);
+		}
+		if (!error && !session.quiescing && flushing)
+			flushing = mig.state == MIG_STATE_RUNNING && mig_quiesce_flush();
+	}
+	if (error)
+		mig_log(error == EPROTO ? MIG_LOG_ERROR : MIG_LOG_INFO, "connection closed: %s", strerror(error));
+	if (!session.closing)
+		mig_message_lost(&session);
+	*welcome = session.welcome;
+	return session.closing;
+}
+
+static int is_wanted_again(void)
+{
+	char path[300];
+	const char *socket = socket_path(), *slash = strrchr(socket, '/');
+
+	snprintf(path, sizeof(path), "%.*sresume-%016llx", slash ? (int)(slash + 1 - socket) : 0, socket,
+		 (unsigned long long)mig.token);
+	return !access(path, F_OK);
+}
+
+static void *run(void *unused)
+{
+	int wait_ms = 50, parked = 0, welcome = 0;
+
+	(void)unused;
+	prctl(PR_SET_NAME, "migrrdma");
+	for (;;) {
+		if (parked && !is_wanted_again()) {
+			nap(10);
+			continue;
+		}
+		int fd = dial();
+		if (fd >= 0) {
+			__atomic_store_n(&session_fd, fd, __ATOMIC_RELAXED);
+			parked = serve(fd, &welcome) || mig.state >= MIG_STATE_PARKED;
+			__atomic_store_n(&session_fd, -1, __ATOMIC_RELAXED);
+			close(fd);
+		}
+		if (fd >= 0 && welcome) {
+			wait_ms = 50;
+		} else {
+			nap(parked ? 10 : wait_ms);
+			mig_alone_passed((uint32_t)wait_ms, 0);
+			wait_ms = wait_ms < 1000 ? wait_ms * 2 : 1000;
+			/* Sends that an ended quiesce left behind do not wait for an agent. */
+			while (mig.state == MIG_STATE_RUNNING && mig_quiesce_flush())
+				nap(1);
+		}
+	}
+	return NULL;
+}
+
+/* Names the process for as long as it lives, through every move. */
+static uint64_t random_token(void)
+{
+	uint64_t token = 0;
+	int fd = -1;
+
+#ifdef SYS_getrandom
+	if (syscall(SYS_getrandom, &token, sizeof(token), 0) == sizeof(token) && token)
+		return token;
+#endif
+	fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		ssize_t got = read(fd, &token, sizeof(token));
+
+		(void)got;
+		close(fd);
+	}
+	return token ? token : (uint64_t)getpid() << 32 | (uint64_t)time(NULL);
+}
+
+void mig_thread_start(void)
+{
+	typedef int create(unsigned long *thread, const void *attributes, void *(*function)(void *), void *argument);
+	typedef int detach(unsigned long thread);
+	sigset_t all, before;
+	unsigned long thread;
+
+	MIG_LOCKED(&mig.lock);
+	if (started)
+		return;
+	create *pthread_create = (create *)(uintptr_t)mig_global_symbol("pthread_create");
+	detach *pthread_detach = (detach *)(uintptr_t)mig_global_symbol("pthread_detach");
+	if (!pthread_create || !pthread_detach) {
+		mig_log(MIG_LOG_ERROR, "the process has no threads library: it cannot be migrated");
+		return;
+	}
+	mig.token = random_token();
+	/* The application's signals are none of its business: it starts with all of them blocked. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	int error = pthread_create(&thread, NULL, run, NULL);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	if (error) {
+		mig_log(MIG_LOG_ERROR, "no control thread: %s", strerror(error));
+		return;
+	}
+	pthread_detach(thread);
+	started = 1;
+}
+
+void mig_thread_after_fork(void)
+{
+	started = 0;
+	/* The parent's connection: the child has a copy of the descriptor only. */
+	if (session_fd >= 0)
+		close(session_fd);
+	session_fd = -1;
+}

@@ -1,0 +1,24 @@
+/* Vendors' direct interfaces: "not supported", and applications fall back to verbs. */
+#include <errno.h>
+
+#include "real/export.h"
+
+static void *none(void)
+{
+	errno = EOPNOTSUPP;
+	return NULL;
+}
+
+_Bool mlx5dv_is_supported(void) { return 0; }
+void *mlx5dv_open_device(void) { return none(); }
+int mlx5dv_query_device(void) { return EOPNOTSUPP; }
+int mlx5dv_init_obj(void) { return EOPNOTSUPP; }
+int mlx5dv_set_context_attr(void) { return EOPNOTSUPP; }
+int mlx5dv_get_clock_info(void) { return EOPNOTSUPP; }
+void *mlx5dv_create_cq(void) { return none(); }
+void *mlx5dv_create_qp(void) { return none(); }
+void *mlx5dv_create_wq(void) { return none(); }
+int efadv_query_device(void) { return EOPNOTSUPP; }
+void *efadv_create_driver_qp(void) { return none(); }
+void *efadv_create_qp_ex(void) { return none(); }
+void *efadv_create_cq(void) { return none(); }

@@ -1,0 +1,153 @@
+/* What the next queue pairs face: their new other ends, and the keys of the memory there. */
+#include "move/rebuild.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/keymap.h"
+#include "objects/object.h"
+#include "base/pages.h"
+#include "base/verb_gate.h"
+
+static int connect_one(struct mig_context *context, struct mig_qp *qp, const struct mig_connect_record *record)
+{
+	struct ibv_qp_attr attr = qp->attr;
+	const struct mig_gid_map *gid = mig_next_gid(context, attr.ah_attr.port_num, attr.ah_attr.grh.sgid_index);
+	int error;
+
+	if (!qp->masks[IBV_QPS_RTR])
+		return 0;
+	attr.qp_access_flags |= mig_extra_access;
+	attr.dest_qp_num = record->dest_pqpn;
+	memcpy(attr.ah_attr.grh.dgid.raw, record->dgid, sizeof(record->dgid));
+	if (gid) {
+		attr.ah_attr.port_num = (uint8_t)gid->new_port;
+		attr.ah_attr.grh.sgid_index = (uint8_t)gid->new_index;
+	}
+	/* Asked now: after the exchange nothing may fail. */
+	if (mig_real()->ibv_query_gid(qp->next->context, attr.ah_attr.port_num, attr.ah_attr.grh.sgid_index,
+				      &qp->next_psgid))
+		return errno ? errno : EINVAL;
+	qp->next_pdgid = attr.ah_attr.grh.dgid;
+	attr.rq_psn = record->rq_psn & 0xffffff;
+	attr.sq_psn = record->sq_psn & 0xffffff;
+	attr.qp_state = IBV_QPS_RTR;
+	error = mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTR]);
+	if (error || !qp->masks[IBV_QPS_RTS])
+		return error;
+	attr.qp_state = IBV_QPS_RTS;
+	return mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTS]);
+}
+
+int mig_connect(const struct mig_connect_record *records, uint32_t count, struct mig_qp_name *which)
+{
+	int parked = mig.state >= MIG_STATE_PARKED;
+	int error = parked ? 0 : mig_world_stop(1000);
+
+	for (uint32_t i = 0; i < count && !error; i++) {
+		struct mig_qp *qp = mig_qp_by_name(records[i].context, records[i].vqpn);
+
+		*which = (struct mig_qp_name){ records[i].context, records[i].vqpn };
+		error = qp && qp->next ? connect_one(mig_context_by_id(records[i].context), qp, &records[i]) : ENOENT;
+		if (!error) {
+			qp->next_dest_pqpn = records[i].dest_pqpn;
+			qp->peer = records[i].peer;
+		}
+	}
+	if (!parked)
+		mig_world_go();
+	return error;
+}
+
+/* A map that arrives in parts. */
+static struct {
+	struct mig_key_record *records;
+	uint32_t count, room;
+	uint64_t peer;
+} arriving;
+
+#define MAX_KEYS (1u << 22)
+
+static int collect_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count)
+{
+	if (peer != arriving.peer)
+		arriving.count = 0;
+	arriving.peer = peer;
+	if (count > MAX_KEYS - arriving.count)
+		return E2BIG;
+	if (arriving.count + count > arriving.room) {
+		uint32_t room = (arriving.count + count) * 2;
+		struct mig_key_record *larger = mig_pages_alloc(room * sizeof(*larger));
+
+		if (!larger)
+			return ENOMEM;
+		if (arriving.count)
+			memcpy(larger, arriving.records, arriving.count * sizeof(*larger));
+		mig_pages_free(arriving.records);
+		arriving.records = larger;
+		arriving.room = room;
+	}
+	if (count)
+		memcpy(arriving.records + arriving.count, records, count * sizeof(*records));
+	arriving.count += count;
+	return 0;
+}
+
+int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count, int more)
+{
+	int error = collect_keys(peer, records, count), used = 0;
+	struct mig_keymap *map;
+
+	if (error || more)
+		return error;
+	map = mig_keymap_new(arriving.count);
+	for (uint32_t i = 0; map && i < arriving.count && !error; i++)
+		if (arriving.records[i].vrkey != arriving.records[i].prkey)
+			error = mig_keymap_set(map, arriving.records[i].vrkey, arriving.records[i].prkey);
+	mig_pages_free(arriving.records);
+	memset(&arriving, 0, sizeof(arriving));
+	if (!map)
+		return ENOMEM;
+
+	int parked = mig.state >= MIG_STATE_PARKED;
+	if (!error && !parked)
+		error = mig_world_stop(1000);
+	if (!error) {
+		MIG_EACH_CONTEXT(context) {
+			MIG_EACH_OF(context, qps, qp, mig_qp) {
+				if (qp->peer != peer || !qp->next)
+					continue;
+				mig_drop_map(qp->next_rkeys);
+				qp->next_rkeys = map;
+				map->references++;
+				used = 1;
+			}
+		}
+		if (!parked)
+			mig_world_go();
+	}
+	if (!used)
+		mig_keymap_free(map);
+	return error;
+}
+
+void mig_drop_map(struct mig_keymap *map)
+{
+	if (map && --map->references <= 0)
+		mig_keymap_free(map);
+}
+
+int mig_is_prepared(void)
+{
+	int quiesced = 0;
+
+	MIG_EACH_CONTEXT(context)
+		MIG_EACH_OF(context, qps, qp, mig_qp) {
+			if (!qp->quiesced || !qp->masks[IBV_QPS_RTR])
+				continue;
+			if (!qp->next || !qp->next_dest_pqpn || !qp->next_rkeys)
+				return 0;
+			quiesced = 1;
+		}
+	return quiesced;
+}

@@ -1,0 +1,249 @@
+#include "move/quiesce.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "objects/object.h"
+#include "move/rebuild.h"
+#include "base/verb_gate.h"
+
+/* Within one quiesce only: the clock may jump when the process is moved, and a quiesce never spans that. */
+static uint64_t deadline_ns;
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+#define EACH_QP(context, qp)                                                                               \
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)                                         \
+	MIG_EACH(&context->qps, qp, struct mig_qp, link)
+
+void mig_select(const struct mig_selection *selection)
+{
+	EACH_QP(context, qp)
+		qp->selected = selection->kind == MIG_SCOPE_ALL ||
+			       (selection->kind == MIG_SCOPE_CONTEXT && context->id == selection->context);
+	for (uint32_t i = 0; selection->kind == MIG_SCOPE_LISTED && i < selection->count; i++) {
+		struct mig_qp *qp = mig_qp_by_name(selection->names[i].context, selection->names[i].vqpn);
+
+		if (qp)
+			qp->selected = 1;
+	}
+}
+
+/* A QP outside the states of normal life cannot be brought to rest. */
+static int cannot_rest(const struct mig_qp *qp)
+{
+	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state > IBV_QPS_RTS;
+}
+
+/*
+ * Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. Fenced, so
+ * that it is not sent before the reads that were posted have been answered: Soft-RoCE's responder ends the connection
+ * when it has a read to answer again and the last thing it did was a write of no bytes (read_reply() in the kernel's
+ * rxe_resp.c takes the length of the latter, and the memory region, which it then lacks, for the former's).
+ * False: the completion queue has no room for it before others have come back.
+ */
+static int post_marker(struct mig_qp *qp)
+{
+	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE,
+					    .send_flags = IBV_SEND_SIGNALED | IBV_SEND_FENCE };
+	static uint64_t markers;
+
+	MIG_LOCKED(&cq->lock);
+	MIG_LOCKED(&qp->send_lock);
+	/* Where there is no room to spare, one has to be risked. */
+	if (cq->markers && cq->markers >= cq->spare)
+		return 0;
+	/* No application can name its own sends like this but by accident with 2^64 chances against. */
+	qp->marker_id = mig.token ^ (++markers * 0x9e3779b97f4a7c15u);
+	marker.wr_id = qp->marker_id;
+	if (qp->post_send(qp->real, &marker, &bad))
+		return 1; /* full: tried again when something has completed */
+	cq->markers++;
+	qp->marker = MIG_MARKER_POSTED;
+	return 1;
+}
+
+void mig_quiesce_one(struct mig_qp *qp)
+{
+	if (!qp->quiesced) {
+		mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
+		mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
+	}
+	qp->quiesced = 1;
+	mig_send_gate(qp, MIG_GATE_SHADOW, 0);
+}
+
+int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which)
+{
+	deadline_ns = now_ns() + timeout_ms * 1000000ull;
+	int error = mig_world_stop((int)timeout_ms);
+
+	if (error)
+		return error;
+	mig_select(selection);
+	EACH_QP(context, qp) {
+		if (qp->selected && cannot_rest(qp)) {
+			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+			mig_world_go();
+			return EIO;
+		}
+	}
+	EACH_QP(context, qp) {
+		if (!qp->selected)
+			continue;
+		mig_quiesce_one(qp);
+	}
+	if (selection->kind != MIG_SCOPE_LISTED)
+		MIG_EACH(&mig.contexts, context, struct mig_context, link)
+			if (selection->kind == MIG_SCOPE_ALL || context->id == selection->context)
+				context->at_rest = 1;
+	/* From here on nobody is inside a post that saw the gate open. */
+	mig_synchronize();
+	EACH_QP(context, qp) {
+		if (!qp->quiesced || !qp->selected)
+			continue;
+		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+		if (qp->marker == MIG_MARKER_POSTED)
+			qp->marker_again = 1;
+		else if (MIG_GATE(qp->send_gate) & MIG_GATE_FRESH || qp->ibv.state != IBV_QPS_RTS)
+			qp->marker = MIG_MARKER_DONE;
+		else
+			qp->marker = MIG_MARKER_WANTED;
+	}
+	mig_world_go();
+	mig.state = MIG_STATE_QUIESCING;
+	return 0;
+}
+
+static void advance(struct mig_qp *qp)
+{
+	struct mig_lock *lock = mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
+
+	if (qp->marker == MIG_MARKER_DONE && qp->marker_again) {
+		qp->marker_again = 0;
+		qp->marker = MIG_MARKER_WANTED;
+	}
+	int wanted = qp->marker == MIG_MARKER_WANTED;
+	mig_unlock(lock);
+	/* Many QPs on one queue would else take as many walks over all of them as it has room for markers. */
+	if (wanted && !post_marker(qp) && !mig_cq_collect(mig_cq(qp->ibv.send_cq), 0))
+		post_marker(qp);
+}
+
+static int is_broken(const struct mig_qp *qp)
+{
+	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED);
+}
+
+static int is_drained(struct mig_qp *qp)
+{
+	MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+	return qp->marker == MIG_MARKER_DONE && !qp->marker_again && !is_broken(qp);
+}
+
+static int collect_all(void)
+{
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+		MIG_EACH(&context->cqs, cq, struct mig_cq, link) {
+			int error = cq->gated ? mig_cq_collect(cq, 0) : 0;
+
+			if (error)
+				return error;
+		}
+	return 0;
+}
+
+int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
+{
+	int error = mig_world_stop(1000), waiting = 0, failed = 0;
+
+	*count = 0;
+	if (error)
+		return now_ns() < deadline_ns ? EINPROGRESS : error;
+
+	EACH_QP(context, qp)
+		if (qp->quiesced)
+			advance(qp);
+	error = collect_all();
+	EACH_QP(context, qp) {
+		if (!qp->quiesced || is_drained(qp))
+			continue;
+		waiting++;
+		failed += is_broken(qp);
+		if (*count < room)
+			names[(*count)++] = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+	}
+	if (!error && !waiting) {
+		mig.state = MIG_STATE_QUIESCED;
+	} else if (!error && failed) {
+		error = EIO;
+	} else if (!error) {
+		error = now_ns() < deadline_ns ? EINPROGRESS : ETIMEDOUT;
+	}
+	if (error && error != EINPROGRESS) {
+		mig_log(MIG_LOG_WARN, "quiesce undone: %d QPs did not drain: %s", waiting, strerror(error));
+		mig_quiesce_end();
+	}
+	mig_world_go();
+	return error;
+}
+
+/* Lets a QP go if nothing is kept for it any more. */
+static int release(struct mig_qp *qp)
+{
+	if (MIG_GATE(qp->send_gate) & MIG_GATE_FLUSH)
+		return 0;
+	qp->quiesced = 0;
+	mig_cq_gate(mig_cq(qp->ibv.send_cq), -1);
+	mig_cq_gate(mig_cq(qp->ibv.recv_cq), -1);
+	return 1;
+}
+
+void mig_quiesce_end(void)
+{
+	struct mig_send *done = NULL;
+
+	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+		context->at_rest = 0;
+	EACH_QP(context, qp) {
+		if (!qp->quiesced)
+			continue;
+		mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
+		if (qp->marker != MIG_MARKER_POSTED)
+			qp->marker = MIG_MARKER_NONE;
+		qp->marker_again = 0;
+		mig_unlock(&mig_cq(qp->ibv.send_cq)->lock);
+		mig_send_gate(qp, MIG_GATE_FLUSH, MIG_GATE_SHADOW);
+		mig_send_flush(qp, &done);
+		release(qp);
+	}
+	mig_send_free(done);
+	mig.state = MIG_STATE_RUNNING;
+}
+
+int mig_quiesce_flush(void)
+{
+	struct mig_send *done = NULL;
+	int left = 0;
+
+	if (mig.state != MIG_STATE_RUNNING || mig_world_stop(100))
+		return 1;
+	EACH_QP(context, qp) {
+		if (!qp->quiesced)
+			continue;
+		mig_send_flush(qp, &done);
+		left += !release(qp);
+	}
+	mig_world_go();
+	mig_send_free(done);
+	return left;
+}

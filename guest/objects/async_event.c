@@ -1,0 +1,222 @@
+/*
+ * Asynchronous events: read from the device of the moment, in the application's objects. What a device has raised when
+ * it is exchanged for another one, and the application has not read yet, is owed to it.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/relay_fd.h"
+#include "real/export.h"
+#include "objects/object.h"
+#include "base/pages.h"
+#include "base/verb_gate.h"
+
+/* Which member of its element an event means, as far as we shadow such objects. */
+enum element { OF_OTHERS, OF_CQ, OF_QP };
+
+static enum element element_of(enum ibv_event_type type)
+{
+	switch (type) {
+	case IBV_EVENT_CQ_ERR:
+		return OF_CQ;
+	case IBV_EVENT_QP_FATAL:
+	case IBV_EVENT_QP_REQ_ERR:
+	case IBV_EVENT_QP_ACCESS_ERR:
+	case IBV_EVENT_COMM_EST:
+	case IBV_EVENT_SQ_DRAINED:
+	case IBV_EVENT_PATH_MIG:
+	case IBV_EVENT_PATH_MIG_ERR:
+	case IBV_EVENT_QP_LAST_WQE_REACHED:
+		return OF_QP;
+	default:
+		return OF_OTHERS;
+	}
+}
+
+/* By what the real object carries; not by its number, which may mean another one by now. Rare: a walk will do. */
+static struct mig_qp *shadow_qp(struct mig_context *context, const struct ibv_qp *real)
+{
+	MIG_LOCKED(&context->lock);
+	MIG_EACH(&context->qps, qp, struct mig_qp, link)
+		if (qp == real->qp_context)
+			return qp;
+	return NULL;
+}
+
+static struct mig_cq *shadow_cq(struct mig_context *context, const struct ibv_cq *real)
+{
+	MIG_LOCKED(&context->lock);
+	MIG_EACH(&context->cqs, cq, struct mig_cq, link)
+		if (cq == real->cq_context)
+			return cq;
+	return NULL;
+}
+
+/* Translates the element of an event, and acknowledges it to the device if it names an object of ours. */
+static void translate(struct mig_context *context, struct ibv_async_event *event)
+{
+	struct ibv_async_event real = *event;
+	struct mig_cq *cq;
+	struct mig_qp *qp;
+
+	switch (element_of(real.event_type)) {
+	case OF_CQ:
+		cq = shadow_cq(context, real.element.cq);
+		if (!cq)
+			return;
+		event->element.cq = &cq->ibv;
+		break;
+	case OF_QP:
+		qp = shadow_qp(context, real.element.qp);
+		if (!qp)
+			return;
+		event->element.qp = &qp->ibv;
+		break;
+	default:
+		return;
+	}
+	mig_real()->ibv_ack_async_event(&real);
+}
+
+/* The counter of an event that is handed out, of objects of ours: they are not ended before it is acknowledged. */
+static uint32_t *handed_out(const struct ibv_async_event *event)
+{
+	struct mig_cq *cq;
+	struct mig_qp *qp;
+
+	switch (element_of(event->event_type)) {
+	case OF_CQ:
+		cq = mig_cq(event->element.cq);
+		return cq ? &cq->async_events : NULL;
+	case OF_QP:
+		qp = mig_qp(event->element.qp);
+		return qp ? &qp->async_events : NULL;
+	default:
+		return NULL;
+	}
+}
+
+/* Must hold the context's lock. */
+static int make_room(struct mig_context *context)
+{
+	if (context->owed_events < context->owed_room)
+		return 0;
+
+	uint32_t room = context->owed_room ? context->owed_room * 2 : 64;
+	struct ibv_async_event *larger = mig_pages_alloc(room * sizeof(*larger));
+
+	if (!larger)
+		return ENOMEM;
+	if (context->owed_events)
+		memcpy(larger, context->owed, context->owed_events * sizeof(*larger));
+	mig_pages_free(context->owed);
+	context->owed = larger;
+	context->owed_room = room;
+	return 0;
+}
+
+int mig_context_take_events(struct mig_context *context)
+{
+	for (;;) {
+		struct ibv_async_event event;
+
+		mig_lock(&context->lock);
+		int error = make_room(context);
+		mig_unlock(&context->lock);
+		if (error)
+			return error;
+		/* Its descriptor does not block: mig_eventfd_open. */
+		if (mig_real()->ibv_get_async_event(context->real, &event))
+			return 0;
+		translate(context, &event);
+		mig_lock(&context->lock);
+		context->owed[context->owed_events++] = event;
+		mig_unlock(&context->lock);
+		mig_eventfd_owe(&context->async);
+	}
+}
+
+/* The oldest one that is owed. Whether there was one. */
+static int pop_owed(struct mig_context *context, struct ibv_async_event *event)
+{
+	if (MIG_LIKELY(!__atomic_load_n(&context->owed_events, __ATOMIC_RELAXED)))
+		return 0;
+
+	MIG_LOCKED(&context->lock);
+	if (!context->owed_events)
+		return 0;
+	*event = context->owed[0];
+	memmove(context->owed, context->owed + 1, --context->owed_events * sizeof(*event));
+	mig_eventfd_paid(&context->async);
+	return 1;
+}
+
+void mig_context_forget_events(struct mig_context *context, const void *object)
+{
+	uint32_t kept = 0;
+
+	MIG_LOCKED(&context->lock);
+	for (uint32_t i = 0; i < context->owed_events; i++) {
+		/* Of all kinds the element is the union's first word; a port's number is no address. */
+		if ((const void *)context->owed[i].element.qp == object)
+			mig_eventfd_paid(&context->async);
+		else
+			context->owed[kept++] = context->owed[i];
+	}
+	context->owed_events = kept;
+}
+
+int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
+{
+	struct mig_context *context = mig_context(ibv);
+	int saved = errno;
+
+	if (!context)
+		return mig_real()->ibv_get_async_event(ibv, event);
+
+	for (;;) {
+		struct mig_reader *reader = mig_reader_get();
+		int error = reader ? EAGAIN : ENOMEM, owed = reader && pop_owed(context, event);
+
+		if (reader && !owed) {
+			mig_enter(reader);
+			if (!MIG_GATE(context->parked))
+				error = mig_real()->ibv_get_async_event(context->real, event) ? errno : 0;
+			mig_leave(reader);
+			if (!error)
+				translate(context, event);
+		}
+		if (owed || !error) {
+			uint32_t *counter = handed_out(event);
+
+			if (counter)
+				__atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
+			errno = saved;
+			return 0;
+		}
+		if (error == EAGAIN)
+			error = mig_eventfd_wait(&context->async);
+		if (error) {
+			errno = error;
+			return -1;
+		}
+	}
+}
+
+static void count_ack(uint32_t *completed)
+{
+	__atomic_add_fetch(completed, 1, __ATOMIC_RELEASE);
+	mig_futex_wake_all((int *)completed);
+}
+
+void ibv_ack_async_event(struct ibv_async_event *event)
+{
+	enum element element = element_of(event->event_type);
+
+	if (element == OF_CQ && mig_cq(event->element.cq))
+		count_ack(&event->element.cq->async_events_completed);
+	else if (element == OF_QP && mig_qp(event->element.qp))
+		count_ack(&event->element.qp->events_completed);
+	else
+		mig_real()->ibv_ack_async_event(event);
+}

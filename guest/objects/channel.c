@@ -1,0 +1,185 @@
+/* Completion channels. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/relay_fd.h"
+#include "real/export.h"
+#include "objects/object.h"
+#include "base/verb_gate.h"
+
+struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *ibv)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_create_comp_channel(ibv);
+	MIG_VERB;
+	struct mig_channel *channel = calloc(1, sizeof(*channel));
+	if (!channel) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	mig_list_init(&channel->owed_cqs);
+	channel->real = mig_real()->ibv_create_comp_channel(context->real);
+	if (!channel->real) {
+		free(channel);
+		return NULL;
+	}
+	int error = mig_eventfd_open(&channel->event, channel->real->fd);
+	if (error) {
+		mig_real()->ibv_destroy_comp_channel(channel->real);
+		free(channel);
+		errno = error;
+		return NULL;
+	}
+	channel->ibv.context = ibv;
+	channel->ibv.fd = channel->event.outer;
+	MIG_LOCKED(&context->lock);
+	mig_list_add(&context->channels, &channel->link);
+	return &channel->ibv;
+}
+
+int ibv_destroy_comp_channel(struct ibv_comp_channel *ibv)
+{
+	struct mig_channel *channel = mig_comp_channel(ibv);
+
+	if (!channel)
+		return mig_real()->ibv_destroy_comp_channel(ibv);
+	MIG_VERB;
+	struct mig_context *context = mig_context(ibv->context);
+	/* The real channel counts its CQs, and refuses while there are any. */
+	int error = mig_real()->ibv_destroy_comp_channel(channel->real);
+	if (error)
+		return error;
+	mig_lock(&context->lock);
+	mig_list_remove(&channel->link);
+	mig_unlock(&context->lock);
+	mig_eventfd_close(&channel->event);
+	free(channel);
+	return 0;
+}
+
+/* The shadow of a CQ that a real channel named; NULL: a CQ of the real library's own. */
+static struct mig_cq *shadow_cq(struct mig_context *context, struct ibv_cq *real, void *cq_context)
+{
+	if (!__atomic_load_n(&context->has_foreign_cqs, __ATOMIC_ACQUIRE))
+		return cq_context;
+
+	MIG_LOCKED(&context->lock);
+	MIG_EACH(&context->cqs, cq, struct mig_cq, link)
+		if (cq->real == real)
+			return cq;
+	return NULL;
+}
+
+/* Must hold the channel's lock. */
+static struct mig_cq *pop_owed(struct mig_channel *channel)
+{
+	if (channel->owed_cqs.next == &channel->owed_cqs)
+		return NULL;
+
+	struct mig_cq *cq = MIG_CONTAINER(channel->owed_cqs.next, struct mig_cq, owed_link);
+
+	mig_list_remove(&cq->owed_link);
+	cq->owed = 0;
+	mig_eventfd_paid(&channel->event);
+	return cq;
+}
+
+void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
+{
+	MIG_LOCKED(&channel->lock);
+	if (cq->owed)
+		return;
+	cq->owed = 1;
+	mig_list_add(&channel->owed_cqs, &cq->owed_link);
+	mig_eventfd_owe(&channel->event);
+}
+
+/* One event of the real channel, acknowledged to it at once: we count what the application acknowledges. */
+static int read_real(struct mig_context *context, struct mig_channel *channel, struct mig_cq **shadow,
+		     struct ibv_cq **foreign, void **cq_context, int last)
+{
+	struct mig_reader *reader = mig_reader_get();
+	struct ibv_cq *real;
+	int error = EAGAIN;
+
+	if (!reader)
+		return ENOMEM;
+	mig_enter(reader);
+	if (last || !MIG_GATE(context->parked))
+		error = mig_real()->ibv_get_cq_event(channel->real, &real, cq_context) ? errno : 0;
+	mig_leave(reader);
+	if (error)
+		return error;
+	*shadow = shadow_cq(context, real, *cq_context);
+	*foreign = real;
+	if (*shadow)
+		mig_real()->ibv_ack_cq_events(real, 1);
+	return 0;
+}
+
+void mig_channel_take_events(struct mig_channel *channel)
+{
+	struct mig_context *context = mig_context(channel->ibv.context);
+	struct mig_cq *cq;
+	struct ibv_cq *real;
+	void *cq_context;
+
+	while (!read_real(context, channel, &cq, &real, &cq_context, 1))
+		if (cq)
+			mig_channel_owe(channel, cq);
+}
+
+int ibv_get_cq_event(struct ibv_comp_channel *ibv, struct ibv_cq **out, void **cq_context)
+{
+	struct mig_channel *channel = mig_comp_channel(ibv);
+	int saved = errno;
+
+	if (!channel)
+		return mig_real()->ibv_get_cq_event(ibv, out, cq_context);
+
+	struct mig_context *context = mig_context(ibv->context);
+	for (;;) {
+		struct ibv_cq *foreign = NULL;
+
+		mig_lock(&channel->lock);
+		struct mig_cq *cq = pop_owed(channel);
+		mig_unlock(&channel->lock);
+
+		int error = cq ? 0 : read_real(context, channel, &cq, &foreign, cq_context, 0);
+		if (error == EAGAIN) {
+			error = mig_eventfd_wait(&channel->event);
+			if (!error)
+				continue;
+		}
+		if (error) {
+			errno = error;
+			return -1;
+		}
+		errno = saved;
+		if (!cq) {
+			*out = foreign;
+			return 0;
+		}
+		mig_lock(&channel->lock);
+		cq->events++;
+		mig_unlock(&channel->lock);
+		*out = &cq->ibv;
+		*cq_context = cq->ibv.cq_context;
+		return 0;
+	}
+}
+
+void ibv_ack_cq_events(struct ibv_cq *ibv, unsigned int count)
+{
+	struct mig_cq *cq = mig_cq(ibv);
+
+	if (!cq) {
+		mig_real()->ibv_ack_cq_events(ibv, count);
+		return;
+	}
+	/* ibv_destroy_cq waits on this word. */
+	__atomic_add_fetch(&ibv->comp_events_completed, count, __ATOMIC_RELEASE);
+	mig_futex_wake_all((int *)&ibv->comp_events_completed);
+}

@@ -1,0 +1,158 @@
+/* Questions about a device: passed on, in the application's numbers. */
+#include <errno.h>
+#include <string.h>
+
+#include "real/export.h"
+#include "objects/object.h"
+#include "base/verb_gate.h"
+
+const struct mig_gid_map *mig_gid_find(const struct mig_context *context, uint32_t port, uint32_t index)
+{
+	for (int i = 0; i < context->gid_count; i++)
+		if (context->gids[i].port == port && context->gids[i].index == index)
+			return &context->gids[i];
+	return NULL;
+}
+
+int ibv_query_device(struct ibv_context *ibv, struct ibv_device_attr *attr)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_query_device(ibv, attr);
+	MIG_VERB;
+	return mig_real()->ibv_query_device(context->real, attr);
+}
+
+int ibv_query_port(struct ibv_context *ibv, uint8_t port, struct _compat_ibv_port_attr *attr)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_query_port(ibv, port, attr);
+	MIG_VERB;
+	return mig_real()->ibv_query_port(context->real, port, attr);
+}
+
+int ibv_query_port_speed(struct ibv_context *ibv, uint32_t port, uint64_t *speed)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!mig_real()->ibv_query_port_speed)
+		return EOPNOTSUPP;
+	MIG_VERB;
+	return mig_real()->ibv_query_port_speed(context ? context->real : ibv, port, speed);
+}
+
+/* After a move the GIDs that its QPs use stay what the application has told its peers. */
+int ibv_query_gid(struct ibv_context *ibv, uint8_t port, int index, union ibv_gid *gid)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_query_gid(ibv, port, index, gid);
+	MIG_VERB;
+	const struct mig_gid_map *map = mig_gid_find(context, port, (uint32_t)index);
+	if (map) {
+		*gid = map->gid;
+		return 0;
+	}
+	return mig_real()->ibv_query_gid(context->real, port, index, gid);
+}
+
+int _ibv_query_gid_ex(struct ibv_context *ibv, uint32_t port, uint32_t index, struct ibv_gid_entry *entry,
+		      uint32_t flags, size_t size)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!mig_real()->_ibv_query_gid_ex)
+		return EOPNOTSUPP;
+	if (!context)
+		return mig_real()->_ibv_query_gid_ex(ibv, port, index, entry, flags, size);
+	MIG_VERB;
+	const struct mig_gid_map *map = mig_gid_find(context, port, index);
+	int error = mig_real()->_ibv_query_gid_ex(context->real, map ? map->new_port : port,
+						  map ? map->new_index : index, entry, flags, size);
+	if (!error && map && size >= sizeof(*entry)) {
+		entry->gid = map->gid;
+		entry->gid_index = index;
+		entry->port_num = port;
+	}
+	return error;
+}
+
+ssize_t _ibv_query_gid_table(struct ibv_context *ibv, struct ibv_gid_entry *entries, size_t count, uint32_t flags,
+			     size_t size)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!mig_real()->_ibv_query_gid_table)
+		return -EOPNOTSUPP;
+	if (!context)
+		return mig_real()->_ibv_query_gid_table(ibv, entries, count, flags, size);
+	MIG_VERB;
+	ssize_t found = mig_real()->_ibv_query_gid_table(context->real, entries, count, flags, size);
+	for (ssize_t i = 0; i < found && size == sizeof(*entries); i++) {
+		const struct mig_gid_map *map = mig_gid_find(context, entries[i].port_num, entries[i].gid_index);
+
+		if (map)
+			entries[i].gid = map->gid;
+	}
+	return found;
+}
+
+int ibv_query_gid_type(struct ibv_context *ibv, uint8_t port, unsigned int index, int *type)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_query_gid_type(ibv, port, index, type);
+	MIG_VERB;
+	const struct mig_gid_map *map = mig_gid_find(context, port, index);
+	return mig_real()->ibv_query_gid_type(context->real, (uint8_t)(map ? map->new_port : port),
+					      map ? map->new_index : index, type);
+}
+
+int ibv_query_pkey(struct ibv_context *ibv, uint8_t port, int index, __be16 *pkey)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_query_pkey(ibv, port, index, pkey);
+	MIG_VERB;
+	return mig_real()->ibv_query_pkey(context->real, port, index, pkey);
+}
+
+int ibv_get_pkey_index(struct ibv_context *ibv, uint8_t port, __be16 pkey)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!mig_real()->ibv_get_pkey_index)
+		return -1;
+	if (!context)
+		return mig_real()->ibv_get_pkey_index(ibv, port, pkey);
+	MIG_VERB;
+	return mig_real()->ibv_get_pkey_index(context->real, port, pkey);
+}
+
+int ibv_init_ah_from_wc(struct ibv_context *ibv, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
+			struct ibv_ah_attr *attr)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_init_ah_from_wc(ibv, port, wc, grh, attr);
+	MIG_VERB;
+	return mig_real()->ibv_init_ah_from_wc(context->real, port, wc, grh, attr);
+}
+
+int ibv_resolve_eth_l2_from_gid(struct ibv_context *ibv, struct ibv_ah_attr *attr, uint8_t mac[6],
+				uint16_t *vlan)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!context)
+		return mig_real()->ibv_resolve_eth_l2_from_gid(ibv, attr, mac, vlan);
+	MIG_VERB;
+	return mig_real()->ibv_resolve_eth_l2_from_gid(context->real, attr, mac, vlan);
+}

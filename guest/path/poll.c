@@ -1,0 +1,293 @@
+/*
+ * Polling completion queues.
+ *
+ * The fast way: one thread polls the real queue without a lock of ours. It may, as long as cq->fast is its own
+ * counter; another thread that comes along takes the ownership over after it has waited for the first one's
+ * section, and when that has happened too often everybody takes the lock. While something is going on (a QP
+ * quiesced, markers in the queue, completions kept in the ring, the process parked) nobody is fast.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "objects/object.h"
+#include "base/pages.h"
+
+#define MAX_TRANSFERS 8
+
+/* Receives were completed: their places in the QP's ring are free. Only the poller of the CQ writes head. */
+static inline void count_receives(struct mig_qp *qp, uint32_t count)
+{
+	__atomic_store_n(&qp->head, qp->head + count, __ATOMIC_RELEASE);
+}
+
+static void account(struct mig_context *context, struct ibv_wc *wc)
+{
+	struct mig_qp *qp = mig_qp_by_pqpn(context, wc->qp_num);
+
+	if (!qp)
+		return;
+	if (MIG_UNLIKELY(wc->status != IBV_WC_SUCCESS)) {
+		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
+	} else {
+		if (wc->opcode & IBV_WC_RECV)
+			count_receives(qp, 1);
+		if (wc->src_qp == qp->dest_pqpn)
+			wc->src_qp = qp->attr.dest_qp_num;
+	}
+	wc->qp_num = qp->ibv.qp_num;
+}
+
+static inline int is_plain(const struct ibv_wc *wc, unsigned int opcode_bit)
+{
+	return MIG_LIKELY(wc->status == IBV_WC_SUCCESS) && (wc->opcode & IBV_WC_RECV) == opcode_bit;
+}
+
+/*
+ * While numbers are the same a successful send needs nothing, and a receive only to be counted: of a run of them for
+ * one QP the number is added once.
+ */
+static inline void account_batch(struct mig_context *context, struct ibv_wc *wc, const struct ibv_wc *end)
+{
+	int translate = MIG_GATE(context->translate);
+
+	while (wc != end) {
+		if (MIG_UNLIKELY(translate)) {
+			account(context, wc++);
+		} else if (is_plain(wc, 0)) {
+			wc++;
+		} else if (is_plain(wc, IBV_WC_RECV)) {
+			uint32_t qp_num = wc->qp_num, run = 0;
+
+			do {
+				run++;
+				wc++;
+			} while (wc != end && wc->qp_num == qp_num && is_plain(wc, IBV_WC_RECV));
+			struct mig_qp *qp = mig_qp_by_pqpn(context, qp_num);
+			if (MIG_LIKELY(qp != NULL))
+				count_receives(qp, run);
+		} else {
+			account(context, wc++);
+		}
+	}
+}
+
+static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc);
+
+int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
+{
+	struct mig_cq *cq = MIG_CONTAINER(ibv, struct mig_cq, ibv);
+	struct mig_reader *reader = mig_self;
+
+	if (MIG_UNLIKELY(!reader))
+		return poll_slowly(cq, entries, wc);
+	mig_enter(reader);
+	if (MIG_UNLIKELY(MIG_GATE(cq->fast) != reader)) {
+		mig_leave(reader);
+		return poll_slowly(cq, entries, wc);
+	}
+
+	int count = cq->poll(cq->real, entries, wc);
+	if (count > 0)
+		account_batch(MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context), wc, wc + count);
+	mig_leave(reader);
+	return count;
+}
+
+/* Whether a completion is a marker's; it is taken note of. Must hold the lock. */
+static int is_marker(struct mig_context *context, struct mig_cq *cq, const struct ibv_wc *wc)
+{
+	struct mig_qp *qp = cq->markers ? mig_qp_by_pqpn(context, wc->qp_num) : NULL;
+
+	if (!qp || qp->marker != MIG_MARKER_POSTED || wc->wr_id != qp->marker_id)
+		return 0;
+	qp->marker = wc->status == IBV_WC_SUCCESS ? MIG_MARKER_DONE : MIG_MARKER_FAILED;
+	if (wc->status != IBV_WC_SUCCESS)
+		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
+	cq->markers--;
+	return 1;
+}
+
+/* Polls the real queue and drops what is not the application's. Must hold the lock. */
+static int poll_filtered(struct mig_cq *cq, struct mig_reader *reader, int entries, struct ibv_wc *wc, int last)
+{
+	struct mig_context *context = mig_context(cq->ibv.context);
+	int kept = 0, count;
+
+	if (MIG_GATE(context->parked) && !last)
+		return 0;
+	do {
+		int wanted = entries - kept;
+
+		mig_enter(reader);
+		count = cq->poll(cq->real, wanted, wc + kept);
+		int first = kept;
+		for (int i = 0; i < count; i++) {
+			struct ibv_wc one = wc[first + i];
+
+			if (is_marker(context, cq, &one))
+				continue;
+			account(context, &one);
+			wc[kept++] = one;
+		}
+		mig_leave(reader);
+		if (count < 0 && !kept)
+			return count;
+		if (count < wanted)
+			break;
+	} while (kept < entries);
+	return kept;
+}
+
+static int take_from_ring(struct mig_cq *cq, int entries, struct ibv_wc *wc)
+{
+	int taken = 0;
+
+	while (taken < entries && cq->ring_head != cq->ring_tail)
+		wc[taken++] = cq->ring[cq->ring_head++ & (cq->ring_size - 1)];
+	return taken;
+}
+
+/* Who is fast from now on. Must hold the lock, and not be in a section. */
+static void choose_owner(struct mig_cq *cq, struct mig_reader *reader)
+{
+	if (cq->owner && cq->owner != reader) {
+		MIG_SET_GATE(cq->fast, NULL);
+		mig_synchronize_with(cq->owner);
+		if (cq->transfers < MAX_TRANSFERS)
+			cq->transfers++;
+	}
+	cq->owner = cq->transfers < MAX_TRANSFERS ? reader : NULL;
+}
+
+/* QPs whose kept sends did not all fit: there may be room now. Must hold no lock. */
+static void flush_senders(struct mig_cq *cq)
+{
+	struct mig_context *context = mig_context(cq->ibv.context);
+	struct mig_send *done = NULL;
+
+	mig_lock(&context->lock);
+	MIG_EACH(&context->qps, qp, struct mig_qp, link)
+		if (qp->ibv.send_cq == &cq->ibv && MIG_GATE(qp->send_gate) & MIG_GATE_FLUSH)
+			mig_send_flush(qp, &done);
+	mig_unlock(&context->lock);
+	mig_send_free(done);
+}
+
+static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
+{
+	struct mig_reader *reader = mig_reader_get();
+	int count, flush;
+
+	if (!reader)
+		return -1;
+	mig_lock(&cq->lock);
+	choose_owner(cq, reader);
+	count = take_from_ring(cq, entries, wc);
+	if (count < entries) {
+		int more = poll_filtered(cq, reader, entries - count, wc + count, 0);
+
+		if (more > 0 || !count)
+			count += more;
+	}
+	flush = cq->gated > 0 && __atomic_load_n(&mig_context(cq->ibv.context)->flushing, __ATOMIC_RELAXED);
+	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner == reader &&
+	    !mig_readers_usable())
+		MIG_SET_GATE(cq->fast, reader);
+	mig_unlock(&cq->lock);
+	if (flush)
+		flush_senders(cq);
+	return count;
+}
+
+/* Room for `more` in the ring. A larger ring is made without the lock, which others may win meanwhile. */
+static int make_room(struct mig_cq *cq, uint32_t more)
+{
+	for (;;) {
+		mig_lock(&cq->lock);
+		uint32_t used = cq->ring_tail - cq->ring_head, old_size = cq->ring_size;
+		mig_unlock(&cq->lock);
+		if (old_size - used >= more)
+			return 0;
+
+		uint32_t size = old_size ? old_size : 256;
+		while (size - used < more)
+			size *= 2;
+		struct ibv_wc *ring = mig_pages_alloc(size * sizeof(*ring)), *old = ring;
+		if (!ring)
+			return ENOMEM;
+		mig_lock(&cq->lock);
+		used = cq->ring_tail - cq->ring_head;
+		if (cq->ring_size == old_size && size - used >= more) {
+			for (uint32_t i = 0; i < used; i++)
+				ring[i] = cq->ring[(cq->ring_head + i) & (old_size - 1)];
+			old = cq->ring;
+			cq->ring = ring;
+			cq->ring_size = size;
+			cq->ring_head = 0;
+			cq->ring_tail = used;
+		}
+		mig_unlock(&cq->lock);
+		mig_pages_free(old);
+	}
+}
+
+#define COLLECT 64
+
+int mig_cq_collect(struct mig_cq *cq, int last)
+{
+	struct mig_reader *reader = mig_reader_get();
+	int count = COLLECT;
+
+	while (count == COLLECT) {
+		struct ibv_wc wc[COLLECT];
+		int error = reader ? make_room(cq, COLLECT) : ENOMEM;
+
+		if (error)
+			return error;
+		MIG_LOCKED(&cq->lock);
+		count = poll_filtered(cq, reader, COLLECT, wc, last);
+		for (int i = 0; i < count; i++)
+			cq->ring[cq->ring_tail++ & (cq->ring_size - 1)] = wc[i];
+		if (count < 0)
+			return EIO;
+	}
+	return 0;
+}
+
+int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc)
+{
+	int error = make_room(cq, 1);
+
+	if (error)
+		return error;
+	MIG_LOCKED(&cq->lock);
+	MIG_SET_GATE(cq->fast, NULL);
+	cq->ring[cq->ring_tail++ & (cq->ring_size - 1)] = *wc;
+	return 0;
+}
+
+/* After closing, a grace period must pass before the real queue may be exchanged. */
+void mig_cq_gate(struct mig_cq *cq, int change)
+{
+	MIG_LOCKED(&cq->lock);
+	cq->gated += change;
+	MIG_SET_GATE(cq->fast, NULL);
+}
+
+int mig_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
+{
+	struct mig_cq *cq = MIG_CONTAINER(ibv, struct mig_cq, ibv);
+	struct mig_reader *reader = mig_reader_get();
+	int result = 0;
+
+	if (!reader)
+		return ENOMEM;
+	mig_enter(reader);
+	/* Asked for ever: to ask once too often after a move costs an event without a completion, which every
+	 * application must expect; to forget one would cost a completion without an event. */
+	__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELEASE);
+	if (!MIG_GATE(mig_context(ibv->context)->parked))
+		result = cq->real->context->ops.req_notify_cq(cq->real, solicited_only);
+	mig_leave(reader);
+	return result;
+}

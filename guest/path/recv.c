@@ -1,0 +1,320 @@
+/*
+ * Posting receives, and remembering them: after a move the ones that no message has used yet are posted again.
+ *
+ * The ring has one writer at its tail, which is whoever posts: the one thread that qp->recv_fast names, or the
+ * holder of the lock. Ownership moves as it does for completion queues (poll.c). The head is written by the poller.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/keymap.h"
+#include "objects/object.h"
+
+#define MAX_TRANSFERS 8
+#define BATCH 16
+#define SGES 256
+
+static struct mig_recv *entry(const struct mig_qp *qp, char *ring, uint32_t mask, uint32_t position)
+{
+	return (struct mig_recv *)(ring + (size_t)(position & mask) * qp->stride);
+}
+
+int mig_recv_init(struct mig_qp *qp)
+{
+	uint32_t size = 16;
+
+	qp->room = qp->cap.max_recv_wr + 1;
+	while (size < 2 * qp->room)
+		size *= 2;
+	qp->stride = (uint32_t)(sizeof(struct mig_recv) + qp->cap.max_recv_sge * sizeof(struct ibv_sge));
+	qp->ring = calloc(size, qp->stride);
+	qp->ring_mask = size - 1;
+	return qp->ring ? 0 : ENOMEM;
+}
+
+static __attribute__((noinline)) void record_list(struct mig_qp *qp, const struct ibv_recv_wr *wr,
+						  const struct ibv_recv_wr *end)
+{
+	uint32_t tail = qp->tail;
+
+	for (; wr != end; wr = wr->next) {
+		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, tail++);
+
+		recv->wr_id = wr->wr_id;
+		recv->num_sge = (uint32_t)wr->num_sge;
+		if (MIG_LIKELY(wr->num_sge == 1))
+			mig_copy_sge(&recv->sges[0], &wr->sg_list[0]);
+		else
+			memcpy(recv->sges, wr->sg_list, (size_t)wr->num_sge * sizeof(recv->sges[0]));
+	}
+	__atomic_store_n(&qp->tail, tail, __ATOMIC_RELAXED);
+}
+
+/* What was posted up to `end`. The ring has room for it: there was room for a whole queue. */
+static inline void record(struct mig_qp *qp, const struct ibv_recv_wr *wr, const struct ibv_recv_wr *end)
+{
+	if (MIG_UNLIKELY(wr == end))
+		return;
+	if (MIG_LIKELY(wr->next == end && wr->num_sge == 1)) {
+		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, qp->tail);
+
+		recv->wr_id = wr->wr_id;
+		recv->num_sge = 1;
+		mig_copy_sge(&recv->sges[0], &wr->sg_list[0]);
+		__atomic_store_n(&qp->tail, qp->tail + 1, __ATOMIC_RELAXED);
+		/* With many QPs in turn the next entry has left the near caches by its time: it is fetched now. */
+		__builtin_prefetch((char *)recv + qp->stride, 1);
+	} else {
+		record_list(qp, wr, end);
+	}
+}
+
+static int post_translated(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys,
+			   struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	while (wr) {
+		struct ibv_recv_wr copies[BATCH], *originals[BATCH], *failed = NULL;
+		struct ibv_sge sges[SGES];
+		int count = 0, used = 0;
+
+		for (; wr && count < BATCH; wr = wr->next) {
+			int listed = wr->num_sge > (int)qp->cap.max_recv_sge || wr->num_sge < 0 ? 0 : wr->num_sge;
+
+			if (used + listed > SGES)
+				break;
+			originals[count] = wr;
+			copies[count] = *wr;
+			if (listed) {
+				copies[count].sg_list = sges + used;
+				for (int i = 0; i < listed; i++) {
+					sges[used] = wr->sg_list[i];
+					sges[used].lkey = mig_keymap_get(lkeys, sges[used].lkey);
+					used++;
+				}
+			}
+			copies[count].next = NULL;
+			if (count)
+				copies[count - 1].next = &copies[count];
+			count++;
+		}
+		int error = real->context->ops.post_recv(real, copies, &failed);
+		if (error) {
+			*bad = failed >= copies && failed < copies + count ? originals[failed - copies]
+									   : originals[0];
+			return error;
+		}
+	}
+	return 0;
+}
+
+#define FEW 4
+
+/* Most lists hold one request of a few entries: without the loops of the general case. */
+static int post_one_translated(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr,
+			       struct ibv_recv_wr **bad)
+{
+	struct ibv_recv_wr copy, *failed;
+	struct ibv_sge sges[FEW];
+
+	copy.wr_id = wr->wr_id;
+	copy.next = NULL;
+	copy.sg_list = sges;
+	copy.num_sge = wr->num_sge;
+	mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
+	int error = qp->post_recv(qp->real, &copy, &failed);
+	if (MIG_UNLIKELY(error)) {
+		if (bad)
+			*bad = wr;
+		return error;
+	}
+	record(qp, wr, NULL);
+	return 0;
+}
+
+static __attribute__((noinline)) int post_other_keys(struct mig_qp *qp, const struct mig_keymap *lkeys,
+						     struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	if (MIG_LIKELY(wr && !wr->next && (unsigned int)wr->num_sge <= FEW))
+		return post_one_translated(qp, lkeys, wr, bad);
+
+	struct ibv_recv_wr *failed = NULL;
+	int error = post_translated(qp, qp->real, lkeys, wr, &failed);
+
+	record(qp, wr, error ? failed : NULL);
+	if (error && bad)
+		*bad = failed;
+	return error;
+}
+
+/* Posts and records. In a section or under the lock, as the ring's writer. */
+static inline int post_now(struct mig_qp *qp, struct mig_context *context, struct ibv_recv_wr *wr,
+			   struct ibv_recv_wr **bad)
+{
+	if (MIG_UNLIKELY(context->lkeys != NULL))
+		return post_other_keys(qp, context->lkeys, wr, bad);
+
+	int error = qp->post_recv(qp->real, wr, bad);
+
+	record(qp, wr, MIG_UNLIKELY(error) ? *bad : NULL);
+	return error;
+}
+
+static inline int has_room(struct mig_qp *qp)
+{
+	if (MIG_LIKELY(qp->ring_mask + 1 - (qp->tail - qp->head_seen) >= qp->room))
+		return 1;
+	qp->head_seen = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+	/* A completion may be polled before its receive is recorded: then head is ahead, and all is free. */
+	if ((int32_t)(qp->tail - qp->head_seen) < 0)
+		return 1;
+	return qp->ring_mask + 1 - (qp->tail - qp->head_seen) >= qp->room;
+}
+
+/* More are outstanding than the queue is deep: a device may free a place before its completion is polled. */
+static int grow(struct mig_qp *qp)
+{
+	uint32_t mask = qp->ring_mask;
+	char *larger = calloc((size_t)(mask + 1) * 2, qp->stride), *old = larger;
+
+	if (!larger)
+		return ENOMEM;
+	mig_lock(&qp->recv_lock);
+	if (qp->ring_mask == mask) {
+		uint32_t head = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+
+		MIG_SET_GATE(qp->recv_fast, NULL);
+		if (qp->recv_owner)
+			mig_synchronize_with(qp->recv_owner);
+		for (uint32_t i = head; (int32_t)(qp->tail - i) > 0; i++)
+			memcpy(entry(qp, larger, mask * 2 + 1, i), entry(qp, qp->ring, mask, i), qp->stride);
+		old = qp->ring;
+		qp->ring = larger;
+		qp->ring_mask = mask * 2 + 1;
+	}
+	mig_unlock(&qp->recv_lock);
+	free(old);
+	return 0;
+}
+
+/* While the process is parked there is no queue to post to; what the real one would have refused is refused. */
+static int record_only(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	for (; wr; wr = wr->next) {
+		int error = 0;
+
+		if (qp->ibv.state == IBV_QPS_RESET || wr->num_sge < 0 || wr->num_sge > (int)qp->cap.max_recv_sge)
+			error = EINVAL;
+		else if (qp->tail - __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE) >= qp->cap.max_recv_wr)
+			error = ENOMEM;
+		if (error) {
+			if (bad)
+				*bad = wr;
+			return error;
+		}
+		record(qp, wr, wr->next);
+	}
+	return 0;
+}
+
+static int post_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct mig_context *context = mig_context(qp->ibv.context);
+	struct mig_reader *reader = mig_reader_get();
+	int error = reader ? 0 : ENOMEM;
+
+	while (!error) {
+		mig_lock(&qp->recv_lock);
+		if (qp->recv_owner && qp->recv_owner != reader) {
+			MIG_SET_GATE(qp->recv_fast, NULL);
+			mig_synchronize_with(qp->recv_owner);
+			if (qp->recv_transfers < MAX_TRANSFERS)
+				qp->recv_transfers++;
+		}
+		qp->recv_owner = qp->recv_transfers < MAX_TRANSFERS ? reader : NULL;
+		if (has_room(qp))
+			break;
+		mig_unlock(&qp->recv_lock);
+		error = grow(qp);
+	}
+	if (error) {
+		if (bad)
+			*bad = wr;
+		return error;
+	}
+	if (qp->recv_parked) {
+		error = record_only(qp, wr, bad);
+	} else {
+		error = post_now(qp, context, wr, bad);
+		if (qp->recv_owner == reader && !qp->recv_closed && !mig_readers_usable())
+			MIG_SET_GATE(qp->recv_fast, reader);
+	}
+	mig_unlock(&qp->recv_lock);
+	return error;
+}
+
+int mig_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
+	struct mig_reader *reader = mig_self;
+
+	if (MIG_UNLIKELY(!reader))
+		return post_slowly(qp, wr, bad);
+	mig_enter(reader);
+	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != reader || !has_room(qp))) {
+		mig_leave(reader);
+		return post_slowly(qp, wr, bad);
+	}
+	int error = post_now(qp, MIG_CONTAINER(ibv->context, struct mig_context, verbs.context), wr, bad);
+	mig_leave(reader);
+	return error;
+}
+
+void mig_recv_close(struct mig_qp *qp)
+{
+	MIG_LOCKED(&qp->recv_lock);
+	qp->recv_closed = 1;
+	MIG_SET_GATE(qp->recv_fast, NULL);
+}
+
+void mig_recv_park(struct mig_qp *qp)
+{
+	MIG_LOCKED(&qp->recv_lock);
+	qp->recv_parked = 1;
+	qp->parked_at = qp->tail;
+}
+
+void mig_recv_clear(struct mig_qp *qp)
+{
+	MIG_LOCKED(&qp->recv_lock);
+	MIG_SET_GATE(qp->recv_fast, NULL);
+	if (qp->recv_owner)
+		mig_synchronize_with(qp->recv_owner);
+	qp->head_seen = qp->tail = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+}
+
+int mig_recv_repost(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys, uint32_t *from)
+{
+	for (; (int32_t)(qp->tail - *from) > 0; ++*from) {
+		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, *from);
+		struct ibv_recv_wr wr = { .wr_id = recv->wr_id,
+					  .sg_list = recv->sges,
+					  .num_sge = (int)recv->num_sge };
+		struct ibv_recv_wr *bad = NULL;
+		int error = post_translated(qp, real, lkeys, &wr, &bad);
+
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+int mig_recv_open(struct mig_qp *qp)
+{
+	MIG_LOCKED(&qp->recv_lock);
+	int error = qp->recv_parked
+			    ? mig_recv_repost(qp, qp->real, mig_context(qp->ibv.context)->lkeys, &qp->parked_at)
+			    : 0;
+	qp->recv_parked = qp->recv_closed = 0;
+	return error;
+}

@@ -1,0 +1,130 @@
+/* Finding the real functions, and the dynamic linker's questions about them. */
+#define _GNU_SOURCE
+#include "real/real.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/elf.h"
+#include "real/export.h"
+#include "base/lock.h"
+#include "base/log.h"
+
+__thread int mig_inside_real;
+
+static struct mig_lock real_lock;
+static struct mig_real real;
+static int real_found;
+
+#define MIG_REAL_NAME(result, name, version, parameters) #name,
+static const char *const virtualised[] = { MIG_REAL(MIG_REAL_NAME) };
+
+/*
+ * Public verbs that never see an object of ours: they take none, or only objects that the real library made
+ * and that we hand out as they are (SRQ, AH, XRCD, DM, DMA handle, buffer).
+ */
+static const char *const harmless[] = {
+	"ibv_copy_ah_attr_from_kern", "ibv_copy_path_rec_from_kern", "ibv_copy_path_rec_to_kern",
+	"ibv_copy_qp_attr_from_kern", "ibv_dealloc_dmah", "ibv_destroy_ah", "ibv_destroy_srq",
+	"ibv_dm_export_dmabuf_fd", "ibv_dofork_range", "ibv_dontfork_range", "ibv_event_type_str", "ibv_fork_init", "ibv_free_buf",
+	"ibv_get_sysfs_path", "ibv_is_fork_initialized", "ibv_modify_srq", "ibv_node_type_str",
+	"ibv_port_state_str", "ibv_query_srq", "ibv_rate_to_mbps", "ibv_rate_to_mult", "ibv_read_sysfs_file",
+	"ibv_register_driver", "ibv_static_providers", "ibv_unimport_dm", "ibv_unimport_mr", "ibv_unimport_pd",
+	"ibv_wc_status_str",
+};
+
+static int is_listed(const char *name, const char *const *list, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(name, list[i]))
+			return 1;
+	return 0;
+}
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* A public verb from after our time could be handed one of our objects and would crash on it. */
+static void look_for_stranger(const char *name, const char *version, void *argument)
+{
+	const char **stranger = argument;
+
+	if (strncmp(version, "IBVERBS_1.", 10) || (strncmp(name, "ibv_", 4) && strncmp(name, "_ibv_", 5)))
+		return;
+	if (!is_listed(name, virtualised, COUNT(virtualised)) && !is_listed(name, harmless, COUNT(harmless)))
+		*stranger = name;
+}
+
+/*
+ * An application may close the libibverbs that it has opened, and open it again in another place: our pointers to it
+ * must not outlive it. Where there is no dlopen, nobody can have opened it.
+ */
+static void pin(const struct mig_object *library)
+{
+	void *(*open)(const char *, int) = (void *(*)(const char *, int))(uintptr_t)mig_global_symbol("dlopen");
+
+	if (open)
+		open(library->name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
+static int find_real(void)
+{
+	struct mig_object library;
+
+	if (mig_object_named("libibverbs.so.1", &library))
+		return ENOSYS;
+	pin(&library);
+#define MIG_REAL_FIND(result, name, version, parameters)                                                   \
+	real.name = (result(*) parameters)(uintptr_t)mig_object_symbol(&library, #name, version);
+	MIG_REAL(MIG_REAL_FIND)
+	real.dofork_range = (int (*)(void *, size_t))(uintptr_t)mig_object_symbol(&library, "ibv_dofork_range", NULL);
+	mig_object_functions(&library, look_for_stranger, &real.stranger);
+	if (real.stranger)
+		mig_log(MIG_LOG_WARN, "%s exports %s, which this guest library does not know: not virtualised",
+			library.name, real.stranger);
+	return 0;
+}
+
+const struct mig_real *mig_real(void)
+{
+	if (!__atomic_load_n(&real_found, __ATOMIC_ACQUIRE)) {
+		MIG_LOCKED(&real_lock);
+		int error = real_found ? 0 : find_real();
+
+		if (error) {
+			errno = error;
+			return NULL;
+		}
+		__atomic_store_n(&real_found, 1, __ATOMIC_RELEASE);
+	}
+	return &real;
+}
+
+struct replacement {
+	const char *name;
+	void *ours;
+};
+
+#define MIG_REPLACEMENT(result, name, version, parameters) { #name, (void *)(uintptr_t)name },
+static const struct replacement verbs[] = { MIG_REAL(MIG_REPLACEMENT) };
+#define MIG_VENDOR_REPLACEMENT(result, name) { #name, (void *)(uintptr_t)name },
+static const struct replacement vendors[] = { MIG_VENDOR(MIG_VENDOR_REPLACEMENT) };
+
+void *mig_replacement(const char *name, const void *found)
+{
+	struct mig_object object;
+
+	for (size_t i = 0; i < COUNT(vendors); i++)
+		if (!strcmp(name, vendors[i].name))
+			return vendors[i].ours;
+	for (size_t i = 0; i < COUNT(verbs); i++) {
+		if (strcmp(name, verbs[i].name))
+			continue;
+		/* Only the current version of the verb, and only libibverbs' own. */
+		if (mig_object_holding(found, &object) || strcmp(object.soname, "libibverbs.so.1"))
+			return NULL;
+		return mig_object_symbol(&object, name, NULL) == found ? verbs[i].ours : NULL;
+	}
+	return NULL;
+}

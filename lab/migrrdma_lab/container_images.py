@@ -1,0 +1,65 @@
+"""The container images that every node's Docker carries, from Debian packages; no registry is involved.
+
+An image is a Debian minbase file system with a few packages, put into the archive format that ``docker load`` reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from .bootstrap import DEBIAN_SECONDS, LEAN, recipe_key
+from .plan import CONTAINER_PACKAGES, Places, container_image
+from .steps import run_logged, step
+
+
+def container_archive(places: Places, release: str) -> Path:
+    """Build (or find) ``rdma-tools:RELEASE`` as an archive for ``docker load``."""
+    archive = places.images / f"rdma-tools-{release}-{recipe_key(release, *CONTAINER_PACKAGES)}.tar"
+    if archive.exists():
+        return archive
+    with (
+        step(f"container image {container_image(release)} from Debian packages"),
+        tempfile.TemporaryDirectory(dir=places.images, prefix=".rdma-tools-") as work,
+    ):
+        layer = Path(work) / "layer.tar"
+        run_logged(
+            ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(CONTAINER_PACKAGES)}",
+             *LEAN, release, layer],
+            places.build / "logs" / f"rdma-tools-{release}.log",
+            DEBIAN_SECONDS,
+        )  # fmt: skip
+        unfinished = Path(work) / "image.tar"
+        _write_docker_archive(unfinished, layer, container_image(release))
+        unfinished.rename(archive)
+    return archive
+
+
+def _write_docker_archive(archive: Path, layer: Path, tag: str) -> None:
+    """One layer in the format of ``docker save`` (the "combined image JSON" of moby's image spec v1.2)."""
+    with layer.open("rb") as stream:
+        diff_id = hashlib.file_digest(stream, "sha256").hexdigest()
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {
+                "Cmd": ["/bin/sh"],
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            },
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
+        }
+    ).encode()
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    layer_name = f"{diff_id}/layer.tar"
+    manifest = json.dumps([{"Config": config_name, "RepoTags": [tag], "Layers": [layer_name]}]).encode()
+    with tarfile.open(archive, "w") as tar:
+        for name, content in ((config_name, config), ("manifest.json", manifest)):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, BytesIO(content))
+        tar.add(layer, layer_name)

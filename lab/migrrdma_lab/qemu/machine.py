@@ -1,0 +1,187 @@
+"""One virtual machine: a QEMU process, its disk with snapshots, and its control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from qemu.qmp import QMPClient, QMPError
+
+from ..errors import MachineError
+from ..plan import Node, Places
+from .acceleration import Accelerator
+from .disk import NodeImage
+from .network import tap
+
+_MEMORY_MIB = 2048
+_START_SECONDS = 120
+_QMP_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A node's QEMU process, running or not."""
+
+    places: Places
+    node: Node
+    image: NodeImage
+
+    @property
+    def disk(self) -> Path:
+        """A qcow2 overlay on the image's disk; snapshots of the running machine live inside it."""
+        return self.places.disks / f"{self.node.name}.qcow2"
+
+    @property
+    def console(self) -> Path:
+        """What the kernel and systemd print."""
+        return self.places.run / f"{self.node.name}.console"
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.places.run / f"{self.node.name}.pid"
+
+    @property
+    def _qmp_socket(self) -> Path:
+        return self.places.run / f"{self.node.name}.qmp"
+
+    def create_disk(self) -> None:
+        """Make an empty overlay."""
+        self.disk.parent.mkdir(parents=True, exist_ok=True)
+        _qemu_img("create", "-q", "-f", "qcow2", "-b", str(self.image.disk), "-F", "raw", str(self.disk))
+
+    def copy_disk(self, golden: Path) -> None:
+        """Take over another machine's overlay with its snapshots; whole or not at all."""
+        self.disk.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.disk.with_name(f".{self.disk.name}")
+        shutil.copyfile(golden, unfinished)
+        unfinished.rename(self.disk)
+
+    def has_snapshot(self, name: str) -> bool:
+        """Whether the machine's disk holds a snapshot called ``name``; QEMU lists one when it is complete."""
+        if not self.disk.exists():
+            return False
+        listing = _qemu_img("snapshot", "-U", "-l", str(self.disk))
+        return any(line.split()[1:2] == [name] for line in listing.splitlines())
+
+    def start(self, accelerator: Accelerator, snapshot: str | None = None) -> None:
+        """Boot, or continue from ``snapshot``; returns when QEMU has loaded it and runs in the background."""
+        self.places.run.mkdir(parents=True, exist_ok=True)
+        log = self.places.run / f"{self.node.name}.qemu"
+        command = [
+            "ip", "netns", "exec", self.places.namespace,
+            "qemu-system-x86_64", "-name", f"{self.places.namespace}-{self.node.name}",
+            "-machine", "q35", *accelerator.qemu_options, "-smp", "1", "-m", str(_MEMORY_MIB),
+            "-nodefaults", "-display", "none", "-daemonize", "-pidfile", str(self._pid_file),
+            "-serial", f"file:{self.console}", "-qmp", f"unix:{self._qmp_socket},server=on,wait=off",
+            # Without it, machines continued from one snapshot would draw the same "random" numbers:
+            # a new generation ID makes the kernel reseed.
+            "-device", "vmgenid,guid=auto",
+            # Memory the guest frees goes back to the host, and is not copied into snapshots.
+            "-device", "virtio-balloon-pci,free-page-reporting=on",
+            "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd),
+            "-append", "console=ttyS0 root=/dev/vda rw panic=1 mitigations=off quiet net.ifnames=0",
+            "-drive", f"file={self.disk},if=virtio,format=qcow2,cache=unsafe",
+            *self._nic("mgmt"), *self._nic("data"),
+            *(["-loadvm", snapshot] if snapshot else []),
+        ]  # fmt: skip
+        with log.open("wb") as output:
+            result = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                timeout=_START_SECONDS, check=False,
+            )  # fmt: skip
+        if result.returncode:
+            raise MachineError(f"{self.node.name}: QEMU did not start: {log.read_text().strip()[-500:]}")
+
+    def _nic(self, bridge: str) -> list[str]:
+        # The hardware address is part of a snapshot; a copy of the golden machine changes it from inside.
+        last = f"{0x77 if bridge == 'mgmt' else 0x78:02x}:00:99"
+        name = tap(bridge, self.node)
+        return [
+            "-netdev", f"tap,id={bridge},ifname={name},script=no,downscript=no",
+            "-device", f"virtio-net-pci,netdev={bridge},mac=52:54:00:{last}",
+        ]  # fmt: skip
+
+    @property
+    def pid(self) -> int | None:
+        """The QEMU process, if this machine runs."""
+        try:
+            pid = int(self._pid_file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        # A stale pid file may name a process that is not ours.
+        return pid if str(self._pid_file).encode() in command else None
+
+    def save(self, snapshot: str) -> None:
+        """Snapshot the running machine, memory and disk."""
+        self._monitor(f"savevm {snapshot}")
+
+    def load(self, snapshot: str) -> None:
+        """Put the running machine back to ``snapshot``."""
+        self._monitor(f"loadvm {snapshot}")
+
+    def forget(self, snapshot: str) -> None:
+        """Delete ``snapshot`` of the running machine; its room on the disk is used by the next one."""
+        self._monitor(f"delvm {snapshot}")
+
+    def resident_bytes(self) -> int:
+        """How much of the host's memory the running machine holds."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def stop(self) -> None:
+        """End the machine at once, as pulling the plug does."""
+        pid = self.pid
+        if pid is None:
+            return
+        try:
+            self._execute("quit")
+        except (MachineError, OSError):
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while self.pid is not None:
+            if time.monotonic() > deadline:
+                raise MachineError(
+                    f"{self.node.name}: QEMU (pid {pid}) is still there 20 s after being told to quit"
+                )
+            time.sleep(0.05)  # not our child: there is nothing to wait for but its disappearance
+
+    def _monitor(self, line: str) -> None:
+        answer = self._execute("human-monitor-command", {"command-line": line})
+        if answer:
+            raise MachineError(f"{self.node.name}: `{line}`: {str(answer).strip()}")
+
+    def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        async def talk() -> object:
+            client = QMPClient(self.node.name)
+            await client.connect(str(self._qmp_socket))
+            try:
+                return await client.execute(command, arguments)
+            finally:
+                await client.disconnect()
+
+        try:
+            return asyncio.run(asyncio.wait_for(talk(), _QMP_SECONDS))
+        except TimeoutError as exc:
+            raise MachineError(
+                f"{self.node.name}: QEMU did not answer `{command}` in {_QMP_SECONDS} s"
+            ) from exc
+        except (QMPError, OSError, EOFError) as exc:
+            if command == "quit":  # it closes the connection, before or after it has answered
+                return None
+            raise MachineError(f"{self.node.name}: QEMU refused `{command}`: {exc}") from exc
+
+
+def _qemu_img(*arguments: str) -> str:
+    result = subprocess.run(
+        ["qemu-img", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    if result.returncode:
+        raise MachineError(f"qemu-img {arguments[0]}: {result.stderr.strip()}")
+    return result.stdout

@@ -1,0 +1,4 @@
+"""The host as its agent sees it: guests, containers, devices, the OCI runtime, and the sockets they come to.
+
+It uses wire and base.
+"""

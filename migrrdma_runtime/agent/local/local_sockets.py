@@ -1,0 +1,54 @@
+"""What this host's processes see of the agent: both of its sockets, open before the rest of it is there.
+
+An agent that starts has a few hundred modules to import, gRPC and TLS among them, a tenth of a second where
+there is hardware and ten in an emulated machine. Guests are greeted meanwhile, and the runtime's requests
+wait. So this module and what it imports must stay light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.guests import Guest, Guests
+from migrrdma_runtime.agent.local.runtime_api import Operation, RuntimeApi
+from migrrdma_runtime.agent.peers.agent_config import Settings
+
+
+class Front:
+    """The sockets. Open them, then say what is to be done about guests and, last, about requests."""
+
+    def __init__(self, settings: Settings, containers: Containers | None = None) -> None:
+        self.containers = containers or Containers(settings.run_dir)
+        self.guests = Guests(self.containers, settings.guest_socket, self._connected)
+        self.api = RuntimeApi(self.containers)
+        self._runtime_socket = settings.runtime_socket
+        self._on_connect: Callable[[Guest], None] | None = None
+        self._listens = False
+
+    async def listen(self) -> None:
+        """Open the sockets, if they are not open yet."""
+        if self._listens:
+            return
+        self._listens = True
+        self.guests.listen()
+        await self.api.listen(self._runtime_socket)
+
+    def receive(self, on_connect: Callable[[Guest], None]) -> None:
+        """Have every guest that connects looked at, and those that have connected already."""
+        self._on_connect = on_connect
+        for guest in self.guests.all():
+            on_connect(guest)
+
+    def serve(self, operations: dict[str, Operation]) -> None:
+        """Carry out the requests of runtimes, those first that have waited."""
+        self.api.serve(operations)
+
+    async def close(self) -> None:
+        """Close what is open; whoever was connected connects to the next agent."""
+        await self.api.close()
+        await self.guests.close()
+
+    def _connected(self, guest: Guest) -> None:
+        if self._on_connect is not None:
+            self._on_connect(guest)

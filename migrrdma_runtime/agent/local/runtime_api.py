@@ -1,0 +1,275 @@
+"""The OCI runtime's side: requests on a unix socket that only root sees, one JSON object to a line.
+
+A request is answered by any number of ``{"step": …}``, at most one ``{"ready": …}`` (now the runtime is to do
+its part and to report), and in the end ``{"done": …}`` or ``{"error": …}``. A line at least every few seconds
+says that the agent is alive, so that the other end needs no guess of how long a drain may take.
+
+The runtime's report finds its migration by name, on any connection: the agent may have been restarted
+meanwhile. A runtime that ends without one is noticed by its connection's end, or its process's after such a
+restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.guests import listen, peer_pid
+from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
+from migrrdma_runtime.wire import agent_messages, manifest
+from migrrdma_runtime.wire.agent_messages import MIGRATION, SECONDS, STEP_NAME, Message, list_of, record
+
+_log = logging.getLogger(__name__)
+
+ALIVE_S = 3
+"""How often a waiting runtime is told that the agent is there; its own patience is several times that."""
+
+_CONTAINER = {"type": "string", "minLength": 1, "maxLength": 1024}
+_STEP = record(name=STEP_NAME, start={"type": "number"}, seconds=SECONDS)
+
+REQUESTS = {
+    "checkpoint": record(op={}, container=_CONTAINER, leave_running={"type": "boolean"}),
+    "restore": record(op={}, container=_CONTAINER, manifest={"type": "object"}),
+    "report": record(
+        op={},
+        migration=MIGRATION,
+        succeeded={"type": "boolean"},
+        # What the runtime knows and the agent cannot: of the dump, how long the container was frozen.
+        steps=list_of(_STEP, 16),
+    ),
+    "status": record(op={}),
+}
+
+Process = list[Any]
+"""A pid and the time at which it started."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the runtime's part went; ``died``: it ended without saying."""
+
+    succeeded: bool
+    steps: list[Message] = field(default_factory=list)
+    died: bool = False
+
+
+class Runtime:
+    """One migration's runtime: told of the steps, waited for in the middle."""
+
+    def __init__(self, api: RuntimeApi, process: Process, line: _Line | None = None) -> None:
+        self._api = api
+        self.process = process
+        self._line = line
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Say what is being done."""
+        self._tell({"step": name})
+        yield
+
+    def ready(self, migration: str, document: Message | None) -> None:
+        """Say that it is the runtime's turn."""
+        self._api.expect(migration)
+        self._tell({"ready": {"migration": migration, "manifest": document}})
+
+    async def verdict(self, migration: str) -> Verdict:
+        """Wait until the runtime has reported, or has ended without."""
+        report = self._api.expect(migration)
+        end = asyncio.ensure_future(self._line.ended.wait() if self._line else self._api.end_of(self.process))
+        try:
+            await asyncio.wait((report, end), return_when=asyncio.FIRST_COMPLETED)
+            if not report.done():
+                return Verdict(succeeded=False, died=True)
+            verdict, self._line = report.result()
+            return verdict
+        finally:
+            end.cancel()
+            self._api.forget(migration)
+
+    def finished(self, result: Message) -> None:
+        """Give the final answer."""
+        self._tell({"done": result})
+
+    def failed(self, error: MigrRDMAError) -> None:
+        """Give the final answer: why it did not work."""
+        self._tell({"error": {"kind": type(error).__name__, "message": str(error)}})
+
+    def _tell(self, message: Message) -> None:
+        if self._line is not None:
+            self._line.send(message)
+
+
+Operation = Callable[[Message, Runtime], Awaitable[Message]]
+
+
+class RuntimeApi:
+    """Listens, and hands requests to the operations."""
+
+    def __init__(self, containers: Containers) -> None:
+        self._containers = containers
+        self._operations: dict[str, Operation] = {}
+        self._served = asyncio.Event()
+        self._reports: dict[str, asyncio.Future[tuple[Verdict, _Line]]] = {}
+        self._server: asyncio.Server | None = None
+        self._lines: dict[_Line, asyncio.Task[None]] = {}
+
+    async def listen(self, path: Path) -> None:
+        """Open the socket, for root alone."""
+        listener = listen(path, socket.SOCK_STREAM, 0o600)
+        self._server = await asyncio.start_unix_server(
+            self._connected, sock=listener, limit=manifest.MAX_BYTES
+        )
+
+    def serve(self, operations: dict[str, Operation]) -> None:
+        """Begin to carry out requests; those that came before have waited, being told that we are alive."""
+        self._operations = operations
+        self._served.set()
+
+    async def close(self) -> None:
+        """Close the socket; requests under way end without an answer, and their senders ask again."""
+        if self._server is not None:
+            self._server.close()
+        lines = dict(self._lines)
+        for line in lines:
+            await line.stop()
+        self._served.set()  # whoever waits for it sees that its connection has ended
+        await asyncio.gather(*lines.values())
+
+    def expect(self, migration: str) -> asyncio.Future[tuple[Verdict, _Line]]:
+        """The report on a migration, which may come on any connection."""
+        return self._reports.setdefault(migration, asyncio.get_running_loop().create_future())
+
+    def forget(self, migration: str) -> None:
+        """The report has been taken; another one would be a mistake."""
+        self._reports.pop(migration, None)
+
+    def runtime_of(self, process: Process) -> Runtime:
+        """The runtime that a previous agent talked to."""
+        return Runtime(self, process)
+
+    async def end_of(self, process: Process) -> None:
+        """Wait for a process to end."""
+        pid, started = process
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            if self._containers.started(pid) != started:
+                return  # its number has gone to another one
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            loop.add_reader(handle, ended.set)
+            try:
+                await ended.wait()
+            finally:
+                loop.remove_reader(handle)
+        finally:
+            os.close(handle)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pid = peer_pid(writer.get_extra_info("socket"))
+        line = _Line(writer)
+        self._lines[line] = cast("asyncio.Task[None]", asyncio.current_task())
+        try:
+            if not self._served.is_set():
+                line.serve(self._served.wait())
+                await self._served.wait()
+            while self._operations and (data := await reader.readline()):
+                self._take(data, line, [pid, self._containers.started(pid)])
+            await line.drained()
+        except (ValueError, ConnectionError) as error:  # a line without end, or the other end gone
+            _log.warning("closing the connection of process %d: %s", pid, error)
+        finally:
+            line.ended.set()
+            writer.close()
+            del self._lines[line]
+
+    def _take(self, data: bytes, line: _Line, process: Process) -> None:
+        runtime = Runtime(self, process, line)
+        try:
+            request = _decode(data)
+        except MigrRDMAError as error:
+            runtime.failed(error)
+            return
+        report = self._reports.get(request.get("migration", ""))
+        if request["op"] == "report" and report is not None and not report.done():
+            report.set_result((Verdict(request["succeeded"], request["steps"]), line))
+            line.serve(line.answered.wait())
+        else:
+            line.serve(self._perform(self._operations[request["op"]], request, runtime))
+
+    @staticmethod
+    async def _perform(operation: Operation, request: Message, runtime: Runtime) -> None:
+        try:
+            runtime.finished(await operation(request, runtime))
+        except MigrRDMAError as error:
+            _log.info("%s: %s", request["op"], error)
+            runtime.failed(error)
+        except Exception:  # noqa: BLE001 (a bug of ours; the runtime waits for an answer)
+            _log.exception("%s failed", request["op"])
+            runtime.failed(
+                AgentError("internal error in the agent; see its log (journalctl -u migrrdma-agent)")
+            )
+
+
+class _Line:
+    """The answering half of a connection; what is sent when the other end has gone is lost."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._work: set[asyncio.Task[None]] = set()
+        self.answered = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    def send(self, message: Message) -> None:
+        if "done" in message or "error" in message:
+            self.answered.set()
+        with suppress(ConnectionError):
+            self._writer.write(json.dumps(message).encode() + b"\n")
+
+    def serve(self, work: Any) -> None:
+        """Carry out a request, which goes on when the connection ends: only a report or a death stops it."""
+        task = asyncio.get_running_loop().create_task(self._kept_alive(work))
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def stop(self) -> None:
+        """End whatever is being carried out, as it is, and then the connection."""
+        work = list(self._work)
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        self._writer.transport.abort()
+
+    async def drained(self) -> None:
+        with suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def _kept_alive(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait((task,), timeout=ALIVE_S)
+                if not task.done():
+                    self.send({"alive": True})
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+
+def _decode(data: bytes) -> Message:
+    try:
+        request = json.loads(data)
+        schema = REQUESTS[request["op"]]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise AgentError(f"not a request: {data[:60]!r}; is the runtime of another version?") from error
+    return agent_messages.check(request, schema, request["op"])

@@ -1,0 +1,230 @@
+"""The agent's configuration, ``/etc/migrrdma/agent.toml``.
+
+It is not part of ``config.toml`` because every container start reads that one and pays for what is in it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from migrrdma_runtime.base import config, gids, paths
+from migrrdma_runtime.base.errors import AgentError, ConfigError
+
+DEFAULT_PORT = 50505
+
+DATABASE = "state.db"
+"""In ``state_dir``."""
+
+DEFAULT_TEXT = f"""\
+# Configuration of the MigrRDMA agent. Every key is optional; what is commented out is the default.
+
+# Where agents of other hosts reach this one. Default: the addresses in this host's certificate.
+# listen = ["192.0.2.11"]
+# port = {DEFAULT_PORT}
+
+# Where the agent keeps what must outlive it.
+# state_dir = "{paths.AGENT_STATE_DIR}"
+
+[tls]
+# What `migrrdma agent ca issue` made for this host.
+# ca = "{paths.TLS_DIR}/ca.crt"
+# certificate = "{paths.TLS_DIR}/agent.crt"
+# key = "{paths.TLS_DIR}/agent.key"
+
+[deadlines]
+# In seconds. How long a process may take to answer, and another host's agent.
+# guest = 10
+# peer = 10
+# How long both ends of all connections may take to drain.
+# drain = 30
+# How long a restored process may take to connect to the agent, once the container was restored.
+# reconnect = 60
+# How long a destination goes on asking when it cannot learn whether its commit was accepted.
+# doubt = 60
+# How long a suspended partner waits to be resumed or switched before it gives the connection up.
+# partner = 900
+# How often one that hears nothing asks.
+# ask = 5
+
+[peers]
+# Which agent speaks for a GID, where that is not the host whose address the GID is: an address or a prefix,
+# and the agent's host and port. What stands here is trusted, whatever the certificate says.
+# "198.51.100.0/24" = "192.0.2.13:{DEFAULT_PORT}"
+"""
+"""What ``migrrdma install`` writes."""
+
+_TEXT = {"type": "string", "minLength": 1}
+_SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000}
+_DEADLINES = ("guest", "peer", "drain", "reconnect", "doubt", "partner", "ask")
+_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "listen": {"type": "array", "items": _TEXT, "minItems": 1},
+        "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+        "state_dir": {"type": "string", "pattern": "^/"},
+        "tls": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                name: {"type": "string", "pattern": "^/"} for name in ("ca", "certificate", "key")
+            },
+        },
+        "deadlines": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": dict.fromkeys(_DEADLINES, _SECONDS),
+        },
+        "peers": {"type": "object", "additionalProperties": _TEXT},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long anything may take, in seconds; ``DEFAULT_TEXT`` says what each is for."""
+
+    guest: float = 10
+    peer: float = 10
+    drain: float = 30
+    reconnect: float = 60
+    doubt: float = 60
+    partner: float = 900
+    ask: float = 5
+
+
+@dataclass(frozen=True)
+class TLSFiles:
+    """The cluster's CA certificate, and this host's certificate and key."""
+
+    ca: Path = Path(paths.TLS_DIR) / "ca.crt"
+    certificate: Path = Path(paths.TLS_DIR) / "agent.crt"
+    key: Path = Path(paths.TLS_DIR) / "agent.key"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The configuration in force."""
+
+    run_dir: Path = Path(paths.RUN_DIR)
+    guest_dir: Path = Path(paths.GUEST_DIR)
+    state_dir: Path = Path(paths.AGENT_STATE_DIR)
+    listen: tuple[str, ...] = ()
+    port: int = DEFAULT_PORT
+    tls: TLSFiles = field(default_factory=TLSFiles)
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    peers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def guest_socket(self) -> Path:
+        """Where guests connect."""
+        return self.run_dir / paths.GUEST_SOCKET_DIR / paths.GUEST_SOCKET
+
+    @property
+    def runtime_socket(self) -> Path:
+        """Where the OCI runtime connects; no container sees it."""
+        return self.run_dir / paths.RUNTIME_SOCKET
+
+    @property
+    def database(self) -> Path:
+        """The agent's state."""
+        return self.state_dir / DATABASE
+
+    def agent_for(self, gid: str) -> str:
+        """``host:port`` of the agent that speaks for a GID: by ``[peers]``, else at the GID's own address."""
+        address = gids.address(gid)
+        matching = [
+            (network.prefixlen, agent)
+            for network, agent in ((ipaddress.ip_network(key), agent) for key, agent in self.peers)
+            if address.version == network.version and address in network
+        ]
+        if matching:
+            return max(matching)[1]
+        if address.is_link_local or address.is_unspecified:
+            raise AgentError(
+                f"no agent is known for GID {gids.shown(gid)}, which is no address that can be reached: "
+                'add it to [peers] in agent.toml, or use a RoCE v2 GID (see "rdma link", show_gids)'
+            )
+        return join(str(address), self.port)
+
+
+def join(host: str, port: int) -> str:
+    """``host:port``, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def host_of(address: str) -> str:
+    """The host of a ``host:port``."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def path() -> str:
+    """The configuration file in force."""
+    return os.environ.get("MIGRRDMA_AGENT_CONFIG") or paths.AGENT_CONFIG_FILE
+
+
+def load() -> Settings:
+    """Read it; the directories it shares with the runtime come from the runtime's own."""
+    shared, broken = config.load()
+    if broken:
+        raise broken
+    file = path()
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        found = tomllib.loads(text)
+    except FileNotFoundError:
+        found = {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: {error}") from error
+    return parse(found, file, Path(shared.run_dir), Path(shared.guest_dir))
+
+
+def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> Settings:
+    """The settings in a parsed file."""
+    if found not in ({}, tomllib.loads(DEFAULT_TEXT)):
+        _check(file, found)
+    peers = dict(found.get("peers", {}))
+    for prefix, agent in peers.items():
+        _check_peer(file, prefix, agent)
+    for address in found.get("listen", []):
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise ConfigError(f"{file}: listen: {address!r} is not an IP address") from error
+    tls = {key: Path(value) for key, value in found.get("tls", {}).items()}
+    return Settings(
+        run_dir=run_dir,
+        guest_dir=guest_dir,
+        state_dir=Path(found.get("state_dir", paths.AGENT_STATE_DIR)),
+        listen=tuple(found.get("listen", ())),
+        port=found.get("port", DEFAULT_PORT),
+        tls=TLSFiles(**{one.name: tls[one.name] for one in fields(TLSFiles) if one.name in tls}),
+        deadlines=Deadlines(**found.get("deadlines", {})),
+        peers=tuple(peers.items()),
+    )
+
+
+def _check(file: str, found: dict[str, Any]) -> None:
+    """Whether the file says what it may; one that nobody has changed need not wait for these imports."""
+    import jsonschema
+    from jsonschema.exceptions import best_match
+
+    problem = best_match(jsonschema.Draft202012Validator(_SCHEMA).iter_errors(found))
+    if problem is not None:
+        key = ".".join(str(part) for part in problem.absolute_path)
+        raise ConfigError(f"{file}: {key + ': ' if key else ''}{problem.message}")
+
+
+def _check_peer(file: str, prefix: str, agent: str) -> None:
+    try:
+        ipaddress.ip_network(prefix)
+    except ValueError as error:
+        raise ConfigError(f"{file}: peers: {error}") from error
+    host, _, port = agent.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f'{file}: peers."{prefix}": {agent!r} is not host:port')

@@ -1,0 +1,465 @@
+"""The other end of a connection that moves: suspend, drain, wait; then prepare and switch, or go back.
+
+Every change of state is durable before anything is done about it, and what is to be done follows from the
+state alone (:meth:`Partner.settle`): so it does not matter at which point this agent, a guest or a message
+was lost. A partner that hears nothing asks both ends, and gives up after a deadline; ``states.py`` says in
+which direction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import struct
+import time
+from typing import Any
+
+from migrrdma_runtime.agent.local.guests import Connect, Guest, GuestState, QPName, QueuePair
+from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles.states import Role, State
+from migrrdma_runtime.agent.roles.store import Record
+from migrrdma_runtime.agent.roles.this_agent import Here, boot_id, together
+from migrrdma_runtime.base import gids
+from migrrdma_runtime.base.errors import AgentError, GuestError, MessageError, RefusedError
+from migrrdma_runtime.wire import tokens
+from migrrdma_runtime.wire.agent_messages import UNKNOWN, Message
+
+_log = logging.getLogger(__name__)
+
+End = tuple[str, int]
+
+_OVER = (State.COMMITTED.value, State.DONE.value)
+_NOT_MINE = (State.RELEASED.value, UNKNOWN)
+
+
+class Partner:
+    """The agent in a partner's role."""
+
+    def __init__(self, here: Here) -> None:
+        self._here = here
+        self._store = here.store
+        self._deadlines = here.settings.deadlines
+        here.handlers |= {
+            "suspend": self.suspend,
+            "drain": self.drain,
+            "resume": self.resume,
+            "confirm": self.confirm,
+            "prepare": self.prepare,
+            "retract": self.retract,
+            "switch": self.switch,
+        }
+
+    # --- what the source asks ---------------------------------------------------------------------------
+
+    async def suspend(self, caller: Identity, request: Message) -> Message:
+        """Take part in a migration: find whose queue pairs these are, and wait from now on."""
+        here, source = self._here, request["source"]
+        here.require_is(caller, source)
+        for one in request["connections"]:
+            here.require_speaks_for(caller, one["peer_gid"], source["address"])
+        here.reached("partner: suspend")
+        async with here.lock(request["migration"]):
+            try:
+                owners = await self._owners(request["connections"])
+            except GuestError:
+                if not await here.guests.given_time():
+                    raise
+                owners = await self._owners(request["connections"])
+            self._require_free(request["migration"], [guest for guest, _ in owners])
+            record = self._store.begin(
+                request["migration"],
+                Role.PARTNER,
+                {
+                    "source": source,
+                    "key_digest": request["key_digest"],
+                    "boot": boot_id(),
+                    "epoch": 0,
+                    "suspended": time.time(),
+                    "guests": [_owner_record(guest, pairs) for guest, pairs in owners],
+                },
+            )
+        here.spawn(self.watch(record))
+        return {"processes": [guest.name for guest, _ in owners]}
+
+    async def drain(self, caller: Identity, request: Message) -> Message:
+        """Quiesce, within the source's deadline; the queue pairs that did not drain are in the error."""
+        record = self._record(request["migration"])
+        self._require_source(caller, record)
+        if record.state is not State.SUSPENDED:
+            raise RefusedError(f"migration {record.id} is {record.state.value} here, not to be drained")
+        self._here.reached("partner: drain")
+        self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
+        guests = [(await self._guest(one), _names(one)) for one in record.data["guests"]]
+        seconds, margin = request["seconds"], self._deadlines.guest
+        # Whatever an agent decides about the wait (watch, below) it decides before the guest does without one.
+        alone = self._deadlines.partner + self._deadlines.ask + 3 * self._deadlines.peer
+        await together(*(guest.quiesce(names, seconds, margin, alone) for guest, names in guests))
+        self._store.note(record, drained=True)
+        return {}
+
+    async def resume(self, caller: Identity, request: Message) -> Message:
+        """The source goes on: so do its partners, on the connections as they were."""
+        record = self._store.find(request["migration"], Role.PARTNER)
+        if record is None:
+            return {}
+        self._require_source(caller, record)
+        async with self._here.lock(record.id):
+            self._here.reached("partner: resume")
+            if record.state in (State.SUSPENDED, State.PREPARED):
+                self._store.move(record, State.RESUMED, **_pending(record))
+            elif record.state is State.SWITCHED:
+                raise RefusedError(f"migration {record.id} has been switched over here; it cannot be undone")
+            await self._settle_all(record)
+        return {}
+
+    # --- what the destination asks ----------------------------------------------------------------------
+
+    async def confirm(self, _caller: Identity, request: Message) -> Message:
+        """Whether a restore would find everything here: asked before the container is started."""
+        record = self._record(request["migration"])
+        self._require_key(record, request["key"])
+        self._require_not_lost(record)
+        for one in record.data["guests"]:
+            await self._guest(one)
+        return {"state": record.state.value}
+
+    async def prepare(self, caller: Identity, request: Message) -> Message:
+        """Make new queue pairs beside the old ones and connect them to the destination's."""
+        record, here = self._record(request["migration"]), self._here
+        self._require_key(record, request["key"])
+        here.require_is(caller, request["destination"])
+        for one in request["connections"]:
+            here.require_speaks_for(caller, one["new_peer_gid"], request["destination"]["address"])
+        async with here.lock(record.id):
+            self._require_not_lost(record)
+            epoch = request["epoch"]
+            if record.state is State.PREPARED and record.data["epoch"] == epoch:
+                return {"connections": record.data["prepared"]}
+            if record.data["epoch"] >= epoch or record.state not in (State.SUSPENDED, State.PREPARED):
+                raise RefusedError(
+                    f"migration {record.id} is {record.state.value} here for claim {record.data['epoch']}; "
+                    f"claim {epoch} is too old"
+                )
+            wanted = {(one["gid"], one["qpn"]): one for one in request["connections"]}
+            known = {(one["gid"], one["qpn"]) for guest in record.data["guests"] for one in guest["qps"]}
+            if wanted.keys() != known:
+                raise RefusedError(f"migration {record.id} has {len(known)} connections here, not these ones")
+            here.reached("partner: prepare")
+            prepared: list[Message] = []
+            for guest in record.data["guests"]:
+                prepared += await self._prepare_guest(guest, wanted, _unpacked(request["keys"]))
+            here.reached("partner: prepared")
+            self._store.move(
+                record, State.PREPARED, epoch=epoch, destination=request["destination"], prepared=prepared
+            )
+        return {"connections": prepared}
+
+    async def retract(self, _caller: Identity, request: Message) -> Message:
+        """The destination did not make it: wait for the next one. The new queue pairs stay until then."""
+        record = self._record(request["migration"])
+        self._require_key(record, request["key"])
+        async with self._here.lock(record.id):
+            if request["epoch"] < record.data["epoch"]:
+                return {}  # a later claim has been prepared for: nothing is left of this one
+            if record.state is State.PREPARED:
+                self._store.move(record, State.SUSPENDED, epoch=request["epoch"])
+            elif record.state is State.SUSPENDED:
+                self._store.note(record, epoch=request["epoch"])  # a late prepare of it is too old now
+        return {}
+
+    async def switch(self, _caller: Identity, request: Message) -> Message:
+        """The destination has committed: go on, on the new queue pairs."""
+        record = self._record(request["migration"])
+        self._require_key(record, request["key"])
+        self._here.reached("partner: switch")
+        async with self._here.lock(record.id):
+            if record.data["epoch"] != request["epoch"]:
+                raise RefusedError(
+                    f"migration {record.id} is prepared for claim {record.data['epoch']}, "
+                    f"not for {request['epoch']}"
+                )
+            await self._go_forward(record)
+        return {"blackout": record.data.get("blackout", 0.0)}
+
+    # --- when nobody asks -------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """After a start: go on where the last agent stopped. What was here before a reboot is gone."""
+        for record in self._store.all(Role.PARTNER):
+            if record.is_final:
+                continue
+            if record.data["boot"] == boot_id():
+                self._here.spawn(self.watch(record))
+            else:
+                if record.state is State.PREPARED:
+                    self._store.move(record, State.SUSPENDED)
+                self._store.move(record, State.LOST, reason="the host was started anew")
+
+    async def watch(self, record: Record) -> None:
+        """Ask, as long as nothing is heard, and give up in the end."""
+        while not record.is_final:
+            await asyncio.sleep(self._deadlines.ask)
+            if record.is_final:
+                return
+            silent = await self._ask_around(record)
+            async with self._here.lock(record.id):
+                waited = time.time() - record.data["suspended"]
+                if not record.is_final and waited > self._deadlines.partner:
+                    await self._give_up(record, silent)
+
+    async def settle(self, guest: Guest, record: Record) -> None:
+        """Have a guest do what the record's state says, if that is still to be done."""
+        async with self._here.lock(f"{record.id} {guest.name}"):
+            if guest.name not in record.data.get("pending", []):
+                return
+            if record.state is State.SWITCHED:
+                await guest.resume(self._deadlines.guest)
+            elif record.state in (State.RESUMED, State.LOST):
+                await guest.abort(self._deadlines.guest)
+            else:
+                return
+            left = [name for name in record.data["pending"] if name != guest.name]
+            self._store.note(record, pending=left)
+
+    async def reconnected(self, guest: Guest, record: Record) -> None:
+        """Notice a guest that has gone on by itself while it had no agent: its connection is no one's to move."""
+        async with self._here.lock(record.id):
+            waits = record.state in (State.SUSPENDED, State.PREPARED) and record.data.get("drained")
+            if not waits or guest.state is not GuestState.RUNNING:
+                return
+            if record.state is State.PREPARED:
+                self._store.move(record, State.SUSPENDED)
+            reason = f"{guest} went on while it had no agent"
+            _log.error("migration %s is lost: %s", record.id, reason)
+            self._store.move(record, State.LOST, reason=reason, **_pending(record))
+            await self._settle_all(record)
+
+    async def _ask_around(self, record: Record) -> str:
+        """Learn from either end how it stands, and act on it; returns why nothing was learnt."""
+        source = record.data["source"]
+        try:
+            answer = await self._here.ask(source["address"], "outcome", {"migration": record.id})
+        except AgentError as error:
+            silent, state = str(error), "?"
+        else:
+            silent, state = "", answer["state"]
+        if state in (State.ABORTED.value, UNKNOWN):
+            async with self._here.lock(record.id):
+                if not record.is_final:
+                    self._store.move(record, State.RESUMED, **_pending(record))
+                await self._settle_all(record)
+        elif record.state is State.PREPARED:
+            silent = await self._ask_destination(record) or silent
+        return silent
+
+    async def _ask_destination(self, record: Record) -> str:
+        destination, epoch = record.data["destination"], record.data["epoch"]
+        request = {"migration": record.id, "epoch": epoch}
+        try:
+            state = (await self._here.ask(destination["address"], "holding", request))["state"]
+        except AgentError as error:
+            return str(error)
+        async with self._here.lock(record.id):
+            if record.state is State.PREPARED and record.data["epoch"] == epoch:
+                if state in _OVER:
+                    await self._go_forward(record)
+                elif state in _NOT_MINE:
+                    self._store.move(record, State.SUSPENDED)
+        return ""
+
+    async def _give_up(self, record: Record, silent: str) -> None:
+        """End the wait in the only direction that cannot connect this end to two others."""
+        reason = f"it was not restored within {self._deadlines.partner:g} s" + (
+            f" ({silent})" if silent else ""
+        )
+        _log.error("giving up migration %s: %s; its connections will fail", record.id, reason)
+        if record.state is State.PREPARED:
+            # The destination may be running, and then this is its switch. If not, the NIC reports an error.
+            await self._go_forward(record)
+        else:
+            # No restore can succeed any more: it would need this end. The old connection works if the source
+            # was resumed, and otherwise the NIC reports an error.
+            self._store.move(record, State.LOST, reason=reason, **_pending(record))
+            await self._settle_all(record)
+
+    async def _go_forward(self, record: Record) -> None:
+        if record.state is State.PREPARED:
+            began = record.data.get("quiesced_monotonic", time.monotonic())
+            self._store.move(
+                record, State.SWITCHED, blackout=max(0.0, time.monotonic() - began), **_pending(record)
+            )
+        if record.state is not State.SWITCHED:
+            raise RefusedError(f"migration {record.id} is {record.state.value} here, it cannot be switched")
+        await self._settle_all(record)
+
+    async def _settle_all(self, record: Record) -> None:
+        """Settle the guests that are connected; the others are when they connect."""
+        self._here.reached("partner: settle")
+        for one in record.data["guests"]:
+            guest = self._here.guests.find(one["container"], one["process"])
+            if guest is not None:
+                try:
+                    await self.settle(guest, record)
+                except GuestError as error:
+                    _log.warning("migration %s: %s; it will be told again when it connects", record.id, error)
+
+    # --- the guests -------------------------------------------------------------------------------------
+
+    async def _owners(self, connections: list[Message]) -> list[tuple[Guest, list[QueuePair]]]:
+        """Whose queue pairs these are: each must belong to exactly one process with the guest library."""
+        found: dict[tuple[End, End], list[tuple[Guest, QueuePair]]] = {}
+        for guest, pairs in await self._all_queue_pairs():
+            for pair in pairs:
+                if pair.is_connected:
+                    found.setdefault((pair.end, pair.other_end), []).append((guest, pair))
+        owners: dict[str, tuple[Guest, list[QueuePair]]] = {}
+        for one in connections:
+            end, other = (one["gid"], one["qpn"]), (one["peer_gid"], one["peer_qpn"])
+            candidates = found.get((end, other), [])
+            if len(candidates) != 1:
+                raise GuestError(_explain_owner(self._here.identity.name, end, other, candidates))
+            guest, pair = candidates[0]
+            owners.setdefault(guest.container + "/" + guest.name, (guest, []))[1].append(pair)
+        return list(owners.values())
+
+    async def _all_queue_pairs(self) -> list[tuple[Guest, list[QueuePair]]]:
+        async def ask(guest: Guest) -> tuple[Guest, list[QueuePair]]:
+            try:
+                return guest, await guest.queue_pairs(self._deadlines.guest)
+            except GuestError as error:
+                # If it owns one of those that are looked for, that one will be missed by name.
+                _log.warning("%s", error)
+                return guest, []
+
+        return list(await asyncio.gather(*(ask(guest) for guest in self._here.guests.all())))
+
+    def _require_free(self, migration: str, guests: list[Guest]) -> None:
+        """Whether none of these takes part in another migration: a guest quiesces for one at a time."""
+        names = {(guest.container, guest.name) for guest in guests}
+        for record in self._store.all():
+            if (record.id == migration and record.role is Role.PARTNER) or record.is_final:
+                continue
+            if record.role is Role.PARTNER:
+                busy = {(one["container"], one["process"]) for one in record.data["guests"]} & names
+            else:
+                busy = {pair for pair in names if pair[0] == record.data.get("container")}
+                if record.role is Role.SOURCE and record.state not in (State.SUSPENDING, State.DUMPING):
+                    busy = set()
+            if busy:
+                raise RefusedError(
+                    f"a partner on {self._here.identity.name} takes part in migration {record.id} "
+                    f"({record.state.value}): try again when that has ended"
+                )
+
+    async def _prepare_guest(
+        self, one: Message, wanted: dict[End, Message], remote_keys: dict[str, list[tuple[int, int]]]
+    ) -> list[Message]:
+        guest, limit = await self._guest(one), self._deadlines.guest
+        ends = {QPName(qp["context"], qp["vqpn"]): (qp["gid"], qp["qpn"]) for qp in one["qps"]}
+        pairs = {pair.name: pair for pair in await guest.prepare_partner(_names(one), limit)}
+        if not ends.keys() <= pairs.keys():
+            raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
+        await guest.connect([_connect(name, wanted[end]) for name, end in ends.items()], limit)
+        for peer in sorted({wanted[end]["peer"] for end in ends.values()}):
+            await guest.learn_keys(peer, remote_keys.get(peer, []), limit)
+        return [
+            {
+                "gid": end[0],
+                "qpn": end[1],
+                "new_gid": pairs[name].sgid,
+                "new_qpn": pairs[name].next_pqpn,
+                "process": guest.name,
+            }
+            for name, end in ends.items()
+        ]
+
+    async def _guest(self, one: Message) -> Guest:
+        guests, who = self._here.guests, (one["container"], one["process"])
+        await guests.given_time(lambda: guests.find(*who) is not None)
+        guest = guests.find(*who)
+        if guest is None:
+            raise GuestError(
+                f"{one['who']} on {self._here.identity.name}, a partner, is not connected to its agent: "
+                "it has ended, or hangs"
+            )
+        return guest
+
+    # --- who may -----------------------------------------------------------------------------------------
+
+    def _record(self, migration: str) -> Record:
+        record = self._store.find(migration, Role.PARTNER)
+        if record is None:
+            raise RefusedError(
+                f"{self._here.identity.name} is no partner of migration {migration}, or not any more"
+            )
+        return record
+
+    @staticmethod
+    def _require_source(caller: Identity, record: Record) -> None:
+        if caller.name != record.data["source"]["name"]:
+            raise RefusedError(f"agent {caller.name} is not the source of migration {record.id}")
+
+    @staticmethod
+    def _require_key(record: Record, key: str) -> None:
+        if not tokens.matches(key, record.data["key_digest"]):
+            raise RefusedError(f"that is not the key of migration {record.id}: the token is another one's")
+
+    def _require_not_lost(self, record: Record) -> None:
+        if record.state is State.LOST:
+            raise RefusedError(
+                f"a partner's agent, {self._here.identity.name}, has given migration {record.id} up: "
+                f"{record.data.get('reason', '')}"
+            )
+        if record.state is State.RESUMED:
+            raise RefusedError(f"migration {record.id} was undone: its partners went on with the source")
+
+
+def _pending(record: Record) -> dict[str, Any]:
+    return {"pending": [one["process"] for one in record.data["guests"]]}
+
+
+def _owner_record(guest: Guest, pairs: list[QueuePair]) -> Message:
+    return {
+        "container": guest.container,
+        "process": guest.name,
+        "who": str(guest),
+        "qps": [
+            {"context": p.name.context, "vqpn": p.name.vqpn, "gid": p.sgid, "qpn": p.pqpn} for p in pairs
+        ],
+    }
+
+
+def _names(one: Message) -> list[QPName]:
+    return [QPName(qp["context"], qp["vqpn"]) for qp in one["qps"]]
+
+
+def _connect(name: QPName, one: Message) -> Connect:
+    return Connect(name, one["new_peer_qpn"], one["new_peer_gid"], one["sq_psn"], one["rq_psn"], one["peer"])
+
+
+def packed_keys(pairs: list[tuple[int, int]]) -> str:
+    """Remote keys as they travel between agents: 100,000 of them as JSON numbers would be 2 MB to parse."""
+    return base64.b64encode(b"".join(struct.pack("<II", *pair) for pair in pairs)).decode()
+
+
+def _unpacked(packed: dict[str, str]) -> dict[str, list[tuple[int, int]]]:
+    try:
+        return {
+            peer: list(struct.iter_unpack("<II", base64.b64decode(data, validate=True)))
+            for peer, data in packed.items()
+        }
+    except (ValueError, struct.error) as error:
+        raise MessageError(f"prepare: keys: {error}") from error
+
+
+def _explain_owner(host: str, end: End, other: End, found: list[tuple[Guest, QueuePair]]) -> str:
+    what = (
+        f"QP 0x{end[1]:x} of {gids.shown(end[0])} (connected to QP 0x{other[1]:x} of {gids.shown(other[0])})"
+    )
+    if found:
+        return f"on {host}, {' and '.join(str(guest) for guest, _ in found)} both claim {what}"
+    return (
+        f"on {host}, no process with the guest library has {what}: "
+        "start the partner's container with --runtime=migrrdma as well"
+    )

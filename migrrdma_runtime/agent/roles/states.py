@@ -1,0 +1,102 @@
+"""The states of a migration's three roles, and the only transitions there are.
+
+Who may run the application (send and receive on its queue pairs) is one host at a time: the *authority*. It
+follows from the durable states alone::
+
+    source       SUSPENDING ──► DUMPING ──► PARKED ◄──► CLAIMED ──► COMMITTED ──► DONE
+                     │             │           ▲                        │
+                     └──► ABORTED ◄┘           └────────────────────────┘  given back unused
+
+    destination                           RESTORING ──► COMMITTING ──► COMMITTED ──► DONE
+                                              └─────► RELEASED ◄┘
+
+    partner          SUSPENDED ◄──► PREPARED ──► SWITCHED
+                         ├──► LOST      │
+                         └──► RESUMED ◄─┘
+
+The authority is the source's host in every state but ``COMMITTED`` and ``DONE``; from the moment the source's
+agent has written ``COMMITTED`` it is the destination's. That one write is the commit point. A destination
+acts on it (state ``COMMITTED``) only when it has heard of it, and one that gives up waiting to hear writes
+``RELEASED`` first, never acts on that claim again, and hands the authority back.
+
+A partner leaves ``SUSPENDED`` by itself only backwards (``LOST``: it will never prepare again, so no restore
+can succeed without it noticing) and ``PREPARED`` only forwards. So it is never connected to both ends.
+tests/unit/agent/roles/test_commit_protocol.py searches every interleaving of these rules.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What this agent is to a migration; on one host it can be all three."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+    PARTNER = "partner"
+
+
+class State(StrEnum):
+    """Every state of every role."""
+
+    SUSPENDING = "suspending"
+    DUMPING = "dumping"
+    PARKED = "parked"
+    CLAIMED = "claimed"
+    COMMITTED = "committed"
+    DONE = "done"
+    ABORTED = "aborted"
+
+    RESTORING = "restoring"
+    COMMITTING = "committing"
+    RELEASED = "released"
+
+    SUSPENDED = "suspended"
+    PREPARED = "prepared"
+    SWITCHED = "switched"
+    RESUMED = "resumed"
+    LOST = "lost"
+
+
+FIRST = {
+    Role.SOURCE: State.SUSPENDING,
+    Role.DESTINATION: State.RESTORING,
+    Role.PARTNER: State.SUSPENDED,
+}
+
+TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
+    Role.SOURCE: {
+        State.SUSPENDING: frozenset({State.DUMPING, State.ABORTED}),
+        State.DUMPING: frozenset({State.PARKED, State.ABORTED}),
+        State.PARKED: frozenset({State.CLAIMED}),
+        State.CLAIMED: frozenset({State.PARKED, State.COMMITTED}),
+        State.COMMITTED: frozenset({State.PARKED, State.DONE}),
+        State.DONE: frozenset(),
+        State.ABORTED: frozenset(),
+    },
+    Role.DESTINATION: {
+        State.RESTORING: frozenset({State.COMMITTING, State.RELEASED}),
+        State.COMMITTING: frozenset({State.COMMITTED, State.RELEASED}),
+        State.COMMITTED: frozenset({State.DONE}),
+        State.DONE: frozenset(),
+        State.RELEASED: frozenset(),
+    },
+    Role.PARTNER: {
+        State.SUSPENDED: frozenset({State.PREPARED, State.RESUMED, State.LOST}),
+        State.PREPARED: frozenset({State.PREPARED, State.SUSPENDED, State.SWITCHED, State.RESUMED}),
+        State.SWITCHED: frozenset(),
+        State.RESUMED: frozenset(),
+        State.LOST: frozenset(),
+    },
+}
+
+
+def may_move(role: Role, old: State, new: State) -> bool:
+    """Whether the protocol has this transition."""
+    return new in TRANSITIONS[role].get(old, frozenset())
+
+
+def is_final(role: Role, state: State) -> bool:
+    """Whether nothing can change any more."""
+    return not TRANSITIONS[role][state]

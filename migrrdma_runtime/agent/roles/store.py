@@ -1,0 +1,191 @@
+"""What outlives the agent: one row per migration and role, in SQLite.
+
+A row's state changes only along ``states.TRANSITIONS``, and a change is on disk before :meth:`Store.move`
+returns. What a role needs to go on after a restart is in the row's ``data``, a JSON object of its own making.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrrdma_runtime.agent.roles.states import FIRST, Role, State, is_final, may_move
+from migrrdma_runtime.base.errors import RefusedError, StoreError
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE migration (
+    id      TEXT NOT NULL,
+    role    TEXT NOT NULL,
+    state   TEXT NOT NULL,
+    data    TEXT NOT NULL,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (id, role)
+) WITHOUT ROWID
+"""
+_KEEP_FINAL_S = 7 * 86400
+"""Finished migrations are kept this long for ``migrrdma status``; the protocol does not need them."""
+
+
+@dataclass
+class Record:
+    """One migration as one role sees it."""
+
+    id: str
+    role: Role
+    state: State
+    data: dict[str, Any] = field(default_factory=dict)
+    created: float = 0.0
+    updated: float = 0.0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its state will not change any more."""
+        return is_final(self.role, self.state)
+
+
+def unfinished(path: Path) -> list[Record]:
+    """The migrations under way that a database knows of, whether or not its agent runs."""
+    if not path.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+            rows = db.execute("SELECT id, role, state, data, created, updated FROM migration").fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"cannot read the agent's state {path}: {error}") from error
+    found = [Record(row[0], Role(row[1]), State(row[2]), json.loads(row[3]), *row[4:]) for row in rows]
+    return [one for one in found if not one.is_final]
+
+
+class Store:
+    """The database; its records are shared objects, so that every holder sees the state of the moment."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = str(path)
+        self._records: dict[tuple[str, Role], Record] = {}
+        with self._translated("open"):
+            self._db = self._open()
+        self._load()
+
+    def close(self) -> None:
+        """Close the database; what was committed stays."""
+        self._db.close()
+
+    def begin(self, migration: str, role: Role, data: dict[str, Any]) -> Record:
+        """Make the record of a migration that begins, replacing one that has ended."""
+        old = self._records.get((migration, role))
+        if old is not None and not old.is_final:
+            raise RefusedError(f"migration {migration} is under way here already, {old.state.value}")
+        now = time.time()
+        record = Record(migration, role, FIRST[role], data, now, now)
+        self._write(record)
+        self._records[migration, role] = record
+        return record
+
+    def move(self, record: Record, state: State, **changes: Any) -> None:
+        """Change the state, and the data with it, durably or not at all."""
+        if not may_move(record.role, record.state, state):
+            raise RefusedError(
+                f"migration {record.id} is {record.state.value} at its {record.role.value}: "
+                f"it cannot become {state.value}"
+            )
+        self._update(record, state, changes)
+
+    def note(self, record: Record, **changes: Any) -> None:
+        """Change only the data, durably."""
+        self._update(record, record.state, changes)
+
+    def find(self, migration: str, role: Role) -> Record | None:
+        """The record, if there is one."""
+        return self._records.get((migration, role))
+
+    def all(self, role: Role | None = None) -> list[Record]:
+        """Every record of that role, oldest first."""
+        found = [one for one in self._records.values() if role in (None, one.role)]
+        return sorted(found, key=lambda one: one.created)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._path != ":memory:":
+            Path(self._path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The rows hold the tokens of migrations under way.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        db = sqlite3.connect(self._path, isolation_level=None, timeout=5)
+        # FULL: in WAL mode the default would let a power failure take back a commit that others were told of.
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        return db
+
+    def _load(self) -> None:
+        with self._translated("read"):
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version > _SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self._path} was written by a newer agent (schema {version}, this one knows "
+                    f"{_SCHEMA_VERSION}): run that one, or end its migrations and remove the file"
+                )
+            if version == 0:
+                with self._transaction():
+                    self._db.execute(_SCHEMA)
+                    self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            rows = self._db.execute(
+                "SELECT id, role, state, data, created, updated FROM migration"
+            ).fetchall()
+        for identity, role, state, data, created, updated in rows:
+            record = Record(identity, Role(role), State(state), json.loads(data), created, updated)
+            self._records[identity, record.role] = record
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        limit = time.time() - _KEEP_FINAL_S
+        for record in [one for one in self._records.values() if one.is_final and one.updated < limit]:
+            with self._translated("write"), self._transaction():
+                self._db.execute(
+                    "DELETE FROM migration WHERE id = ? AND role = ?", (record.id, record.role.value)
+                )
+            del self._records[record.id, record.role]
+
+    def _update(self, record: Record, state: State, changes: dict[str, Any]) -> None:
+        new = Record(record.id, record.role, state, {**record.data, **changes}, record.created, time.time())
+        self._write(new)
+        record.state, record.data, record.updated = new.state, new.data, new.updated
+
+    def _write(self, record: Record) -> None:
+        row = (
+            record.id,
+            record.role.value,
+            record.state.value,
+            json.dumps(record.data),
+            record.created,
+            record.updated,
+        )
+        with self._translated("write"), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO migration VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _translated(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"cannot {verb} the agent's state {self._path}: {error}; "
+                "make room there, or set state_dir in agent.toml"
+            ) from error

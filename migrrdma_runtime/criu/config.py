@@ -1,0 +1,65 @@
+"""The CRIU configuration of one container, in its bundle: the user's, or runc's default, and what we add.
+
+CRIU reads one such file and no more, and loads the plugins of one directory and no other. In the bundle both live
+exactly as long as the spec that names them.
+"""
+
+import os
+
+from migrrdma_runtime.base.errors import SpecError
+from migrrdma_runtime.shim import spec as specs
+
+RUNC_DEFAULT = "/etc/criu/runc.conf"
+"""What runc has CRIU read when no annotation names another file."""
+
+_FOR_RDMA = """\
+# From migrrdma-runtime, for a container that holds an RDMA device:
+# MPI and UCX lock files in shared memory; Docker offers no --file-locks, and the whole container is dumped.
+file-locks
+# Our plugin, and whatever CRIU would load without it:
+"""
+
+_FOR_RESTORE = """\
+# From migrrdma-runtime: the cgroup of the container that is restored into, not of the one that was dumped.
+"""
+
+_PLUGINS_NAME = "migrrdma-criu-plugins"
+
+
+def write(spec_path: str, spec: specs.Spec, *, plugin: str | None, cgroup: str | None) -> str:
+    """Write it beside the spec and return its path; ``plugin`` is ours, for a container with RDMA."""
+    users = specs.user_criu_config(spec)
+    if users is None:
+        users = RUNC_DEFAULT
+    target = os.path.join(os.path.dirname(spec_path), specs.CRIU_CONFIG_NAME)
+    try:
+        content = _read(users)
+        ours = ""
+        if plugin:
+            plugins = os.path.join(os.path.dirname(spec_path), _PLUGINS_NAME)
+            _gather(plugins, plugin, content)
+            ours += f"{_FOR_RDMA}libdir {plugins}\n"
+        if cgroup:
+            ours += f"{_FOR_RESTORE}cgroup-root {cgroup}\n"
+        with open(target, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(content + ours)
+    except OSError as error:
+        raise SpecError(f"cannot write {error.filename or target}: {error.strerror}") from error
+    return target
+
+
+def _read(users: str) -> str:
+    if not users:
+        return ""
+    try:
+        with open(users, encoding="utf-8", errors="surrogateescape") as file:
+            return f"# From {users}:\n{file.read().rstrip()}\n\n"
+    except FileNotFoundError:
+        return ""  # CRIU, too, does without
+
+
+def _gather(plugins: str, plugin: str, content: str) -> None:
+    from migrrdma_runtime.criu import plugins as criu_plugins
+
+    if not criu_plugins.gather(plugins, plugin, criu_plugins.inherited_directory(content)):
+        raise SpecError(f"in {plugins}, {plugin} cannot be made the first of CRIU's plugins")

@@ -1,0 +1,231 @@
+"""A checkpoint as a directory: found, examined and copied whole or not at all.
+
+The directory comes from another host, so nothing in it is taken on trust: no link is followed, nothing but
+files and directories is copied, and what is missing is named before the copy begins.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrrdma_runtime.base.errors import CheckpointDirError
+from migrrdma_runtime.base.files import sync_directory
+
+_INVENTORY = "inventory.img"
+_INVENTORY_MAGIC = 0x58313116
+_REQUIRED = (_INVENTORY, "pstree.img", "descriptors.json")
+"""CRIU's table of contents, its process tree, and where runc keeps the standard streams."""
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class CheckpointDir:
+    """An examined checkpoint."""
+
+    path: Path
+    directories: tuple[Path, ...]
+    files: tuple[Path, ...]
+    size: int
+    """The bytes it occupies: holes are not copied."""
+
+
+def check_name(name: str) -> None:
+    """Docker's own rule, which it does not enforce when it starts from a checkpoint."""
+    if not _NAME.fullmatch(name):
+        raise CheckpointDirError(
+            f"{name!r} cannot be a checkpoint's name: two or more of letters, digits, '_', '.' and '-', "
+            "beginning with a letter or digit (--name gives another one)"
+        )
+
+
+def find(directory: Path, name: str | None) -> Path:
+    """The checkpoint at ``directory``, or the one in it: ``--checkpoint-dir`` makes a folder for each."""
+    if not directory.is_dir():
+        raise CheckpointDirError(f"{directory} is not a directory")
+    if _looks_like_one(directory):
+        return directory
+    inside = sorted(path.name for path in _listed(directory) if path.is_dir() and _looks_like_one(path))
+    if name in inside:
+        return directory / name
+    if len(inside) == 1:
+        return directory / inside[0]
+    if inside:
+        raise CheckpointDirError(
+            f"{directory} holds several checkpoints ({', '.join(inside)}); name one of them"
+        )
+    raise CheckpointDirError(f"{directory} holds no checkpoint: there is no {_INVENTORY} in it")
+
+
+def examine(directory: Path) -> CheckpointDir:
+    """Make sure that it is complete and holds nothing but files and directories."""
+    directories: list[Path] = []
+    files: list[Path] = []
+    size = 0
+    for path in _walk(directory):
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            directories.append(path.relative_to(directory))
+        elif stat.S_ISREG(status.st_mode):
+            files.append(path.relative_to(directory))
+            size += status.st_blocks * 512
+        else:
+            raise CheckpointDirError(
+                f"{path} is {_kind(status.st_mode)}; a checkpoint holds only plain files"
+            )
+    for name in _REQUIRED:
+        if Path(name) not in files or not (directory / name).stat().st_size:
+            raise CheckpointDirError(f"{directory} is not a complete checkpoint: {name} is missing or empty")
+    if _magic(directory / _INVENTORY) != _INVENTORY_MAGIC:
+        raise CheckpointDirError(f"{directory / _INVENTORY} is not an image that CRIU wrote")
+    return CheckpointDir(directory, tuple(directories), tuple(files), size)
+
+
+def copy(source: CheckpointDir, target: Path, *, replace: bool, progress: Callable[[int], None]) -> None:
+    """Copy to ``target``, which appears complete or not at all.
+
+    ``progress`` is told of every stretch of bytes. The copy grows beside ``target``'s parent, where Docker
+    does not take it for a checkpoint.
+    """
+    if target.exists() and not replace:
+        raise CheckpointDirError(
+            f"a checkpoint {target.name} is there already: {target} (--force replaces it)"
+        )
+    draft = target.parent.parent / f".checkpoint-{target.name}.partial"
+    try:
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        _require_space(target.parent, source.size)
+        with _draft(draft):
+            for directory in source.directories:
+                (draft / directory).mkdir(mode=0o700)
+            for file in source.files:
+                _copy_file(source.path / file, draft / file, progress)
+            for directory in (*source.directories, Path()):
+                sync_directory(draft / directory)
+            _put_in_place(draft, target)
+    except OSError as error:
+        raise CheckpointDirError(
+            f"copying {source.path} to {target}: {error.strerror}; nothing was left behind"
+        ) from error
+
+
+def _looks_like_one(directory: Path) -> bool:
+    return (directory / _INVENTORY).is_file()
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except OSError as error:
+        raise CheckpointDirError(f"{directory}: {error.strerror}") from error
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    """Everything below, parents first, no symbolic link followed."""
+    for path in sorted(_listed(directory)):
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds[stat.S_IFMT(mode)]
+
+
+def _magic(path: Path) -> int:
+    with path.open("rb") as file:
+        first = file.read(4)
+    return struct.unpack("<I", first)[0] if len(first) == 4 else 0
+
+
+def _require_space(directory: Path, needed: int) -> None:
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise CheckpointDirError(
+            f"the checkpoint needs {needed >> 20} MiB and {directory} has {free >> 20} MiB free"
+        )
+
+
+@contextmanager
+def _draft(draft: Path) -> Iterator[None]:
+    """An empty directory of ours alone, gone again if it could not be filled and moved to its place."""
+    draft.mkdir(mode=0o700, exist_ok=True)
+    handle = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointDirError(f"another import is writing {draft}") from error
+        try:
+            for left in draft.iterdir():  # by an import that was killed
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            yield
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+    finally:
+        os.close(handle)
+
+
+def _copy_file(source: Path, target: Path, progress: Callable[[int], None]) -> None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW
+    with (
+        open(os.open(source, flags), "rb", buffering=0) as reader,  # noqa: PTH123 (pathlib has no O_NOFOLLOW)
+        open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as writer,  # noqa: PTH123
+    ):
+        size = os.fstat(reader.fileno()).st_size
+        writer.truncate(size)
+        for start, end in _data(reader.fileno(), size):
+            at = start
+            while at < end:
+                block = os.pread(reader.fileno(), min(_BLOCK, end - at), at)
+                if not block:
+                    raise CheckpointDirError(f"{source} became shorter while it was copied")
+                at += os.pwrite(writer.fileno(), block, at)
+                progress(len(block))
+        os.fsync(writer.fileno())
+
+
+def _data(handle: int, size: int) -> Iterator[tuple[int, int]]:
+    """The stretches of a file that are not holes: memory images are full of holes."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(handle, end, os.SEEK_DATA)
+        except OSError:  # ENXIO: only a hole is left
+            return
+        end = os.lseek(handle, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _put_in_place(draft: Path, target: Path) -> None:
+    old = target.parent.parent / f".checkpoint-{target.name}.old"
+    shutil.rmtree(old, ignore_errors=True)  # left by an import that was killed here
+    if target.exists():
+        target.rename(old)
+    try:
+        draft.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    sync_directory(target.parent)
+    shutil.rmtree(old, ignore_errors=True)

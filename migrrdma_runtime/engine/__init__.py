@@ -1,0 +1,4 @@
+"""Container engines, each behind one class that translates its errors: Docker.
+
+It uses base.
+"""

@@ -1,0 +1,49 @@
+"""The host agent: it runs, and other agents will know it."""
+
+from __future__ import annotations
+
+import datetime
+
+from migrrdma_runtime.base import config, paths
+from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.host.check.result import Machine, Result, ok, warning
+
+_START = (
+    "`journalctl -u migrrdma-agent` says why; then systemctl reset-failed migrrdma-agent; "
+    "systemctl enable --now migrrdma-agent"
+)
+"""After ten attempts systemd has given it up (see its unit), and refuses to start it until it is told to forget."""
+
+_ISSUE = "migrrdma agent ca issue HOST --address IP, on the machine that holds the cluster's authority"
+_SOON = datetime.timedelta(days=30)
+
+
+def certificate(machine: Machine) -> Result:
+    """The certificate is there and will be valid for a while."""
+    from cryptography import x509
+
+    path = machine.host.path(f"{paths.TLS_DIR}/agent.crt")
+    if not path.exists():
+        return warning(f"{paths.TLS_DIR}/agent.crt is missing: the agent cannot run", _ISSUE)
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+    except ValueError as error:
+        return warning(f"{paths.TLS_DIR}/agent.crt is no certificate: {error}", _ISSUE)
+    # cryptography 42 brought the aware name; 38 (Debian 12) knows the naive one, which 42 warns of.
+    end = getattr(found, "not_valid_after_utc", None) or found.not_valid_after.replace(tzinfo=datetime.UTC)
+    if end - datetime.datetime.now(datetime.UTC) < _SOON:
+        return warning(f"{paths.TLS_DIR}/agent.crt ends on {end:%Y-%m-%d}", _ISSUE)
+    return ok(f"the agent's certificate is valid until {end:%Y-%m-%d}")
+
+
+def service(_machine: Machine) -> Result:
+    """It answers."""
+    from migrrdma_runtime.wire import runtime_client
+
+    settings, _ = config.load()
+    try:
+        with runtime_client.connect(settings.run_dir) as agent:
+            found = agent.status()
+    except MigrRDMAError as error:
+        return warning(f"{error}; ordinary containers are not affected", _START)
+    return ok(f"agent {found['agent']['name']} answers at {found['agent']['address']}")

@@ -1,0 +1,66 @@
+"""Docker: whether it answers, may checkpoint, and knows our runtime."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.errors import DockerError
+from migrrdma_runtime.host.check.result import Machine, Result, failure, ok, warning
+from migrrdma_runtime.host.install.docker_config import DEFAULT, NAME
+
+_OLDEST = (20, 10)
+_UNEXAMINED = warning("not examined: Docker does not answer")
+
+
+def daemon(machine: Machine) -> Result:
+    """Reachable, recent enough, and not rootless."""
+    try:
+        info = machine.docker().info()
+    except DockerError as error:
+        return failure(str(error), "install Docker or start it: systemctl start docker")
+    version = str(info.get("ServerVersion", "of unknown version"))
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found and (int(found[1]), int(found[2])) < _OLDEST:
+        return failure(f"Docker {version} is too old", "install Docker 20.10 or newer")
+    if any("name=rootless" in option for option in info.get("SecurityOptions") or []):
+        return failure(f"Docker {version} runs rootless, but CRIU needs root", "use the system's Docker")
+    return ok(f"Docker {version}")
+
+
+def experimental(machine: Machine) -> Result:
+    """Docker offers checkpoints in experimental mode only."""
+    info = _info(machine)
+    if info is None:
+        return _UNEXAMINED
+    if not info.get("ExperimentalBuild"):
+        return failure(
+            "Docker's experimental mode is off, and docker checkpoint with it",
+            f'set "experimental": true in {DEFAULT}, then systemctl restart docker (a reload is not enough)',
+        )
+    return ok("Docker's experimental mode is on")
+
+
+def runtime(machine: Machine) -> Result:
+    """Docker runs our launcher under our name."""
+    info = _info(machine)
+    if info is None:
+        return _UNEXAMINED
+    entry = (info.get("Runtimes") or {}).get(NAME)
+    if entry is None:
+        return failure(f'Docker knows no runtime "{NAME}"', "migrrdma install && systemctl reload docker")
+    path = entry.get("path", "")
+    if path != paths.RUNTIME:
+        return failure(
+            f'Docker\'s runtime "{NAME}" is {path or "not one with a path"}, not {paths.RUNTIME}',
+            f"remove that entry from {DEFAULT}, then migrrdma install && systemctl reload docker",
+        )
+    return ok(f'Docker\'s runtime "{NAME}" is {path}')
+
+
+def _info(machine: Machine) -> dict[str, Any] | None:
+    try:
+        return machine.docker().info()
+    except DockerError:
+        return None

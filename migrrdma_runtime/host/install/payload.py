@@ -1,0 +1,104 @@
+"""What an installation consists of: the files that travel inside the package, and those made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from migrrdma_runtime.agent.peers import agent_config as settings
+from migrrdma_runtime.base import config, paths
+from migrrdma_runtime.base.errors import InstallError
+from migrrdma_runtime.host.install import build_id, launcher
+
+_PACKAGE = Path(__file__).parents[2]
+DATA = _PACKAGE / "_data"
+COMPLETIONS = {
+    "bash": "/usr/local/share/bash-completion/completions/migrrdma",
+    "zsh": "/usr/local/share/zsh/site-functions/_migrrdma",
+    "fish": "/usr/local/share/fish/vendor_completions.d/migrrdma.fish",
+}
+"""Where each shell looks for what completes the words after ``migrrdma``."""
+
+_UNIT = _PACKAGE / "agent" / "migrrdma-agent.service"
+
+
+@dataclass(frozen=True)
+class PayloadFile:
+    """One file of the installation."""
+
+    path: str
+    content: bytes
+    mode: int
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Everything ``install`` puts on a host, except for Docker's configuration."""
+
+    configs: tuple[PayloadFile, ...]
+    hooks: tuple[PayloadFile, ...]
+    guest_library: PayloadFile
+    criu_plugin: PayloadFile
+    agent_unit: PayloadFile
+    completions: tuple[PayloadFile, ...]
+    launcher: PayloadFile
+
+    @property
+    def everything(self) -> tuple[PayloadFile, ...]:
+        """All files, in the order in which it is safe to put them there: the launcher uses all others."""
+        parts = (self.guest_library, self.criu_plugin, self.agent_unit, self.launcher)
+        return (*self.configs, *self.hooks, *self.completions, *parts)
+
+    @property
+    def build_id(self) -> str:
+        """The folder of the guest library, which ``current`` points at."""
+        return PurePosixPath(self.guest_library.path).parent.name
+
+
+def load(interpreter: str, data: Path = DATA) -> Payload:
+    """Collect it; a package without its data was not installed from a wheel."""
+    library = data / "guest" / paths.GUEST_LIBRARY
+    try:
+        image = library.read_bytes()
+        plugin = (data / "criu" / PurePosixPath(paths.CRIU_PLUGIN).name).read_bytes()
+        hooks = tuple(
+            PayloadFile(f"{paths.HOOKS_DIR}/{hook.name}", hook.read_bytes(), 0o755)
+            for hook in _files(data / "hooks")
+        )
+    except OSError as error:
+        raise InstallError(
+            f"{error.filename} is missing from the package ({error.strerror}); reinstall migrrdma-runtime"
+        ) from error
+    guest = f"{paths.GUEST_DIR}/{build_id.read(image, str(library))}/{paths.GUEST_LIBRARY}"
+    return Payload(
+        configs=(
+            PayloadFile(paths.CONFIG_FILE, config.DEFAULT_TEXT.encode(), 0o644),
+            PayloadFile(paths.AGENT_CONFIG_FILE, settings.DEFAULT_TEXT.encode(), 0o644),
+        ),
+        hooks=hooks,
+        guest_library=PayloadFile(guest, image, 0o755),
+        criu_plugin=PayloadFile(paths.CRIU_PLUGIN, plugin, 0o755),
+        agent_unit=PayloadFile(paths.AGENT_UNIT, _unit(interpreter), 0o644),
+        completions=tuple(
+            PayloadFile(path, _completion(shell).encode(), 0o644) for shell, path in COMPLETIONS.items()
+        ),
+        launcher=PayloadFile(paths.RUNTIME, launcher.text(interpreter).encode(), 0o755),
+    )
+
+
+def _unit(interpreter: str) -> bytes:
+    """The agent's unit, run by the interpreter of this very installation."""
+    return _UNIT.read_text(encoding="utf-8").replace("/usr/bin/python3", interpreter).encode()
+
+
+def _completion(shell: str) -> str:
+    """What the shell reads: it asks ``migrrdma`` itself for the words, as this release of typer has it."""
+    from typer._completion_shared import get_completion_script
+
+    script = get_completion_script(prog_name="migrrdma", complete_var="_MIGRRDMA_COMPLETE", shell=shell)
+    return script.strip() + "\n"
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in sorted(directory.iterdir()) if path.is_file())

@@ -1,0 +1,168 @@
+"""What agents say to each other: every request and its reply, as JSON schemas.
+
+JSON over gRPC and not protobuf, because generated code ties both ends to one protoc (Debian 12's and 13's
+runtimes refuse each other's), and because everything else that crosses a trust boundary here is JSON under
+jsonschema too. Unknown members are refused: a newer agent must ask ``hello`` for the version first.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from migrrdma_runtime.base import gids
+from migrrdma_runtime.base.errors import MessageError
+
+if TYPE_CHECKING:
+    import jsonschema
+
+VERSION = 1
+"""Of this vocabulary; agents of different versions do not migrate between them."""
+
+MAX_BYTES = 16 << 20
+"""Of one message: the connections of 65,536 queue pairs, or a million keys, fit."""
+
+Message = dict[str, Any]
+Schema = dict[str, Any]
+
+QPN: Schema = {"type": "integer", "minimum": 0, "maximum": 0xFFFFFF}
+GID: Schema = {"type": "string", "pattern": gids.PATTERN}
+PROCESS: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+"""A guest's own name for itself, unchanged by a move; what a partner's key table is filed under."""
+MIGRATION: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+EPOCH: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 31}
+NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+ADDRESS: Schema = {"type": "string", "pattern": "^[^\\s]{1,255}:[0-9]{1,5}$"}
+SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1_000_000}
+STATE: Schema = {"type": "string", "maxLength": 32}
+STEP_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 64}
+
+
+def record(**members: Schema) -> Schema:
+    """An object with exactly these members."""
+    return {
+        "type": "object",
+        "properties": members,
+        "required": list(members),
+        "additionalProperties": False,
+    }
+
+
+def list_of(items: Schema, most: int = 65_536, least: int = 0) -> Schema:
+    """A list of them."""
+    return {"type": "array", "items": items, "maxItems": most, "minItems": least}
+
+
+STEP = record(name=STEP_NAME, host=NAME, start={"type": "number"}, seconds=SECONDS)
+"""One line of a timeline."""
+
+AGENT = record(name=NAME, address=ADDRESS)
+"""Who is asking, and where it is asked back."""
+
+_HELD = {"migration": MIGRATION, "key": KEY, "epoch": EPOCH}
+"""What the holder of a claim shows."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and its reply."""
+
+    request: Schema
+    reply: Schema
+
+
+EXCHANGES: dict[str, Exchange] = {
+    # Anyone, before anything else.
+    "hello": Exchange(record(version={"type": "integer"}), record(name=NAME, version={"type": "integer"})),
+    # Source → partner.
+    "suspend": Exchange(
+        record(
+            migration=MIGRATION,
+            source=AGENT,
+            key_digest=KEY,
+            connections=list_of(record(gid=GID, qpn=QPN, peer_gid=GID, peer_qpn=QPN), least=1),
+        ),
+        record(processes=list_of(PROCESS)),
+    ),
+    "drain": Exchange(record(migration=MIGRATION, seconds=SECONDS), record()),
+    "resume": Exchange(record(migration=MIGRATION), record()),
+    # Destination → source: the claim on a checkpoint, and the commit.
+    "claim": Exchange(
+        record(migration=MIGRATION, key=KEY, attempt=MIGRATION, destination=AGENT),
+        record(epoch=EPOCH, timeline=list_of(STEP, 64)),
+    ),
+    "commit": Exchange(record(**_HELD), record()),
+    "release": Exchange(record(**_HELD), record()),
+    "finish": Exchange(record(**_HELD), record()),
+    # Destination → partner.
+    "confirm": Exchange(record(migration=MIGRATION, key=KEY), record(state=STATE)),
+    "prepare": Exchange(
+        record(
+            **_HELD,
+            destination=AGENT,
+            connections=list_of(
+                record(
+                    gid=GID, qpn=QPN, new_peer_gid=GID, new_peer_qpn=QPN, sq_psn=QPN, rq_psn=QPN, peer=PROCESS
+                ),
+                least=1,
+            ),
+            # Remote keys as they are now: base64 of pairs of 32-bit numbers, virtual and physical.
+            keys={
+                "type": "object",
+                "propertyNames": PROCESS,
+                "additionalProperties": {"type": "string", "contentEncoding": "base64"},
+            },
+        ),
+        record(connections=list_of(record(gid=GID, qpn=QPN, new_gid=GID, new_qpn=QPN, process=PROCESS))),
+    ),
+    "retract": Exchange(record(**_HELD), record()),
+    "switch": Exchange(record(**_HELD), record(blackout=SECONDS)),
+    # Whoever hears nothing → both ends.
+    "outcome": Exchange(
+        record(migration=MIGRATION),
+        record(state=STATE, epoch={"type": "integer"}, holder={"anyOf": [AGENT, {"type": "null"}]}),
+    ),
+    "holding": Exchange(record(migration=MIGRATION, epoch=EPOCH), record(state=STATE)),
+}
+
+UNKNOWN = "unknown"
+"""The state of a migration that an agent has no record of. Nothing that could still commit is ever forgotten,
+so it means: ended, and not by a commit (presumed abort)."""
+
+
+def decode(data: bytes, schema: Schema, what: str) -> Message:
+    """Parse and validate; the error says where in the message the fault is."""
+    if len(data) > MAX_BYTES:
+        raise MessageError(f"{what}: {len(data)} bytes, more than the {MAX_BYTES} that are allowed")
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MessageError(f"{what}: not JSON ({error})") from error
+    return check(message, schema, what)
+
+
+def check(message: Any, schema: Schema, what: str) -> Message:
+    """Validate a parsed message."""
+    from jsonschema.exceptions import best_match  # not before the agent's sockets are open
+
+    problem = best_match(_validator(json.dumps(schema)).iter_errors(message))
+    if problem is not None:
+        place = "/".join(str(part) for part in problem.absolute_path)
+        raise MessageError(f"{what}: {place + ': ' if place else ''}{problem.message:.200}")
+    checked: Message = message
+    return checked
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message."""
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+@cache
+def _validator(schema: str) -> jsonschema.Draft202012Validator:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(json.loads(schema))

@@ -1,0 +1,107 @@
+"""``migrrdma.json``: what a checkpoint holds of RDMA, and the token that lets it be restored.
+
+It is written beside CRIU's images just before the dump, removed if that fails, and read before anything is
+restored. Reading and writing is the OCI runtime's business, so nothing heavy is imported at the top; the agent
+validates.
+"""
+
+import contextlib
+import json
+import os
+
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.errors import ManifestError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Manifest = dict[str, Any]
+
+VERSION = 1
+MAX_BYTES = 64 << 20
+
+
+def seal(document: "Manifest") -> "Manifest":
+    """Add the version and the digest, which tells a whole manifest from a damaged one."""
+    sealed = {"version": VERSION, **document}
+    return {**sealed, "digest": _digest(sealed)}
+
+
+def write(directory: str, document: "Manifest") -> None:
+    """Put the manifest into a checkpoint directory; it holds a secret and is root's alone."""
+    path = os.path.join(directory, paths.MANIFEST)
+    draft = f"{path}.{os.getpid()}"
+    try:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(draft, path)
+    except OSError as error:
+        if os.path.exists(draft):
+            os.unlink(draft)
+        raise ManifestError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove(directory: str) -> None:
+    """Take the manifest of a dump that failed away: it would make its remains look like a checkpoint."""
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(directory, paths.MANIFEST))
+
+
+def read(directory: str) -> "Manifest | None":
+    """The manifest of a checkpoint; None when it holds nothing of RDMA."""
+    path = os.path.join(directory, paths.MANIFEST)
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise ManifestError(f"{path} is larger than {MAX_BYTES >> 20} MiB: not a manifest of ours")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path} is damaged ({error}): copy the checkpoint again") from error
+    try:
+        check_whole(document)
+    except ManifestError as error:
+        raise ManifestError(f"{path}: {error}") from error
+    found: Manifest = document
+    return found
+
+
+def check_whole(document: object) -> None:
+    """Make sure that it is a manifest of a version we know, and that nothing of it has changed."""
+    if not isinstance(document, dict) or "version" not in document:
+        raise ManifestError("this is no manifest")
+    if document["version"] != VERSION:
+        raise ManifestError(
+            f"version {document['version']!r:.20} of the manifest; this agent knows version {VERSION}: "
+            "restore with the migrrdma that made the checkpoint"
+        )
+    if document.get("digest") != _digest({key: value for key, value in document.items() if key != "digest"}):
+        raise ManifestError("the digest does not fit its content: copy the checkpoint again")
+
+
+def validate(document: "Manifest") -> "Manifest":
+    """Check it against the schema, member by member."""
+    from migrrdma_runtime.base.errors import MessageError
+    from migrrdma_runtime.wire import agent_messages, manifest_schema
+
+    check_whole(document)
+    try:
+        return agent_messages.check(document, manifest_schema.MANIFEST, "the manifest")
+    except MessageError as error:
+        raise ManifestError(str(error)) from error
+
+
+def _digest(document: "Manifest") -> str:
+    import hashlib
+
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""The schema of ``migrrdma.json``; the sentences of docs/protocol.md about it, as data."""
+
+from __future__ import annotations
+
+from migrrdma_runtime.wire import manifest
+from migrrdma_runtime.wire.agent_messages import (
+    AGENT,
+    GID,
+    KEY,
+    MIGRATION,
+    NAME,
+    PROCESS,
+    QPN,
+    list_of,
+    record,
+)
+
+_COUNT = {"type": "integer", "minimum": 0}
+_DEVICE = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,63}$"}
+
+GID_IN_USE = record(port=_COUNT, index=_COUNT, gid=GID, type={"type": "string", "maxLength": 32})
+"""An entry of the device's GID table that some queue pair refers to."""
+
+CONTEXT = record(context=_COUNT, device=_DEVICE, gids=list_of(GID_IN_USE))
+"""An open device; ``device`` is the one of this host, whatever the application calls it."""
+
+GUEST = record(
+    process=PROCESS,
+    pid=_COUNT,
+    command={"type": "string", "maxLength": 64},
+    build_id={"type": "string", "pattern": "^[0-9a-f]{40}$"},
+    objects={"type": "object", "additionalProperties": _COUNT},
+    contexts=list_of(CONTEXT),
+)
+"""A process of the container that uses RDMA."""
+
+END = record(process=PROCESS, context=_COUNT, vqpn=QPN, gid=GID, qpn=QPN, peer_gid=GID, peer_qpn=QPN)
+"""A connected queue pair of the container: whose it is, and both ends as the network knew them."""
+
+PARTNER = record(name=NAME, address=AGENT["properties"]["address"], connections=list_of(END, least=1))
+"""The agent of a host with other ends."""
+
+MANIFEST = record(
+    version={"const": manifest.VERSION},
+    digest=KEY,
+    migration=MIGRATION,
+    token=KEY,
+    created={"type": "string", "maxLength": 40},
+    container={"type": "string", "maxLength": 1024},
+    left_running={"type": "boolean"},
+    source=AGENT,
+    devices={"type": "object", "propertyNames": _DEVICE, "additionalProperties": {"type": "object"}},
+    guests=list_of(GUEST, least=1),
+    partners=list_of(PARTNER),
+    internal=list_of(END),
+)

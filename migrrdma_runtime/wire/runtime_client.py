@@ -1,0 +1,188 @@
+"""What the OCI runtime and ``migrrdma status`` ask this host's agent.
+
+The OCI runtime imports this when it checkpoints or restores, under ``python -I -S``: nothing heavy here.
+
+    with client.connect(run_dir) as agent:
+        ready = agent.checkpoint(container, leave_running=False)     # partners suspended, both ends drained
+        manifest.write(images, ready["manifest"])                    # first: the dump kills the container
+        ...dump...
+        agent.report(ready["migration"], succeeded=True)             # or False: both ends go on as before
+
+A report of a successful dump that does not get through loses nothing: the agent finds out by itself. Every
+failure is one of ``errors.py``, of the kind that the agent raised, with its message of one line.
+"""
+
+import json
+import socket
+import time
+
+from migrrdma_runtime.base import errors, paths
+from migrrdma_runtime.base.errors import AgentError, UnreachableError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+    Message = dict[str, Any]
+
+PATIENCE_S = 20
+"""Without any line from the agent, which sends one every 3 seconds, for as long as this it counts as hung."""
+
+_MAX_LINE = 64 << 20
+
+
+def connect(run_dir: str) -> "Agent":
+    """Connect to this host's agent."""
+    return Agent(f"{run_dir}/{paths.RUNTIME_SOCKET}")
+
+
+class Agent:
+    """A connection to this host's agent. A lost one is made again where the protocol allows to ask again."""
+
+    def __init__(self, path: str, patience: float = PATIENCE_S) -> None:
+        self._path = path
+        self._patience = patience
+        self._socket = self._connect()
+        self._rest = b""
+
+    def __enter__(self) -> "Agent":
+        """Nothing: it is connected already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: "type[BaseException] | None",
+        error: "BaseException | None",
+        traceback: "TracebackType | None",
+    ) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def checkpoint(
+        self, container: str, *, leave_running: bool, on_step: "Callable[[str], None] | None" = None
+    ) -> "Message | None":
+        """Quiesce a container's RDMA for a dump.
+
+        None: the container holds nothing of RDMA, dump it as it is. Else the migration's name and the
+        manifest to be written beside the images; the runtime must dump now, and report.
+        """
+        answer = self._request(
+            {"op": "checkpoint", "container": container, "leave_running": leave_running}, on_step
+        )
+        return answer.get("ready")
+
+    def restore(
+        self, container: str, manifest: "Message", *, on_step: "Callable[[str], None] | None" = None
+    ) -> str:
+        """Claim a checkpoint for this host and prepare its restore; the runtime restores now, and reports."""
+        answer = self._request({"op": "restore", "container": container, "manifest": manifest}, on_step)
+        return str(answer["ready"]["migration"])
+
+    def report(
+        self,
+        migration: str,
+        *,
+        succeeded: bool,
+        steps: "list[Message] | None" = None,
+        on_step: "Callable[[str], None] | None" = None,
+    ) -> "Message":
+        """Say how the dump or restore went, and wait for the end: of a restore, until its connections work.
+
+        ``steps`` are the runtime's own timings: ``{"name": …, "start": seconds since 1970, "seconds": …}``.
+        Returns the result with the timeline. An error after a *restore* means: kill what was restored.
+        """
+        request = {"op": "report", "migration": migration, "succeeded": succeeded, "steps": steps or []}
+        try:
+            answer = self._request(request, on_step)
+        except _LostError:
+            # The agent was restarted: it finds the migration in its records and waits for this report.
+            self._reconnect()
+            answer = self._request(request, on_step)
+        result: Message = answer["done"]
+        return result
+
+    def status(self) -> "Message":
+        """What the agent knows: its guests, its migrations."""
+        result: Message = self._request({"op": "status"}, None)["done"]
+        return result
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        connection.settimeout(self._patience)
+        try:
+            connection.connect(self._path)
+        except OSError as error:
+            connection.close()
+            raise UnreachableError(
+                f"the agent of this host cannot be reached ({self._path}: {error.strerror or error}): "
+                "start it with `systemctl start migrrdma-agent`"
+            ) from error
+        return connection
+
+    def _reconnect(self) -> None:
+        """Connect to the agent that takes the lost one's place, as soon as it is there."""
+        self._socket.close()
+        self._rest = b""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                self._socket = self._connect()
+                return
+            except UnreachableError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)  # nothing tells when a service has been started again
+
+    def _request(self, request: "Message", on_step: "Callable[[str], None] | None") -> "Message":
+        """Ask, and wait for the runtime's turn or the end."""
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            while True:
+                answer = self._line()
+                if "error" in answer:
+                    raise _error(answer["error"])
+                if "ready" in answer or "done" in answer:
+                    return answer
+                if on_step is not None and "step" in answer:
+                    on_step(answer["step"])
+        except TimeoutError as error:
+            raise UnreachableError(
+                f"the agent of this host has said nothing for {self._patience:g} s ({self._path}): "
+                "see `journalctl -u migrrdma-agent`"
+            ) from error
+        except OSError as error:
+            raise _lost(self._path) from error
+
+    def _line(self) -> "Message":
+        while b"\n" not in self._rest:
+            data = self._socket.recv(1 << 16)
+            if not data or len(self._rest) > _MAX_LINE:
+                raise _lost(self._path)
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            answer: Message = json.loads(line)
+        except ValueError as error:
+            raise AgentError(f"the agent of this host answered what is not JSON: {line[:60]!r}") from error
+        return answer
+
+
+class _LostError(UnreachableError):
+    """The connection ended before the answer."""
+
+
+def _lost(path: str) -> _LostError:
+    return _LostError(
+        f"the agent of this host ended in the middle ({path}): it undoes or finishes what it had begun when "
+        "it is started again; see `migrrdma status`"
+    )
+
+
+def _error(error: "Message") -> "errors.MigrRDMAError":
+    """The agent's error, as the kind it had there."""
+    kind = getattr(errors, str(error.get("kind")), AgentError)
+    if not (isinstance(kind, type) and issubclass(kind, errors.MigrRDMAError)):
+        kind = AgentError
+    return kind(str(error.get("message")))

@@ -1,0 +1,107 @@
+"""``migrrdma agent`` and ``migrrdma status`` as their users see them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, Move
+from typer.testing import CliRunner
+
+from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.agent.peers.agent_config import TLSFiles
+from migrrdma_runtime.cli import app
+
+Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+
+
+def test_an_authority_and_a_hosts_certificate_are_made_by_two_commands(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    made = run(app, ["agent", "ca", "init", "--ca", f"{tmp_path}/ca"])
+    assert made.exit_code == 0, made.output
+    assert "keep" in made.output
+    addresses = ["--address", "10.78.0.11", "--address", "2001:db8::11"]
+    issued = run(
+        app, ["agent", "ca", "issue", "src", *addresses, "--ca", f"{tmp_path}/ca", "--out", f"{tmp_path}/src"]
+    )
+    assert issued.exit_code == 0, issued.output
+    assert "copy them to /etc/migrrdma/tls on src" in issued.output
+    files = [tmp_path / "src" / name for name in ("ca.crt", "agent.crt", "agent.key")]
+    identity = certificates.load(TLSFiles(*files)).identity
+    assert identity == certificates.Identity("src", frozenset({"10.78.0.11", "2001:db8::11"}))
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
+    """Run a command on one of the cluster's hosts; returns what it prints, or its error."""
+
+    async def run(host: str, *arguments: str) -> str:
+        (tmp_path / "config.toml").write_text(f'run_dir = "{tmp_path}/{host}/run"\n')
+        monkeypatch.setenv("MIGRRDMA_CONFIG", str(tmp_path / "config.toml"))
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        return result.output or str(result.exception)
+
+    return run
+
+
+def test_what_was_made_is_told_to_programs(tmp_path: Path) -> None:
+    run = CliRunner().invoke
+    made = json.loads(run(app, ["agent", "ca", "init", "--ca", f"{tmp_path}/ca", "--json"]).stdout)
+    assert made == {"directory": f"{tmp_path}/ca", "name": "migrrdma cluster"}
+    issue = ["agent", "ca", "issue", "src", "--address", "10.78.0.11", "--ca", f"{tmp_path}/ca", "--json"]
+    issued = json.loads(run(app, [*issue, "--out", f"{tmp_path}/src"]).stdout)
+    assert issued == {
+        "host": "src",
+        "addresses": ["10.78.0.11"],
+        "directory": f"{tmp_path}/src",
+        "days": 825,
+    }
+
+
+def test_the_status_says_in_words_how_it_stands(play: Play, command: Callable[..., Awaitable[str]]) -> None:
+    async def shown(host: str) -> str:
+        return await command(host, "status")
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        assert "container c1: running" in await shown("src")
+        await move.checkpoint()
+        migration = move.document["migration"]
+        assert (
+            f"migration {migration} checkpoint, container c1 as source: waits to be restored"
+            in await shown("src")
+        )
+        assert f"migration {migration} from src, as partner: suspended" in await shown("peer")
+        await move.restore()
+        assert "to dst, container c1 as source: " in await shown("src")
+        assert "from src, container c2 as destination: " in await shown("dst")
+        assert "from src, as partner: switched over" in await shown("peer")
+
+    play(scenario)
+
+
+def test_the_timeline_tells_steps_blackout_and_downtime(
+    play: Play, command: Callable[..., Awaitable[str]]
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        await move.restore()
+        lines = (await command("dst", "timeline")).splitlines()
+        steps = [line.split()[:2] for line in lines[1:-2]]
+        assert steps[:3] == [["src", "suspend"], ["src", "wbs"], ["src", "dump"]]
+        assert steps[-2:] == [["dst", "commit"], ["dst", "switch"]]
+        assert "blackout, as peer saw it" in lines[-2]
+        assert "downtime of the process" in lines[-1]
+        migration = move.document["migration"]
+        found = json.loads(await command("dst", "timeline", "--json", migration[:6]))
+        assert found["migration"] == migration
+        assert 0 < found["downtime"] < found["blackout"]["peer"]
+        # The source knows its own steps only, and no blackout.
+        assert "wbs" in await command("src", "timeline")
+        assert "migrrdma status lists" in await command("dst", "timeline", "nosuch")
+
+    play(scenario)

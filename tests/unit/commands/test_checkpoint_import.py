@@ -1,0 +1,367 @@
+"""Importing a checkpoint: what is refused, what arrives, and what a failure leaves behind (nothing)."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from migrrdma_runtime import cli
+from migrrdma_runtime.base.errors import CheckpointDirError, DockerError
+from migrrdma_runtime.commands import checkpoint_import
+from migrrdma_runtime.criu import images
+from migrrdma_runtime.engine.docker import Container, Docker
+
+MakeDocker = Callable[..., Docker]
+
+MAGIC = struct.pack("<I", 0x58313116)
+ID = "c0ffee" + "0" * 58
+
+
+def make_checkpoint(path: Path) -> Path:
+    """A directory that looks like what CRIU and runc leave."""
+    path.mkdir(parents=True)
+    (path / "inventory.img").write_bytes(MAGIC + b"inventory")
+    (path / "pstree.img").write_bytes(b"pstree")
+    (path / "descriptors.json").write_text('["/dev/null","pipe:[1]","pipe:[2]"]')
+    (path / "pages-1.img").write_bytes(os.urandom(3 << 20) + b"end")
+    (path / "nested").mkdir()
+    (path / "nested" / "more.img").write_bytes(b"more")
+    return path
+
+
+def nothing(_count: int) -> None:
+    """No progress bar."""
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        str(one.relative_to(directory)): one.read_bytes() for one in directory.rglob("*") if one.is_file()
+    }
+
+
+@pytest.fixture(name="source")
+def _source(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "shared" / "before-move")
+
+
+@pytest.fixture(name="docker_root")
+def _docker_root(tmp_path: Path) -> Path:
+    root = tmp_path / "docker"
+    (root / "containers" / ID).mkdir(parents=True)
+    return root
+
+
+@pytest.fixture(name="target")
+def _target(docker_root: Path) -> Path:
+    return docker_root / "containers" / ID / "checkpoints" / "before-move"
+
+
+def copy(source: Path, target: Path, *, replace: bool = False) -> None:
+    images.copy(images.examine(source), target, replace=replace, progress=nothing)
+
+
+# --- what a checkpoint is ---------------------------------------------------------------------------------
+
+
+def test_the_checkpoint_or_the_folder_it_is_in_will_do(source: Path) -> None:
+    assert images.find(source, None) == source
+    assert images.find(source.parent, None) == source
+    make_checkpoint(source.parent / "later")
+    assert images.find(source.parent, "later") == source.parent / "later"
+    with pytest.raises(CheckpointDirError, match=r"several checkpoints \(before-move, later\)"):
+        images.find(source.parent, None)
+
+
+@pytest.mark.parametrize("name", ["", "a", "-x", "../x", "a/b", "a b", "ok\n", ".hidden", "ä1"])
+def test_a_name_that_docker_would_not_give_is_refused(name: str) -> None:
+    with pytest.raises(CheckpointDirError, match="cannot be a checkpoint's name"):
+        images.check_name(name)
+
+
+def test_a_file_and_an_empty_directory_are_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointDirError, match="file is not a directory"):
+        images.find(tmp_path / "file", None)
+    with pytest.raises(CheckpointDirError, match=r"no inventory\.img in it"):
+        images.find(tmp_path / "empty", None)
+
+
+@pytest.mark.parametrize("name", ["inventory.img", "pstree.img", "descriptors.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 0)], ids=["missing", "empty"])
+def test_an_incomplete_checkpoint_is_refused(source: Path, name: str, damage: Callable[[Path], None]) -> None:
+    damage(source / name)
+    with pytest.raises(CheckpointDirError, match=f"{name} is missing or empty"):
+        images.examine(source)
+
+
+def test_an_inventory_of_something_else_is_refused(source: Path) -> None:
+    (source / "inventory.img").write_bytes(b"\x7fELF")
+    with pytest.raises(CheckpointDirError, match="not an image that CRIU wrote"):
+        images.examine(source)
+
+
+UNSAFE: dict[str, Callable[[Path], None]] = {
+    "a symbolic link": lambda path: path.symlink_to("/etc/shadow"),
+    "a FIFO": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize(("kind", "make"), UNSAFE.items(), ids=UNSAFE.keys())
+@pytest.mark.parametrize("where", [".", "nested"])
+def test_nothing_but_files_and_directories_is_accepted(
+    source: Path, kind: str, make: Callable[[Path], None], where: str
+) -> None:
+    make(source / where / "parent")
+    with pytest.raises(CheckpointDirError, match=f"parent is {kind}"):
+        images.examine(source)
+
+
+def test_a_link_to_a_directory_is_not_entered(source: Path, tmp_path: Path) -> None:
+    (source / "away").symlink_to(tmp_path)
+    with pytest.raises(CheckpointDirError, match="away is a symbolic link"):
+        images.examine(source)
+
+
+# --- the copy ---------------------------------------------------------------------------------------------
+
+
+def test_every_byte_arrives_and_nobody_else_may_read_it(source: Path, target: Path) -> None:
+    copied: list[int] = []
+    images.copy(images.examine(source), target, replace=False, progress=copied.append)
+    assert contents(target) == contents(source)
+    assert sum(copied) >= sum(len(one) for one in contents(source).values())
+    assert {path.stat().st_mode & 0o077 for path in [target, *target.rglob("*")]} == {0}
+    assert [path.name for path in target.parent.parent.iterdir()] == ["checkpoints"]
+
+
+def test_holes_stay_holes(source: Path, target: Path) -> None:
+    with (source / "pages-1.img").open("r+b") as file:
+        file.truncate(64 << 20)
+        file.seek(32 << 20)
+        file.write(b"in the middle")
+    copy(source, target)
+    assert contents(target) == contents(source)
+    assert (target / "pages-1.img").stat().st_blocks * 512 < 8 << 20
+
+
+def test_a_checkpoint_of_that_name_is_replaced_only_by_force(source: Path, target: Path) -> None:
+    copy(source, target)
+    (source / "nested" / "more.img").write_bytes(b"newer")
+    with pytest.raises(CheckpointDirError, match="a checkpoint before-move is there already"):
+        copy(source, target)
+    assert (target / "nested" / "more.img").read_bytes() == b"more"
+    copy(source, target, replace=True)
+    assert contents(target) == contents(source)
+    assert [path.name for path in target.parent.parent.iterdir()] == ["checkpoints"]
+
+
+def test_what_a_killed_import_left_is_cleared_away(source: Path, target: Path) -> None:
+    stale = target.parent.parent / ".checkpoint-before-move.partial"
+    (stale / "nested").mkdir(parents=True)
+    (stale / "pages-9.img").write_text("stale")
+    copy(source, target)
+    assert contents(target) == contents(source)
+    assert not stale.exists()
+
+
+def test_an_interrupted_copy_leaves_nothing(source: Path, target: Path) -> None:
+    def interrupt(_count: int) -> None:
+        raise SystemExit(130)
+
+    with pytest.raises(SystemExit):
+        images.copy(images.examine(source), target, replace=False, progress=interrupt)
+    assert list(target.parent.iterdir()) == []
+    assert [path.name for path in target.parent.parent.iterdir()] == ["checkpoints"]
+
+
+def test_two_imports_of_one_name_do_not_meet(source: Path, target: Path) -> None:
+    def second(_count: int) -> None:
+        copy(source, target)
+
+    with pytest.raises(CheckpointDirError, match="another import is writing"):
+        images.copy(images.examine(source), target, replace=False, progress=second)
+
+
+def test_a_file_that_shrinks_meanwhile_is_noticed(source: Path, target: Path) -> None:
+    def shrink(count: int) -> None:
+        if count == 1 << 20:  # the first block of the large one
+            os.truncate(source / "pages-1.img", count)
+
+    with pytest.raises(CheckpointDirError, match=r"pages-1\.img became shorter"):
+        images.copy(images.examine(source), target, replace=False, progress=shrink)
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.fixture(name="tiny_disk")
+def _tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """Four megabytes, as a real file system; needs root, as the whole suite does."""
+    disk = tmp_path / "tiny"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tiny", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_too_little_space_is_seen_before_the_copy(source: Path, tiny_disk: Path) -> None:
+    (source / "pages-2.img").write_bytes(os.urandom(3 << 20))
+    with pytest.raises(CheckpointDirError, match=r"needs 6 MiB and .* has \d MiB free"):
+        copy(source, tiny_disk / "checkpoints" / "full")
+    assert [path.name for path in tiny_disk.rglob("*")] == ["checkpoints"]
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing(source: Path, tiny_disk: Path) -> None:
+    target = tiny_disk / "checkpoints" / "full"
+
+    def fill(_count: int) -> None:
+        if not (tiny_disk / "other").exists():
+            (tiny_disk / "other").write_bytes(bytes(2 << 20))
+
+    with pytest.raises(CheckpointDirError, match="No space left on device; nothing was left behind"):
+        images.copy(images.examine(source), target, replace=False, progress=fill)
+    assert sorted(path.name for path in tiny_disk.rglob("*")) == ["checkpoints", "other"]
+
+
+# --- the command ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="command")
+def _command(
+    monkeypatch: pytest.MonkeyPatch, make_docker: MakeDocker, docker_root: Path
+) -> Callable[..., Any]:
+    """Run ``migrrdma checkpoint import`` against a daemon with one container."""
+
+    def run(
+        *arguments: str, running: bool = False, runtime: str = "migrrdma", root: Path = docker_root
+    ) -> Any:
+        started: list[tuple[str, str]] = []
+        daemon = make_docker(
+            Container(ID, "web", runtime, running=running), info={"DockerRootDir": str(root)}, started=started
+        )
+        monkeypatch.setattr(checkpoint_import, "DockerDaemon", lambda: daemon)
+        done = CliRunner().invoke(cli.app, ["checkpoint", "import", *arguments])
+        return done, started
+
+    return run
+
+
+def test_import_says_what_to_do_next(command: Callable[..., Any], source: Path, target: Path) -> None:
+    done, started = command(str(source), "web")
+    assert done.exit_code == 0, done.output
+    assert "imported before-move into web (5 files, 3 MiB)" in done.output
+    assert "Next: docker start --checkpoint before-move web" in done.output
+    assert started == []
+    assert contents(target) == contents(source)
+
+
+def test_import_can_start_the_container(command: Callable[..., Any], source: Path, target: Path) -> None:
+    done, started = command("--start", "--name", "other", "--json", str(source), "web")
+    document = json.loads(done.stdout)
+    assert document["started"] is True
+    assert document["path"] == str(target.with_name("other"))
+    assert started == [(ID, "other")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"running": True}, "container web is running"),
+        ({"root": Path("/nonexistent")}, "there is no /nonexistent/containers"),
+    ],
+)
+def test_a_container_that_will_not_do_is_refused(
+    command: Callable[..., Any], source: Path, target: Path, changed: dict[str, Any], message: str
+) -> None:
+    done, _ = command(str(source), "web", **changed)
+    assert isinstance(done.exception, DockerError)
+    assert message in str(done.exception)
+    assert not target.exists()
+
+
+def test_an_unknown_container_is_refused(command: Callable[..., Any], source: Path) -> None:
+    done, _ = command(str(source), "nobody")
+    assert "no such container" in str(done.exception)
+
+
+def test_a_container_of_another_runtime_is_a_warning(
+    command: Callable[..., Any], source: Path, target: Path
+) -> None:
+    done, _ = command(str(source), "web", runtime="runc")
+    assert "created with the runtime runc" in done.output
+    assert target.exists()
+
+
+def test_the_command_itself_starts_the_container_when_all_is_there(
+    serve: Callable[..., list[str]], source: Path, docker_root: Path, target: Path
+) -> None:
+    def start() -> tuple[int, None]:
+        assert contents(target) == contents(source)
+        return 204, None
+
+    requests = serve(daemon_that_starts(docker_root, start))
+    done = import_and_start(source)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "started web from it"
+    assert requests[-1] == START
+
+
+def test_a_restore_that_fails_is_told_in_docker_s_words_and_can_be_tried_again(
+    serve: Callable[..., list[str]], source: Path, docker_root: Path, target: Path
+) -> None:
+    refusal = {"message": "failed to create task:\n  criu failed: type RESTORE errno 0\n"}
+    serve(daemon_that_starts(docker_root, (500, refusal)))
+    done = import_and_start(source)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "migrrdma: error: failed to create task: criu failed: type RESTORE errno 0; the checkpoint itself is "
+        "in place: `docker start --checkpoint before-move web` tries again\n"
+    )
+    assert contents(target) == contents(source)
+
+
+START = f"POST /v1.45/containers/{ID}/start?checkpoint=before-move"
+
+
+def daemon_that_starts(root: Path, answer: object) -> dict[str, object]:
+    """A daemon with the one container, stopped."""
+    web = {"Id": ID, "Name": "/web", "HostConfig": {"Runtime": "migrrdma"}, "State": {"Running": False}}
+    return {
+        "GET /version": (200, {"ApiVersion": "1.45"}),
+        "GET /v1.45/info": (200, {"DockerRootDir": str(root)}),
+        "GET /v1.45/containers/web/json": (200, web),
+        START: answer,
+    }
+
+
+def import_and_start(source: Path) -> subprocess.CompletedProcess[str]:
+    """The real command, which finds its daemon by $DOCKER_HOST."""
+    return subprocess.run(
+        [sys.executable, "-m", "migrrdma_runtime", "checkpoint", "import", "--start", source, "web"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd="/",
+    )
+
+
+def test_no_progress_bar_disturbs_a_log(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "container").mkdir()
+    target = str(tmp_path / "container" / "checkpoints" / "quiet")
+    program = (
+        "from pathlib import Path\n"
+        "from migrrdma_runtime.criu import images\n"
+        "from migrrdma_runtime.commands.checkpoint_import import _progress\n"
+        f"source = images.examine(Path({str(source)!r}))\n"
+        "with _progress(source) as advance:\n"
+        f"    images.copy(source, Path({target!r}), replace=False, progress=advance)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd="/")
+    assert done.stdout + done.stderr == b""
