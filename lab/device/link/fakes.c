@@ -9,12 +9,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "../verbs/export.h"
 #include "local.h"
 
 static char fail_verb[64];
 static int fail_nth, fail_error;
 
-void fake_fail(const char *verb, int nth, int error)
+EXPORT void fake_fail(const char *verb, int nth, int error)
 {
 	pthread_mutex_lock(&local_lock);
 	snprintf(fail_verb, sizeof(fail_verb), "%s", verb);
@@ -28,7 +29,7 @@ int local_failure(const char *verb)
 	return fail_nth && !strcmp(fail_verb, verb) && --fail_nth == 0 ? fail_error : 0;
 }
 
-void fake_set_numbers(int device, uint32_t qpn, uint32_t key)
+EXPORT void fake_set_numbers(int device, uint32_t qpn, uint32_t key)
 {
 	pthread_mutex_lock(&local_lock);
 	if (!local_start())
@@ -36,7 +37,7 @@ void fake_set_numbers(int device, uint32_t qpn, uint32_t key)
 	pthread_mutex_unlock(&local_lock);
 }
 
-uint64_t fake_count(const char *what)
+EXPORT uint64_t fake_count(const char *what)
 {
 	uint64_t count = 0;
 
@@ -47,7 +48,7 @@ uint64_t fake_count(const char *what)
 	return count;
 }
 
-int fake_raise(uint32_t qpn, int type)
+EXPORT int fake_raise(uint32_t qpn, int type)
 {
 	int raised = 0;
 
@@ -66,18 +67,18 @@ static void plant(const char *fault, int nth)
 	pthread_mutex_unlock(&local_lock);
 }
 
-void fake_drop_completion(int nth)
+EXPORT void fake_drop_completion(int nth)
 {
 	plant("drop_completion", nth);
 }
 
-void fake_repeat_send(int nth)
+EXPORT void fake_repeat_send(int nth)
 {
 	plant("repeat_send", nth);
 }
 
 /* The kernel objects stay behind on the other host; numbers of descriptors are kept by placeholders. */
-void fake_restore(void)
+EXPORT void fake_restore(void)
 {
 	int placeholder = eventfd(0, EFD_CLOEXEC);
 

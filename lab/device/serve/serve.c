@@ -29,13 +29,11 @@ static void async_event(void *process, enum ibv_event_type type, enum rnic_kind 
 int serve_open(struct served *served, const struct served_ops *ops, struct rnic_device *device,
 	       const struct rnic_sinks *memory, struct rnic_events *async, int async_fd)
 {
-	struct rnic_sinks sinks = *memory;
-
-	sinks.completion_event = completion_event;
-	sinks.async_event = async_event;
-	*served = (struct served){ .ops = ops, .device = device };
+	*served = (struct served){ .ops = ops, .sinks = *memory, .device = device };
+	served->sinks.completion_event = completion_event;
+	served->sinks.async_event = async_event;
 	served_events_init(&served->async, async, async_fd);
-	served->context = rnic_open(device, &sinks, served);
+	served->context = rnic_open(device, &served->sinks, served);
 	return served->context ? 0 : errno ? errno : ENOMEM;
 }
 

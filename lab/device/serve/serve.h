@@ -56,6 +56,7 @@ static inline void *served_at(const struct served_table *table, uint32_t handle)
 
 struct served {
 	const struct served_ops *ops;
+	struct rnic_sinks sinks; /* the engine keeps a pointer to them */
 	struct rnic_device *device;
 	struct rnic_context *context;
 	struct served_events async;
