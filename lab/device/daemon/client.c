@@ -30,7 +30,7 @@ static void process_ended(struct watch *watch)
 	OF(watch, process)->gone = true;
 }
 
-/* Only of a file whose size nobody can change under the mapping: a shorter one would end the daemon with SIGBUS. */
+/* Only of a file that nobody can make shorter under the mapping: that would end the daemon with SIGBUS. */
 static int map_extent(struct client *client, int fd, size_t size)
 {
 	struct stat file;
@@ -38,7 +38,8 @@ static int map_extent(struct client *client, int fd, size_t size)
 
 	if (client->extent_count == RNIC_EXTENTS || fstat(fd, &file))
 		return ENOMEM;
-	if (!size || size > RNIC_EXTENT_MAX || (uint64_t)file.st_size < size)
+	int seals = fcntl(fd, F_GET_SEALS);
+	if (!size || size > RNIC_EXTENT_MAX || (uint64_t)file.st_size < size || seals < 0 || !(seals & F_SEAL_SHRINK))
 		return EINVAL;
 	base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (base == MAP_FAILED)

@@ -177,6 +177,7 @@ void host_remove_all(void)
 		if (host->socket.fd >= 0)
 			unlink(host->path);
 		watch_remove(&host->socket);
+		host_follow_end(host);
 		rnic_device_free(host->device);
 		free(host);
 	}
