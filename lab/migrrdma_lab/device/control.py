@@ -38,12 +38,12 @@ class Control:
         self.ask("set", host, name, value)
 
     def count(self, host: str, what: str) -> int:
-        """A counter of the device: "executed", "overflows", "lost", "qps", …"""
+        """One counter of the device, as "executed", "overflows", "lost" or "qps"."""
         return int(self.ask("count", host, what)[0])
 
 
 def main(arguments: list[str]) -> int:
-    """``python3 -m migrrdma_lab.device.control SOCKET COMMAND…``"""
+    """Usage: python3 -m migrrdma_lab.device.control SOCKET COMMAND [WORD ...]."""
     if len(arguments) < 2:
         print(main.__doc__, file=sys.stderr)
         return 2

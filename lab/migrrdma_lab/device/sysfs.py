@@ -1,15 +1,14 @@
-"""What a kernel with an RDMA driver shows in /sys of a software device, laid out in a folder and put over a host's /sys.
+"""What a kernel with an RDMA driver shows of its device in /sys, laid out in a folder and put over a host's /sys.
 
 ``layout`` writes plain files and links, as ``class/infiniband/rxe0``, ``class/infiniband_verbs/uverbs0`` and
-``dev/char/10:229``. ``show`` mounts them in the mount namespace of the caller: sysfs has no place for new entries, so that
-``/sys/class`` and ``/sys/dev/char`` become folders that lead to what was there before and to the device.
+``dev/char/10:229``. ``show`` mounts them in the mount namespace of the caller: sysfs has no place for new entries, so
+that ``/sys/class`` and ``/sys/dev/char`` become folders that lead to what was there before and to the device.
 
 It can be run as a program inside of a node: ``python3 sysfs.py FOLDER DEVICE NODE MAJOR:MINOR GUID``.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def layout(folder: Path, device: str, node: str, number: str, guid: str) -> Path:
-    """Lay out ``device`` (rxe0), opened by the node of that name (uverbs0) and number ("10:229"). Returns its own folder."""
+    """Lay out ``device`` (rxe0), opened by ``node`` (uverbs0) of that number ("10:229"); returns its own folder."""
     ibdev = folder / "devices" / "rdma" / "infiniband" / device
     port = ibdev / "ports" / "1"
     for name, text in {
@@ -83,22 +82,19 @@ def show(folder: Path, sys_folder: Path = Path("/sys")) -> None:
     classes, characters = stage / "class", stage / "char"
     classes.mkdir(parents=True, exist_ok=True)
     characters.mkdir(exist_ok=True)
-    # Links of the layout lead two folders up and then to devices/rdma, the kernel's to devices: both have to be there.
-    for name in sorted(os.listdir(sys_folder / "class")):
-        (classes / name).mkdir(exist_ok=True)
-        _mount("--bind", sys_folder / "class" / name, classes / name)
+    for known in sorted((sys_folder / "class").iterdir()):
+        (classes / known.name).mkdir(exist_ok=True)
+        _mount("--bind", known, classes / known.name)
+    for known in sorted((sys_folder / "dev" / "char").iterdir()):
+        _link(characters / known.name, str(known.parent / known.readlink()))
+    devices = folder / "devices" / "rdma"
     for kind in ("infiniband", "infiniband_verbs"):
         (classes / kind).mkdir(exist_ok=True)
-        for entry in (folder / "class" / kind).iterdir():
-            target = folder / "devices" / "rdma" / kind / entry.name
-            if entry.is_symlink():
-                _link(classes / kind / entry.name, str(target))
-            else:
-                (classes / kind / entry.name).write_text(entry.read_text())
-    for name in sorted(os.listdir(sys_folder / "dev" / "char")):
-        _link(characters / name, str(sys_folder / "dev" / "char" / os.readlink(sys_folder / "dev" / "char" / name)))
+        for device in (devices / kind).iterdir():
+            _link(classes / kind / device.name, str(device))
+    (classes / "infiniband_verbs" / "abi_version").write_text("6\n")
     for entry in (folder / "dev" / "char").iterdir():
-        _link(characters / entry.name, str(folder / "devices" / "rdma" / "infiniband_verbs" / os.readlink(entry).rsplit("/", 1)[1]))
+        _link(characters / entry.name, str(devices / "infiniband_verbs" / entry.readlink().name))
     _mount("--rbind", classes, sys_folder / "class")
     _mount("--bind", characters, sys_folder / "dev" / "char")
 
