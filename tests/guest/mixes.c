@@ -58,7 +58,8 @@ int main(void)
 	struct ibv_qp_init_attr datagram = init;
 	datagram.qp_type = IBV_QPT_UD;
 	struct ibv_qp *ud = ibv_create_qp(pd, &datagram);
-	struct ibv_ah_attr ah_attr = { .port_num = 1 };
+	struct ibv_ah_attr ah_attr = { .port_num = 1, .is_global = 1, .grh = { .sgid_index = 1 } };
+	NEED(!ibv_query_gid(context, 1, 1, &ah_attr.grh.dgid));
 	struct ibv_ah *ah = ibv_create_ah(pd, &ah_attr);
 	NEED(ud && ah && !ibv_destroy_ah(ah) && !ibv_destroy_qp(ud));
 
