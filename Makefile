@@ -8,7 +8,7 @@ PYTHON := /usr/bin/python3
 BIN := .venv/bin
 # Debian's meson wants a newer distutils than some Pythons have; the environment carries its own.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-SOURCES := $(shell git ls-files -co --exclude-standard -- migrrdma_runtime hooks guest criu_plugin meson.build)
+SOURCES := $(shell git ls-files -co --exclude-standard -- migrrdma_runtime hooks guest criu_plugin launcher meson.build)
 
 .PHONY: help tools project format lint unit guest-test runtime-test fast lab-test test demo bench soak clean
 

@@ -1,104 +1,76 @@
-"""``checkpoint`` and ``restore``: let the low-level runtime do it, and explain why CRIU refused if it did.
+"""``checkpoint``: have the low-level runtime dump a container, with its RDMA connections if it holds any.
 
-What reaches a user through Docker is one line: of a failed checkpoint the *first* line on stderr, of a failed
-restore the *last* error in the ``--log`` file. runc says there no more than "criu failed: type DUMP errno 1".
+The agent of this host does what comes before and after (``agent/roles/source.py``); here is what only the runtime
+can do: dump, and keep the manifest beside CRIU's images. Nothing is dumped that was not drained.
 """
 
+import contextlib
 import os
+import time
 
-from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError, RestoreError
-from migrrdma_runtime.criu.log import CriuLog
-from migrrdma_runtime.shim import child, runtime_log
-from migrrdma_runtime.shim import facts as container
+from migrrdma_runtime.base.errors import CheckpointError
+from migrrdma_runtime.criu import stats
+from migrrdma_runtime.shim import child
+from migrrdma_runtime.shim.criu_run import CriuRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from migrrdma_runtime.base.config import Config
-    from migrrdma_runtime.shim.argv import Call
+    from migrrdma_runtime.shim.argv import Invocation
+
+_PARTIAL = ("pre-dump", "parent-path", "lazy-pages")
+"""Options that leave memory out which the dirty tracking says is known, or send it later."""
 
 
-def run(call: "Call", runtime: str, settings: "Config") -> "NoReturn":
-    """Run a checkpoint or a restore to its end; never returns."""
-    facts = container.of(call, runtime)
-    if settings.tcp_established and facts.has_own_network and not call.option("tcp-established"):
-        call.insert_flag("--tcp-established")
-    if facts.has_guest:
-        from migrrdma_runtime import migration
+class CheckpointOptions:
+    """What ``checkpoint`` was asked, as far as it matters to us."""
 
-        child.end_like(migration.run(call, runtime, settings, lambda: _perform(call, runtime, facts)))
-    child.end_like(_perform(call, runtime, facts))
+    def __init__(self, invocation: "Invocation") -> None:
+        self.container_id = invocation.container_id
+        self.leave_running = invocation.flag("leave-running")
+        self.partial = [f"--{name}" for name in _PARTIAL if invocation.flag(name)]
 
 
-def _perform(call: "Call", runtime: str, facts: container.Facts) -> int:
-    """Have the low-level runtime do it, explain it if it failed, and return its wait status."""
-    log = CriuLog(_log_path(call, facts.criu_config))
-    said_before = _log_size(call)
-    # With --log, runc is silent on stderr but for its last words. For these to come second in a failed
-    # checkpoint they are held back, in a file: a pipe would have to be read while the runtime runs.
-    held_back = None
-    if call.command == "checkpoint" and call.globals.get("log"):
-        held_back = os.memfd_create("migrrdma-stderr")
-    status = child.run(runtime, call.args, held_back)
-    if status:
-        explanation = _explain(call, log, facts.criu_config, said_before)
-        if explanation:
-            runtime_log.error(call, str(explanation))
-    if held_back is not None:
-        _copy(held_back, 2)
-    return status
+def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
+    """Run a checkpoint to its end; never returns."""
+    options = CheckpointOptions(invocation)
+    dump = CriuRun(invocation, runtime, config)
+    if dump.facts.has_guest:
+        child.end_like(_dump_with_connections(options, dump, config))
+    child.end_like(dump.perform())
 
 
-def _explain(call: "Call", log: CriuLog, criu_config: str, said_before: int) -> MigrRDMAError | None:
-    """Why CRIU failed, in one line; nothing when the failure was not CRIU's."""
-    if errors := log.errors():
-        reason = f"{'; '.join(errors)} (CRIU's log: {log.path})"
-    elif criu_config and b"criu failed" in _said_since(call, said_before):
-        # An option that CRIU does not know ends it before it opens its log.
-        reason = f"CRIU gave no reason in {log.path}; an unknown option in {criu_config} is one it cannot log"
-    else:
-        return None
-    kind = CheckpointError if call.command == "checkpoint" else RestoreError
-    return kind(f"{call.command} of {call.container_id} failed: {reason}")
+def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "Config") -> int:
+    """Quiesce, dump, report; returns the low-level runtime's wait status."""
+    from migrrdma_runtime.wire import manifest, runtime_client
 
-
-def _log_path(call: "Call", criu_config: str) -> str:
-    """Where CRIU will write its log: in the working directory, which is the images' unless given."""
-    folder = call.value("work-path") or call.value("image-path") or "checkpoint"
-    name = "dump.log" if call.command == "checkpoint" else "restore.log"
-    return os.path.abspath(os.path.join(folder, _configured_log(criu_config) or name))
-
-
-def _configured_log(criu_config: str) -> str:
-    """What ``log-file`` says in CRIU's configuration, which overrides what runc asks for."""
-    try:
-        with open(criu_config, encoding="utf-8", errors="replace") as file:
-            lines = [line.split(None, 1) for line in file]
-    except OSError:
-        return ""
-    values = [words[1].strip().strip('"') for words in lines if len(words) == 2 and words[0] == "log-file"]
-    return values[-1] if values else ""
-
-
-def _log_size(call: "Call") -> int:
-    try:
-        return os.stat(call.globals.get("log", "")).st_size
-    except OSError:
-        return 0
-
-
-def _said_since(call: "Call", offset: int) -> bytes:
-    """What the low-level runtime has added to its ``--log``."""
-    try:
-        with open(call.globals.get("log", ""), "rb") as file:
-            file.seek(offset)
-            return file.read()
-    except OSError:
-        return b""
-
-
-def _copy(source: int, target: int) -> None:
-    os.lseek(source, 0, os.SEEK_SET)
-    while data := os.read(source, 1 << 16):
-        os.write(target, data)
+    if options.partial:
+        # The NIC's writes escape dirty tracking (docs/criu.md): old bytes would be restored, silently.
+        raise CheckpointError(
+            f"checkpoint of {options.container_id}: {options.partial[0]} cannot be used with a container that may "
+            "hold RDMA connections, because a NIC's writes escape CRIU's dirty tracking; dump it whole"
+        )
+    with runtime_client.connect(config.run_dir) as agent:
+        with dump.container.thawed():
+            ready = agent.checkpoint(options.container_id, leave_running=options.leave_running)
+        if ready is None:
+            return dump.perform()
+        status = 1
+        try:
+            # Before the dump, which ends the container: a disk that is full must be found out by then.
+            os.makedirs(dump.images, mode=0o700, exist_ok=True)
+            manifest.write(dump.images, ready["manifest"])
+            start = time.time()
+            status = dump.perform()
+        except OSError as error:
+            raise CheckpointError(f"cannot make {dump.images}: {error.strerror}") from error
+        finally:
+            if status:
+                manifest.remove(dump.images)
+                with dump.container.thawed():
+                    agent.report(ready["migration"], succeeded=False)
+        with dump.container.thawed() if options.leave_running else contextlib.nullcontext():
+            agent.report(ready["migration"], succeeded=True, steps=stats.dump_steps(dump.work, start))
+        return status

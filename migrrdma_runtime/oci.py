@@ -7,8 +7,7 @@ what needs it is imported on the way.
 
 import sys
 
-from migrrdma_runtime.base import config
-from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.base.config import load as load_config
 from migrrdma_runtime.shim import argv, lowlevel
 
 TYPE_CHECKING = False
@@ -18,26 +17,35 @@ if TYPE_CHECKING:
 
 def main() -> "NoReturn":
     """Serve one call. Never returns: the process becomes the low-level runtime, or ends with an exit code."""
-    call = argv.parse(sys.argv[1:])
+    invocation = argv.parse(sys.argv[1:])
     try:
-        settings, broken = config.load()
-        runtime = lowlevel.find(settings.runtime)
-        if call.container_id:
-            if call.command in ("create", "run", "restore"):
-                from migrrdma_runtime.shim import prepare as create
+        config, broken = load_config()
+        runtime = lowlevel.find(config.runtime)
+        args = invocation.args
+        if invocation.container_id:
+            if invocation.command in ("create", "run", "restore"):
+                from migrrdma_runtime.shim.prepare import prepare_bundle
 
-                create.prepare(call, settings, broken)
-            elif call.command == "exec":
-                from migrrdma_runtime.shim import execute
+                prepare_bundle(invocation, config, broken)
+            if invocation.command == "exec":
+                from migrrdma_runtime.shim.execute import with_guest_library
 
-                execute.prepare(call, runtime)
-            if call.command in ("checkpoint", "restore"):
+                args = with_guest_library(invocation, runtime)
+            elif invocation.command == "checkpoint":
                 from migrrdma_runtime import checkpoint
 
-                checkpoint.run(call, runtime, settings)
-        lowlevel.become(runtime, call.args)
-    except MigrRDMAError as error:
+                checkpoint.run(invocation, runtime, config)
+            elif invocation.command == "restore":
+                from migrrdma_runtime import restore
+
+                restore.run(invocation, runtime, config)
+        lowlevel.become(runtime, args)
+    except Exception as error:
+        # Not named above: the classes of all errors would cost every call as much as reading its arguments.
+        from migrrdma_runtime.base.errors import MigrRDMAError
         from migrrdma_runtime.shim import runtime_log
 
-        runtime_log.error(call, str(error))
+        if not isinstance(error, MigrRDMAError):
+            raise
+        runtime_log.error(invocation, str(error))
         sys.exit(1)

@@ -16,10 +16,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Installation:
+def installation(tmp_path: Path, request: pytest.FixtureRequest) -> Installation:
+    """As ``migrrdma install`` leaves it; a test may ask for both ways into the runtime (``BOTH_WAYS``)."""
     root = tmp_path / "host"
     root.mkdir()
-    return Installation(root)
+    return Installation(root, with_launcher=getattr(request, "param", "launcher") == "launcher")
 
 
 @pytest.fixture

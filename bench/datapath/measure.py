@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / part) for part in ("tests/kit", "lab", ".")]
+sys.path[:0] = [str(HERE.parents[1] / part) for part in ("tests/kit", "lab")]
 
 from guest_agent import Agent  # noqa: E402
 from guest_build import build, compile_c  # noqa: E402
@@ -102,7 +102,9 @@ class Bench:
 
 SIZES_OF = """
 #include <stdio.h>
-#include "shadow/mig.h"
+#include "shadow/cq.h"
+#include "shadow/mr.h"
+#include "shadow/qp.h"
 int main(void)
 {
     /* What record() writes for each receive, and how many the ring of a queue of 64 holds. */

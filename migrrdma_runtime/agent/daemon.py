@@ -9,8 +9,9 @@ from collections.abc import Callable
 from migrrdma_runtime import __version__
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.devices import Devices
-from migrrdma_runtime.agent.local.guests import Guest, GuestState
-from migrrdma_runtime.agent.local.local_sockets import Front
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import GuestState
+from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import Settings, join
@@ -39,18 +40,20 @@ class Daemon:
         containers: Containers | None = None,
         devices: Devices | None = None,
         reached: Callable[[str], None] = lambda _: None,
-        front: Front | None = None,
+        local: LocalSockets | None = None,
     ) -> None:
         credentials = certificates.load(settings.tls)
-        self._front = front or Front(settings, containers)
+        self._local = local or LocalSockets(
+            containers or Containers(settings.run_dir), settings.guest_socket, settings.runtime_socket
+        )
         self._addresses = _listening(settings, credentials.identity)
         self.here = Here(
             settings=settings,
             identity=credentials.identity,
             address=join(_advertised(self._addresses, credentials.identity), settings.port),
             store=Store(settings.database),
-            guests=self._front.guests,
-            containers=self._front.containers,
+            guests=self._local.guests,
+            containers=self._local.containers,
             devices=devices or Devices(),
             client=Client(credentials),
             handlers={"hello": self._hello},
@@ -66,13 +69,13 @@ class Daemon:
         """Take up what the last agent left, then listen to everybody."""
         settings = self.here.settings
         self._partner.recover()
-        self._source.recover(self._front.api)
+        self._source.recover(self._local.api)
         self._destination.recover()
         # Before anything that was just begun goes on: it would ask guests that nobody has looked at.
-        self._front.receive(self._connected)
+        self._local.receive(self._connected)
         await self._server.start(self._addresses, settings.port)
-        await self._front.listen()
-        self._front.serve(
+        await self._local.listen()
+        self._local.serve(
             {
                 "checkpoint": self._checkpoint,
                 "restore": self._restore,
@@ -84,7 +87,7 @@ class Daemon:
 
     async def stop(self) -> None:
         """Stop, leaving everything as it is: the next agent goes on."""
-        await self._front.api.close()
+        await self._local.api.close()
         await self._server.stop()
         await self.here.stop()
         await self.here.guests.close()
@@ -143,7 +146,7 @@ class Daemon:
         waiting = guest.state in (GuestState.QUIESCING, GuestState.QUIESCED)
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.
-            self.here.spawn(guest.abort(self.here.settings.deadlines.guest))
+            self.here.spawn(guest.undo(self.here.settings.deadlines.guest))
 
 
 def _listening(settings: Settings, identity: Identity) -> list[str]:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from migrrdma_runtime.agent.local.local_sockets import Front
+from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.peers import agent_config as configuration
 from migrrdma_runtime.agent.peers.agent_config import Settings
 from migrrdma_runtime.base.errors import AgentError, CertificateError, ConfigError, MigrRDMAError
@@ -50,21 +51,21 @@ async def _run(settings: Settings) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopped.set)
-    front = Front(settings)
-    await front.listen()
+    local = LocalSockets(Containers(settings.run_dir), settings.guest_socket, settings.runtime_socket)
+    await local.listen()
     daemon: Daemon | None = None
     try:
         imported = asyncio.ensure_future(asyncio.to_thread(_the_rest))
         stop = asyncio.ensure_future(stopped.wait())
         await asyncio.wait((imported, stop), return_when=asyncio.FIRST_COMPLETED)
         if not stopped.is_set():
-            daemon = (await imported)(settings, front=front)
+            daemon = (await imported)(settings, local=local)
             await daemon.start()
             notify_service_manager("READY=1")
             await stop
         notify_service_manager("STOPPING=1")
     finally:
-        await (daemon.stop() if daemon is not None else front.close())
+        await (daemon.stop() if daemon is not None else local.close())
 
 
 def _the_rest() -> type[Daemon]:

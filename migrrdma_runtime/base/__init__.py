@@ -1,4 +1,4 @@
 """What everything else may use: the package's errors, paths, configuration, whole-file writes, and GIDs.
 
-It uses nothing but Python's standard library: the OCI runtime imports it at every container start.
+It uses nothing. The OCI runtime imports it at every container start: Python's standard library is all there is.
 """

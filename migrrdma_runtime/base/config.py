@@ -8,11 +8,12 @@ here, and only a file with anything else in it goes to ``tomllib``. A property t
 import os
 
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from migrrdma_runtime.base.errors import ConfigError
 
 _Value = str | bool
 
@@ -75,7 +76,7 @@ def path() -> str:
     return os.environ.get("MIGRRDMA_CONFIG") or paths.CONFIG_FILE
 
 
-def load() -> tuple[Config, ConfigError | None]:
+def load() -> "tuple[Config, ConfigError | None]":
     """The configuration, and what is wrong with it.
 
     A broken file is no reason to stop containers that have nothing to do with us: the keys that can be used
@@ -88,9 +89,9 @@ def load() -> tuple[Config, ConfigError | None]:
     except FileNotFoundError:
         return Config({}), None
     except OSError as error:
-        return Config({}), ConfigError(f"cannot read the configuration {file}: {error.strerror}")
+        return Config({}), _broken(f"cannot read the configuration {file}: {error.strerror}")
     except UnicodeDecodeError as error:
-        return Config({}), ConfigError(f"{file}: not UTF-8 at byte {error.start}")
+        return Config({}), _broken(f"{file}: not UTF-8 at byte {error.start}")
     plain, strange = _read_plain(text)
     found: Mapping[str, object] = plain
     if strange:
@@ -98,12 +99,18 @@ def load() -> tuple[Config, ConfigError | None]:
             found = _read_toml(text)
         except ValueError as error:
             usable, _ = _validate(plain)
-            return Config(usable), ConfigError(f"{file}: {_lower_first(str(error))}")
+            return Config(usable), _broken(f"{file}: {_lower_first(str(error))}")
     usable, complaint = _validate(found)
     if complaint:
         key, reason = complaint
-        return Config(usable), ConfigError(f"{file}, line {_line_of(text, key)}: {reason}")
+        return Config(usable), _broken(f"{file}, line {_line_of(text, key)}: {reason}")
     return Config(usable), None
+
+
+def _broken(message: str) -> "ConfigError":
+    from migrrdma_runtime.base.errors import ConfigError  # only now: see oci.py
+
+    return ConfigError(message)
 
 
 def _read_plain(text: str) -> tuple[dict[str, _Value], bool]:

@@ -7,7 +7,12 @@ CONFIG_FILE = "/etc/migrrdma/config.toml"
 """The configuration; ``$MIGRRDMA_CONFIG`` names another one (tests, a second installation)."""
 
 RUNTIME = "/usr/local/bin/migrrdma-runtime"
-"""The OCI runtime as ``migrrdma install`` writes it and Docker's ``daemon.json`` names it."""
+"""The OCI runtime as ``migrrdma install`` writes it and Docker's ``daemon.json`` names it: the launcher, a program
+in C (``launcher/``), or, where that was not built, the script."""
+
+RUNTIME_SCRIPT = "/usr/local/libexec/migrrdma/runtime.py"
+"""The script that starts Python for the calls that the launcher does not pass on; it goes by the launcher's own path
+(``../libexec/…``)."""
 
 HOOKS_DIR = "/usr/local/libexec/migrrdma/hooks"
 """The OCI hooks, copied from ``hooks/`` by ``migrrdma install``."""

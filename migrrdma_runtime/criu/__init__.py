@@ -1,4 +1,4 @@
-"""What CRIU is told before it starts, and what is read of it afterwards: configuration, plugins, log, images.
+"""What CRIU is told before it starts and what is read of it afterwards: configuration, plugins, log, figures, images.
 
 It uses base.
 """

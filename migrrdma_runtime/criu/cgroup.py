@@ -9,7 +9,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from migrrdma_runtime.shim.spec import Spec
+    from typing import Any
 
 
 def is_unified() -> bool:
@@ -17,7 +17,7 @@ def is_unified() -> bool:
     return os.path.exists("/sys/fs/cgroup/cgroup.controllers")
 
 
-def path_of(spec: "Spec", container_id: str) -> str | None:
+def path_of(spec: "dict[str, Any]", container_id: str) -> str | None:
     """The cgroup below the root of the hierarchy, or None where it cannot be told from the spec."""
     linux = spec.get("linux")
     path = linux.get("cgroupsPath") if isinstance(linux, dict) else None

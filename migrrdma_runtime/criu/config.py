@@ -7,7 +7,6 @@ exactly as long as the spec that names them.
 import os
 
 from migrrdma_runtime.base.errors import SpecError
-from migrrdma_runtime.shim import spec as specs
 
 RUNC_DEFAULT = "/etc/criu/runc.conf"
 """What runc has CRIU read when no annotation names another file."""
@@ -26,17 +25,18 @@ _FOR_RESTORE = """\
 _PLUGINS_NAME = "migrrdma-criu-plugins"
 
 
-def write(spec_path: str, spec: specs.Spec, *, plugin: str | None, cgroup: str | None) -> str:
-    """Write it beside the spec and return its path; ``plugin`` is ours, for a container with RDMA."""
-    users = specs.user_criu_config(spec)
-    if users is None:
-        users = RUNC_DEFAULT
-    target = os.path.join(os.path.dirname(spec_path), specs.CRIU_CONFIG_NAME)
+def write(target: str, users: str | None, *, cgroup: str | None, plugin: str | None = None) -> str:
+    """Write it to ``target``, in the bundle, and return that.
+
+    ``users`` is the file that the user named, empty for none at all, ``None`` for runc's default; ``plugin`` is ours,
+    for a container with RDMA; ``cgroup`` is where it is restored into, if CRIU must be told.
+    """
+    folder = os.path.dirname(target)
     try:
-        content = _read(users)
+        content = _read(RUNC_DEFAULT if users is None else users)
         ours = ""
         if plugin:
-            plugins = os.path.join(os.path.dirname(spec_path), _PLUGINS_NAME)
+            plugins = os.path.join(folder, _PLUGINS_NAME)
             _gather(plugins, plugin, content)
             ours += f"{_FOR_RDMA}libdir {plugins}\n"
         if cgroup:
@@ -59,7 +59,7 @@ def _read(users: str) -> str:
 
 
 def _gather(plugins: str, plugin: str, content: str) -> None:
-    from migrrdma_runtime.criu import plugins as criu_plugins
+    from migrrdma_runtime.criu.plugins import gather, inherited_directory
 
-    if not criu_plugins.gather(plugins, plugin, criu_plugins.inherited_directory(content)):
+    if not gather(plugins, plugin, inherited_directory(content)):
         raise SpecError(f"in {plugins}, {plugin} cannot be made the first of CRIU's plugins")

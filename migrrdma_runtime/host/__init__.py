@@ -1,4 +1,4 @@
-"""The host as the command line sees it: what is installed on it, and what is wrong with it.
+"""The machine that the command line works on, for the two rooms above: what is installed, and what is wrong.
 
-This floor holds what its two rooms share; they may use it, engine, wire, base, and parts of the agent.
+It uses nothing.
 """

@@ -1,5 +1,5 @@
-"""The OCI runtime's own steps: read a call (argv), edit its bundle (spec), and become or run runc (lowlevel).
+"""What the OCI runtime does to a call: read it, edit its bundle, find runc, and become it or run it as a child.
 
-It uses base and criu. Every container start passes through here, so what is not needed by every call is imported where
+It uses criu and base. Every container start passes through here, so what is not needed by every call is imported where
 it is needed.
 """

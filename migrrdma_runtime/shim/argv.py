@@ -74,8 +74,8 @@ class Option:
         self.index = index
 
 
-class Call:
-    """One invocation: ``args`` as they came, and what could be read from them."""
+class Invocation:
+    """One call of the runtime: ``args`` as they came, and what could be read from them."""
 
     __slots__ = ("args", "command", "command_index", "globals", "options", "positionals")
 
@@ -115,33 +115,34 @@ class Call:
         option = self.option(*names)
         return option is not None and option.value.lower() not in ("false", "f", "0")
 
-    def replace(self, option: Option, value: str) -> None:
-        """Give an option another value in ``args``; both ways to write it end in the value."""
-        old = self.args[option.index]
-        self.args[option.index] = old[: len(old) - len(option.value)] + value
-        option.value = value
+    def with_values(self, values: dict[Option, str]) -> list[str]:
+        """The arguments with other values of these options; both ways to write one end in the value."""
+        args = list(self.args)
+        for option, value in values.items():
+            old = args[option.index]
+            args[option.index] = old[: len(old) - len(option.value)] + value
+        return args
 
-    def insert_flag(self, flag: str) -> None:
-        """Add a flag right behind the subcommand, where every parser still looks for options."""
-        self.args.insert(self.command_index + 1, flag)
-        for option in self.options:
-            option.index += 1
+    def with_flag(self, flag: str) -> list[str]:
+        """The arguments with a flag right behind the subcommand, where every parser still looks for options."""
+        behind = self.command_index + 1
+        return [*self.args[:behind], flag, *self.args[behind:]]
 
 
-def parse(args: list[str]) -> Call:
+def parse(args: list[str]) -> Invocation:
     """Read a command line without its ``argv[0]``; a call that is not ours to touch has no ``command``."""
-    call = Call(args)
-    index = _parse_globals(call)
+    invocation = Invocation(args)
+    index = _parse_globals(invocation)
     if index < len(args) and args[index] in COMMANDS:
-        call.command = args[index]
-        call.command_index = index
-        _parse_command(call, index + 1)
-    return call
+        invocation.command = args[index]
+        invocation.command_index = index
+        _parse_command(invocation, index + 1)
+    return invocation
 
 
-def _parse_globals(call: Call) -> int:
+def _parse_globals(invocation: Invocation) -> int:
     """Read the options before the subcommand; return its index, or the end when that cannot be known."""
-    args, index = call.args, 0
+    args, index = invocation.args, 0
     while index < len(args):
         arg = args[index]
         if arg == "--":
@@ -155,25 +156,25 @@ def _parse_globals(call: Call) -> int:
                 if index == len(args):
                     break
                 value = args[index]
-            call.globals[name] = value
+            invocation.globals[name] = value
         elif name not in _GLOBAL_FLAGS:
             break  # --help, --version or news to us: whether it takes a value cannot be known
         index += 1
     return len(args)
 
 
-def _parse_command(call: Call, index: int) -> None:
-    args, takes_value = call.args, COMMANDS[call.command]
+def _parse_command(invocation: Invocation, index: int) -> None:
+    args, takes_value = invocation.args, COMMANDS[invocation.command]
     while index < len(args):
         arg = args[index]
         if arg == "--":
-            call.positionals += args[index + 1 :]
+            invocation.positionals += args[index + 1 :]
             return
         if len(arg) < 2 or arg[0] != "-":
-            if call.command == "exec":
-                call.positionals += args[index:]
+            if invocation.command == "exec":
+                invocation.positionals += args[index:]
                 return
-            call.positionals.append(arg)
+            invocation.positionals.append(arg)
         else:
             name, value = _split(arg, takes_value)
             if value is None and name in takes_value:
@@ -181,10 +182,10 @@ def _parse_command(call: Call, index: int) -> None:
                 if index == len(args):
                     # The value is missing. Most low-level runtimes say so; runc up to 1.1 takes the first
                     # positional for it. Not ours to touch.
-                    call.command = ""
+                    invocation.command = ""
                     return
                 value = args[index]
-            call.options.append(Option(name, value or "", index))
+            invocation.options.append(Option(name, value or "", index))
         index += 1
 
 

@@ -10,7 +10,7 @@ from migrrdma_runtime.shim import lowlevel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from migrrdma_runtime.shim.argv import Call
+    from migrrdma_runtime.shim.argv import Invocation
 
 _MARK = b"org.migrrdma.guest"
 
@@ -18,32 +18,34 @@ _FIRST_FREE = 100
 """Descriptors from here on are out of the way of ``--preserve-fds`` and ``LISTEN_FDS``, which start at 3."""
 
 
-def prepare(call: "Call", runtime: str) -> None:
-    """Edit the call if its container is one of ours."""
-    version = _guest_version(call, runtime)
+def with_guest_library(invocation: "Invocation", runtime: str) -> list[str]:
+    """The arguments that have the process load the library, if its container is one of ours."""
+    version = _guest_version(invocation, runtime)
     if not version:
-        return
-    process = call.option("p", "process")
+        return invocation.args
+    process = invocation.option("p", "process")
     if process and process.value:
-        call.replace(process, _edited_copy(process.value, version))
-        return
-    for option in call.options:
-        if option.name in ("e", "env") and option.value.startswith("LD_PRELOAD="):
-            from migrrdma_runtime.shim import spec
+        return invocation.with_values({process: _edited_copy(process.value, version)})
+    from migrrdma_runtime.shim import spec
 
-            call.replace(option, spec.preload([option.value], version)[0])
+    preloads = [
+        option
+        for option in invocation.options
+        if option.name in ("e", "env") and option.value.startswith("LD_PRELOAD=")
+    ]
+    return invocation.with_values({option: spec.preload([option.value], version)[0] for option in preloads})
 
 
-def _guest_version(call: "Call", runtime: str) -> str:
+def _guest_version(invocation: "Invocation", runtime: str) -> str:
     """The version of the guest library that the container has, or nothing when it is not one of ours.
 
     runc keeps annotations as ``"NAME=VALUE"`` in ``state.json``; crun keeps the spec. In both the version
     stands right behind the name, so there is no need to parse.
     """
-    root = call.globals.get("root") or lowlevel.default_root(runtime)
+    root = invocation.globals.get("root") or lowlevel.default_root(runtime)
     for name in ("state.json", "config.json"):
         try:
-            with open(f"{root}/{call.container_id}/{name}", "rb", buffering=0) as file:
+            with open(f"{root}/{invocation.container_id}/{name}", "rb", buffering=0) as file:
                 state = file.read()
         except OSError:
             continue  # the other runtime's name; or no such container, which is not for us to say

@@ -7,7 +7,7 @@ from migrrdma_runtime.shim import prepare as create
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from migrrdma_runtime.shim.argv import Call
+    from migrrdma_runtime.shim.argv import Invocation
 
 
 class Facts:
@@ -26,13 +26,13 @@ class Facts:
         """Whether its processes load the guest library, and so may hold RDMA connections."""
 
 
-def of(call: "Call", runtime: str) -> Facts:
-    """The facts about the container of a call: from its bundle if it is yet to start, else from its state."""
-    if call.command == "restore":
-        candidates = [create.spec_path(call)]
+def of(invocation: "Invocation", runtime: str) -> Facts:
+    """The facts about the container of a invocation: from its bundle if it is yet to start, else from its state."""
+    if invocation.command == "restore":
+        candidates = [create.spec_path(invocation)]
     else:
-        root = call.globals.get("root") or lowlevel.default_root(runtime)
-        candidates = [f"{root}/{call.container_id}/{name}" for name in ("state.json", "config.json")]
+        root = invocation.globals.get("root") or lowlevel.default_root(runtime)
+        candidates = [f"{root}/{invocation.container_id}/{name}" for name in ("state.json", "config.json")]
     for path in candidates:
         try:
             found, _ = bundle.read(path)

@@ -4,7 +4,6 @@ import _signal  # type: ignore[import-not-found]  # the ``signal`` module wraps 
 import os
 
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import RuntimeNotFoundError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +13,10 @@ _USUAL_DIRS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr
 """Looked into after ``$PATH``: container daemons are often started with a short one."""
 
 _LAUNCHER_MARK = b"migrrdma_runtime.oci"
-"""In every launcher (``launcher.py``); a copy or another installation under runc's name has it too."""
+"""In every launcher, in C (``launcher/mark.h``) or Python, also in a copy or another installation under runc's name."""
+
+_MARK_WITHIN = 4096
+"""It stands in a launcher's first so many bytes."""
 
 
 def find(name: str) -> str:
@@ -31,6 +33,8 @@ def find(name: str) -> str:
             if not _is_launcher(candidate):
                 return candidate
             own = candidate
+    from migrrdma_runtime.base.errors import RuntimeNotFoundError
+
     raise RuntimeNotFoundError(_explain(name, candidates, own))
 
 
@@ -44,6 +48,8 @@ def become(runtime: str, args: list[str]) -> "NoReturn":
     try:
         os.execv(runtime, [runtime, *args])  # noqa: S606
     except OSError as error:
+        from migrrdma_runtime.base.errors import RuntimeNotFoundError
+
         raise RuntimeNotFoundError(f"cannot run the low-level runtime {runtime}: {error.strerror}") from error
 
 
@@ -75,7 +81,7 @@ def _is_launcher(path: str) -> bool:
     """Whether ``path`` is a launcher of ours; to exec it would be to exec ourselves for ever."""
     try:
         with open(path, "rb", buffering=0) as file:
-            return _LAUNCHER_MARK in file.read(1024)
+            return _LAUNCHER_MARK in file.read(_MARK_WITHIN)
     except OSError:
         return False  # executable but not readable: then it is no script
 

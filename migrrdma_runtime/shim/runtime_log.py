@@ -9,22 +9,22 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from migrrdma_runtime.shim.argv import Call
+    from migrrdma_runtime.shim.argv import Invocation
 
 
-def error(call: "Call", message: str) -> None:
+def error(invocation: "Invocation", message: str) -> None:
     """Log an error as runc's last words: to the log, and to stderr as well when the log is elsewhere."""
-    line = _line(call, "error", message)
-    os.write(2, f"{message}\n".encode(errors="surrogateescape") if _append(call, line) else line)
+    line = _line(invocation, "error", message)
+    os.write(2, f"{message}\n".encode(errors="surrogateescape") if _append(invocation, line) else line)
 
 
-def warn(call: "Call", message: str) -> None:
+def warn(invocation: "Invocation", message: str) -> None:
     """Log a warning, if there is a log; stderr belongs to the container's own output."""
-    _append(call, _line(call, "warning", message))
+    _append(invocation, _line(invocation, "warning", message))
 
 
-def _append(call: "Call", line: bytes) -> bool:
-    path = call.globals.get("log")
+def _append(invocation: "Invocation", line: bytes) -> bool:
+    path = invocation.globals.get("log")
     if not path:
         return False
     try:
@@ -38,10 +38,10 @@ def _append(call: "Call", line: bytes) -> bool:
     return True
 
 
-def _line(call: "Call", level: str, message: str) -> bytes:
+def _line(invocation: "Invocation", level: str, message: str) -> bytes:
     import json
 
-    if call.globals.get("log-format") == "json":
+    if invocation.globals.get("log-format") == "json":
         text = json.dumps(
             {"level": level, "msg": message, "time": _now()}, ensure_ascii=False, separators=(",", ":")
         )

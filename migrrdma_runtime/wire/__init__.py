@@ -1,4 +1,4 @@
-"""What crosses from one process or host to another, each format defined once: messages, manifest, tokens.
+"""What crosses from one process or host to another, each format defined once: messages, the manifest, tokens.
 
-It uses base. What the OCI runtime imports (manifest, runtime_client) is light; schemas belong to the agent.
+It uses base and jsonschema. What the OCI runtime imports (manifest, runtime_client) uses only base.
 """

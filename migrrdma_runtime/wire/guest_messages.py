@@ -225,3 +225,7 @@ def _kinds(code: str, layouts: Mapping[str, Layout]) -> dict[str, Kind]:
     if not kinds:
         raise WireError("the header defines no message")
     return kinds
+
+
+WIRE = Wire.load(Path(__file__).with_name("control.h"))
+"""The header travels in the package; the guest library of the same package was compiled with it."""

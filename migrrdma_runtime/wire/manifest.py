@@ -1,8 +1,8 @@
 """``migrrdma.json``: what a checkpoint holds of RDMA, and the token that lets it be restored.
 
 It is written beside CRIU's images just before the dump, removed if that fails, and read before anything is
-restored. Reading and writing is the OCI runtime's business, so nothing heavy is imported at the top; the agent
-validates.
+restored. Reading and writing is the OCI runtime's business, so nothing heavy is imported; the agent
+validates it (manifest_schema.py).
 """
 
 import contextlib
@@ -86,18 +86,6 @@ def check_whole(document: object) -> None:
         )
     if document.get("digest") != _digest({key: value for key, value in document.items() if key != "digest"}):
         raise ManifestError("the digest does not fit its content: copy the checkpoint again")
-
-
-def validate(document: "Manifest") -> "Manifest":
-    """Check it against the schema, member by member."""
-    from migrrdma_runtime.base.errors import MessageError
-    from migrrdma_runtime.wire import agent_messages, manifest_schema
-
-    check_whole(document)
-    try:
-        return agent_messages.check(document, manifest_schema.MANIFEST, "the manifest")
-    except MessageError as error:
-        raise ManifestError(str(error)) from error
 
 
 def _digest(document: "Manifest") -> str:

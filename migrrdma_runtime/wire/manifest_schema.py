@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from migrrdma_runtime.wire import manifest
+from migrrdma_runtime.base.errors import ManifestError, MessageError
+from migrrdma_runtime.wire import agent_messages, manifest
 from migrrdma_runtime.wire.agent_messages import (
     AGENT,
     GID,
@@ -11,6 +12,7 @@ from migrrdma_runtime.wire.agent_messages import (
     NAME,
     PROCESS,
     QPN,
+    Message,
     list_of,
     record,
 )
@@ -54,3 +56,12 @@ MANIFEST = record(
     partners=list_of(PARTNER),
     internal=list_of(END),
 )
+
+
+def validate(document: Message) -> Message:
+    """Check it against the schema, member by member; `ManifestError` says what does not fit."""
+    manifest.check_whole(document)
+    try:
+        return agent_messages.check(document, MANIFEST, "the manifest")
+    except MessageError as error:
+        raise ManifestError(str(error)) from error

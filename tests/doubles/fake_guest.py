@@ -16,10 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from migrrdma_runtime.wire import guest_messages as wire
-from migrrdma_runtime.wire.guest_messages import Message, Wire
-
-WIRE = Wire.load(Path(wire.__file__).with_name("control.h"))
+from migrrdma_runtime.wire.guest_messages import WIRE, Message
 
 RUNNING, QUIESCED, PARKED, REBUILT = 1, 3, 4, 5
 _RC, _RTS = 2, 3
@@ -95,7 +92,7 @@ class FakeGuest:
                 self.parked = True
                 return
             if self.spec.get("goes_on_without_an_agent"):
-                self._on_abort(Message("ABORT", 0))
+                self._on_undo(Message("UNDO", 0))
             if self.spec.get("reconnects"):
                 self._reconnect()
             return
@@ -171,7 +168,7 @@ class FakeGuest:
             pair["quiesced"] = True
         return "DONE", {}
 
-    def _on_abort(self, _message: Message) -> Any:
+    def _on_undo(self, _message: Message) -> Any:
         self.state = RUNNING
         for pair in self.pairs.values():
             for key in ("next", "next_sgid", "next_dest"):
@@ -193,7 +190,7 @@ class FakeGuest:
                 made.append(self._record(pair))
         return "QPS", {}, made
 
-    def _on_partner(self, message: Message) -> Any:
+    def _on_prepare(self, message: Message) -> Any:
         made = []
         for pair in self._named(message):
             pair["next"] = pair["pqpn"] + 0x7000

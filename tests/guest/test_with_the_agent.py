@@ -15,7 +15,7 @@ from guest_agent import Program
 from guest_build import Built, compile_c
 
 from migrrdma_runtime.agent.local.devices import Devices
-from migrrdma_runtime.agent.local.guests import GuestState, QueuePair
+from migrrdma_runtime.agent.local.guest_objects import GuestState, QueuePair
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.base import gids, paths
 from migrrdma_runtime.base.errors import MigrRDMAError
@@ -24,9 +24,9 @@ from migrrdma_runtime.base.errors import MigrRDMAError
 async def connected(host: Host, container: str = "c1") -> GuestState:
     """The guest's state, once it is connected."""
     async with asyncio.timeout(PATIENT_S):
-        while not host.agent.here.guests.of(container):
+        while not host.agent.here.guests.of_container(container):
             await asyncio.sleep(0.02)  # another process's connection
-    return host.agent.here.guests.of(container)[0].state
+    return host.agent.here.guests.of_container(container)[0].state
 
 
 def play(tmp_path: Path, built: Built, scenario: Callable[[Host, Program], Any]) -> None:
@@ -63,7 +63,7 @@ def test_a_dump_that_fails_leaves_the_traffic_exact(tmp_path: Path, built: Built
                 assert ready is not None
                 assert ready["manifest"]["internal"]
                 assert not ready["manifest"]["partners"]
-                assert not host.agent.here.guests.of("c1")  # it has let go of us, to be dumped
+                assert not host.agent.here.guests.of_container("c1")  # it has let go of us, to be dumped
                 await asyncio.to_thread(agent.report, ready["migration"], succeeded=False)
             assert await connected(host) is GuestState.RUNNING
             await asyncio.to_thread(program.wait_for_progress)
@@ -96,7 +96,7 @@ def gid_of(address: str) -> str:
 async def pairs_of(host: Host, container: str) -> list[QueuePair]:
     """The connections as the guest tells them to the agent."""
     await connected(host, container)
-    [guest] = host.agent.here.guests.of(container)
+    [guest] = host.agent.here.guests.of_container(container)
     return [pair for pair in await guest.queue_pairs(PATIENT_S) if pair.is_connected]
 
 
@@ -122,7 +122,7 @@ def test_a_process_moves_on_and_on_and_its_traffic_stays_exact(tmp_path: Path, b
         return hosts
 
     async def move(program: Program, here: Host, there: Host, attempts: int) -> None:
-        [guest] = here.agent.here.guests.of(f"on-{here.name}")
+        [guest] = here.agent.here.guests.of_container(f"on-{here.name}")
         (there.settings.guest_dir / guest.build_id).mkdir(exist_ok=True)
         (there.settings.guest_dir / guest.build_id / paths.GUEST_LIBRARY).touch()
         with here.call() as agent:
@@ -277,7 +277,7 @@ def test_a_real_partner_goes_back_when_its_agent_was_restarted_meanwhile(
             async with asyncio.timeout(PATIENT_S):
                 while await connected(move.peer, "p1") is not GuestState.RUNNING:
                     await asyncio.sleep(0.02)  # its agent asks the source from time to time
-            await move.mover.until(lambda: "ABORT" in move.mover.asked)
+            await move.mover.until(lambda: "UNDO" in move.mover.asked)
             await is_connected_to(move, move.src)
         await move.checkpoint()
         await move.restore()

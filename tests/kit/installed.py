@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import migrrdma_runtime
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.host.install import launcher
@@ -16,9 +18,11 @@ _DATA = Path(migrrdma_runtime.__file__).parent / "_data"
 class Installation:
     """A launcher, its configuration, one version of the guest library: all of it under one directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, with_launcher: bool = True) -> None:
+        """Lay it out as ``migrrdma install`` does; without the launcher, every call is the script's."""
         self.root = root
-        self.runtime = root / "migrrdma-runtime"
+        self.script = root / "prefix" / Path(paths.RUNTIME_SCRIPT).relative_to("/usr/local")
+        self.runtime = root / "prefix" / Path(paths.RUNTIME).relative_to("/usr/local")
         self.config = root / "config.toml"
         self.guest_dir = root / "guest"
         self.hooks_dir = _DATA / "hooks"
@@ -27,7 +31,13 @@ class Installation:
         self.version = ""
         self.options: tuple[str | Path, ...] = ()
         """Global options that every call gets."""
-        launcher.write(self.runtime, sys.executable)
+        self.script.parent.mkdir(parents=True)
+        self.runtime.parent.mkdir()
+        launcher.write(self.script, sys.executable)
+        if with_launcher:
+            shutil.copy(_DATA / "launcher" / self.runtime.name, self.runtime)
+        else:
+            self.runtime.symlink_to(self.script)
         self.add_guest("0" * 40)
         self.configure()
 
@@ -77,6 +87,10 @@ class Installation:
             timeout=60,
             check=True,
         )
+
+
+BOTH_WAYS = pytest.mark.parametrize("installation", ["launcher", "python"], indirect=True)
+"""For tests of what must hold with the launcher and where it is not built."""
 
 
 class FakeRuntime:

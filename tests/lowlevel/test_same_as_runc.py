@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from bundles import Bundle
-from installed import Installation
+from installed import BOTH_WAYS, Installation
+
+pytestmark = BOTH_WAYS
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,12 @@ static bool is_outstanding(const struct rnic_qp *qp, uint32_t psn)
 	return rnic_psn_minus(psn, qp->req.acked) < rnic_psn_minus(qp->req.psn, qp->req.acked);
 }
 
+/* Of a response: of the piece that comes next. */
+static uint32_t due_psn(const struct rnic_qp *qp, const struct rnic_sent *sent)
+{
+	return rnic_psn_add(sent->first_psn, sent->received / rnic_mtu_bytes(qp->attr.path_mtu));
+}
+
 /* Everything before psn has been executed; false: a response among it was lost, and is asked for again. */
 static bool acknowledge_before(struct rnic_qp *qp, uint32_t psn)
 {
@@ -141,7 +147,8 @@ static bool acknowledge_before(struct rnic_qp *qp, uint32_t psn)
 		if (sent->state != RNIC_SENT || !rnic_psn_before(sent->last_psn, psn))
 			break;
 		if (sent->awaits_response) {
-			rnic_go_back(qp, rnic_psn_add(sent->first_psn, sent->received / rnic_mtu_bytes(qp->attr.path_mtu)));
+			req->acked = due_psn(qp, sent);
+			rnic_go_back(qp, req->acked);
 			return false;
 		}
 		sent->state = RNIC_DONE;
@@ -250,8 +257,7 @@ static bool is_due(struct rnic_qp *qp, const struct rnic_packet *packet, uint32_
 	if (*counter == qp->req.started)
 		return false;
 	sent = sent_at(qp, *counter);
-	return packet->psn == rnic_psn_add(sent->first_psn, sent->received / rnic_mtu_bytes(qp->attr.path_mtu)) &&
-	       packet->bytes <= sent->length - sent->received && acknowledge_before(qp, packet->psn);
+	return packet->psn == due_psn(qp, sent) && packet->bytes <= sent->length - sent->received && acknowledge_before(qp, packet->psn);
 }
 
 static void response_arrived(struct rnic_qp *qp, const struct rnic_packet *packet, uint32_t counter)

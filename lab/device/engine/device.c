@@ -3,19 +3,6 @@
 
 uint64_t rnic_setting_standard(enum rnic_setting setting);
 
-static void wire_free(struct rnic_fabric *fabric, struct rnic_event *event)
-{
-	struct rnic_device *device = rnic_of(event, struct rnic_device, wire_event);
-
-	(void)fabric;
-	while (!rnic_list_empty(&device->waiting)) {
-		struct rnic_qp *qp = rnic_of(device->waiting.next, struct rnic_qp, run);
-
-		rnic_list_remove(&qp->run);
-		rnic_runnable(qp);
-	}
-}
-
 struct rnic_device *rnic_device_new(struct rnic_fabric *fabric, const char *name, const char *host)
 {
 	struct rnic_device *device = calloc(1, sizeof(*device));
@@ -41,7 +28,7 @@ struct rnic_device *rnic_device_new(struct rnic_fabric *fabric, const char *name
 	device->keys = (struct rnic_numbers){ .next = 0x10 + (number - 1) * 0x9000, .step = 1, .mask = 0xffffff };
 	device->srqns = (struct rnic_numbers){ .next = 1 + number * 256, .step = 1, .mask = 0xffffff };
 	device->cqns = (struct rnic_numbers){ .next = 1, .step = 1, .mask = 0xffffff };
-	device->wire_event.fire = wire_free;
+	device->wire_event.fire = rnic_wire_free;
 	rnic_list_init(&device->contexts);
 	rnic_list_init(&device->domains);
 	rnic_list_init(&device->groups);

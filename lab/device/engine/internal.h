@@ -396,6 +396,7 @@ struct rnic_qp {
 	struct rnic_domain *domain;
 	struct ibv_qp_cap cap;
 	bool sq_sig_all, drain_event, draining, last_wqe_told;
+	bool granted; /* its turn on the wire */
 	struct ibv_qp_attr attr;
 	uint8_t sgid[16]; /* what the table said when it was connected */
 	struct rnic_requester req;
@@ -462,6 +463,7 @@ struct rnic_packet {
 
 /* Whether the wire takes another piece now; if not, the QP waits for it and runs again then. */
 bool rnic_wire_ready(struct rnic_qp *qp);
+void rnic_wire_free(struct rnic_fabric *fabric, struct rnic_event *event);
 /* Sends. `packet` and its data are the caller's again at return. When it leaves: the time. */
 uint64_t rnic_transmit(struct rnic_device *from, const struct rnic_packet *packet);
 /* What is on its way no longer counts for a device that ends. */

@@ -9,18 +9,40 @@ struct in_flight {
 	unsigned char data[];
 };
 
+static bool has_room(const struct rnic_device *device)
+{
+	return device->wire_free <= device->fabric->time + AHEAD_NS;
+}
+
 bool rnic_wire_ready(struct rnic_qp *qp)
 {
 	struct rnic_device *device = qp->device;
-	struct rnic_fabric *fabric = device->fabric;
 
-	if (device->wire_free <= fabric->time + AHEAD_NS)
+	if (qp->granted || (has_room(device) && rnic_list_empty(&device->waiting)))
 		return true;
+	/* Behind those who wait already: each gets one piece in its turn. */
 	rnic_list_remove(&qp->run);
 	rnic_list_add(&device->waiting, &qp->run);
 	if (!device->wire_event.place)
-		rnic_event_arm(fabric, &device->wire_event, device->wire_free - AHEAD_NS);
+		rnic_event_arm(device->fabric, &device->wire_event, device->wire_free - AHEAD_NS);
 	return false;
+}
+
+void rnic_wire_free(struct rnic_fabric *fabric, struct rnic_event *event)
+{
+	struct rnic_device *device = rnic_of(event, struct rnic_device, wire_event);
+
+	while (!rnic_list_empty(&device->waiting) && has_room(device)) {
+		struct rnic_qp *qp = rnic_of(device->waiting.next, struct rnic_qp, run);
+
+		rnic_list_remove(&qp->run);
+		qp->granted = true;
+		if (rnic_reply_piece(qp) || rnic_send_piece(qp))
+			rnic_runnable(qp);
+		qp->granted = false;
+	}
+	if (!rnic_list_empty(&device->waiting) && !event->place)
+		rnic_event_arm(fabric, event, device->wire_free - AHEAD_NS);
 }
 
 /* A connected QP hears only the other end of its connection; a RoCE device knows that by the addresses. */

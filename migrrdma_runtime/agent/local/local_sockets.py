@@ -8,21 +8,22 @@ wait. So this module and what it imports must stay light.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from migrrdma_runtime.agent.local.containers import Containers
-from migrrdma_runtime.agent.local.guests import Guest, Guests
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guests import Guests
 from migrrdma_runtime.agent.local.runtime_api import Operation, RuntimeApi
-from migrrdma_runtime.agent.peers.agent_config import Settings
 
 
-class Front:
+class LocalSockets:
     """The sockets. Open them, then say what is to be done about guests and, last, about requests."""
 
-    def __init__(self, settings: Settings, containers: Containers | None = None) -> None:
-        self.containers = containers or Containers(settings.run_dir)
-        self.guests = Guests(self.containers, settings.guest_socket, self._connected)
+    def __init__(self, containers: Containers, guest_socket: Path, runtime_socket: Path) -> None:
+        self.containers = containers
+        self.guests = Guests(self.containers, guest_socket, self._connected)
         self.api = RuntimeApi(self.containers)
-        self._runtime_socket = settings.runtime_socket
+        self._runtime_socket = runtime_socket
         self._on_connect: Callable[[Guest], None] | None = None
         self._listens = False
 

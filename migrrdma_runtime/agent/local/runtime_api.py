@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from migrrdma_runtime.agent.local.containers import Containers
-from migrrdma_runtime.agent.local.guests import listen, peer_pid
+from migrrdma_runtime.agent.local.sockets import listen_at, peer_pid
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
 from migrrdma_runtime.wire.agent_messages import MIGRATION, SECONDS, STEP_NAME, Message, list_of, record
@@ -124,7 +124,7 @@ class RuntimeApi:
 
     async def listen(self, path: Path) -> None:
         """Open the socket, for root alone."""
-        listener = listen(path, socket.SOCK_STREAM, 0o600)
+        listener = listen_at(path, socket.SOCK_STREAM, 0o600)
         self._server = await asyncio.start_unix_server(
             self._connected, sock=listener, limit=manifest.MAX_BYTES
         )

@@ -15,10 +15,10 @@ from typing import Any
 
 from migrrdma_runtime.agent.local import devices
 from migrrdma_runtime.agent.local.devices import GidEntry
-from migrrdma_runtime.agent.local.guests import Connect, GidChange, Guest, QueuePair
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Connect, GidChange, QueuePair
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.peers.certificates import Identity
-from migrrdma_runtime.agent.roles.partner import packed_keys
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Record
 from migrrdma_runtime.agent.roles.this_agent import Here, together
@@ -33,7 +33,7 @@ from migrrdma_runtime.base.errors import (
     RestoreError,
     UnreachableError,
 )
-from migrrdma_runtime.wire import manifest, tokens
+from migrrdma_runtime.wire import manifest_schema, remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Message
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Destination:
         """Restore a container's RDMA from its manifest, around the runtime's restore of everything else."""
         timeline = Timeline(self._here.identity.name)
         # Nothing is claimed before it could be restored. In a thread: see Source._describe.
-        changes = await asyncio.to_thread(self._examine, manifest.validate(document))
+        changes = await asyncio.to_thread(self._examine, manifest_schema.validate(document))
         record = self._begin(container, document, runtime)
         try:
             with timeline.step("claim"), runtime.step("claiming the checkpoint"):
@@ -120,10 +120,10 @@ class Destination:
             if record.state is State.RESTORING:
                 self._here.spawn(self._give_back(record, "the agent was restarted"), record.id)
             elif record.state is State.COMMITTING:
-                self._call_guests(record)
+                self._ask_guests_to_connect(record)
                 self._here.spawn(self._resolve(record), record.id)
             elif record.state is State.COMMITTED:
-                self._call_guests(record)
+                self._ask_guests_to_connect(record)
                 self._here.spawn(self._go_on(record), record.id)
             elif record.state is State.RELEASED and not record.data.get("returned"):
                 self._here.spawn(self._return_claim(record))
@@ -134,7 +134,7 @@ class Destination:
             pending = record.data.get("pending", [])
             if record.state in (State.COMMITTED, State.DONE) and guest.name in pending:
                 await guest.resume(self._deadlines.guest)
-                self._here.guests.call_off(guest.name)
+                self._here.guests.stop_asking(guest.name)
                 self._store.note(record, pending=[one for one in pending if one != guest.name])
 
     # --- before anything is claimed ---------------------------------------------------------------------
@@ -238,13 +238,13 @@ class Destination:
 
     async def _guests(self, record: Record, document: Message) -> list[Guest]:
         """The restored processes, once all have connected; where they are is what the kernel says."""
-        self._call_guests(record)
+        self._ask_guests_to_connect(record)
         names = [one["process"] for one in document["guests"]]
         return await self._here.guests.wait_for(record.data["container"], names, self._deadlines.reconnect)
 
-    def _call_guests(self, record: Record) -> None:
+    def _ask_guests_to_connect(self, record: Record) -> None:
         for name in record.data["guests"]:
-            self._here.guests.call(name)
+            self._here.guests.ask_to_connect(name)
 
     async def _rebuild(
         self,
@@ -280,7 +280,7 @@ class Destination:
         self, record: Record, rebuilt: dict[_Place, _Rebuilt], document: Message
     ) -> dict[End, Message]:
         """Give the partners the new numbers and learn theirs; by the other end as it was."""
-        remote_keys = await self._remote_keys(rebuilt)
+        keys = await self._remote_keys(rebuilt)
 
         async def prepare(partner: Message, described: Message) -> list[Message]:
             self._here.reached(f"destination: prepare {partner['name']}")
@@ -288,9 +288,7 @@ class Destination:
                 **self._held(record, partner["key"]),
                 "destination": self._here.me,
                 "connections": [self._offer(one, rebuilt) for one in described["connections"]],
-                "keys": {
-                    name: remote_keys[name] for name in {c["process"] for c in described["connections"]}
-                },
+                "keys": {name: keys[name] for name in {c["process"] for c in described["connections"]}},
             }
             limit = self._deadlines.peer + 3 * self._deadlines.guest
             answer = await self._here.ask(partner["address"], "prepare", request, limit)
@@ -307,7 +305,7 @@ class Destination:
     async def _remote_keys(self, rebuilt: dict[_Place, _Rebuilt]) -> dict[str, str]:
         guests = {one.guest.name: one.guest for one in rebuilt.values()}
         lists = await together(*(one.remote_keys(self._deadlines.guest) for one in guests.values()))
-        return {name: packed_keys(pairs) for name, pairs in zip(guests, lists, strict=True)}
+        return {name: remote_keys.pack(pairs) for name, pairs in zip(guests, lists, strict=True)}
 
     def _offer(self, one: Message, rebuilt: dict[_Place, _Rebuilt]) -> Message:
         """What a partner must know to connect to a queue pair of ours."""
@@ -468,7 +466,7 @@ class Destination:
         if record.is_final:
             return
         for name in record.data["guests"]:
-            self._here.guests.call_off(name)
+            self._here.guests.stop_asking(name)
         try:
             self._store.move(record, State.RELEASED, reason=reason)
         except AgentError as error:

@@ -9,20 +9,19 @@ which direction.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-import struct
 import time
 from typing import Any
 
-from migrrdma_runtime.agent.local.guests import Connect, Guest, GuestState, QPName, QueuePair
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Connect, GuestState, QPName, QueuePair
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Record
 from migrrdma_runtime.agent.roles.this_agent import Here, boot_id, together
 from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import AgentError, GuestError, MessageError, RefusedError
-from migrrdma_runtime.wire import tokens
+from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
+from migrrdma_runtime.wire import remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Message
 
 _log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class Partner:
             try:
                 owners = await self._owners(request["connections"])
             except GuestError:
-                if not await here.guests.given_time():
+                if not await here.guests.wait_for_returning_guests():
                     raise
                 owners = await self._owners(request["connections"])
             self._require_free(request["migration"], [guest for guest, _ in owners])
@@ -148,7 +147,7 @@ class Partner:
             here.reached("partner: prepare")
             prepared: list[Message] = []
             for guest in record.data["guests"]:
-                prepared += await self._prepare_guest(guest, wanted, _unpacked(request["keys"]))
+                prepared += await self._prepare_guest(guest, wanted, remote_keys.unpack(request["keys"]))
             here.reached("partner: prepared")
             self._store.move(
                 record, State.PREPARED, epoch=epoch, destination=request["destination"], prepared=prepared
@@ -216,7 +215,7 @@ class Partner:
             if record.state is State.SWITCHED:
                 await guest.resume(self._deadlines.guest)
             elif record.state in (State.RESUMED, State.LOST):
-                await guest.abort(self._deadlines.guest)
+                await guest.undo(self._deadlines.guest)
             else:
                 return
             left = [name for name in record.data["pending"] if name != guest.name]
@@ -353,16 +352,16 @@ class Partner:
                 )
 
     async def _prepare_guest(
-        self, one: Message, wanted: dict[End, Message], remote_keys: dict[str, list[tuple[int, int]]]
+        self, one: Message, wanted: dict[End, Message], keys_of_peers: dict[str, list[tuple[int, int]]]
     ) -> list[Message]:
         guest, limit = await self._guest(one), self._deadlines.guest
         ends = {QPName(qp["context"], qp["vqpn"]): (qp["gid"], qp["qpn"]) for qp in one["qps"]}
-        pairs = {pair.name: pair for pair in await guest.prepare_partner(_names(one), limit)}
+        pairs = {pair.name: pair for pair in await guest.prepare(_names(one), limit)}
         if not ends.keys() <= pairs.keys():
             raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
         await guest.connect([_connect(name, wanted[end]) for name, end in ends.items()], limit)
         for peer in sorted({wanted[end]["peer"] for end in ends.values()}):
-            await guest.learn_keys(peer, remote_keys.get(peer, []), limit)
+            await guest.learn_keys(peer, keys_of_peers.get(peer, []), limit)
         return [
             {
                 "gid": end[0],
@@ -376,7 +375,7 @@ class Partner:
 
     async def _guest(self, one: Message) -> Guest:
         guests, who = self._here.guests, (one["container"], one["process"])
-        await guests.given_time(lambda: guests.find(*who) is not None)
+        await guests.wait_for_returning_guests(lambda: guests.find(*who) is not None)
         guest = guests.find(*who)
         if guest is None:
             raise GuestError(
@@ -436,21 +435,6 @@ def _names(one: Message) -> list[QPName]:
 
 def _connect(name: QPName, one: Message) -> Connect:
     return Connect(name, one["new_peer_qpn"], one["new_peer_gid"], one["sq_psn"], one["rq_psn"], one["peer"])
-
-
-def packed_keys(pairs: list[tuple[int, int]]) -> str:
-    """Remote keys as they travel between agents: 100,000 of them as JSON numbers would be 2 MB to parse."""
-    return base64.b64encode(b"".join(struct.pack("<II", *pair) for pair in pairs)).decode()
-
-
-def _unpacked(packed: dict[str, str]) -> dict[str, list[tuple[int, int]]]:
-    try:
-        return {
-            peer: list(struct.iter_unpack("<II", base64.b64decode(data, validate=True)))
-            for peer, data in packed.items()
-        }
-    except (ValueError, struct.error) as error:
-        raise MessageError(f"prepare: keys: {error}") from error
 
 
 def _explain_owner(host: str, end: End, other: End, found: list[tuple[Guest, QueuePair]]) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from migrrdma_runtime.agent.local.devices import ROCE_V2
-from migrrdma_runtime.agent.local.guests import Context, Guest, Inventory, QueuePair
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Context, Inventory, QueuePair
 from migrrdma_runtime.agent.local.runtime_api import Runtime, RuntimeApi, Verdict
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Record
@@ -111,8 +112,8 @@ class Source:
         async with self._here.lock(f"{record.id} {guest.name}"):
             pending = record.data.get("pending", [])
             if record.state is State.ABORTED and guest.name in pending:
-                await guest.abort(self._deadlines.guest)
-                self._here.guests.call_off(guest.name)
+                await guest.undo(self._deadlines.guest)
+                self._here.guests.stop_asking(guest.name)
                 self._store.note(record, pending=_without(guest.name, record))
 
     # --- before anything is touched ---------------------------------------------------------------------
@@ -121,7 +122,7 @@ class Source:
         """What the container holds of RDMA; refuses what cannot be moved, by name."""
         holders = self._here.containers.holders(container)
         await self._here.guests.have_pids({one.pid for one in holders})
-        guests = self._here.guests.of(container)
+        guests = self._here.guests.of_container(container)
         known = {guest.process.pid for guest in guests}
         strangers = [one for one in holders if one.pid not in known]
         if strangers:
@@ -334,7 +335,7 @@ class Source:
         """Have the guests let go of us: a process is not dumped with our socket open."""
         self._here.reached("source: hang up")
         for one in movers:
-            self._here.guests.call_off(one.guest.name)
+            self._here.guests.stop_asking(one.guest.name)
         await together(*(one.guest.hang_up(self._deadlines.guest) for one in movers))
 
     async def _verdict(self, record: Record, runtime: Runtime) -> Verdict:
@@ -378,7 +379,7 @@ class Source:
             _log.warning("%s; it will ask", error)
 
     async def _resume_guest(self, record: Record, name: str) -> None:
-        self._here.guests.call(name)
+        self._here.guests.ask_to_connect(name)
         try:
             [guest] = await self._here.guests.wait_for(
                 record.data["container"], [name], self._deadlines.guest

@@ -1,5 +1,4 @@
-"""``migrrdma check``: what a host needs, examined one by one.
+"""What ``migrrdma check`` examines: one function per subject, each returning ok, a warning or a failure.
 
-A check is a function of the machine that returns a result; ``table.py`` lists them in the order in which one
-would repair them.
+It uses host.install, host, shim, wire, engine, base and cryptography.
 """

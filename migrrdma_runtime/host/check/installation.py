@@ -43,18 +43,20 @@ def low_level_runtime(machine: Machine) -> Result:
 
 
 def launcher(machine: Machine) -> Result:
-    """The launcher is this package's and answers in the low-level runtime's stead."""
-    expected = payload.load(sys.executable).launcher
-    path = machine.host.path(expected.path)
-    if not path.exists():
-        return failure(f"{expected.path} is missing", _INSTALL)
-    done = machine.run([str(path), "--version"])
-    if done is None or done.status != 0:
-        why = done.complaint if done else "its interpreter is missing"
-        return failure(f"{expected.path} does not work: {why}", _INSTALL)
-    if not is_in_place(machine.host, expected):
-        return warning(f"{expected.path} was written by another installation of this package", _INSTALL)
-    return ok(f"{expected.path} works")
+    """The launcher, and the script that it starts Python by, are this package's and answer as the low-level runtime."""
+    expected = payload.load(sys.executable).launchers
+    for file in expected:
+        path = machine.host.path(file.path)
+        if not path.exists():
+            return failure(f"{file.path} is missing", _INSTALL)
+        done = machine.run([str(path), "--version"])
+        if done is None or done.status != 0:
+            why = done.complaint if done else "its interpreter is missing"
+            return failure(f"{file.path} does not work: {why}", _INSTALL)
+        if not is_in_place(machine.host, file):
+            return warning(f"{file.path} was written by another installation of this package", _INSTALL)
+    slow = len(expected) == 1
+    return ok(f"{expected[-1].path} works{', through Python alone: this package has no launcher' * slow}")
 
 
 def hooks(machine: Machine) -> Result:

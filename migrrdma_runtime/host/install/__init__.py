@@ -1,4 +1,4 @@
-"""What ``migrrdma install`` puts on a host and ``migrrdma uninstall`` takes away again.
+"""What ``migrrdma install`` puts on a host and ``migrrdma uninstall`` takes away: a plan of steps, and a record.
 
-``plan.py`` says which changes, ``change.py`` how one is made, ``record.py`` remembers them between the two.
+It uses host, agent.roles, agent.peers, engine, base, jsonschema and typer.
 """

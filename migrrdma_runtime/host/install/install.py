@@ -36,7 +36,7 @@ def plan(host: Host, payload: Payload, docker: DockerConfig) -> list[Step]:
         *service.plan_reload(host, docker.run, changed=unit.apply is not None),
         _put(host, payload.guest_library),
         _current(host, payload.build_id),
-        _put(host, payload.launcher),
+        *(_put(host, launcher) for launcher in payload.launchers),
         edit,
         *_save(host, during, after),
     ]
@@ -60,7 +60,7 @@ def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) 
     for file in payload.configs:
         if _may_write_config(host, file, record):
             record = record.with_file(file.path, file.content)
-    parts = (payload.criu_plugin, payload.agent_unit, payload.launcher)
+    parts = (payload.criu_plugin, payload.agent_unit, *payload.launchers)
     for file in (*payload.hooks, *payload.completions, *parts):
         record = record.with_file(file.path, file.content)
     for path in [host.path(FILE), *(host.path(file.path) for file in payload.everything), docker.path]:

@@ -1,7 +1,8 @@
-"""The file that Docker runs as its OCI runtime: an interpreter's path and a handful of lines.
+"""The script that starts Python as the OCI runtime: an interpreter's path and a handful of lines.
 
-It is not a console script, because one started by ``pip`` imports the site packages' machinery and costs a
-container start several times what the whole runtime does.
+The launcher, a program in C (``launcher/``), runs it for the calls that are not the low-level runtime's alone;
+where that was not built, it is what Docker runs. It is not a console script, because one started by ``pip``
+imports the site packages' machinery and costs a container start several times what the whole runtime does.
 """
 
 import os
@@ -24,7 +25,7 @@ main()
 
 
 def text(interpreter: str | None = None) -> str:
-    """The launcher for this very package, run by ``interpreter`` (default: the one that runs now).
+    """The script for this very package, run by ``interpreter`` (default: the one that runs now).
 
     ``-I -S``: no environment variable, no user site, no ``site`` at all, so that nothing in the caller's
     environment can change what runs, and nothing unneeded is imported. ``-X utf8``: arguments that are not
@@ -48,7 +49,7 @@ def text(interpreter: str | None = None) -> str:
 
 
 def write(path: Path, interpreter: str | None = None) -> None:
-    """Write the launcher; atomically, because a container may be starting through the old one just now."""
+    """Write the script; atomically, because a container may be starting through the old one just now."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_text(text(interpreter))

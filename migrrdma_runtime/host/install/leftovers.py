@@ -29,7 +29,14 @@ def plan(host: Host, record: Record, docker: Path) -> list[Step]:
 
 
 def _possible(host: Host, record: Record, docker: Path) -> Iterator[Path]:
-    fixed = (FILE, *paths.CONFIG_FILES, paths.RUNTIME, paths.CRIU_PLUGIN, paths.AGENT_UNIT)
+    fixed = (
+        FILE,
+        *paths.CONFIG_FILES,
+        paths.RUNTIME,
+        paths.RUNTIME_SCRIPT,
+        paths.CRIU_PLUGIN,
+        paths.AGENT_UNIT,
+    )
     for name in (*fixed, *COMPLETIONS.values(), *record.files):
         yield draft_of(host.path(name).resolve())
     yield draft_of(docker)

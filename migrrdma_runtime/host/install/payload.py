@@ -42,13 +42,14 @@ class Payload:
     criu_plugin: PayloadFile
     agent_unit: PayloadFile
     completions: tuple[PayloadFile, ...]
-    launcher: PayloadFile
+    launchers: tuple[PayloadFile, ...]
+    """What Docker runs comes last, after what that runs in turn."""
 
     @property
     def everything(self) -> tuple[PayloadFile, ...]:
-        """All files, in the order in which it is safe to put them there: the launcher uses all others."""
-        parts = (self.guest_library, self.criu_plugin, self.agent_unit, self.launcher)
-        return (*self.configs, *self.hooks, *self.completions, *parts)
+        """All files, in the order in which it is safe to put them there: the launchers use all others."""
+        parts = (self.guest_library, self.criu_plugin, self.agent_unit)
+        return (*self.configs, *self.hooks, *self.completions, *parts, *self.launchers)
 
     @property
     def build_id(self) -> str:
@@ -83,7 +84,18 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
         completions=tuple(
             PayloadFile(path, _completion(shell).encode(), 0o644) for shell, path in COMPLETIONS.items()
         ),
-        launcher=PayloadFile(paths.RUNTIME, launcher.text(interpreter).encode(), 0o755),
+        launchers=_launchers(interpreter, data / "launcher" / PurePosixPath(paths.RUNTIME).name),
+    )
+
+
+def _launchers(interpreter: str, program: Path) -> tuple[PayloadFile, ...]:
+    """The launcher and its script, or the script in its place: a package may have been built without it."""
+    script = launcher.text(interpreter).encode()
+    if not program.exists():
+        return (PayloadFile(paths.RUNTIME, script, 0o755),)
+    return (
+        PayloadFile(paths.RUNTIME_SCRIPT, script, 0o755),
+        PayloadFile(paths.RUNTIME, program.read_bytes(), 0o755),
     )
 
 

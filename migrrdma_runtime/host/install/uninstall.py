@@ -70,7 +70,7 @@ def docker_config_name(host: Host) -> str | None:
 def _assumed(host: Host) -> dict[str, str]:
     """What must be ours when the record is lost: everything but the configuration, by its name."""
     hooks = host.path(paths.HOOKS_DIR)
-    parts = (paths.RUNTIME, paths.CRIU_PLUGIN, paths.AGENT_UNIT)
+    parts = (paths.RUNTIME, paths.RUNTIME_SCRIPT, paths.CRIU_PLUGIN, paths.AGENT_UNIT)
     names = [
         *parts,
         *COMPLETIONS.values(),

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from migrrdma_runtime.agent import process
-from migrrdma_runtime.agent.local.guests import WIRE
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.host.install import payload
 from migrrdma_runtime.wire import runtime_client
+from migrrdma_runtime.wire.guest_messages import WIRE
 
 PATIENT_S = 20
 RUN = [sys.executable, "-P", "-m", "migrrdma_runtime", "agent", "run"]

@@ -11,7 +11,7 @@ import pytest
 from migrrdma_runtime.base import config
 from migrrdma_runtime.criu import cgroup
 from migrrdma_runtime.shim import argv
-from migrrdma_runtime.shim import prepare as create
+from migrrdma_runtime.shim.prepare import prepare_bundle
 
 
 def _spec(path: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _prepare(bundle: Path, command: str, runtime: str = "runc") -> dict[str, Any]:
     settings, _ = config.load()
     settings.runtime = runtime
-    create.prepare(argv.parse([command, "--bundle", str(bundle), "c1"]), settings, None)
+    prepare_bundle(argv.parse([command, "--bundle", str(bundle), "c1"]), settings, None)
     prepared: dict[str, Any] = json.loads((bundle / "config.json").read_text())
     return prepared
 

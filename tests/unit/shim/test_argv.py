@@ -56,13 +56,19 @@ from migrrdma_runtime.shim import argv
 def test_a_command_line_is_read_as_the_runtimes_read_it(
     line: str, command: str, container_id: str, bundle: str
 ) -> None:
-    call = argv.parse(line.split())
-    assert (call.command, call.container_id, call.value("b", "bundle")) == (command, container_id, bundle)
+    invocation = argv.parse(line.split())
+    assert (invocation.command, invocation.container_id, invocation.value("b", "bundle")) == (
+        command,
+        container_id,
+        bundle,
+    )
 
 
 def test_global_options_are_known_by_name() -> None:
-    call = argv.parse(["--log", "/l", "--log-format", "json", "--root=/r", "--debug", "checkpoint", "c1"])
-    assert call.globals == {"log": "/l", "log-format": "json", "root": "/r"}
+    invocation = argv.parse(
+        ["--log", "/l", "--log-format", "json", "--root=/r", "--debug", "checkpoint", "c1"]
+    )
+    assert invocation.globals == {"log": "/l", "log-format": "json", "root": "/r"}
 
 
 @pytest.mark.parametrize(
@@ -76,17 +82,17 @@ def test_global_options_are_known_by_name() -> None:
     ],
 )
 def test_an_option_gets_another_value_where_it_stands(line: str, rewritten: str) -> None:
-    call = argv.parse(line.split())
-    option = call.option("p", "process")
+    invocation = argv.parse(line.split())
+    option = invocation.option("p", "process")
     assert option
-    call.replace(option, "new")
-    assert call.args == rewritten.split()
+    assert invocation.with_values({option: "new"}) == rewritten.split()
+    assert invocation.args == line.split()
 
 
 def test_a_flag_is_inserted_behind_the_subcommand() -> None:
-    call = argv.parse(["--log", "checkpoint", "checkpoint", "--image-path", "/i", "c1"])
-    call.insert_flag("--tcp-established")
-    assert call.args == ["--log", "checkpoint", "checkpoint", "--tcp-established", "--image-path", "/i", "c1"]
+    invocation = argv.parse(["--log", "checkpoint", "checkpoint", "--image-path", "/i", "c1"])
+    with_flag = invocation.with_flag("--tcp-established")
+    assert with_flag == ["--log", "checkpoint", "checkpoint", "--tcp-established", "--image-path", "/i", "c1"]
 
 
 _VALUES = ("bundle", "b", "pid-file", "console-socket", "preserve-fds", "pidfd-socket")
@@ -146,12 +152,12 @@ def test_whatever_runc_accepts_is_read_alike(words: list[str]) -> None:
         return
     if len(positionals) != 1 or not positionals[0].strip("-"):
         return  # runc create takes one ID, and none that is only dashes is of use
-    call = argv.parse(["create", *words])
-    if not call.command:
+    invocation = argv.parse(["create", *words])
+    if not invocation.command:
         assert words[-1].startswith("-")  # an option whose value is missing, or somewhere else
         return
-    assert call.container_id == positionals[0]
-    assert call.value("b", "bundle") == options.get("bundle", "")
+    assert invocation.container_id == positionals[0]
+    assert invocation.value("b", "bundle") == options.get("bundle", "")
 
 
 @given(st.lists(_WORDS, max_size=8))

@@ -13,10 +13,11 @@ from cluster import PATIENT_S, Cluster, FakeContainers
 
 from migrrdma_runtime.agent.daemon import Daemon
 from migrrdma_runtime.agent.local import runtime_api
-from migrrdma_runtime.agent.local.guests import WIRE, Guest
-from migrrdma_runtime.agent.local.local_sockets import Front
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.base.errors import UnreachableError
 from migrrdma_runtime.wire import runtime_client
+from migrrdma_runtime.wire.guest_messages import WIRE
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
@@ -48,8 +49,8 @@ def test_who_comes_early_is_greeted_or_waits(play: Play, monkeypatch: pytest.Mon
     async def scenario(cluster: Cluster) -> None:
         monkeypatch.setattr(runtime_api, "ALIVE_S", 0.02)
         host = cluster.prepare("src", 2)
-        front = Front(host.settings, FakeContainers())
-        await front.listen()
+        local = LocalSockets(FakeContainers(), host.settings.guest_socket, host.settings.runtime_socket)
+        await local.listen()
         guest = await greeted(host.settings.guest_socket)
         told: list[Any] = []
         monkeypatch.setattr(runtime_api._Line, "send", lambda _line, message: told.append(message))
@@ -59,7 +60,7 @@ def test_who_comes_early_is_greeted_or_waits(play: Play, monkeypatch: pytest.Mon
         assert not early.done()
         monkeypatch.undo()
         looked_at: list[str] = []
-        daemon = Daemon(host.settings, front=front)
+        daemon = Daemon(host.settings, local=local)
         connected = daemon._connected
 
         def look(one: Guest) -> None:
@@ -79,13 +80,13 @@ def test_who_comes_early_is_greeted_or_waits(play: Play, monkeypatch: pytest.Mon
 def test_an_agent_that_is_stopped_before_it_is_there_lets_everybody_go(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         host = cluster.prepare("src", 2)
-        front = Front(host.settings, FakeContainers())
-        await front.listen()
+        local = LocalSockets(FakeContainers(), host.settings.guest_socket, host.settings.runtime_socket)
+        await local.listen()
         guest = await greeted(host.settings.guest_socket)
         early = asyncio.ensure_future(asyncio.to_thread(ask_status, host.settings.runtime_socket))
-        await until(lambda: front.api._lines)
+        await until(lambda: local.api._lines)
         async with asyncio.timeout(PATIENT_S):
-            await front.close()
+            await local.close()
             with pytest.raises(UnreachableError, match="ended in the middle"):
                 await early
             assert await asyncio.get_running_loop().sock_recv(guest, 1) == b""

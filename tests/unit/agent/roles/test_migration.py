@@ -20,7 +20,7 @@ from migrrdma_runtime.base.errors import (
     RestoreError,
     UnreachableError,
 )
-from migrrdma_runtime.wire import manifest
+from migrrdma_runtime.wire import manifest, manifest_schema
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
@@ -30,7 +30,7 @@ def test_a_container_moves_and_its_partner_goes_on_with_it(play: Play) -> None:
         move = await Move.begin(cluster)
         dumped = await move.checkpoint()
         assert [step["name"] for step in dumped["timeline"]] == ["suspend", "wbs", "dump"]
-        manifest.validate(move.document)
+        manifest_schema.validate(move.document)
         assert move.src.state() == {"source": "parked"}
         result = await move.restore()
         await move.both_go_on_after_the_move()
@@ -341,7 +341,7 @@ def test_a_partner_that_has_given_up_is_found_before_anything_is_restored(play: 
         await move.peer.restart()
         await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
         await move.checkpoint()
-        await move.partner.until_asked("ABORT")
+        await move.partner.until_asked("UNDO")
         with pytest.raises(AgentError, match=r"has given migration .* up"):
             await move.restore()
 

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from cluster import PATIENT_S, Cluster, Host, Move
 
-from migrrdma_runtime.agent.local.guests import WIRE
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
 from migrrdma_runtime.agent.peers.transport import Client
@@ -31,6 +30,7 @@ from migrrdma_runtime.base.errors import (
     UnreachableError,
 )
 from migrrdma_runtime.wire import agent_messages
+from migrrdma_runtime.wire.guest_messages import WIRE
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
@@ -144,7 +144,7 @@ def test_only_the_source_drains_and_resumes_its_partners(play: Play, name: str) 
         request = {"migration": move.document["migration"], **({"seconds": 1} if name == "drain" else {})}
         with pytest.raises(RefusedError, match="agent dst is not the source of migration"):
             await ask(move.dst.settings.tls, move.peer, name, request)
-        assert "ABORT" not in move.partner.asked
+        assert "UNDO" not in move.partner.asked
 
     play(scenario)
 

@@ -1,0 +1,301 @@
+"""One guest: a process with the guest library, on a connection of its own.
+
+A request to it has a deadline; a guest that lets one pass, or answers what the protocol does not have, is dropped, and
+it may connect anew. docs/protocol.md has the messages; ``wire/guest_messages.py`` their layout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from migrrdma_runtime.agent.local.containers import Process
+from migrrdma_runtime.agent.local.guest_objects import (
+    Connect,
+    Context,
+    GidChange,
+    GuestState,
+    Inventory,
+    QPName,
+    QueuePair,
+)
+from migrrdma_runtime.base import gids
+from migrrdma_runtime.base.errors import DrainError, GuestError, MessageError
+from migrrdma_runtime.wire.guest_messages import WIRE, Message, text
+
+_log = logging.getLogger(__name__)
+
+MESSAGE_MAX = WIRE.constants["MIG_MESSAGE_MAX"]
+_SCOPE_ALL = WIRE.constants["MIG_SCOPE_ALL"]
+_SCOPE_LISTED = WIRE.constants["MIG_SCOPE_LISTED"]
+_PARK_CLOSE = WIRE.constants["MIG_PARK_CLOSE"]
+_RESTORED = WIRE.constants["MIG_REBUILD_RESTORED"]
+
+Values = dict[str, Any]
+
+_COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "qps", "mr_bytes", "receives")
+"""Members of an inventory that say how many there are."""
+
+_MAX_RECORDS = 1 << 20
+"""Of one answer, whatever number of messages it takes: memory that a guest can make this process use."""
+
+
+class Guest:
+    """One connected process."""
+
+    def __init__(
+        self, connection: socket.socket, process: Process, container: str, hello: dict[str, Any]
+    ) -> None:
+        self.process = process
+        self.container = container
+        self.name = f"{hello['token']:016x}"
+        self.build_id = bytes(hello["build_id"]).hex()
+        self.pid_in_container = int(hello["pid"])
+        self.state = GuestState(hello["state"])
+        self._connection = connection
+        self._next_id = 1
+        self._sending = asyncio.Lock()
+        self._hung_up = asyncio.Event()
+        self._answers: dict[int, tuple[list[Message], asyncio.Future[list[Message]]]] = {}
+
+    def __str__(self) -> str:
+        """How a message names it."""
+        where = f"container {self.container:.12}" if self.container else "no container"
+        return f"{self.process} in {where}"
+
+    async def inventory(self, timeout: float) -> Inventory:
+        """Counts of objects, and the reasons against a move."""
+        [first, *more] = await self._request("INVENTORY", timeout)
+        counts = {key: int(first.body[key]) for key in _COUNTED}
+        reasons = tuple(text(one["text"]) for message in (first, *more) for one in message.records)
+        if not first.body["migratable"]:
+            reasons = reasons or ("it does not say why",)
+        return Inventory(counts, reasons)
+
+    async def contexts(self, timeout: float) -> list[Context]:
+        """The open devices."""
+        return [
+            Context(one["context"], text(one["device"]), text(one["real_device"]), one["ports"])
+            for one in _records(await self._request("LIST_CONTEXTS", timeout))
+        ]
+
+    async def queue_pairs(self, timeout: float) -> list[QueuePair]:
+        """Every queue pair."""
+        return _queue_pairs(await self._request("LIST_QPS", timeout))
+
+    async def remote_keys(self, timeout: float) -> list[tuple[int, int]]:
+        """The virtual and physical rkey of every memory region."""
+        return [(one["vrkey"], one["prkey"]) for one in _records(await self._request("LIST_MRS", timeout))]
+
+    async def quiesce(
+        self, names: list[QPName] | None, seconds: float, timeout: float, alone: float = 0
+    ) -> None:
+        """Keep new sends back and drive those under way to completion; of these queue pairs, or of all.
+
+        ``alone``: for how many seconds the guest is to stay so without a word from an agent.
+        """
+        until = time.monotonic() + seconds
+        for scope, part in _scopes("QUIESCE", names):
+            left = max(0.0, until - time.monotonic())
+            limits = {"timeout_ms": int(left * 1000), "alone_s": math.ceil(alone)}
+            await self._command("QUIESCE", left + timeout, {**scope, **limits}, part)
+        self.state = GuestState.QUIESCED
+
+    async def undo(self, timeout: float) -> None:
+        """Undo whatever was begun, down to nothing; the connections are the old ones."""
+        await self._command("UNDO", timeout)
+        self.state = GuestState.RUNNING
+
+    async def park(self, timeout: float) -> None:
+        """Touch the device no more; nothing is made, connected or destroyed from now on."""
+        await self._command("PARK", timeout, {"flags": 0})
+        self.state = GuestState.PARKED
+
+    async def hang_up(self, timeout: float) -> None:
+        """Close this connection, of a parked guest: the process is about to be dumped."""
+        await self._command("PARK", timeout, {"flags": _PARK_CLOSE})
+        # It answers first and then hangs up. Dumped in between, it would have an open socket of ours.
+        try:
+            async with asyncio.timeout(timeout):
+                await self._hung_up.wait()
+        except TimeoutError:
+            raise GuestError(
+                f"{self} has not closed its connection {timeout:.0f} s after it was parked"
+            ) from None
+
+    async def rebuild(
+        self, context: int, device: str, changes: list[GidChange], timeout: float
+    ) -> list[QueuePair]:
+        """Make every object of a context again on this host's device; says the new numbers."""
+        body = {"context": context, "flags": _RESTORED, "device": device}
+        answer = await self._request("REBUILD", timeout, body, [vars(change) for change in changes])
+        return [pair for pair in _queue_pairs(answer) if pair.name.context == context]
+
+    async def prepare(self, names: list[QPName], timeout: float) -> list[QueuePair]:
+        """Make a successor for each of these queue pairs, beside it; says the new numbers."""
+        answer: list[Message] = []
+        for scope, part in _scopes("PREPARE", names):
+            answer = await self._request("PREPARE", timeout, scope, part)
+        wanted = set(names)
+        return [pair for pair in _queue_pairs(answer) if pair.name in wanted]
+
+    async def connect(self, connections: list[Connect], timeout: float) -> None:
+        """Connect the new queue pairs to their new other ends; nothing is sent yet."""
+        records = [
+            {
+                "context": one.name.context,
+                "vqpn": one.name.vqpn,
+                "dest_pqpn": one.dest_pqpn,
+                "sq_psn": one.sq_psn,
+                "rq_psn": one.rq_psn,
+                "peer": int(one.peer, 16),
+                "dgid": gids.packed(one.dgid),
+            }
+            for one in connections
+        ]
+        for part, _ in _parts("CONNECT", records):
+            await self._command("CONNECT", timeout, {}, part)
+
+    async def learn_keys(self, peer: str, keys: list[tuple[int, int]], timeout: float) -> None:
+        """Take over the rkeys of the process at the other end."""
+        records = [{"vrkey": virtual, "prkey": physical} for virtual, physical in keys]
+        for part, more in _parts("KEYS", records):
+            await self._command("KEYS", timeout, {"peer": int(peer, 16)}, part, more=more)
+
+    async def resume(self, timeout: float) -> None:
+        """Go on, on the new queue pairs where there are any: what was kept back is sent now."""
+        await self._command("RESUME", timeout)
+        self.state = GuestState.RUNNING
+
+    async def _command(
+        self, kind: str, timeout: float, body: Values | None = None, records: Any = (), *, more: bool = False
+    ) -> None:
+        """Ask for something that is answered by DONE, and raise what it says went wrong."""
+        answer = await self._request(kind, timeout, body, records, more=more)
+        _raise_for(self, kind, answer)
+
+    async def _request(
+        self, kind: str, timeout: float, body: Values | None = None, records: Any = (), *, more: bool = False
+    ) -> list[Message]:
+        """Send a request and collect its answer, which may take several messages."""
+        loop = asyncio.get_running_loop()
+        identity = self._next_id
+        self._next_id = identity % 0xFFFFFFFF + 1
+        future: asyncio.Future[list[Message]] = loop.create_future()
+        self._answers[identity] = ([], future)
+        try:
+            async with asyncio.timeout(timeout):
+                packet = WIRE.pack(kind, body, records, ident=identity, more=more)
+                async with self._sending:
+                    await loop.sock_sendall(self._connection, packet)
+                answer = await future
+        except TimeoutError as error:
+            self.drop(f"no answer to {kind} within {timeout:g} s")
+            raise GuestError(
+                f"{self} did not answer {kind.lower()} within {timeout:g} s: is it stopped?"
+            ) from error
+        except OSError as error:
+            raise GuestError(f"{self} has gone: {error.strerror}") from error
+        finally:
+            self._answers.pop(identity, None)
+        if answer[0].kind != WIRE.kinds[kind].reply:
+            _raise_for(self, kind, answer)
+            raise MessageError(f"{self} answered {kind} by {answer[0].kind}")
+        return answer
+
+    async def read(self) -> None:
+        """Take messages until the connection ends."""
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(self._connection, MESSAGE_MAX + 1):
+            message = unpack(data)
+            parts, answer = self._answers.get(message.ident, ([], None))
+            if answer is None or answer.done():
+                raise MessageError(f"{message.kind} answers nothing that was asked (id {message.ident})")
+            parts.append(message)
+            if sum(len(part.records) for part in parts) > _MAX_RECORDS or (
+                message.more and not message.records
+            ):
+                raise MessageError(f"an answer of more than {_MAX_RECORDS} records, or in empty parts")
+            if not message.more:
+                answer.set_result(parts)
+
+    def drop(self, reason: str) -> None:
+        """End the connection; the guest may make another one."""
+        _log.warning("dropping %s: %s", self, reason)
+        with contextlib.suppress(OSError):  # it may have gone by itself
+            self._connection.shutdown(socket.SHUT_RDWR)
+
+    def connection_ended(self) -> None:
+        """Tell whoever waits for an answer that there will be none."""
+        self._hung_up.set()
+        for _, answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(GuestError(f"{self} closed its connection to the agent"))
+
+
+def _parts(kind: str, records: list[Values]) -> Iterator[tuple[list[Values], bool]]:
+    """The records, as many at a time as a message holds, and whether there are more; at least one part."""
+    shape = WIRE.kinds[kind]
+    room = (MESSAGE_MAX - WIRE.layouts["mig_header"].size - shape.body.size) // shape.record.size
+    for at in range(0, max(1, len(records)), room):
+        yield records[at : at + room], at + room < len(records)
+
+
+def _scopes(kind: str, names: list[QPName] | None) -> Iterator[tuple[Values, list[Values]]]:
+    """The bodies and records that name queue pairs: these, or all."""
+    if names is None:
+        yield {"kind": _SCOPE_ALL}, []
+        return
+    for part, _ in _parts(kind, [vars(name) for name in names]):
+        yield {"kind": _SCOPE_LISTED}, part
+
+
+def _raise_for(guest: Guest, kind: str, answer: list[Message]) -> None:
+    """Raise what a DONE says went wrong."""
+    if answer[0].kind != "DONE" or not answer[0].body["error"]:
+        return
+    error = int(answer[0].body["error"])
+    reason = f"{text(answer[0].body['text'])}: {os.strerror(abs(error)).lower()}".removeprefix(": ")
+    stuck = _some([f"QP 0x{one['vqpn']:x}" for one in _records(answer)])
+    if kind == "QUIESCE" and error == errno.ETIMEDOUT:
+        raise DrainError(
+            f"{guest} did not drain within the deadline ({stuck}): the other ends post no receives, or hang"
+        )
+    raise GuestError(f"{guest}: {kind.lower()}: {reason}{f' ({stuck})' if stuck else ''}")
+
+
+def unpack(packet: bytes) -> Message:
+    """The message in a datagram; an empty one is the end of the connection."""
+    if not packet:
+        raise MessageError("the connection ended before a word was said")
+    return WIRE.unpack(packet)
+
+
+def _records(answer: list[Message]) -> list[Values]:
+    return [record for message in answer for record in message.records]
+
+
+def _queue_pairs(answer: list[Message]) -> list[QueuePair]:
+    same = ("pqpn", "next_pqpn", "type", "state", "dest_vqpn", "dest_pqpn", "port", "sgid_index", "receives")
+    return [
+        QueuePair(
+            name=QPName(record["context"], record["vqpn"]),
+            sgid=gids.text(record["sgid"]),
+            dgid=gids.text(record["dgid"]),
+            **{key: record[key] for key in same},
+        )
+        for record in _records(answer)
+    ]
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    """A list for people: its beginning, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

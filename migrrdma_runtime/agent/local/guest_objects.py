@@ -1,0 +1,103 @@
+"""What a guest says of the objects it holds, and what it is told of their new places; ``guest.py`` asks and tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+_RC = 2
+"""``IBV_QPT_RC``."""
+
+_READY_TO_RECEIVE, _SEND_QUEUE_ERROR = 2, 5
+"""``IBV_QPS_RTR`` and ``IBV_QPS_SQE``: the first and the last state in which a queue pair has another end."""
+
+
+class GuestState(IntEnum):
+    """``enum mig_state``."""
+
+    RUNNING = 1
+    QUIESCING = 2
+    QUIESCED = 3
+    PARKED = 4
+    REBUILT = 5
+
+
+@dataclass(frozen=True)
+class QPName:
+    """A queue pair as the guest calls it."""
+
+    context: int
+    vqpn: int
+
+
+@dataclass(frozen=True)
+class QueuePair:
+    """A queue pair as the guest describes it."""
+
+    name: QPName
+    pqpn: int
+    next_pqpn: int
+    type: int
+    state: int
+    dest_vqpn: int
+    dest_pqpn: int
+    port: int
+    sgid_index: int
+    sgid: str
+    dgid: str
+    receives: int
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a partner may be at the other end."""
+        return self.type == _RC and _READY_TO_RECEIVE <= self.state <= _SEND_QUEUE_ERROR
+
+    @property
+    def end(self) -> tuple[str, int]:
+        """The connection's end here, as the network knows it."""
+        return self.sgid, self.pqpn
+
+    @property
+    def other_end(self) -> tuple[str, int]:
+        """The other end of the connection, as the network knows it."""
+        return self.dgid, self.dest_pqpn
+
+
+@dataclass(frozen=True)
+class Context:
+    """An open device."""
+
+    id: int
+    device: str
+    real_device: str
+    ports: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a guest holds, and why it cannot be moved if it cannot."""
+
+    counts: dict[str, int]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GidChange:
+    """A GID that the application uses and its place on the new device."""
+
+    port: int
+    index: int
+    new_port: int
+    new_index: int
+
+
+@dataclass(frozen=True)
+class Connect:
+    """What a queue pair needs to know of its new other end."""
+
+    name: QPName
+    dest_pqpn: int
+    dgid: str
+    sq_psn: int
+    rq_psn: int
+    peer: str

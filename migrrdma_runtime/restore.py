@@ -1,0 +1,67 @@
+"""``restore``: have the low-level runtime restore a container, with its RDMA connections if its checkpoint holds any.
+
+The agent of this host does what comes before and after (``agent/roles/destination.py``); here is what only the runtime
+can do: restore, and kill what was restored in vain. Nothing restored goes on before its connections work.
+"""
+
+import time
+
+from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError
+from migrrdma_runtime.criu import stats
+from migrrdma_runtime.shim import child
+from migrrdma_runtime.shim.criu_run import CriuRun
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from migrrdma_runtime.base.config import Config
+    from migrrdma_runtime.shim.argv import Invocation
+
+
+class RestoreOptions:
+    """What ``restore`` was asked, as far as it matters to us."""
+
+    def __init__(self, invocation: "Invocation") -> None:
+        self.container_id = invocation.container_id
+        self.detach = invocation.flag("d", "detach")
+
+
+def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
+    """Run a restore to its end; never returns."""
+    options = RestoreOptions(invocation)
+    restoration = CriuRun(invocation, runtime, config)
+    if restoration.facts.has_guest:
+        child.end_like(_restore_with_connections(options, restoration, config))
+    child.end_like(restoration.perform())
+
+
+def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, config: "Config") -> int:
+    """Claim, restore, report; returns the low-level runtime's wait status."""
+    from migrrdma_runtime.wire import manifest, runtime_client
+
+    document = manifest.read(restoration.images)
+    if document is None:
+        return restoration.perform()
+    if not options.detach:
+        raise RestoreError(
+            f"restore of {options.container_id}: a container with RDMA connections can only be restored with "
+            "--detach: they are made again once the low-level runtime has returned"
+        )
+    with runtime_client.connect(config.run_dir) as agent:
+        migration = agent.restore(options.container_id, document)
+        status = 1
+        try:
+            start = time.time()
+            status = restoration.perform()
+        finally:
+            if status:
+                agent.report(migration, succeeded=False)
+        if status:
+            return status
+        try:
+            agent.report(migration, succeeded=True, steps=stats.restore_steps(restoration.work, start))
+        except MigrRDMAError:
+            restoration.container.run("delete", "--force")  # before it runs on without its connections
+            raise
+        return status

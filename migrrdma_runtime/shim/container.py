@@ -1,0 +1,46 @@
+"""The container of an invocation, under the low-level runtime's other subcommands."""
+
+import contextlib
+import os
+
+from migrrdma_runtime.shim import child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from migrrdma_runtime.shim.argv import Invocation
+
+
+class LowLevelContainer:
+    """The container, as the low-level runtime of the invocation's ``--root`` knows it."""
+
+    def __init__(self, invocation: "Invocation", runtime: str) -> None:
+        self._invocation = invocation
+        self._runtime = runtime
+
+    def run(self, subcommand: str, *options: str) -> bool:
+        """Run ``runc SUBCOMMAND`` on it, silently; whether it succeeded."""
+        root = self._invocation.globals.get("root")
+        arguments = [
+            *(["--root", root] if root else []),
+            subcommand,
+            *options,
+            self._invocation.container_id,
+        ]
+        with open(os.devnull, "wb") as nowhere:
+            return child.run(self._runtime, arguments, nowhere.fileno()) == 0
+
+    @contextlib.contextmanager
+    def thawed(self) -> "Iterator[None]":
+        """Let a paused container run meanwhile: a frozen process can neither drain nor go on.
+
+        containerd pauses a task before it has the runtime checkpoint it, and resumes it afterwards
+        (``task.Checkpoint`` in its client), so it must find it paused again.
+        """
+        paused = self.run("resume")
+        try:
+            yield
+        finally:
+            if paused:
+                self.run("pause")
