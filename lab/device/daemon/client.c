@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -105,7 +106,28 @@ static int open_process(struct client *client)
 	return 0;
 }
 
-int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, uint32_t *ways)
+/* By the clock of the day, so that another daemon's are others. */
+static uint64_t next_id(void)
+{
+	static uint64_t last;
+	struct timespec time;
+
+	if (!last) {
+		clock_gettime(CLOCK_REALTIME, &time);
+		last = (uint64_t)time.tv_sec * NANOSECONDS + (uint64_t)time.tv_nsec;
+	}
+	return ++last;
+}
+
+bool client_is_known(pid_t pid, uint64_t id)
+{
+	for (struct client *client = clients; client; client = client->next)
+		if (client->id == id && client->pid == pid)
+			return !client->gone;
+	return false;
+}
+
+int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, struct rnic_answer *answer)
 {
 	struct client *client = calloc(1, sizeof(*client));
 	struct stat file;
@@ -148,7 +170,8 @@ int client_open(struct host *host, pid_t pid, uint64_t area, const int *descript
 	if (!error) {
 		client->area->faults = host->faults;
 		rnic_get(host->device, "purge", &purge);
-		*ways = purge ? RNIC_PURGES : 0;
+		answer->ways = purge ? RNIC_PURGES : 0;
+		answer->id = client->id = next_id();
 	}
 	client->next = clients;
 	clients = client;

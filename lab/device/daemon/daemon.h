@@ -50,6 +50,7 @@ struct client {
 	struct served served; /* first */
 	struct watch bell, process; /* its doorbell's eventfd, its pidfd */
 	struct host *host;
+	uint64_t id;
 	pid_t pid;
 	int memory_fd;	   /* /proc/PID/mem: of the address space that asked, whatever the process does later */
 	uint64_t area_at;  /* in that address space */
@@ -91,7 +92,8 @@ int host_follow(struct host *host, const char *path, uint32_t network, uint32_t 
 void host_follow_end(struct host *host);
 
 /* client.c */
-int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, uint32_t *ways);
+int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, struct rnic_answer *answer);
+bool client_is_known(pid_t pid, uint64_t id);
 void client_close(struct client *client);
 /* Ends those that are gone, and those whose process has become another program. */
 void clients_sweep(bool look);

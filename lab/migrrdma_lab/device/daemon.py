@@ -16,8 +16,9 @@ from migrrdma_lab.device.control import Control
 from migrrdma_lab.errors import RackError
 
 SOCKET = "verbs"
-"""The socket's name in the folder that a host's containers have mounted at `DIRECTORY`."""
-DIRECTORY = "/run/rdma-device"
+"""The socket's name in its folder."""
+HOST_DIRECTORY, CONTAINER_DIRECTORY = "/run/rdma-device", "/dev/rdma-device"
+"""Where the library looks for that folder; a container's /dev takes a mount whatever its root file system is."""
 NODE = "/dev/infiniband/uverbs0"
 
 _READY = 10
