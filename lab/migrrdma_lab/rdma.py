@@ -43,7 +43,7 @@ def container(
         (
             "--network=data",
             f"--ip={address}",
-            "--device=/dev/infiniband/uverbs0",
+            *node.rdma_options,
             "--ulimit=memlock=-1",
             "-t",  # line by line: perftest's output would stay in its buffer
             *options,

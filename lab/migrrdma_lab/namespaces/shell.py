@@ -24,6 +24,9 @@ _NOT_ALLOWED = "--bounding-set=-sys_time,-sys_module,-sys_rawio"
 class NamespaceShell(Shell):
     """Root's shell on a node whose first process ``init`` finds."""
 
+    rdma_options = ("--device=rack/rdma=all",)
+    """By its CDI name: the software device is a node and the library that goes with it."""
+
     def __init__(self, places: Places, node: Node, init: Callable[[], int | None]) -> None:
         super().__init__(places, node)
         self._init = init
