@@ -44,7 +44,6 @@ def container(
             "--network=data",
             f"--ip={address}",
             *node.rdma_options,
-            "--ulimit=memlock=-1",
             "-t",  # line by line: perftest's output would stay in its buffer
             *options,
         ),

@@ -100,7 +100,7 @@ def end(
         shell, name,
         # A node has one processor; what polls must not keep Docker from it.
         ["nice", "-n", "19", f"{_IN_CONTAINER}/integrity", *options, *([server] if server else [])],
-        [*shell.rdma_options, "--ulimit=memlock=-1", f"--network={network}",
+        [*shell.rdma_options, f"--network={network}",
          f"--volume={_ON_NODE}:{_IN_CONTAINER}:ro", *docker_options],
         container_image(release), runtime,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The RDMA devices of the fast rack's nodes: one daemon in the rack's namespaces, a folder for each node to boot with."""
+"""The RDMA devices of the fast rack's nodes: one daemon in the rack's namespaces, a folder for each node."""
 
 from __future__ import annotations
 

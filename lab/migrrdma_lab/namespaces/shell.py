@@ -25,7 +25,7 @@ class NamespaceShell(Shell):
     """Root's shell on a node whose first process ``init`` finds."""
 
     rdma_options = ("--device=rack/rdma=all",)
-    """By its CDI name: the software device is a node and the library that goes with it."""
+    """By its CDI name: the software device is a node and the library that goes with it. It pins nothing."""
 
     def __init__(self, places: Places, node: Node, init: Callable[[], int | None]) -> None:
         super().__init__(places, node)
