@@ -36,7 +36,7 @@ def prepare_bundle(invocation: "Invocation", config: "Config", broken: ConfigErr
     value, unsafe = bundle.read(path)
     if not isinstance(value, dict):
         return  # not an object: for the low-level runtime to refuse
-    from migrrdma_runtime.shim import spec
+    from migrrdma_runtime.shim import mount_points, spec
 
     try:
         wanted, edited = spec.holds_rdma(value), spec.is_edited(value)
@@ -52,6 +52,7 @@ def prepare_bundle(invocation: "Invocation", config: "Config", broken: ConfigErr
             raise SpecError(f"larger than {_MAX_EDITABLE >> 20} MiB, too large to be edited")
         if wanted:
             spec.edit(value, _additions(invocation, config, path, value))
+            mount_points.provide(value, invocation.value("b", "bundle") or ".")
         else:
             spec.strip(value)  # edited before the user said org.migrrdma.enable=false
     except SpecError as error:

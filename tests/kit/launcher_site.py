@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migrrdma_runtime import checkpoint, oci
+from migrrdma_runtime import checkpoint, oci, restore
 from migrrdma_runtime.shim import bundle, lowlevel, runtime_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -81,6 +81,7 @@ class Site:
                 for module, name in (
                     (bundle, "replace"),
                     (checkpoint, "run"),
+                    (restore, "run"),
                     (runtime_log, "error"),
                     (runtime_log, "warn"),
                 ):
