@@ -102,7 +102,9 @@ class Bench:
 
 SIZES_OF = """
 #include <stdio.h>
-#include "shadow/mig.h"
+#include "shadow/cq.h"
+#include "shadow/mr.h"
+#include "shadow/qp.h"
 int main(void)
 {
     /* What record() writes for each receive, and how many the ring of a queue of 64 holds. */

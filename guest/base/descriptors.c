@@ -18,7 +18,7 @@ struct entry {
 	char name[];
 };
 
-static void look_at(const char *name, int own, void (*look)(int, const char *, void *), void *argument)
+static void descriptors_look_at(const char *name, int own, void (*look)(int, const char *, void *), void *argument)
 {
 	char link[64], target[256];
 	int fd = 0;
@@ -50,7 +50,7 @@ int mig_each_descriptor(void (*look)(int fd, const char *target, void *argument)
 		for (long at = 0; at < got;) {
 			const struct entry *entry = (const struct entry *)(buffer + at);
 
-			look_at(entry->name, directory, look, argument);
+			descriptors_look_at(entry->name, directory, look, argument);
 			at += entry->length;
 		}
 	if (got < 0)
@@ -62,23 +62,4 @@ int mig_each_descriptor(void (*look)(int fd, const char *target, void *argument)
 int mig_stat_descriptor(int fd, struct stat *stat)
 {
 	return syscall(SYS_fstat, fd, stat) ? errno : 0;
-}
-
-static void look_for_rdma_cm(int fd, const char *target, void *argument)
-{
-	static const char name[] = "/rdma_cm";
-	size_t length = strlen(target);
-	struct stat stat;
-
-	if (length >= sizeof(name) - 1 && !strcmp(target + length - (sizeof(name) - 1), name) &&
-	    !mig_stat_descriptor(fd, &stat) && S_ISCHR(stat.st_mode))
-		*(int *)argument = 1;
-}
-
-int mig_holds_rdma_cm(void)
-{
-	int found = 0;
-
-	mig_each_descriptor(look_for_rdma_cm, &found);
-	return found;
 }

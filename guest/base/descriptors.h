@@ -10,7 +10,4 @@ int mig_each_descriptor(void (*look)(int fd, const char *target, void *argument)
 /* As fstat(2), which C libraries before 2.33 do not export. 0 or an errno. */
 int mig_stat_descriptor(int fd, struct stat *stat);
 
-/* Whether a connection manager's identifiers are open: they live in the kernel, and no verb tells of them. */
-int mig_holds_rdma_cm(void);
-
 #endif

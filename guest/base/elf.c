@@ -31,7 +31,7 @@ static uint32_t count_by_gnu_hash(const uint32_t *table)
 	return last + 1;
 }
 
-static int read_object(const struct dl_phdr_info *info, struct mig_object *object)
+static int read_object(const struct dl_phdr_info *info, struct mig_elf *object)
 {
 	const ElfW(Dyn) *dynamic = NULL;
 	const void *gnu_hash = NULL;
@@ -85,7 +85,7 @@ static int read_object(const struct dl_phdr_info *info, struct mig_object *objec
 	return 0;
 }
 
-static const char *version_name(const struct mig_object *object, uint32_t index)
+static const char *version_name(const struct mig_elf *object, uint32_t index)
 {
 	const ElfW(Verdef) *definition = object->definitions;
 
@@ -108,7 +108,7 @@ static int is_function(const ElfW(Sym) *symbol)
 	return symbol->st_shndx != SHN_UNDEF && type == STT_FUNC && binding != STB_LOCAL;
 }
 
-void *mig_object_symbol(const struct mig_object *object, const char *name, const char *version)
+void *mig_elf_symbol(const struct mig_elf *object, const char *name, const char *version)
 {
 	for (uint32_t i = 1; i < object->count; i++) {
 		const ElfW(Sym) *symbol = &object->symbols[i];
@@ -127,7 +127,7 @@ void *mig_object_symbol(const struct mig_object *object, const char *name, const
 	return NULL;
 }
 
-void mig_object_functions(const struct mig_object *object,
+void mig_elf_functions(const struct mig_elf *object,
 			  void (*each)(const char *name, const char *version, void *argument), void *argument)
 {
 	for (uint32_t i = 1; i < object->count; i++) {
@@ -139,7 +139,7 @@ void mig_object_functions(const struct mig_object *object,
 	}
 }
 
-static int holds(const struct mig_object *object, const void *address)
+static int holds(const struct mig_elf *object, const void *address)
 {
 	return (ElfW(Addr))address >= object->base && (ElfW(Addr))address < object->end;
 }
@@ -147,7 +147,7 @@ static int holds(const struct mig_object *object, const void *address)
 struct search {
 	const char *soname, *symbol;
 	const void *address;
-	struct mig_object *object;
+	struct mig_elf *object;
 	void *found;
 	int passed_self, found_after;
 };
@@ -155,7 +155,7 @@ struct search {
 static int search_object(struct dl_phdr_info *info, size_t size, void *argument)
 {
 	struct search *search = argument;
-	struct mig_object object;
+	struct mig_elf object;
 
 	(void)size;
 	if (read_object(info, &object))
@@ -167,14 +167,14 @@ static int search_object(struct dl_phdr_info *info, size_t size, void *argument)
 	return 0;
 }
 
-int mig_object_named(const char *soname, struct mig_object *object)
+int mig_elf_named(const char *soname, struct mig_elf *object)
 {
 	struct search search = { .soname = soname, .object = object };
 
 	return dl_iterate_phdr(search_object, &search) ? 0 : ENOENT;
 }
 
-int mig_object_holding(const void *address, struct mig_object *object)
+int mig_elf_holding(const void *address, struct mig_elf *object)
 {
 	struct search search = { .address = address, .object = object };
 
@@ -184,16 +184,16 @@ int mig_object_holding(const void *address, struct mig_object *object)
 static int search_symbol(struct dl_phdr_info *info, size_t size, void *argument)
 {
 	struct search *search = argument;
-	struct mig_object object;
+	struct mig_elf object;
 
 	(void)size;
 	if (read_object(info, &object))
 		return 0;
-	if (holds(&object, (const void *)(uintptr_t)mig_next_symbol)) {
+	if (holds(&object, (const void *)(uintptr_t)mig_elf_next_symbol)) {
 		search->passed_self = 1;
 		return 0;
 	}
-	void *found = mig_object_symbol(&object, search->symbol, NULL);
+	void *found = mig_elf_symbol(&object, search->symbol, NULL);
 	if (found && (!search->found || (search->passed_self && !search->found_after))) {
 		search->found = found;
 		search->found_after = search->passed_self;
@@ -201,7 +201,7 @@ static int search_symbol(struct dl_phdr_info *info, size_t size, void *argument)
 	return search->found_after;
 }
 
-void *mig_next_symbol(const char *name)
+void *mig_elf_next_symbol(const char *name)
 {
 	struct search search = { .symbol = name };
 
@@ -209,7 +209,7 @@ void *mig_next_symbol(const char *name)
 	return search.found;
 }
 
-void *mig_global_symbol(const char *name)
+void *mig_elf_global_symbol(const char *name)
 {
 	/* As if this library stood before all others. */
 	struct search search = { .symbol = name, .passed_self = 1 };
@@ -220,10 +220,10 @@ void *mig_global_symbol(const char *name)
 
 static int read_build_id(struct dl_phdr_info *info, size_t size, void *argument)
 {
-	struct mig_object object;
+	struct mig_elf object;
 
 	(void)size;
-	if (read_object(info, &object) || !holds(&object, (const void *)(uintptr_t)mig_next_symbol))
+	if (read_object(info, &object) || !holds(&object, (const void *)(uintptr_t)mig_elf_next_symbol))
 		return 0;
 	for (int i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
@@ -245,7 +245,7 @@ static int read_build_id(struct dl_phdr_info *info, size_t size, void *argument)
 	return 1;
 }
 
-void mig_build_id(uint8_t id[20])
+void mig_elf_build_id(uint8_t id[20])
 {
 	memset(id, 0, 20);
 	dl_iterate_phdr(read_build_id, id);

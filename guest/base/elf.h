@@ -1,12 +1,12 @@
 /* Symbols of objects that are already loaded, found without any function of the dynamic linker. */
-#ifndef MIGRRDMA_LOADED_H
-#define MIGRRDMA_LOADED_H
+#ifndef MIGRRDMA_ELF_H
+#define MIGRRDMA_ELF_H
 
 #include <elf.h>
 #include <link.h>
 #include <stdint.h>
 
-struct mig_object {
+struct mig_elf {
 	ElfW(Addr) base, end;
 	const char *name;
 	const char *soname;
@@ -18,22 +18,22 @@ struct mig_object {
 };
 
 /* The object called soname, or holding address; ENOENT when there is none. */
-int mig_object_named(const char *soname, struct mig_object *object);
-int mig_object_holding(const void *address, struct mig_object *object);
+int mig_elf_named(const char *soname, struct mig_elf *object);
+int mig_elf_holding(const void *address, struct mig_elf *object);
 
 /* With a version that very definition, else the default one. NULL: not defined. */
-void *mig_object_symbol(const struct mig_object *object, const char *name, const char *version);
+void *mig_elf_symbol(const struct mig_elf *object, const char *name, const char *version);
 
 /* The first definition in any other object than this library: as a reference of ours would be resolved, were it not
  * for a process that may lack it; or in those loaded after this library, then in any. */
-void *mig_global_symbol(const char *name);
-void *mig_next_symbol(const char *name);
+void *mig_elf_global_symbol(const char *name);
+void *mig_elf_next_symbol(const char *name);
 
 /* Calls each for every function the object defines. */
-void mig_object_functions(const struct mig_object *object,
+void mig_elf_functions(const struct mig_elf *object,
 			  void (*each)(const char *name, const char *version, void *argument), void *argument);
 
 /* The build id of this library; all zero if it was linked without one. */
-void mig_build_id(uint8_t id[20]);
+void mig_elf_build_id(uint8_t id[20]);
 
 #endif

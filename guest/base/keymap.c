@@ -27,6 +27,12 @@ void mig_keymap_free(struct mig_keymap *map)
 	mig_pages_free(map);
 }
 
+void mig_keymap_drop(struct mig_keymap *map)
+{
+	if (map && --map->references <= 0)
+		mig_keymap_free(map);
+}
+
 int mig_keymap_set(struct mig_keymap *map, uint32_t from, uint32_t to)
 {
 	uint32_t slot = mig_keymap_slot(map, from);
@@ -39,7 +45,7 @@ int mig_keymap_set(struct mig_keymap *map, uint32_t from, uint32_t to)
 			return ENOSPC;
 		if (empty || key->from == from) {
 			map->used += (uint32_t)empty;
-			/* Readers look at `from` first; a key of 0 that maps to 0 needs no slot. */
+			/* Sections look at `from` first; a key of 0 that maps to 0 needs no slot. */
 			__atomic_store_n(&key->to, to, __ATOMIC_RELAXED);
 			__atomic_store_n(&key->from, from, __ATOMIC_RELEASE);
 			return 0;

@@ -7,8 +7,6 @@
 
 #include <stdint.h>
 
-#include <infiniband/verbs.h>
-
 struct mig_key {
 	uint32_t from, to;
 };
@@ -24,6 +22,9 @@ struct mig_keymap {
 /* Room for count keys at least; NULL: out of memory. */
 struct mig_keymap *mig_keymap_new(uint32_t count);
 void mig_keymap_free(struct mig_keymap *map);
+
+/* Lets go of a map that no section can reach: taken from its QPs before the last grace period, or never shown. */
+void mig_keymap_drop(struct mig_keymap *map);
 
 /* Replaces an earlier value; a slot whose two numbers are equal is free. ENOSPC when there is no room. */
 int mig_keymap_set(struct mig_keymap *map, uint32_t from, uint32_t to);
@@ -47,25 +48,6 @@ static inline uint32_t mig_keymap_get(const struct mig_keymap *map, uint32_t fro
 		if (!key->from && !key->to)
 			return from;
 	}
-}
-
-static inline void mig_translate_sge(const struct mig_keymap *lkeys, struct ibv_sge *to, const struct ibv_sge *from)
-{
-	to->addr = __atomic_load_n(&from->addr, __ATOMIC_RELAXED);
-	to->length = __atomic_load_n(&from->length, __ATOMIC_RELAXED);
-	to->lkey = mig_keymap_get(lkeys, from->lkey);
-}
-
-/* A scatter list of few entries, most often of one, in the numbers of the moment; member by member, see mig_copy_sge. */
-static inline void mig_translate_sges(const struct mig_keymap *lkeys, struct ibv_sge *to, const struct ibv_sge *from,
-				      int count)
-{
-	if (__builtin_expect(count == 1, 1)) {
-		mig_translate_sge(lkeys, to, from);
-		return;
-	}
-	for (int i = 0; i < count; i++)
-		mig_translate_sge(lkeys, &to[i], &from[i]);
 }
 
 #endif

@@ -14,7 +14,7 @@ static uint32_t first_slot(uint32_t mask, uint32_t number)
 	return (uint32_t)((uint64_t)(number * 2654435769u) * ((uint64_t)mask + 1) >> 32);
 }
 
-static void put(struct mig_number *slots, uint32_t mask, uint32_t number, void *what)
+static void numbers_put(struct mig_number *slots, uint32_t mask, uint32_t number, void *what)
 {
 	uint32_t slot = first_slot(mask, number);
 
@@ -23,7 +23,7 @@ static void put(struct mig_number *slots, uint32_t mask, uint32_t number, void *
 	slots[slot] = (struct mig_number){ number, USED, what };
 }
 
-static int make_room(struct mig_numbers *numbers)
+static int numbers_make_room(struct mig_numbers *numbers)
 {
 	uint32_t size = 64;
 
@@ -37,7 +37,7 @@ static int make_room(struct mig_numbers *numbers)
 		return ENOMEM;
 	for (uint32_t i = 0; numbers->slots && i <= numbers->mask; i++)
 		if (numbers->slots[i].used == USED)
-			put(larger, size - 1, numbers->slots[i].number, numbers->slots[i].what);
+			numbers_put(larger, size - 1, numbers->slots[i].number, numbers->slots[i].what);
 	mig_pages_free(numbers->slots);
 	numbers->slots = larger;
 	numbers->mask = size - 1;
@@ -47,11 +47,11 @@ static int make_room(struct mig_numbers *numbers)
 
 int mig_numbers_add(struct mig_numbers *numbers, uint32_t number, void *what)
 {
-	int error = make_room(numbers);
+	int error = numbers_make_room(numbers);
 
 	if (error)
 		return error;
-	put(numbers->slots, numbers->mask, number, what);
+	numbers_put(numbers->slots, numbers->mask, number, what);
 	numbers->count++;
 	numbers->taken++;
 	return 0;

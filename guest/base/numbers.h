@@ -1,6 +1,6 @@
 /*
  * What has a number: a hash table that grows, for the slow verbs and the control thread. Several things may have the
- * same number at the same time. Must hold the context's lock, or have stopped the world.
+ * same number at the same time. Must hold the context's lock, or have closed the verb gate.
  */
 #ifndef MIGRRDMA_NUMBERS_H
 #define MIGRRDMA_NUMBERS_H

@@ -29,67 +29,67 @@ static int make_nonblocking(int fd)
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) ? errno : 0;
 }
 
-int mig_eventfd_open(struct mig_eventfd *event, int inner)
+int mig_relay_fd_open(struct mig_relay_fd *relay, int inner)
 {
 	int error = make_nonblocking(inner);
 
-	*event = (struct mig_eventfd){ .outer = -1, .owed = -1, .inner = inner };
+	*relay = (struct mig_relay_fd){ .outer = -1, .owed = -1, .inner = inner };
 	if (error)
 		return error;
-	event->outer = epoll_create1(EPOLL_CLOEXEC);
-	event->owed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
-	if (event->outer < 0 || event->owed < 0)
+	relay->outer = epoll_create1(EPOLL_CLOEXEC);
+	relay->owed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+	if (relay->outer < 0 || relay->owed < 0)
 		error = errno;
 	if (!error)
-		error = add(event->outer, inner);
+		error = add(relay->outer, inner);
 	if (!error)
-		error = add(event->outer, event->owed);
+		error = add(relay->outer, relay->owed);
 	if (error)
-		mig_eventfd_close(event);
+		mig_relay_fd_close(relay);
 	return error;
 }
 
-void mig_eventfd_close(struct mig_eventfd *event)
+void mig_relay_fd_close(struct mig_relay_fd *relay)
 {
 	int saved = errno;
 
-	if (event->outer >= 0)
-		close(event->outer);
-	if (event->owed >= 0)
-		close(event->owed);
-	event->outer = event->owed = -1;
+	if (relay->outer >= 0)
+		close(relay->outer);
+	if (relay->owed >= 0)
+		close(relay->owed);
+	relay->outer = relay->owed = -1;
 	errno = saved;
 }
 
-int mig_eventfd_exchange(struct mig_eventfd *event, int inner)
+int mig_relay_fd_exchange(struct mig_relay_fd *relay, int inner)
 {
 	int error = make_nonblocking(inner);
 
 	if (!error)
-		error = add(event->outer, inner);
+		error = add(relay->outer, inner);
 	if (error)
 		return error;
 	/* It may be gone: a restored process can have nothing behind the old number. */
-	epoll_ctl(event->outer, EPOLL_CTL_DEL, event->inner, NULL);
-	event->inner = inner;
+	epoll_ctl(relay->outer, EPOLL_CTL_DEL, relay->inner, NULL);
+	relay->inner = inner;
 	return 0;
 }
 
-void mig_eventfd_owe(struct mig_eventfd *event)
+void mig_relay_fd_owe(struct mig_relay_fd *relay)
 {
 	uint64_t one = 1;
 	int saved = errno;
-	ssize_t written = write(event->owed, &one, sizeof(one));
+	ssize_t written = write(relay->owed, &one, sizeof(one));
 
 	(void)written;
 	errno = saved;
 }
 
-void mig_eventfd_paid(struct mig_eventfd *event)
+void mig_relay_fd_paid(struct mig_relay_fd *relay)
 {
 	uint64_t one;
 	int saved = errno;
-	ssize_t got = read(event->owed, &one, sizeof(one));
+	ssize_t got = read(relay->owed, &one, sizeof(one));
 
 	(void)got;
 	errno = saved;
@@ -108,10 +108,10 @@ static int some_handler_interrupts(void)
 	return 0;
 }
 
-int mig_eventfd_wait(struct mig_eventfd *event)
+int mig_relay_fd_wait(struct mig_relay_fd *relay)
 {
-	struct pollfd waited = { .fd = event->outer, .events = POLLIN };
-	int flags = fcntl(event->outer, F_GETFL);
+	struct pollfd waited = { .fd = relay->outer, .events = POLLIN };
+	int flags = fcntl(relay->outer, F_GETFL);
 
 	if (flags >= 0 && flags & O_NONBLOCK)
 		return EAGAIN;

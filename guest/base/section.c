@@ -13,12 +13,12 @@
 #include "base/elf.h"
 #include "base/lock.h"
 
-__thread struct mig_reader *mig_self;
+__thread struct mig_section *mig_section_mine;
 struct mig_period mig_period = { 1 };
 
 /* Guards the list's growth and `taken`. Words are never freed, only handed to later threads. */
-static struct mig_lock readers_lock;
-static struct mig_reader *readers;
+static struct mig_lock sections_lock;
+static struct mig_section *sections;
 
 static unsigned exit_key;
 static int exit_key_made;
@@ -35,59 +35,59 @@ static int membarrier(int command)
 }
 
 /* Runs as the thread ends, after which nobody writes the word until another thread takes it. */
-static void give_back(void *reader)
+static void give_back(void *section)
 {
-	mig_self = NULL;
-	__atomic_store_n(&((struct mig_reader *)reader)->taken, 0, __ATOMIC_RELEASE);
+	mig_section_mine = NULL;
+	__atomic_store_n(&((struct mig_section *)section)->taken, 0, __ATOMIC_RELEASE);
 }
 
 /* A process without the threads library has one thread, whose word need not be given back. */
 static void make_exit_key(void)
 {
 	int (*create)(unsigned *key, void (*destroy)(void *)) =
-		(int (*)(unsigned *, void (*)(void *)))(uintptr_t)mig_global_symbol("pthread_key_create");
+		(int (*)(unsigned *, void (*)(void *)))(uintptr_t)mig_elf_global_symbol("pthread_key_create");
 
-	set_specific = (int (*)(unsigned, const void *))(uintptr_t)mig_global_symbol("pthread_setspecific");
+	set_specific = (int (*)(unsigned, const void *))(uintptr_t)mig_elf_global_symbol("pthread_setspecific");
 	exit_key_made = create && set_specific && !create(&exit_key, give_back);
 }
 
-struct mig_reader *mig_reader_get(void)
+struct mig_section *mig_section_get(void)
 {
-	struct mig_reader *reader = mig_self;
+	struct mig_section *section = mig_section_mine;
 
-	if (reader)
-		return reader;
+	if (section)
+		return section;
 
-	mig_lock(&readers_lock);
+	mig_lock(&sections_lock);
 	if (!exit_key_made)
 		make_exit_key();
-	for (reader = readers; reader; reader = reader->next)
-		if (!__atomic_load_n(&reader->taken, __ATOMIC_ACQUIRE))
+	for (section = sections; section; section = section->next)
+		if (!__atomic_load_n(&section->taken, __ATOMIC_ACQUIRE))
 			break;
-	if (reader)
-		reader->taken = 1;
-	mig_unlock(&readers_lock);
+	if (section)
+		section->taken = 1;
+	mig_unlock(&sections_lock);
 
-	if (!reader) {
+	if (!section) {
 		void *memory = NULL;
 
-		if (posix_memalign(&memory, sizeof(*reader), sizeof(*reader)))
+		if (posix_memalign(&memory, sizeof(*section), sizeof(*section)))
 			return NULL;
-		reader = memory;
-		memset(reader, 0, sizeof(*reader));
-		reader->taken = 1;
-		mig_lock(&readers_lock);
-		reader->next = readers;
-		__atomic_store_n(&readers, reader, __ATOMIC_RELEASE);
-		mig_unlock(&readers_lock);
+		section = memory;
+		memset(section, 0, sizeof(*section));
+		section->taken = 1;
+		mig_lock(&sections_lock);
+		section->next = sections;
+		__atomic_store_n(&sections, section, __ATOMIC_RELEASE);
+		mig_unlock(&sections_lock);
 	}
-	mig_self = reader;
+	mig_section_mine = section;
 	if (exit_key_made)
-		set_specific(exit_key, reader);
-	return reader;
+		set_specific(exit_key, section);
+	return section;
 }
 
-int mig_readers_usable(void)
+int mig_sections_usable(void)
 {
 	int commands = membarrier(MEMBARRIER_CMD_QUERY);
 
@@ -118,13 +118,13 @@ static uint64_t begin_period(void)
 }
 
 /* A section is as short as one call of the real library; its thread may have lost its processor, though. */
-static void wait_for(struct mig_reader *reader, uint64_t period)
+static void wait_for(struct mig_section *section, uint64_t period)
 {
 	struct timespec nap = { 0, 20000 };
 
 	for (int tries = 0;; tries++) {
 		/* Of two who synchronise at once, one may meet sections of the other's later period. */
-		uint64_t inside = __atomic_load_n(&reader->inside, __ATOMIC_ACQUIRE);
+		uint64_t inside = __atomic_load_n(&section->inside, __ATOMIC_ACQUIRE);
 
 		if (!inside || inside >= period)
 			return;
@@ -140,29 +140,29 @@ void mig_synchronize(void)
 	int saved = errno;
 	uint64_t period = begin_period();
 
-	for (struct mig_reader *reader = __atomic_load_n(&readers, __ATOMIC_ACQUIRE); reader; reader = reader->next)
-		if (reader != mig_self)
-			wait_for(reader, period);
+	for (struct mig_section *section = __atomic_load_n(&sections, __ATOMIC_ACQUIRE); section; section = section->next)
+		if (section != mig_section_mine)
+			wait_for(section, period);
 	errno = saved;
 }
 
-void mig_synchronize_with(struct mig_reader *reader)
+void mig_synchronize_with(struct mig_section *section)
 {
 	int saved = errno;
 	uint64_t period = begin_period();
 
-	if (reader != mig_self)
-		wait_for(reader, period);
+	if (section != mig_section_mine)
+		wait_for(section, period);
 	errno = saved;
 }
 
-void mig_readers_after_fork(void)
+void mig_sections_after_fork(void)
 {
-	readers_lock.word = 0;
-	for (struct mig_reader *reader = readers; reader; reader = reader->next) {
-		if (reader == mig_self)
+	sections_lock.word = 0;
+	for (struct mig_section *section = sections; section; section = section->next) {
+		if (section == mig_section_mine)
 			continue;
-		reader->inside = 0;
-		reader->taken = 0;
+		section->inside = 0;
+		section->taken = 0;
 	}
 }

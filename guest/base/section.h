@@ -11,20 +11,20 @@
  * Rule: a section never blocks. No lock of ours is taken inside, nothing is allocated inside. So it is safe
  * to wait for sections with locks held.
  */
-#ifndef MIGRRDMA_READER_H
-#define MIGRRDMA_READER_H
+#ifndef MIGRRDMA_SECTION_H
+#define MIGRRDMA_SECTION_H
 
 #include <stdint.h>
 
-struct mig_reader {
+struct mig_section {
 	uint64_t inside;
-	struct mig_reader *next;
+	struct mig_section *next;
 	int taken;
 	/* One cache line each: the word is written by every call of its thread. */
 } __attribute__((aligned(64)));
 
 /* The thread's own. The library is built for initial-exec: one instruction; it is always loaded at start. */
-extern __thread struct mig_reader *mig_self __attribute__((visibility("hidden")));
+extern __thread struct mig_section *mig_section_mine __attribute__((visibility("hidden")));
 
 /* The number of the period; alone in its cache line, since every call reads it. */
 extern struct mig_period {
@@ -32,17 +32,17 @@ extern struct mig_period {
 } __attribute__((aligned(64))) mig_period __attribute__((visibility("hidden")));
 
 /* The calling thread's word, made when there is none; NULL: out of memory. */
-struct mig_reader *mig_reader_get(void);
+struct mig_section *mig_section_get(void);
 
 /* Whether the kernel offers what synchronising needs; else 0 or an errno. */
-int mig_readers_usable(void);
+int mig_sections_usable(void);
 
 /* Waits until every section (or only that thread's) begun before has ended. Not from inside a section. */
 void mig_synchronize(void);
-void mig_synchronize_with(struct mig_reader *reader);
+void mig_synchronize_with(struct mig_section *section);
 
 /* In the child of a fork: the other threads' sections will never end. */
-void mig_readers_after_fork(void);
+void mig_sections_after_fork(void);
 
 #ifdef __SANITIZE_THREAD__
 /* ThreadSanitizer does not know membarrier: show it the ordering that membarrier makes. */
@@ -54,18 +54,18 @@ void mig_readers_after_fork(void);
 #define MIG_GATE_ORDER __ATOMIC_ACQUIRE
 #endif
 
-/* reader must be the calling thread's own. */
-static inline void mig_enter(struct mig_reader *reader)
+/* section must be the calling thread's own. */
+static inline void mig_section_enter(struct mig_section *section)
 {
 	/* Acquire: who is in the new period sees what was changed before it. (On x86 every load is one.) */
-	__atomic_store_n(&reader->inside, __atomic_load_n(&mig_period.number, __ATOMIC_ACQUIRE), MIG_ENTER_ORDER);
+	__atomic_store_n(&section->inside, __atomic_load_n(&mig_period.number, __ATOMIC_ACQUIRE), MIG_ENTER_ORDER);
 	/* The compiler must not move the section above; membarrier does it for the processor. */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-static inline void mig_leave(struct mig_reader *reader)
+static inline void mig_section_leave(struct mig_section *section)
 {
-	__atomic_store_n(&reader->inside, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&section->inside, 0, __ATOMIC_RELEASE);
 }
 
 /* A value that sections look at and synchronisers change. */

@@ -6,41 +6,41 @@
 
 #include "base/lock.h"
 
-#define STOPPED (1 << 30)
+#define CLOSED (1 << 30)
 
-static int world;
+static int gate;
 
-/* The thread that stopped the world, or that is inside a verb already (an allocator's hook), goes through. */
+/* The thread that closed the gate, or that is inside a verb already (an allocator's hook), goes through. */
 static __thread int depth;
 
-void mig_world_enter(void)
+void mig_verb_gate_enter(void)
 {
 	if (depth++)
 		return;
 
-	int seen = __atomic_load_n(&world, __ATOMIC_RELAXED);
+	int seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
 
 	for (;;) {
-		if (seen & STOPPED) {
-			mig_futex_wait(&world, seen, -1);
-			seen = __atomic_load_n(&world, __ATOMIC_RELAXED);
-		} else if (__atomic_compare_exchange_n(&world, &seen, seen + 1, 0, __ATOMIC_ACQUIRE,
+		if (seen & CLOSED) {
+			mig_futex_wait(&gate, seen, -1);
+			seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
+		} else if (__atomic_compare_exchange_n(&gate, &seen, seen + 1, 0, __ATOMIC_ACQUIRE,
 						       __ATOMIC_RELAXED)) {
 			return;
 		}
 	}
 }
 
-void mig_world_leave(const int *unused)
+void mig_verb_gate_leave(const int *unused)
 {
 	(void)unused;
 	if (--depth)
 		return;
-	if (__atomic_sub_fetch(&world, 1, __ATOMIC_RELEASE) == STOPPED)
-		mig_futex_wake_all(&world);
+	if (__atomic_sub_fetch(&gate, 1, __ATOMIC_RELEASE) == CLOSED)
+		mig_futex_wake_all(&gate);
 }
 
-/* Stopping a stopped world is nothing: a parked process stays stopped over several steps. */
+/* To close a closed gate is nothing: it stays closed for a parked process over several steps. */
 static int held;
 
 static long now_ms(void)
@@ -53,34 +53,34 @@ static long now_ms(void)
 
 static void let_go(void)
 {
-	__atomic_and_fetch(&world, ~STOPPED, __ATOMIC_RELEASE);
-	mig_futex_wake_all(&world);
+	__atomic_and_fetch(&gate, ~CLOSED, __ATOMIC_RELEASE);
+	mig_futex_wake_all(&gate);
 }
 
-int mig_world_stop(int timeout_ms)
+int mig_verb_gate_close(int timeout_ms)
 {
 	long deadline = now_ms() + timeout_ms;
 	int seen;
 
 	if (held)
 		return 0;
-	seen = __atomic_or_fetch(&world, STOPPED, __ATOMIC_ACQUIRE);
-	while (seen != STOPPED) {
+	seen = __atomic_or_fetch(&gate, CLOSED, __ATOMIC_ACQUIRE);
+	while (seen != CLOSED) {
 		long left = deadline - now_ms();
 
 		if (left <= 0) {
 			let_go();
 			return ETIMEDOUT;
 		}
-		mig_futex_wait(&world, seen, (int)left);
-		seen = __atomic_load_n(&world, __ATOMIC_ACQUIRE);
+		mig_futex_wait(&gate, seen, (int)left);
+		seen = __atomic_load_n(&gate, __ATOMIC_ACQUIRE);
 	}
 	depth++;
 	held = 1;
 	return 0;
 }
 
-void mig_world_go(void)
+void mig_verb_gate_open(void)
 {
 	if (!held)
 		return;
@@ -89,9 +89,9 @@ void mig_world_go(void)
 	let_go();
 }
 
-void mig_world_after_fork(void)
+void mig_verb_gate_after_fork(void)
 {
-	world = 0;
+	gate = 0;
 	depth = 0;
 	held = 0;
 }

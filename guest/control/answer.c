@@ -7,7 +7,11 @@
 
 #include "base/elf.h"
 #include "base/log.h"
-#include "shadow/mig.h"
+#include "objects/kinds.h"
+#include "path/recv.h"
+#include "shadow/mr.h"
+#include "shadow/process.h"
+#include "shadow/qp.h"
 
 const struct mig_shape mig_shapes[MIG_MESSAGE_TYPES] = {
 #define MIG_SHAPE(number, name, body, record, reply)                                                       \
@@ -30,7 +34,7 @@ struct writer {
 
 static struct writer writer;
 
-static void begin(struct mig_session *session, enum mig_message_type type, uint32_t id, const void *body)
+static void answer_begin(struct mig_session *session, enum mig_message_type type, uint32_t id, const void *body)
 {
 	writer.session = session;
 	writer.shape = &mig_shapes[type];
@@ -44,7 +48,7 @@ static void begin(struct mig_session *session, enum mig_message_type type, uint3
 		memcpy(writer.bytes + sizeof(struct mig_header), body, writer.shape->body);
 }
 
-static void flush(uint32_t flags)
+static void answer_flush(uint32_t flags)
 {
 	writer.header.flags = flags;
 	if (!writer.error)
@@ -53,18 +57,18 @@ static void flush(uint32_t flags)
 	writer.used = sizeof(struct mig_header) + writer.shape->body;
 }
 
-static void put(const void *record)
+static void answer_put(const void *record)
 {
 	if (writer.used + writer.shape->record > MIG_MESSAGE_MAX)
-		flush(MIG_FLAG_MORE);
+		answer_flush(MIG_FLAG_MORE);
 	memcpy(writer.bytes + writer.used, record, writer.shape->record);
 	writer.used += writer.shape->record;
 	writer.header.count++;
 }
 
-static int finish(void)
+static int answer_finish(void)
 {
-	flush(0);
+	answer_flush(0);
 	return writer.error;
 }
 
@@ -76,41 +80,23 @@ int mig_answer_done(struct mig_session *session, uint32_t id, int error, const c
 	snprintf((char *)body.text, sizeof(body.text), "%s", error ? text : "");
 	if (error)
 		mig_log(MIG_LOG_WARN, "%s: %s", text, strerror(error));
-	begin(session, MIG_MSG_DONE, id, &body);
+	answer_begin(session, MIG_MSG_DONE, id, &body);
 	for (uint32_t i = 0; i < count; i++)
-		put(&names[i]);
-	return finish();
+		answer_put(&names[i]);
+	return answer_finish();
 }
 
-int mig_message_hello(struct mig_session *session)
+int mig_answer_hello(struct mig_session *session)
 {
 	struct mig_hello hello = { .token = mig.token, .pid = (uint32_t)getpid(), .state = mig.state };
 
-	mig_build_id(hello.build_id);
+	mig_elf_build_id(hello.build_id);
 	mig_lock(&mig.lock);
-	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+	MIG_EACH_CONTEXT(context)
 		hello.contexts++;
 	mig_unlock(&mig.lock);
-	begin(session, MIG_MSG_HELLO, 0, &hello);
-	return finish();
-}
-
-/* A snapshot: the application may be posting and polling. */
-static uint32_t outstanding(const struct mig_qp *qp)
-{
-	return __atomic_load_n(&qp->tail, __ATOMIC_RELAXED) - __atomic_load_n(&qp->head, __ATOMIC_RELAXED);
-}
-
-#define EACH_CONTEXT(context) MIG_EACH(&mig.contexts, context, struct mig_context, link)
-#define EACH(context, list, entry, type) MIG_EACH(&context->list, entry, struct type, link)
-
-static uint32_t length_of(const struct mig_link *list)
-{
-	uint32_t length = 0;
-
-	for (const struct mig_link *link = list->next; link != list; link = link->next)
-		length++;
-	return length;
+	answer_begin(session, MIG_MSG_HELLO, 0, &hello);
+	return answer_finish();
 }
 
 int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm)
@@ -118,50 +104,42 @@ int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdm
 	static const char rdma_cm[MIG_TEXT] = "an open /dev/infiniband/rdma_cm: what librdmacm made cannot be moved";
 	struct mig_inventory body = { .state = mig.state };
 
-	EACH_CONTEXT(context) {
+	MIG_EACH_CONTEXT(context) {
 		body.contexts++;
-		body.pds += length_of(&context->pds);
-		body.mrs += length_of(&context->mrs);
-		body.channels += length_of(&context->channels);
-		body.cqs += length_of(&context->cqs);
-		body.qps += length_of(&context->qps);
-		EACH(context, mrs, mr, mig_mr)
-			body.mr_bytes += mr->ibv.length;
-		EACH(context, qps, qp, mig_qp)
-			body.receives += outstanding(qp);
+		mig_kinds_count(context, &body);
 	}
 	mig_lock(&mig.lock);
 	body.migratable = !mig.reasons && !holds_rdma_cm;
-	begin(session, MIG_MSG_INVENTORY_IS, id, &body);
+	answer_begin(session, MIG_MSG_INVENTORY_IS, id, &body);
 	for (int i = 0; i < mig.reasons; i++)
-		put(mig.reason[i]);
+		answer_put(mig.reason[i]);
 	/* Not kept: a program may close it once its connections are made by other means. */
 	if (holds_rdma_cm)
-		put(rdma_cm);
+		answer_put(rdma_cm);
 	mig_unlock(&mig.lock);
-	return finish();
+	return answer_finish();
 }
 
 int mig_answer_contexts(struct mig_session *session, uint32_t id)
 {
-	begin(session, MIG_MSG_CONTEXTS, id, NULL);
-	EACH_CONTEXT(context) {
+	answer_begin(session, MIG_MSG_CONTEXTS, id, NULL);
+	MIG_EACH_CONTEXT(context) {
 		struct mig_context_record record = { .context = context->id,
 						     .cmd_fd = context->real->cmd_fd,
 						     .async_fd = context->async.inner };
 
 		snprintf((char *)record.device, sizeof(record.device), "%s", context->device->ibv.name);
 		snprintf((char *)record.real_device, sizeof(record.real_device), "%s", context->device->real_name);
-		put(&record);
+		answer_put(&record);
 	}
-	return finish();
+	return answer_finish();
 }
 
 int mig_answer_qps(struct mig_session *session, uint32_t id)
 {
-	begin(session, MIG_MSG_QPS, id, NULL);
-	EACH_CONTEXT(context) {
-		EACH(context, qps, qp, mig_qp) {
+	answer_begin(session, MIG_MSG_QPS, id, NULL);
+	MIG_EACH_CONTEXT(context) {
+		MIG_EACH_OF(context, qps, qp, mig_qp) {
 			struct mig_qp_record record = { .context = context->id,
 							.vqpn = qp->ibv.qp_num,
 							.pqpn = qp->real->qp_num,
@@ -175,21 +153,21 @@ int mig_answer_qps(struct mig_session *session, uint32_t id)
 							.port = qp->attr.ah_attr.port_num,
 							.sgid_index = qp->attr.ah_attr.grh.sgid_index,
 							.path_mtu = qp->attr.path_mtu,
-							.receives = outstanding(qp) };
+							.receives = mig_recv_outstanding(qp) };
 
 			memcpy(record.sgid, qp->psgid.raw, sizeof(record.sgid));
 			memcpy(record.dgid, qp->pdgid.raw, sizeof(record.dgid));
-			put(&record);
+			answer_put(&record);
 		}
 	}
-	return finish();
+	return answer_finish();
 }
 
 int mig_answer_mrs(struct mig_session *session, uint32_t id)
 {
-	begin(session, MIG_MSG_MRS, id, NULL);
-	EACH_CONTEXT(context) {
-		EACH(context, mrs, mr, mig_mr) {
+	answer_begin(session, MIG_MSG_MRS, id, NULL);
+	MIG_EACH_CONTEXT(context) {
+		MIG_EACH_OF(context, mrs, mr, mig_mr) {
 			/* Before the exchange already in the numbers that will hold after it. */
 			const struct ibv_mr *real = mr->next ? mr->next : mr->real;
 			struct mig_mr_record record = { .addr = (uintptr_t)mr->ibv.addr,
@@ -201,8 +179,8 @@ int mig_answer_mrs(struct mig_session *session, uint32_t id)
 							.plkey = real->lkey,
 							.prkey = real->rkey };
 
-			put(&record);
+			answer_put(&record);
 		}
 	}
-	return finish();
+	return answer_finish();
 }

@@ -2,8 +2,8 @@
 #ifndef MIGRRDMA_ANSWER_H
 #define MIGRRDMA_ANSWER_H
 
+#include "control/session.h"
 #include "wire/control.h"
-#include "control/message.h"
 
 enum mig_message_type {
 	MIG_MSG_NONE,
@@ -21,11 +21,14 @@ struct mig_shape {
 
 extern const struct mig_shape mig_shapes[MIG_MESSAGE_TYPES];
 
-/* 0, or the errno of sending; `text` says what has failed, `names` which QPs. */
+/* What a guest says first. 0, or the errno of sending. */
+int mig_answer_hello(struct mig_session *session);
+
+/* Likewise; `text` says what has failed, `names` which QPs. */
 int mig_answer_done(struct mig_session *session, uint32_t id, int error, const char *text,
 		    const struct mig_qp_name *names, uint32_t count);
 
-/* Likewise; with the world stopped. */
+/* Likewise; the verb gate must be closed. */
 int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm);
 int mig_answer_contexts(struct mig_session *session, uint32_t id);
 int mig_answer_qps(struct mig_session *session, uint32_t id);

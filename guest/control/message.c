@@ -4,25 +4,29 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "move/alone.h"
-#include "control/answer.h"
-#include "base/descriptors.h"
 #include "base/log.h"
-#include "shadow/mig.h"
-#include "move/rebuild.h"
 #include "base/verb_gate.h"
+#include "control/answer.h"
+#include "move/alone.h"
+#include "move/connect.h"
+#include "move/exchange.h"
+#include "move/park.h"
+#include "move/quiesce.h"
+#include "move/rebuild.h"
+#include "objects/rdma_cm.h"
+#include "shadow/process.h"
 
-/* The lists (answer.c) are walked with the world stopped: it must be, or this stops it for the while. */
+/* The lists (control/answer.c) are walked with the verb gate closed: it is already, or this closes it for the while. */
 static int stop(int *stopped_here)
 {
 	*stopped_here = mig.state < MIG_STATE_PARKED;
-	return *stopped_here ? mig_world_stop(1000) : 0;
+	return *stopped_here ? mig_verb_gate_close(1000) : 0;
 }
 
 static void go(int stopped_here)
 {
 	if (stopped_here)
-		mig_world_go();
+		mig_verb_gate_open();
 }
 
 static int handle_quiesce(struct mig_session *session, uint32_t id, const struct mig_scope *scope,
@@ -88,12 +92,12 @@ static int handle_rebuild(struct mig_session *session, uint32_t id, const struct
 	return mig_answer_done(session, id, error, text, NULL, 0);
 }
 
-static int handle_partner(struct mig_session *session, uint32_t id, const struct mig_scope *scope,
+static int handle_prepare(struct mig_session *session, uint32_t id, const struct mig_scope *scope,
 			  const struct mig_qp_name *names, uint32_t count)
 {
 	struct mig_selection selection = { (enum mig_scope_kind)scope->kind, scope->context, names, count };
 	struct mig_qp_name which = { 0, 0 };
-	int error = mig.state < MIG_STATE_PARKED ? mig_partner(&selection, &which) : EBUSY;
+	int error = mig.state < MIG_STATE_PARKED ? mig_prepare(&selection, &which) : EBUSY;
 	int stopped = 0;
 
 	if (!error)
@@ -114,7 +118,7 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 
 	switch ((enum mig_message_type)header->type) {
 	case MIG_MSG_INVENTORY:
-		/* As long as the world still turns: it takes a while with many descriptors. */
+		/* While verbs still go through: it takes a while with many descriptors. */
 		holds_rdma_cm = mig_holds_rdma_cm();
 		/* fall through */
 	case MIG_MSG_LIST_CONTEXTS:
@@ -131,9 +135,9 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		return error;
 	case MIG_MSG_QUIESCE:
 		return handle_quiesce(session, id, body, records, count);
-	case MIG_MSG_ABORT:
+	case MIG_MSG_UNDO:
 		session->quiescing = 0;
-		error = mig_abort();
+		error = mig_undo();
 		return mig_answer_done(session, id, error, "the old objects are gone: the process was restored", NULL, 0);
 	case MIG_MSG_PARK:
 		/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
@@ -142,8 +146,8 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		return mig_answer_done(session, id, error, "parking", NULL, 0);
 	case MIG_MSG_REBUILD:
 		return handle_rebuild(session, id, body, records, count);
-	case MIG_MSG_PARTNER:
-		return handle_partner(session, id, body, records, count);
+	case MIG_MSG_PREPARE:
+		return handle_prepare(session, id, body, records, count);
 	case MIG_MSG_CONNECT:
 		error = mig_connect(records, count, &which);
 		return mig_answer_done(session, id, error, "connecting a QP", &which, error && which.vqpn);
@@ -167,7 +171,7 @@ static int check_body(const struct mig_header *header, const void *body)
 {
 	switch ((enum mig_message_type)header->type) {
 	case MIG_MSG_QUIESCE:
-	case MIG_MSG_PARTNER: {
+	case MIG_MSG_PREPARE: {
 		const struct mig_scope *scope = body;
 
 		return scope->kind <= MIG_SCOPE_LISTED && scope->timeout_ms <= 86400000 &&

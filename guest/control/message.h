@@ -3,17 +3,8 @@
 #define MIGRRDMA_MESSAGE_H
 
 #include <stddef.h>
-#include <stdint.h>
 
-struct mig_session {
-	/* 0 or an errno. */
-	int (*send)(struct mig_session *session, const void *message, size_t length);
-	int fd;
-	int quiescing;	     /* a QUIESCE waits for its answer */
-	uint32_t quiesce_id; /* which */
-	int welcome;	     /* an agent has answered */
-	int closing;	     /* parked for a dump: the connection must go */
-};
+#include "control/session.h"
 
 /* 0, or an errno: EPROTO for garbage. Then the connection is to be closed. */
 int mig_message_handle(struct mig_session *session, const void *message, size_t length);
@@ -23,7 +14,5 @@ int mig_message_tick(struct mig_session *session);
 
 /* The agent has gone. A quiesce under way is undone; what is quiesced may wait for the next one (alone.h). */
 void mig_message_lost(struct mig_session *session);
-
-int mig_message_hello(struct mig_session *session);
 
 #endif

@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "base/elf.h"
+#include "entry/replacements.h"
 #include "real/export.h"
-#include "real/real.h"
 
 typedef void *lookup(void *handle, const char *name);
 typedef void *versioned_lookup(void *handle, const char *name, const char *version);
@@ -27,7 +27,7 @@ static lookup *find_dlsym(void)
 	lookup *found = __atomic_load_n(&real_dlsym, __ATOMIC_RELAXED);
 
 	if (!found) {
-		found = (lookup *)(uintptr_t)mig_next_symbol("dlsym");
+		found = (lookup *)(uintptr_t)mig_elf_next_symbol("dlsym");
 		__atomic_store_n(&real_dlsym, found, __ATOMIC_RELAXED);
 	}
 	return found;
@@ -38,7 +38,7 @@ static versioned_lookup *find_dlvsym(void)
 	versioned_lookup *found = __atomic_load_n(&real_dlvsym, __ATOMIC_RELAXED);
 
 	if (!found) {
-		found = (versioned_lookup *)(uintptr_t)mig_next_symbol("dlvsym");
+		found = (versioned_lookup *)(uintptr_t)mig_elf_next_symbol("dlvsym");
 		/*
 		 * Where there is none (musl), there would be none for a program that asks before it calls, but for ours;
 		 * such a C library ignores versions.

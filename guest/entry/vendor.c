@@ -1,7 +1,7 @@
 /* Vendors' direct interfaces: "not supported", and applications fall back to verbs. */
 #include <errno.h>
 
-#include "real/export.h"
+#include "entry/vendor.h"
 
 static void *none(void)
 {

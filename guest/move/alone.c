@@ -3,8 +3,10 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "move/rebuild.h"
 #include "base/verb_gate.h"
+#include "move/connect.h"
+#include "move/exchange.h"
+#include "shadow/process.h"
 
 static uint32_t allowed_s;
 /* Counted in the control thread's naps and not by a clock, which may jump when a process is moved. */
@@ -29,13 +31,13 @@ static void go_on(void)
 {
 	struct mig_qp_name which;
 
-	if (mig_world_stop(1000))
+	if (mig_verb_gate_close(1000))
 		return; /* a verb takes long: tried again */
 	int forwards = mig.state == MIG_STATE_QUIESCED && mig_is_prepared();
-	int error = forwards ? mig_resume(&which) : mig_abort();
+	int error = forwards ? mig_resume(&which) : mig_undo();
 	mig_log(error ? MIG_LOG_ERROR : MIG_LOG_WARN, "nothing heard from an agent: going on with the %s connections%s%s",
 		forwards ? "new" : "old", error ? ": " : "", error ? strerror(error) : "");
-	mig_world_go();
+	mig_verb_gate_open();
 }
 
 void mig_alone_passed(uint32_t milliseconds, int connected)

@@ -1,13 +1,15 @@
-/* What the next queue pairs face: their new other ends, and the keys of the memory there. */
-#include "move/rebuild.h"
+#include "move/connect.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "base/keymap.h"
-#include "objects/object.h"
 #include "base/pages.h"
 #include "base/verb_gate.h"
+#include "objects/qp.h"
+#include "real/real.h"
+#include "shadow/find.h"
+#include "shadow/process.h"
 
 static int connect_one(struct mig_context *context, struct mig_qp *qp, const struct mig_connect_record *record)
 {
@@ -42,7 +44,7 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 int mig_connect(const struct mig_connect_record *records, uint32_t count, struct mig_qp_name *which)
 {
 	int parked = mig.state >= MIG_STATE_PARKED;
-	int error = parked ? 0 : mig_world_stop(1000);
+	int error = parked ? 0 : mig_verb_gate_close(1000);
 
 	for (uint32_t i = 0; i < count && !error; i++) {
 		struct mig_qp *qp = mig_qp_by_name(records[i].context, records[i].vqpn);
@@ -55,7 +57,7 @@ int mig_connect(const struct mig_connect_record *records, uint32_t count, struct
 		}
 	}
 	if (!parked)
-		mig_world_go();
+		mig_verb_gate_open();
 	return error;
 }
 
@@ -111,30 +113,24 @@ int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count
 
 	int parked = mig.state >= MIG_STATE_PARKED;
 	if (!error && !parked)
-		error = mig_world_stop(1000);
+		error = mig_verb_gate_close(1000);
 	if (!error) {
 		MIG_EACH_CONTEXT(context) {
 			MIG_EACH_OF(context, qps, qp, mig_qp) {
 				if (qp->peer != peer || !qp->next)
 					continue;
-				mig_drop_map(qp->next_rkeys);
+				mig_keymap_drop(qp->next_rkeys);
 				qp->next_rkeys = map;
 				map->references++;
 				used = 1;
 			}
 		}
 		if (!parked)
-			mig_world_go();
+			mig_verb_gate_open();
 	}
 	if (!used)
 		mig_keymap_free(map);
 	return error;
-}
-
-void mig_drop_map(struct mig_keymap *map)
-{
-	if (map && --map->references <= 0)
-		mig_keymap_free(map);
 }
 
 int mig_is_prepared(void)

@@ -6,9 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "wire/control.h"
 #include "base/descriptors.h"
 #include "base/pages.h"
+#include "wire/control.h"
 
 #define PLACEHOLDER "/memfd:" MIG_PLACEHOLDER_NAME
 
@@ -19,7 +19,7 @@ struct inodes {
 };
 
 /* Without memory for it a descriptor is left open, which does no harm. */
-static void remember(struct inodes *inodes, uint64_t inode)
+static void placeholders_remember(struct inodes *inodes, uint64_t inode)
 {
 	if (inodes->count == inodes->room) {
 		uint32_t room = inodes->room ? inodes->room * 2 : 256;
@@ -37,7 +37,7 @@ static void remember(struct inodes *inodes, uint64_t inode)
 }
 
 /* "start-end perms offset device inode   path" */
-static void look_at(const char *line, struct inodes *inodes)
+static void placeholders_look_at(const char *line, struct inodes *inodes)
 {
 	uintptr_t bounds[2] = { 0, 0 };
 	uint64_t inode = 0;
@@ -57,7 +57,7 @@ static void look_at(const char *line, struct inodes *inodes)
 	for (; *line >= '0' && *line <= '9'; line++)
 		inode = inode * 10 + (uint64_t)(*line - '0');
 	if (bounds[1] > bounds[0] && !syscall(SYS_munmap, bounds[0], bounds[1] - bounds[0]))
-		remember(inodes, inode);
+		placeholders_remember(inodes, inode);
 }
 
 static void unmap(struct inodes *inodes)
@@ -76,7 +76,7 @@ static void unmap(struct inodes *inodes)
 		buffer[used] = '\0';
 		while ((end = strchr(line, '\n'))) {
 			*end = '\0';
-			look_at(line, inodes);
+			placeholders_look_at(line, inodes);
 			line = end + 1;
 		}
 		used -= (size_t)(line - buffer);

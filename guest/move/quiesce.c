@@ -5,9 +5,14 @@
 #include <time.h>
 
 #include "base/log.h"
-#include "objects/object.h"
-#include "move/rebuild.h"
+#include "base/section.h"
 #include "base/verb_gate.h"
+#include "path/hold.h"
+#include "path/poll.h"
+#include "path/send.h"
+#include "shadow/cq.h"
+#include "shadow/find.h"
+#include "shadow/process.h"
 
 /* Within one quiesce only: the clock may jump when the process is moved, and a quiesce never spans that. */
 static uint64_t deadline_ns;
@@ -21,8 +26,8 @@ static uint64_t now_ns(void)
 }
 
 #define EACH_QP(context, qp)                                                                               \
-	MIG_EACH(&mig.contexts, context, struct mig_context, link)                                         \
-	MIG_EACH(&context->qps, qp, struct mig_qp, link)
+	MIG_EACH_CONTEXT(context)                                                                          \
+	MIG_EACH_OF(context, qps, qp, mig_qp)
 
 void mig_select(const struct mig_selection *selection)
 {
@@ -72,20 +77,10 @@ static int post_marker(struct mig_qp *qp)
 	return 1;
 }
 
-void mig_quiesce_one(struct mig_qp *qp)
-{
-	if (!qp->quiesced) {
-		mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
-		mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
-	}
-	qp->quiesced = 1;
-	mig_send_gate(qp, MIG_GATE_SHADOW, 0);
-}
-
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which)
 {
 	deadline_ns = now_ns() + timeout_ms * 1000000ull;
-	int error = mig_world_stop((int)timeout_ms);
+	int error = mig_verb_gate_close((int)timeout_ms);
 
 	if (error)
 		return error;
@@ -93,17 +88,17 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 	EACH_QP(context, qp) {
 		if (qp->selected && cannot_rest(qp)) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
-			mig_world_go();
+			mig_verb_gate_open();
 			return EIO;
 		}
 	}
 	EACH_QP(context, qp) {
 		if (!qp->selected)
 			continue;
-		mig_quiesce_one(qp);
+		mig_hold(qp);
 	}
 	if (selection->kind != MIG_SCOPE_LISTED)
-		MIG_EACH(&mig.contexts, context, struct mig_context, link)
+		MIG_EACH_CONTEXT(context)
 			if (selection->kind == MIG_SCOPE_ALL || context->id == selection->context)
 				context->at_rest = 1;
 	/* From here on nobody is inside a post that saw the gate open. */
@@ -119,7 +114,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		else
 			qp->marker = MIG_MARKER_WANTED;
 	}
-	mig_world_go();
+	mig_verb_gate_open();
 	mig.state = MIG_STATE_QUIESCING;
 	return 0;
 }
@@ -152,8 +147,8 @@ static int is_drained(struct mig_qp *qp)
 
 static int collect_all(void)
 {
-	MIG_EACH(&mig.contexts, context, struct mig_context, link)
-		MIG_EACH(&context->cqs, cq, struct mig_cq, link) {
+	MIG_EACH_CONTEXT(context)
+		MIG_EACH_OF(context, cqs, cq, mig_cq) {
 			int error = cq->gated ? mig_cq_collect(cq, 0) : 0;
 
 			if (error)
@@ -164,7 +159,7 @@ static int collect_all(void)
 
 int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 {
-	int error = mig_world_stop(1000), waiting = 0, failed = 0;
+	int error = mig_verb_gate_close(1000), waiting = 0, failed = 0;
 
 	*count = 0;
 	if (error)
@@ -193,26 +188,15 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 		mig_log(MIG_LOG_WARN, "quiesce undone: %d QPs did not drain: %s", waiting, strerror(error));
 		mig_quiesce_end();
 	}
-	mig_world_go();
+	mig_verb_gate_open();
 	return error;
-}
-
-/* Lets a QP go if nothing is kept for it any more. */
-static int release(struct mig_qp *qp)
-{
-	if (MIG_GATE(qp->send_gate) & MIG_GATE_FLUSH)
-		return 0;
-	qp->quiesced = 0;
-	mig_cq_gate(mig_cq(qp->ibv.send_cq), -1);
-	mig_cq_gate(mig_cq(qp->ibv.recv_cq), -1);
-	return 1;
 }
 
 void mig_quiesce_end(void)
 {
 	struct mig_send *done = NULL;
 
-	MIG_EACH(&mig.contexts, context, struct mig_context, link)
+	MIG_EACH_CONTEXT(context)
 		context->at_rest = 0;
 	EACH_QP(context, qp) {
 		if (!qp->quiesced)
@@ -224,7 +208,7 @@ void mig_quiesce_end(void)
 		mig_unlock(&mig_cq(qp->ibv.send_cq)->lock);
 		mig_send_gate(qp, MIG_GATE_FLUSH, MIG_GATE_SHADOW);
 		mig_send_flush(qp, &done);
-		release(qp);
+		mig_release(qp);
 	}
 	mig_send_free(done);
 	mig.state = MIG_STATE_RUNNING;
@@ -235,15 +219,15 @@ int mig_quiesce_flush(void)
 	struct mig_send *done = NULL;
 	int left = 0;
 
-	if (mig.state != MIG_STATE_RUNNING || mig_world_stop(100))
+	if (mig.state != MIG_STATE_RUNNING || mig_verb_gate_close(100))
 		return 1;
 	EACH_QP(context, qp) {
 		if (!qp->quiesced)
 			continue;
 		mig_send_flush(qp, &done);
-		left += !release(qp);
+		left += !mig_release(qp);
 	}
-	mig_world_go();
+	mig_verb_gate_open();
 	mig_send_free(done);
 	return left;
 }

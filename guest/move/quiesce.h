@@ -5,7 +5,7 @@
 #ifndef MIGRRDMA_QUIESCE_H
 #define MIGRRDMA_QUIESCE_H
 
-#include "shadow/mig.h"
+#include "wire/control.h"
 
 struct mig_selection {
 	enum mig_scope_kind kind;
@@ -14,7 +14,7 @@ struct mig_selection {
 	uint32_t count;
 };
 
-/* Sets every QP's `selected`. The world must be stopped. */
+/* Sets every QP's `selected`. The verb gate must be closed. */
 void mig_select(const struct mig_selection *selection);
 
 /* Closes the gates of these QPs. 0, or an errno with *which the QP it is about, and nothing changed. */
@@ -26,7 +26,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
  */
 int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count);
 
-/* Opens the gates; kept sends go first. The world must be stopped. */
+/* Opens the gates; kept sends go first. The verb gate must be closed. */
 void mig_quiesce_end(void);
 
 /* Sends of ended quiesces that did not fit into their queues at once. Whether there are still some. */

@@ -1,15 +1,14 @@
-/*
- * Asynchronous events: read from the device of the moment, in the application's objects. What a device has raised when
- * it is exchanged for another one, and the application has not read yet, is owed to it.
- */
+#include "objects/async_event.h"
+
 #include <errno.h>
 #include <string.h>
 
-#include "base/relay_fd.h"
-#include "real/export.h"
-#include "objects/object.h"
+#include "base/likely.h"
 #include "base/pages.h"
-#include "base/verb_gate.h"
+#include "base/section.h"
+#include "real/export.h"
+#include "shadow/cq.h"
+#include "shadow/qp.h"
 
 /* Which member of its element an event means, as far as we shadow such objects. */
 enum element { OF_OTHERS, OF_CQ, OF_QP };
@@ -34,7 +33,7 @@ static enum element element_of(enum ibv_event_type type)
 }
 
 /* By what the real object carries; not by its number, which may mean another one by now. Rare: a walk will do. */
-static struct mig_qp *shadow_qp(struct mig_context *context, const struct ibv_qp *real)
+static struct mig_qp *async_shadow_qp(struct mig_context *context, const struct ibv_qp *real)
 {
 	MIG_LOCKED(&context->lock);
 	MIG_EACH(&context->qps, qp, struct mig_qp, link)
@@ -43,7 +42,7 @@ static struct mig_qp *shadow_qp(struct mig_context *context, const struct ibv_qp
 	return NULL;
 }
 
-static struct mig_cq *shadow_cq(struct mig_context *context, const struct ibv_cq *real)
+static struct mig_cq *async_shadow_cq(struct mig_context *context, const struct ibv_cq *real)
 {
 	MIG_LOCKED(&context->lock);
 	MIG_EACH(&context->cqs, cq, struct mig_cq, link)
@@ -53,7 +52,7 @@ static struct mig_cq *shadow_cq(struct mig_context *context, const struct ibv_cq
 }
 
 /* Translates the element of an event, and acknowledges it to the device if it names an object of ours. */
-static void translate(struct mig_context *context, struct ibv_async_event *event)
+static void async_translate(struct mig_context *context, struct ibv_async_event *event)
 {
 	struct ibv_async_event real = *event;
 	struct mig_cq *cq;
@@ -61,13 +60,13 @@ static void translate(struct mig_context *context, struct ibv_async_event *event
 
 	switch (element_of(real.event_type)) {
 	case OF_CQ:
-		cq = shadow_cq(context, real.element.cq);
+		cq = async_shadow_cq(context, real.element.cq);
 		if (!cq)
 			return;
 		event->element.cq = &cq->ibv;
 		break;
 	case OF_QP:
-		qp = shadow_qp(context, real.element.qp);
+		qp = async_shadow_qp(context, real.element.qp);
 		if (!qp)
 			return;
 		event->element.qp = &qp->ibv;
@@ -97,7 +96,7 @@ static uint32_t *handed_out(const struct ibv_async_event *event)
 }
 
 /* Must hold the context's lock. */
-static int make_room(struct mig_context *context)
+static int async_make_room(struct mig_context *context)
 {
 	if (context->owed_events < context->owed_room)
 		return 0;
@@ -121,23 +120,23 @@ int mig_context_take_events(struct mig_context *context)
 		struct ibv_async_event event;
 
 		mig_lock(&context->lock);
-		int error = make_room(context);
+		int error = async_make_room(context);
 		mig_unlock(&context->lock);
 		if (error)
 			return error;
-		/* Its descriptor does not block: mig_eventfd_open. */
+		/* Its descriptor does not block: mig_relay_fd_open. */
 		if (mig_real()->ibv_get_async_event(context->real, &event))
 			return 0;
-		translate(context, &event);
+		async_translate(context, &event);
 		mig_lock(&context->lock);
 		context->owed[context->owed_events++] = event;
 		mig_unlock(&context->lock);
-		mig_eventfd_owe(&context->async);
+		mig_relay_fd_owe(&context->async);
 	}
 }
 
 /* The oldest one that is owed. Whether there was one. */
-static int pop_owed(struct mig_context *context, struct ibv_async_event *event)
+static int async_pop_owed(struct mig_context *context, struct ibv_async_event *event)
 {
 	if (MIG_LIKELY(!__atomic_load_n(&context->owed_events, __ATOMIC_RELAXED)))
 		return 0;
@@ -147,7 +146,7 @@ static int pop_owed(struct mig_context *context, struct ibv_async_event *event)
 		return 0;
 	*event = context->owed[0];
 	memmove(context->owed, context->owed + 1, --context->owed_events * sizeof(*event));
-	mig_eventfd_paid(&context->async);
+	mig_relay_fd_paid(&context->async);
 	return 1;
 }
 
@@ -159,7 +158,7 @@ void mig_context_forget_events(struct mig_context *context, const void *object)
 	for (uint32_t i = 0; i < context->owed_events; i++) {
 		/* Of all kinds the element is the union's first word; a port's number is no address. */
 		if ((const void *)context->owed[i].element.qp == object)
-			mig_eventfd_paid(&context->async);
+			mig_relay_fd_paid(&context->async);
 		else
 			context->owed[kept++] = context->owed[i];
 	}
@@ -175,16 +174,16 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 		return mig_real()->ibv_get_async_event(ibv, event);
 
 	for (;;) {
-		struct mig_reader *reader = mig_reader_get();
-		int error = reader ? EAGAIN : ENOMEM, owed = reader && pop_owed(context, event);
+		struct mig_section *section = mig_section_get();
+		int error = section ? EAGAIN : ENOMEM, owed = section && async_pop_owed(context, event);
 
-		if (reader && !owed) {
-			mig_enter(reader);
+		if (section && !owed) {
+			mig_section_enter(section);
 			if (!MIG_GATE(context->parked))
 				error = mig_real()->ibv_get_async_event(context->real, event) ? errno : 0;
-			mig_leave(reader);
+			mig_section_leave(section);
 			if (!error)
-				translate(context, event);
+				async_translate(context, event);
 		}
 		if (owed || !error) {
 			uint32_t *counter = handed_out(event);
@@ -195,7 +194,7 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 			return 0;
 		}
 		if (error == EAGAIN)
-			error = mig_eventfd_wait(&context->async);
+			error = mig_relay_fd_wait(&context->async);
 		if (error) {
 			errno = error;
 			return -1;

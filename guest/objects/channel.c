@@ -1,11 +1,13 @@
-/* Completion channels. */
+#include "objects/channel.h"
+
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-#include "base/relay_fd.h"
-#include "real/export.h"
-#include "objects/object.h"
+#include "base/section.h"
 #include "base/verb_gate.h"
+#include "objects/kinds.h"
+#include "real/export.h"
 
 struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *ibv)
 {
@@ -25,7 +27,7 @@ struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *ibv)
 		free(channel);
 		return NULL;
 	}
-	int error = mig_eventfd_open(&channel->event, channel->real->fd);
+	int error = mig_relay_fd_open(&channel->event, channel->real->fd);
 	if (error) {
 		mig_real()->ibv_destroy_comp_channel(channel->real);
 		free(channel);
@@ -54,13 +56,13 @@ int ibv_destroy_comp_channel(struct ibv_comp_channel *ibv)
 	mig_lock(&context->lock);
 	mig_list_remove(&channel->link);
 	mig_unlock(&context->lock);
-	mig_eventfd_close(&channel->event);
+	mig_relay_fd_close(&channel->event);
 	free(channel);
 	return 0;
 }
 
 /* The shadow of a CQ that a real channel named; NULL: a CQ of the real library's own. */
-static struct mig_cq *shadow_cq(struct mig_context *context, struct ibv_cq *real, void *cq_context)
+static struct mig_cq *channel_shadow_cq(struct mig_context *context, struct ibv_cq *real, void *cq_context)
 {
 	if (!__atomic_load_n(&context->has_foreign_cqs, __ATOMIC_ACQUIRE))
 		return cq_context;
@@ -73,7 +75,7 @@ static struct mig_cq *shadow_cq(struct mig_context *context, struct ibv_cq *real
 }
 
 /* Must hold the channel's lock. */
-static struct mig_cq *pop_owed(struct mig_channel *channel)
+static struct mig_cq *channel_pop_owed(struct mig_channel *channel)
 {
 	if (channel->owed_cqs.next == &channel->owed_cqs)
 		return NULL;
@@ -82,7 +84,7 @@ static struct mig_cq *pop_owed(struct mig_channel *channel)
 
 	mig_list_remove(&cq->owed_link);
 	cq->owed = 0;
-	mig_eventfd_paid(&channel->event);
+	mig_relay_fd_paid(&channel->event);
 	return cq;
 }
 
@@ -93,42 +95,30 @@ void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
 		return;
 	cq->owed = 1;
 	mig_list_add(&channel->owed_cqs, &cq->owed_link);
-	mig_eventfd_owe(&channel->event);
+	mig_relay_fd_owe(&channel->event);
 }
 
 /* One event of the real channel, acknowledged to it at once: we count what the application acknowledges. */
 static int read_real(struct mig_context *context, struct mig_channel *channel, struct mig_cq **shadow,
 		     struct ibv_cq **foreign, void **cq_context, int last)
 {
-	struct mig_reader *reader = mig_reader_get();
+	struct mig_section *section = mig_section_get();
 	struct ibv_cq *real;
 	int error = EAGAIN;
 
-	if (!reader)
+	if (!section)
 		return ENOMEM;
-	mig_enter(reader);
+	mig_section_enter(section);
 	if (last || !MIG_GATE(context->parked))
 		error = mig_real()->ibv_get_cq_event(channel->real, &real, cq_context) ? errno : 0;
-	mig_leave(reader);
+	mig_section_leave(section);
 	if (error)
 		return error;
-	*shadow = shadow_cq(context, real, *cq_context);
+	*shadow = channel_shadow_cq(context, real, *cq_context);
 	*foreign = real;
 	if (*shadow)
 		mig_real()->ibv_ack_cq_events(real, 1);
 	return 0;
-}
-
-void mig_channel_take_events(struct mig_channel *channel)
-{
-	struct mig_context *context = mig_context(channel->ibv.context);
-	struct mig_cq *cq;
-	struct ibv_cq *real;
-	void *cq_context;
-
-	while (!read_real(context, channel, &cq, &real, &cq_context, 1))
-		if (cq)
-			mig_channel_owe(channel, cq);
 }
 
 int ibv_get_cq_event(struct ibv_comp_channel *ibv, struct ibv_cq **out, void **cq_context)
@@ -144,12 +134,12 @@ int ibv_get_cq_event(struct ibv_comp_channel *ibv, struct ibv_cq **out, void **c
 		struct ibv_cq *foreign = NULL;
 
 		mig_lock(&channel->lock);
-		struct mig_cq *cq = pop_owed(channel);
+		struct mig_cq *cq = channel_pop_owed(channel);
 		mig_unlock(&channel->lock);
 
 		int error = cq ? 0 : read_real(context, channel, &cq, &foreign, cq_context, 0);
 		if (error == EAGAIN) {
-			error = mig_eventfd_wait(&channel->event);
+			error = mig_relay_fd_wait(&channel->event);
 			if (!error)
 				continue;
 		}
@@ -183,3 +173,99 @@ void ibv_ack_cq_events(struct ibv_cq *ibv, unsigned int count)
 	__atomic_add_fetch(&ibv->comp_events_completed, count, __ATOMIC_RELEASE);
 	mig_futex_wake_all((int *)&ibv->comp_events_completed);
 }
+
+void mig_channel_forget(struct mig_channel *channel, struct mig_cq *cq)
+{
+	MIG_LOCKED(&channel->lock);
+	if (cq->owed) {
+		mig_list_remove(&cq->owed_link);
+		mig_relay_fd_paid(&channel->event);
+		cq->owed = 0;
+	}
+}
+
+static struct mig_channel *channel_of(struct mig_link *object)
+{
+	return MIG_CONTAINER(object, struct mig_channel, link);
+}
+
+static void channel_count(const struct mig_link *object, struct mig_inventory *inventory)
+{
+	(void)object;
+	inventory->channels++;
+}
+
+static int channel_make(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_channel *channel = channel_of(object);
+
+	channel->next = mig_real()->ibv_create_comp_channel(context->next);
+	return channel->next ? 0 : errno;
+}
+
+static void channel_end(struct mig_link *object)
+{
+	struct mig_channel *channel = channel_of(object);
+
+	mig_real()->ibv_destroy_comp_channel(channel->next);
+	channel->next = NULL;
+}
+
+static void channel_give_up(struct mig_context *context, struct mig_link *object)
+{
+	(void)context;
+	if (channel_of(object)->next)
+		channel_end(object);
+}
+
+static int channel_prepare(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)
+{
+	struct mig_channel *channel = channel_of(object);
+
+	(void)context, (void)which;
+	return mig_relay_fd_exchange(&channel->event, channel->next->fd);
+}
+
+static void channel_exchange(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_channel *channel = channel_of(object);
+
+	(void)context;
+	MIG_EXCHANGE(channel->real, channel->next);
+}
+
+static void channel_forget(struct mig_link *object)
+{
+	struct mig_channel *channel = channel_of(object);
+
+	close(channel->next->fd);
+	channel->next = NULL;
+}
+
+/* Events that were delivered and not read are owed from now on. */
+static int channel_park(struct mig_link *object)
+{
+	struct mig_channel *channel = channel_of(object);
+	struct mig_context *context = mig_context(channel->ibv.context);
+	struct mig_cq *cq;
+	struct ibv_cq *real;
+	void *cq_context;
+
+	while (!read_real(context, channel, &cq, &real, &cq_context, 1))
+		if (cq)
+			mig_channel_owe(channel, cq);
+	return 0;
+}
+
+const struct mig_kind mig_channel_kind = {
+	.name = "completion channel",
+	.list = MIG_LIST_OF(channels),
+	.count = channel_count,
+	.make = channel_make,
+	.give_up = channel_give_up,
+	.prepare = channel_prepare,
+	.exchange = channel_exchange,
+	.end = channel_end,
+	.forget = channel_forget,
+	.park = channel_park,
+};

@@ -1,15 +1,22 @@
-/* Completion queues, from their making to their end; poll.c polls them. */
+#include "objects/cq.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "base/relay_fd.h"
-#include "real/export.h"
-#include "objects/object.h"
+#include "base/log.h"
 #include "base/pages.h"
+#include "base/section.h"
 #include "base/verb_gate.h"
+#include "objects/async_event.h"
+#include "objects/channel.h"
+#include "objects/kinds.h"
+#include "path/hold.h"
+#include "path/notify.h"
+#include "path/poll.h"
+#include "real/export.h"
 
-/* Completes a shadow whose real CQ is there. */
 void mig_cq_add(struct mig_context *context, struct mig_cq *cq)
 {
 	cq->poll = context->real->ops.poll_cq;
@@ -20,7 +27,7 @@ void mig_cq_add(struct mig_context *context, struct mig_cq *cq)
 	mig_list_add(&context->cqs, &cq->link);
 }
 
-static struct ibv_cq *make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel, int entries)
+static struct ibv_cq *cq_make_of_size(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel, int entries)
 {
 	if (!cq->extended)
 		return mig_real()->ibv_create_cq(real, entries, cq, channel, cq->comp_vector);
@@ -54,23 +61,13 @@ struct ibv_cq *mig_cq_make_sized(struct mig_cq *cq, struct ibv_context *real, st
 
 	cq->spare = entries > 0 && entries <= INT_MAX - SPARE ? SPARE : 0;
 	if (cq->spare)
-		made = make(cq, real, channel, entries + cq->spare);
+		made = cq_make_of_size(cq, real, channel, entries + cq->spare);
 	if (!made) {
 		cq->spare = 0;
-		made = make(cq, real, channel, entries);
+		made = cq_make_of_size(cq, real, channel, entries);
 	}
 	if (made)
 		errno = saved;
-	return made;
-}
-
-struct ibv_cq *mig_cq_make(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel)
-{
-	int vector = cq->comp_vector;
-
-	cq->comp_vector = vector % real->num_comp_vectors;
-	struct ibv_cq *made = mig_cq_make_sized(cq, real, channel, cq->ibv.cqe);
-	cq->comp_vector = vector;
 	return made;
 }
 
@@ -137,15 +134,8 @@ static int end_real_cq(struct mig_cq *cq)
 	mig_unlock(&context->lock);
 	mig_context_forget_events(context, &cq->ibv);
 	struct mig_channel *channel = mig_comp_channel(cq->ibv.channel);
-	if (channel) {
-		/* What nobody has read yet is discarded with the CQ. */
-		MIG_LOCKED(&channel->lock);
-		if (cq->owed) {
-			mig_list_remove(&cq->owed_link);
-			mig_eventfd_paid(&channel->event);
-			cq->owed = 0;
-		}
-	}
+	if (channel)
+		mig_channel_forget(channel, cq);
 	return 0;
 }
 
@@ -158,7 +148,7 @@ int ibv_destroy_cq(struct ibv_cq *ibv)
 	int error = end_real_cq(cq);
 	if (error)
 		return error;
-	/* As the real one does: not before every event is acknowledged. Outside the world, as it may last. */
+	/* As the real one does: not before every event is acknowledged. Outside the verb gate, as it may last. */
 	wait_for_acks(&ibv->comp_events_completed, &cq->events);
 	wait_for_acks(&ibv->async_events_completed, &cq->async_events);
 	mig_pages_free(cq->ring);
@@ -166,3 +156,111 @@ int ibv_destroy_cq(struct ibv_cq *ibv)
 	free(cq);
 	return 0;
 }
+
+static struct mig_cq *cq_of(struct mig_link *object)
+{
+	return MIG_CONTAINER(object, struct mig_cq, link);
+}
+
+static void cq_count(const struct mig_link *object, struct mig_inventory *inventory)
+{
+	(void)object;
+	inventory->cqs++;
+}
+
+static int cq_make(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_cq *cq = cq_of(object);
+	struct mig_channel *channel = mig_comp_channel(cq->ibv.channel);
+	int vector = cq->comp_vector;
+
+	cq->comp_vector = vector % context->next->num_comp_vectors;
+	cq->next = mig_cq_make_sized(cq, context->next, channel ? channel->next : NULL, cq->ibv.cqe);
+	cq->comp_vector = vector;
+	if (!cq->next)
+		return errno;
+	/* Before anybody can send: no event can be missed. */
+	return mig_ask_for_events(cq, cq->next);
+}
+
+static void cq_end(struct mig_link *object)
+{
+	struct mig_cq *cq = cq_of(object);
+
+	mig_real()->ibv_destroy_cq(cq->next);
+	cq->next = NULL;
+}
+
+static void cq_give_up(struct mig_context *context, struct mig_link *object)
+{
+	(void)context;
+	if (cq_of(object)->next)
+		cq_end(object);
+}
+
+static void cq_exchange(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_cq *cq = cq_of(object);
+
+	(void)context;
+	MIG_EXCHANGE(cq->real, cq->next);
+	cq->poll = cq->real->context->ops.poll_cq;
+	cq->ibv.handle = cq->real->handle;
+}
+
+static void cq_forget(struct mig_link *object)
+{
+	cq_of(object)->next = NULL;
+}
+
+static void cq_close(struct mig_link *object)
+{
+	mig_cq_gate(cq_of(object), 1);
+}
+
+/* Nobody polls any more: what is in the queue now is the rest. */
+static int cq_park(struct mig_link *object)
+{
+	return mig_cq_collect(cq_of(object), 1);
+}
+
+/*
+ * The application may have asked for an event while there was nobody to ask, after completions had come. So ask,
+ * then look: what came before is owed an event by us, what comes later raises its own.
+ */
+static void catch_up_on_events(struct mig_cq *cq)
+{
+	if (!__atomic_load_n(&cq->asked, __ATOMIC_ACQUIRE) || !cq->ibv.channel)
+		return;
+	if (mig_ask_for_events(cq, cq->real) || mig_cq_collect(cq, 0))
+		mig_log(MIG_LOG_ERROR, "a CQ may miss an event: %s", strerror(errno));
+	mig_lock(&cq->lock);
+	int waiting = cq->ring_head != cq->ring_tail;
+	mig_unlock(&cq->lock);
+	if (waiting)
+		mig_channel_owe(mig_comp_channel(cq->ibv.channel), cq);
+}
+
+static int cq_unpark(struct mig_link *object, struct mig_qp_name *which)
+{
+	struct mig_cq *cq = cq_of(object);
+
+	(void)which;
+	catch_up_on_events(cq);
+	mig_cq_gate(cq, -1);
+	return 0;
+}
+
+const struct mig_kind mig_cq_kind = {
+	.name = "completion queue",
+	.list = MIG_LIST_OF(cqs),
+	.count = cq_count,
+	.make = cq_make,
+	.give_up = cq_give_up,
+	.exchange = cq_exchange,
+	.end = cq_end,
+	.forget = cq_forget,
+	.close = cq_close,
+	.park = cq_park,
+	.unpark = cq_unpark,
+};

@@ -1,13 +1,17 @@
-/*
- * Extended completion queues, as far as a completion is a plain one: then a walk by start_poll, next_poll, end_poll
- * takes the completions one by one from the same place as ibv_poll_cq, and the read functions show the last.
- */
+#include "objects/cq_ex.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
-#include "objects/object.h"
+#include "base/verb_gate.h"
+#include "objects/cq.h"
+#include "objects/offer.h"
+#include "path/poll.h"
+#include "shadow/channel.h"
+#include "shadow/pd.h"
+#include "shadow/process.h"
 
-static struct mig_cq *of(struct ibv_cq_ex *ex)
+static struct mig_cq *cq_of_ex(struct ibv_cq_ex *ex)
 {
 	return MIG_CONTAINER(ex, struct mig_cq, ex);
 }
@@ -25,7 +29,7 @@ static int take(struct mig_cq *cq)
 
 static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
 {
-	struct mig_cq *cq = of(ex);
+	struct mig_cq *cq = cq_of_ex(ex);
 	int error;
 
 	if (attr && attr->comp_mask)
@@ -38,20 +42,21 @@ static int start_poll(struct ibv_cq_ex *ex, struct ibv_poll_cq_attr *attr)
 	return error;
 }
 
-static int next_poll(struct ibv_cq_ex *ex) { return take(of(ex)); }
-static void end_poll(struct ibv_cq_ex *ex) { mig_unlock(&of(ex)->walk); }
-static enum ibv_wc_opcode read_opcode(struct ibv_cq_ex *ex) { return of(ex)->current.opcode; }
-static uint32_t read_vendor_err(struct ibv_cq_ex *ex) { return of(ex)->current.vendor_err; }
-static uint32_t read_byte_len(struct ibv_cq_ex *ex) { return of(ex)->current.byte_len; }
-static __be32 read_imm_data(struct ibv_cq_ex *ex) { return of(ex)->current.imm_data; }
-static uint32_t read_qp_num(struct ibv_cq_ex *ex) { return of(ex)->current.qp_num; }
-static uint32_t read_src_qp(struct ibv_cq_ex *ex) { return of(ex)->current.src_qp; }
-static unsigned int read_wc_flags(struct ibv_cq_ex *ex) { return of(ex)->current.wc_flags; }
-static uint32_t read_slid(struct ibv_cq_ex *ex) { return of(ex)->current.slid; }
-static uint8_t read_sl(struct ibv_cq_ex *ex) { return of(ex)->current.sl; }
-static uint8_t read_dlid_path_bits(struct ibv_cq_ex *ex) { return of(ex)->current.dlid_path_bits; }
+static int next_poll(struct ibv_cq_ex *ex) { return take(cq_of_ex(ex)); }
+static void end_poll(struct ibv_cq_ex *ex) { mig_unlock(&cq_of_ex(ex)->walk); }
+static enum ibv_wc_opcode read_opcode(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.opcode; }
+static uint32_t read_vendor_err(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.vendor_err; }
+static uint32_t read_byte_len(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.byte_len; }
+static __be32 read_imm_data(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.imm_data; }
+static uint32_t read_qp_num(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.qp_num; }
+static uint32_t read_src_qp(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.src_qp; }
+static unsigned int read_wc_flags(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.wc_flags; }
+static uint32_t read_slid(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.slid; }
+static uint8_t read_sl(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.sl; }
+static uint8_t read_dlid_path_bits(struct ibv_cq_ex *ex) { return cq_of_ex(ex)->current.dlid_path_bits; }
 
-struct ibv_cq_ex *mig_create_cq_ex(struct mig_context *context, struct ibv_cq_init_attr_ex *attr)
+/* NULL and errno 0 for one that we cannot shadow. */
+static struct ibv_cq_ex *create_shadow(struct mig_context *context, struct ibv_cq_init_attr_ex *attr)
 {
 	struct mig_cq *cq;
 
@@ -102,4 +107,34 @@ struct ibv_cq_ex *mig_create_cq_ex(struct mig_context *context, struct ibv_cq_in
 	cq->ex.read_dlid_path_bits = read_dlid_path_bits;
 	mig_cq_add(context, cq);
 	return &cq->ex;
+}
+
+static struct ibv_cq_ex *create_cq_ex(struct ibv_context *ibv, struct ibv_cq_init_attr_ex *attr)
+{
+	MIG_VERB;
+	struct mig_context *context = mig_context(ibv);
+	int saved = errno;
+
+	errno = 0;
+	struct ibv_cq_ex *cq = create_shadow(context, attr);
+
+	if (cq || errno) {
+		errno = cq ? saved : errno;
+		return cq;
+	}
+
+	struct ibv_cq_init_attr_ex theirs = *attr;
+
+	mig_cannot_migrate("an extended CQ with more than standard completions");
+	theirs.channel = mig_real_comp_channel(attr->channel);
+	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD)
+		theirs.parent_domain = mig_real_pd(attr->parent_domain);
+	if (attr->channel)
+		__atomic_store_n(&context->has_foreign_cqs, 1, __ATOMIC_RELEASE);
+	return mig_real_operations(ibv)->create_cq_ex(context->real, &theirs);
+}
+
+void mig_cq_ex_offer(struct mig_context *context)
+{
+	MIG_OFFER(context, create_cq_ex, create_cq_ex);
 }

@@ -1,18 +1,12 @@
-/* Questions about a device: passed on, in the application's numbers. */
+#include "objects/query.h"
+
 #include <errno.h>
 #include <string.h>
 
-#include "real/export.h"
-#include "objects/object.h"
 #include "base/verb_gate.h"
-
-const struct mig_gid_map *mig_gid_find(const struct mig_context *context, uint32_t port, uint32_t index)
-{
-	for (int i = 0; i < context->gid_count; i++)
-		if (context->gids[i].port == port && context->gids[i].index == index)
-			return &context->gids[i];
-	return NULL;
-}
+#include "objects/offer.h"
+#include "real/export.h"
+#include "shadow/find.h"
 
 int ibv_query_device(struct ibv_context *ibv, struct ibv_device_attr *attr)
 {
@@ -155,4 +149,34 @@ int ibv_resolve_eth_l2_from_gid(struct ibv_context *ibv, struct ibv_ah_attr *att
 		return mig_real()->ibv_resolve_eth_l2_from_gid(ibv, attr, mac, vlan);
 	MIG_VERB;
 	return mig_real()->ibv_resolve_eth_l2_from_gid(context->real, attr, mac, vlan);
+}
+
+static int query_port(struct ibv_context *ibv, uint8_t port, struct ibv_port_attr *attr, size_t size)
+{
+	MIG_VERB;
+	return mig_real_operations(ibv)->query_port(mig_context(ibv)->real, port, attr, size);
+}
+
+static int query_device_ex(struct ibv_context *ibv, const struct ibv_query_device_ex_input *input,
+			   struct ibv_device_attr_ex *attr, size_t size)
+{
+	MIG_VERB;
+	return mig_real_operations(ibv)->query_device_ex(mig_context(ibv)->real, input, attr, size);
+}
+
+static int query_rt_values(struct ibv_context *ibv, struct ibv_values_ex *values)
+{
+	MIG_VERB;
+	return mig_real_operations(ibv)->query_rt_values(mig_context(ibv)->real, values);
+}
+
+void mig_query_offer(struct mig_context *context)
+{
+	struct ibv_context_ops *operations = &context->verbs.context.ops;
+
+	operations->_compat_query_device = ibv_query_device;
+	operations->_compat_query_port = ibv_query_port;
+	MIG_OFFER(context, query_port, query_port);
+	MIG_OFFER(context, query_device_ex, query_device_ex);
+	MIG_OFFER(context, query_rt_values, query_rt_values);
 }

@@ -1,9 +1,16 @@
-/* Exported verbs that are passed on with the real objects in place of ours. See operations.c. */
-#include <errno.h>
+#include "objects/unmovable.h"
 
-#include "real/export.h"
-#include "objects/object.h"
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
 #include "base/verb_gate.h"
+#include "objects/offer.h"
+#include "real/export.h"
+#include "shadow/cq.h"
+#include "shadow/pd.h"
+#include "shadow/process.h"
+#include "shadow/qp.h"
 
 struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
 {
@@ -82,4 +89,146 @@ int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode opcode, uin
 struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp)
 {
 	return mig_qp(qp) || !mig_real()->ibv_qp_to_qp_ex ? NULL : mig_real()->ibv_qp_to_qp_ex(qp);
+}
+
+static struct ibv_counters *create_counters(struct ibv_context *ibv, struct ibv_counters_init_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("counters");
+	return mig_real_operations(ibv)->create_counters(mig_context(ibv)->real, attr);
+}
+
+static struct ibv_flow_action *create_flow_action_esp(struct ibv_context *ibv,
+						      struct ibv_flow_action_esp_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("a flow action");
+	return mig_real_operations(ibv)->create_flow_action_esp(mig_context(ibv)->real, attr);
+}
+
+static struct ibv_flow *create_flow(struct ibv_qp *qp, struct ibv_flow_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("flow steering");
+	return mig_real_operations(qp->context)->ibv_create_flow(mig_real_qp(qp), attr);
+}
+
+static int modify_qp_rate_limit(struct ibv_qp *qp, struct ibv_qp_rate_limit_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("a QP with a rate limit");
+	return mig_real_operations(qp->context)->modify_qp_rate_limit(mig_real_qp(qp), attr);
+}
+
+static int modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("CQ moderation");
+	return mig_real_operations(cq->context)->modify_cq(mig_real_cq(cq), attr);
+}
+
+static struct ibv_td *alloc_td(struct ibv_context *ibv, struct ibv_td_init_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("a thread domain");
+	return mig_real_operations(ibv)->alloc_td(mig_context(ibv)->real, attr);
+}
+
+static struct ibv_wq *create_wq(struct ibv_context *ibv, struct ibv_wq_init_attr *attr)
+{
+	MIG_VERB;
+	struct ibv_wq_init_attr theirs = *attr;
+
+	mig_cannot_migrate("a work queue");
+	theirs.pd = mig_real_pd(attr->pd);
+	theirs.cq = mig_real_cq(attr->cq);
+	struct ibv_wq *wq = mig_real_operations(ibv)->create_wq(mig_context(ibv)->real, &theirs);
+	attr->max_wr = theirs.max_wr;
+	attr->max_sge = theirs.max_sge;
+	return wq;
+}
+
+static struct ibv_rwq_ind_table *create_rwq_ind_table(struct ibv_context *ibv,
+						      struct ibv_rwq_ind_table_init_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("a receive work queue table");
+	return mig_real_operations(ibv)->create_rwq_ind_table(mig_context(ibv)->real, attr);
+}
+
+static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_attr_ex *attr)
+{
+	MIG_VERB;
+	struct ibv_qp_init_attr_ex theirs;
+	size_t known = offsetof(struct ibv_qp_init_attr_ex, comp_mask) + sizeof(attr->comp_mask);
+
+	/* Only as much of it is there as its mask says. */
+	if (attr->comp_mask & ~(uint32_t)IBV_QP_INIT_ATTR_PD)
+		known = sizeof(theirs);
+	else if (attr->comp_mask)
+		known = offsetof(struct ibv_qp_init_attr_ex, pd) + sizeof(attr->pd);
+	memset(&theirs, 0, sizeof(theirs));
+	memcpy(&theirs, attr, known);
+	mig_cannot_migrate("a QP made by ibv_create_qp_ex");
+	theirs.send_cq = mig_real_cq(attr->send_cq);
+	theirs.recv_cq = mig_real_cq(attr->recv_cq);
+	if (attr->comp_mask & IBV_QP_INIT_ATTR_PD)
+		theirs.pd = mig_real_pd(attr->pd);
+	struct ibv_qp *qp = mig_real_operations(ibv)->create_qp_ex(mig_context(ibv)->real, &theirs);
+	attr->cap = theirs.cap;
+	return qp;
+}
+
+static struct ibv_qp *open_qp(struct ibv_context *ibv, struct ibv_qp_open_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("a shared XRC QP");
+	return mig_real_operations(ibv)->open_qp(mig_context(ibv)->real, attr);
+}
+
+static struct ibv_srq *create_srq_ex(struct ibv_context *ibv, struct ibv_srq_init_attr_ex *attr)
+{
+	MIG_VERB;
+	struct ibv_srq_init_attr_ex theirs = *attr;
+
+	mig_cannot_migrate("a shared receive queue");
+	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_PD)
+		theirs.pd = mig_real_pd(attr->pd);
+	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_CQ)
+		theirs.cq = mig_real_cq(attr->cq);
+	struct ibv_srq *srq = mig_real_operations(ibv)->create_srq_ex(mig_context(ibv)->real, &theirs);
+	attr->attr = theirs.attr;
+	return srq;
+}
+
+static struct ibv_xrcd *open_xrcd(struct ibv_context *ibv, struct ibv_xrcd_init_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("an XRC domain");
+	return mig_real_operations(ibv)->open_xrcd(mig_context(ibv)->real, attr);
+}
+
+void mig_unmovable_offer(struct mig_context *context)
+{
+	struct verbs_context *verbs = &context->verbs;
+
+	context->verbs.context.ops.post_srq_recv = context->real->ops.post_srq_recv;
+	MIG_OFFER(context, create_counters, create_counters);
+	MIG_OFFER(context, create_flow_action_esp, create_flow_action_esp);
+	MIG_OFFER(context, modify_qp_rate_limit, modify_qp_rate_limit);
+	MIG_OFFER(context, modify_cq, modify_cq);
+	MIG_OFFER(context, alloc_td, alloc_td);
+	MIG_OFFER(context, create_wq, create_wq);
+	MIG_OFFER(context, create_rwq_ind_table, create_rwq_ind_table);
+	MIG_OFFER(context, create_qp_ex, create_qp_ex);
+	MIG_OFFER(context, open_qp, open_qp);
+	MIG_OFFER(context, create_srq_ex, create_srq_ex);
+	MIG_OFFER(context, open_xrcd, open_xrcd);
+	if (verbs_get_ctx_op(context->real, ibv_create_flow)) {
+		verbs->ibv_create_flow = create_flow;
+		/* Programs built against libibverbs 1.1.8 look here. */
+		verbs->ABI_placeholder1 = (void (*)(void))create_flow;
+		verbs->ibv_destroy_flow = verbs_get_ctx(context->real)->ibv_destroy_flow;
+		verbs->ABI_placeholder2 = (void (*)(void))verbs->ibv_destroy_flow;
+	}
 }

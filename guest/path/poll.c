@@ -6,13 +6,17 @@
  * section, and when that has happened too often everybody takes the lock. While something is going on (a QP
  * quiesced, markers in the queue, completions kept in the ring, the process parked) nobody is fast.
  */
+#include "path/poll.h"
+
 #include <errno.h>
-#include <string.h>
 
-#include "objects/object.h"
-#include "base/pages.h"
+#include "base/likely.h"
+#include "base/section.h"
+#include "path/ring.h"
+#include "path/send.h"
+#include "shadow/find.h"
 
-#define MAX_TRANSFERS 8
+#define POLL_MAX_TRANSFERS 8
 
 /* Receives were completed: their places in the QP's ring are free. Only the poller of the CQ writes head. */
 static inline void count_receives(struct mig_qp *qp, uint32_t count)
@@ -71,25 +75,25 @@ static inline void account_batch(struct mig_context *context, struct ibv_wc *wc,
 	}
 }
 
-static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc);
+static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc);
 
 int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 {
 	struct mig_cq *cq = MIG_CONTAINER(ibv, struct mig_cq, ibv);
-	struct mig_reader *reader = mig_self;
+	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!reader))
-		return poll_slowly(cq, entries, wc);
-	mig_enter(reader);
-	if (MIG_UNLIKELY(MIG_GATE(cq->fast) != reader)) {
-		mig_leave(reader);
-		return poll_slowly(cq, entries, wc);
+	if (MIG_UNLIKELY(!section))
+		return poll_cq_slowly(cq, entries, wc);
+	mig_section_enter(section);
+	if (MIG_UNLIKELY(MIG_GATE(cq->fast) != section)) {
+		mig_section_leave(section);
+		return poll_cq_slowly(cq, entries, wc);
 	}
 
 	int count = cq->poll(cq->real, entries, wc);
 	if (count > 0)
 		account_batch(MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context), wc, wc + count);
-	mig_leave(reader);
+	mig_section_leave(section);
 	return count;
 }
 
@@ -108,7 +112,7 @@ static int is_marker(struct mig_context *context, struct mig_cq *cq, const struc
 }
 
 /* Polls the real queue and drops what is not the application's. Must hold the lock. */
-static int poll_filtered(struct mig_cq *cq, struct mig_reader *reader, int entries, struct ibv_wc *wc, int last)
+static int poll_filtered(struct mig_cq *cq, struct mig_section *section, int entries, struct ibv_wc *wc, int last)
 {
 	struct mig_context *context = mig_context(cq->ibv.context);
 	int kept = 0, count;
@@ -118,7 +122,7 @@ static int poll_filtered(struct mig_cq *cq, struct mig_reader *reader, int entri
 	do {
 		int wanted = entries - kept;
 
-		mig_enter(reader);
+		mig_section_enter(section);
 		count = cq->poll(cq->real, wanted, wc + kept);
 		int first = kept;
 		for (int i = 0; i < count; i++) {
@@ -129,7 +133,7 @@ static int poll_filtered(struct mig_cq *cq, struct mig_reader *reader, int entri
 			account(context, &one);
 			wc[kept++] = one;
 		}
-		mig_leave(reader);
+		mig_section_leave(section);
 		if (count < 0 && !kept)
 			return count;
 		if (count < wanted)
@@ -138,25 +142,16 @@ static int poll_filtered(struct mig_cq *cq, struct mig_reader *reader, int entri
 	return kept;
 }
 
-static int take_from_ring(struct mig_cq *cq, int entries, struct ibv_wc *wc)
-{
-	int taken = 0;
-
-	while (taken < entries && cq->ring_head != cq->ring_tail)
-		wc[taken++] = cq->ring[cq->ring_head++ & (cq->ring_size - 1)];
-	return taken;
-}
-
 /* Who is fast from now on. Must hold the lock, and not be in a section. */
-static void choose_owner(struct mig_cq *cq, struct mig_reader *reader)
+static void choose_owner(struct mig_cq *cq, struct mig_section *section)
 {
-	if (cq->owner && cq->owner != reader) {
+	if (cq->owner && cq->owner != section) {
 		MIG_SET_GATE(cq->fast, NULL);
 		mig_synchronize_with(cq->owner);
-		if (cq->transfers < MAX_TRANSFERS)
+		if (cq->transfers < POLL_MAX_TRANSFERS)
 			cq->transfers++;
 	}
-	cq->owner = cq->transfers < MAX_TRANSFERS ? reader : NULL;
+	cq->owner = cq->transfers < POLL_MAX_TRANSFERS ? section : NULL;
 }
 
 /* QPs whose kept sends did not all fit: there may be room now. Must hold no lock. */
@@ -173,121 +168,51 @@ static void flush_senders(struct mig_cq *cq)
 	mig_send_free(done);
 }
 
-static int poll_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
+static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 {
-	struct mig_reader *reader = mig_reader_get();
+	struct mig_section *section = mig_section_get();
 	int count, flush;
 
-	if (!reader)
+	if (!section)
 		return -1;
 	mig_lock(&cq->lock);
-	choose_owner(cq, reader);
-	count = take_from_ring(cq, entries, wc);
+	choose_owner(cq, section);
+	count = mig_cq_ring_take(cq, entries, wc);
 	if (count < entries) {
-		int more = poll_filtered(cq, reader, entries - count, wc + count, 0);
+		int more = poll_filtered(cq, section, entries - count, wc + count, 0);
 
 		if (more > 0 || !count)
 			count += more;
 	}
 	flush = cq->gated > 0 && __atomic_load_n(&mig_context(cq->ibv.context)->flushing, __ATOMIC_RELAXED);
-	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner == reader &&
-	    !mig_readers_usable())
-		MIG_SET_GATE(cq->fast, reader);
+	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner == section &&
+	    !mig_sections_usable())
+		MIG_SET_GATE(cq->fast, section);
 	mig_unlock(&cq->lock);
 	if (flush)
 		flush_senders(cq);
 	return count;
 }
 
-/* Room for `more` in the ring. A larger ring is made without the lock, which others may win meanwhile. */
-static int make_room(struct mig_cq *cq, uint32_t more)
-{
-	for (;;) {
-		mig_lock(&cq->lock);
-		uint32_t used = cq->ring_tail - cq->ring_head, old_size = cq->ring_size;
-		mig_unlock(&cq->lock);
-		if (old_size - used >= more)
-			return 0;
-
-		uint32_t size = old_size ? old_size : 256;
-		while (size - used < more)
-			size *= 2;
-		struct ibv_wc *ring = mig_pages_alloc(size * sizeof(*ring)), *old = ring;
-		if (!ring)
-			return ENOMEM;
-		mig_lock(&cq->lock);
-		used = cq->ring_tail - cq->ring_head;
-		if (cq->ring_size == old_size && size - used >= more) {
-			for (uint32_t i = 0; i < used; i++)
-				ring[i] = cq->ring[(cq->ring_head + i) & (old_size - 1)];
-			old = cq->ring;
-			cq->ring = ring;
-			cq->ring_size = size;
-			cq->ring_head = 0;
-			cq->ring_tail = used;
-		}
-		mig_unlock(&cq->lock);
-		mig_pages_free(old);
-	}
-}
-
 #define COLLECT 64
 
 int mig_cq_collect(struct mig_cq *cq, int last)
 {
-	struct mig_reader *reader = mig_reader_get();
+	struct mig_section *section = mig_section_get();
 	int count = COLLECT;
 
 	while (count == COLLECT) {
 		struct ibv_wc wc[COLLECT];
-		int error = reader ? make_room(cq, COLLECT) : ENOMEM;
+		int error = section ? mig_cq_ring_reserve(cq, COLLECT) : ENOMEM;
 
 		if (error)
 			return error;
 		MIG_LOCKED(&cq->lock);
-		count = poll_filtered(cq, reader, COLLECT, wc, last);
+		count = poll_filtered(cq, section, COLLECT, wc, last);
 		for (int i = 0; i < count; i++)
-			cq->ring[cq->ring_tail++ & (cq->ring_size - 1)] = wc[i];
+			mig_cq_ring_put(cq, &wc[i]);
 		if (count < 0)
 			return EIO;
 	}
 	return 0;
-}
-
-int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc)
-{
-	int error = make_room(cq, 1);
-
-	if (error)
-		return error;
-	MIG_LOCKED(&cq->lock);
-	MIG_SET_GATE(cq->fast, NULL);
-	cq->ring[cq->ring_tail++ & (cq->ring_size - 1)] = *wc;
-	return 0;
-}
-
-/* After closing, a grace period must pass before the real queue may be exchanged. */
-void mig_cq_gate(struct mig_cq *cq, int change)
-{
-	MIG_LOCKED(&cq->lock);
-	cq->gated += change;
-	MIG_SET_GATE(cq->fast, NULL);
-}
-
-int mig_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
-{
-	struct mig_cq *cq = MIG_CONTAINER(ibv, struct mig_cq, ibv);
-	struct mig_reader *reader = mig_reader_get();
-	int result = 0;
-
-	if (!reader)
-		return ENOMEM;
-	mig_enter(reader);
-	/* Asked for ever: to ask once too often after a move costs an event without a completion, which every
-	 * application must expect; to forget one would cost a completion without an event. */
-	__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELEASE);
-	if (!MIG_GATE(mig_context(ibv->context)->parked))
-		result = cq->real->context->ops.req_notify_cq(cq->real, solicited_only);
-	mig_leave(reader);
-	return result;
 }

@@ -4,16 +4,19 @@
  * The ring has one writer at its tail, which is whoever posts: the one thread that qp->recv_fast names, or the
  * holder of the lock. Ownership moves as it does for completion queues (poll.c). The head is written by the poller.
  */
+#include "path/recv.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/keymap.h"
-#include "objects/object.h"
+#include "base/likely.h"
+#include "base/section.h"
+#include "path/translate.h"
 
-#define MAX_TRANSFERS 8
-#define BATCH 16
-#define SGES 256
+#define RECV_MAX_TRANSFERS 8
+#define RECV_BATCH 16
+#define RECV_SGES 256
 
 static struct mig_recv *entry(const struct mig_qp *qp, char *ring, uint32_t mask, uint32_t position)
 {
@@ -70,18 +73,18 @@ static inline void record(struct mig_qp *qp, const struct ibv_recv_wr *wr, const
 	}
 }
 
-static int post_translated(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys,
+static int recv_translated(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys,
 			   struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	while (wr) {
-		struct ibv_recv_wr copies[BATCH], *originals[BATCH], *failed = NULL;
-		struct ibv_sge sges[SGES];
+		struct ibv_recv_wr copies[RECV_BATCH], *originals[RECV_BATCH], *failed = NULL;
+		struct ibv_sge sges[RECV_SGES];
 		int count = 0, used = 0;
 
-		for (; wr && count < BATCH; wr = wr->next) {
+		for (; wr && count < RECV_BATCH; wr = wr->next) {
 			int listed = wr->num_sge > (int)qp->cap.max_recv_sge || wr->num_sge < 0 ? 0 : wr->num_sge;
 
-			if (used + listed > SGES)
+			if (used + listed > RECV_SGES)
 				break;
 			originals[count] = wr;
 			copies[count] = *wr;
@@ -108,14 +111,14 @@ static int post_translated(struct mig_qp *qp, struct ibv_qp *real, const struct 
 	return 0;
 }
 
-#define FEW 4
+#define RECV_FEW 4
 
 /* Most lists hold one request of a few entries: without the loops of the general case. */
-static int post_one_translated(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr,
+static int recv_one_translated(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr,
 			       struct ibv_recv_wr **bad)
 {
 	struct ibv_recv_wr copy, *failed;
-	struct ibv_sge sges[FEW];
+	struct ibv_sge sges[RECV_FEW];
 
 	copy.wr_id = wr->wr_id;
 	copy.next = NULL;
@@ -135,11 +138,11 @@ static int post_one_translated(struct mig_qp *qp, const struct mig_keymap *lkeys
 static __attribute__((noinline)) int post_other_keys(struct mig_qp *qp, const struct mig_keymap *lkeys,
 						     struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
-	if (MIG_LIKELY(wr && !wr->next && (unsigned int)wr->num_sge <= FEW))
-		return post_one_translated(qp, lkeys, wr, bad);
+	if (MIG_LIKELY(wr && !wr->next && (unsigned int)wr->num_sge <= RECV_FEW))
+		return recv_one_translated(qp, lkeys, wr, bad);
 
 	struct ibv_recv_wr *failed = NULL;
-	int error = post_translated(qp, qp->real, lkeys, wr, &failed);
+	int error = recv_translated(qp, qp->real, lkeys, wr, &failed);
 
 	record(qp, wr, error ? failed : NULL);
 	if (error && bad)
@@ -148,7 +151,7 @@ static __attribute__((noinline)) int post_other_keys(struct mig_qp *qp, const st
 }
 
 /* Posts and records. In a section or under the lock, as the ring's writer. */
-static inline int post_now(struct mig_qp *qp, struct mig_context *context, struct ibv_recv_wr *wr,
+static inline int recv_now(struct mig_qp *qp, struct mig_context *context, struct ibv_recv_wr *wr,
 			   struct ibv_recv_wr **bad)
 {
 	if (MIG_UNLIKELY(context->lkeys != NULL))
@@ -217,21 +220,21 @@ static int record_only(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 	return 0;
 }
 
-static int post_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+static int recv_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	struct mig_context *context = mig_context(qp->ibv.context);
-	struct mig_reader *reader = mig_reader_get();
-	int error = reader ? 0 : ENOMEM;
+	struct mig_section *section = mig_section_get();
+	int error = section ? 0 : ENOMEM;
 
 	while (!error) {
 		mig_lock(&qp->recv_lock);
-		if (qp->recv_owner && qp->recv_owner != reader) {
+		if (qp->recv_owner && qp->recv_owner != section) {
 			MIG_SET_GATE(qp->recv_fast, NULL);
 			mig_synchronize_with(qp->recv_owner);
-			if (qp->recv_transfers < MAX_TRANSFERS)
+			if (qp->recv_transfers < RECV_MAX_TRANSFERS)
 				qp->recv_transfers++;
 		}
-		qp->recv_owner = qp->recv_transfers < MAX_TRANSFERS ? reader : NULL;
+		qp->recv_owner = qp->recv_transfers < RECV_MAX_TRANSFERS ? section : NULL;
 		if (has_room(qp))
 			break;
 		mig_unlock(&qp->recv_lock);
@@ -245,9 +248,9 @@ static int post_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 	if (qp->recv_parked) {
 		error = record_only(qp, wr, bad);
 	} else {
-		error = post_now(qp, context, wr, bad);
-		if (qp->recv_owner == reader && !qp->recv_closed && !mig_readers_usable())
-			MIG_SET_GATE(qp->recv_fast, reader);
+		error = recv_now(qp, context, wr, bad);
+		if (qp->recv_owner == section && !qp->recv_closed && !mig_sections_usable())
+			MIG_SET_GATE(qp->recv_fast, section);
 	}
 	mig_unlock(&qp->recv_lock);
 	return error;
@@ -256,17 +259,17 @@ static int post_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 int mig_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
-	struct mig_reader *reader = mig_self;
+	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!reader))
-		return post_slowly(qp, wr, bad);
-	mig_enter(reader);
-	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != reader || !has_room(qp))) {
-		mig_leave(reader);
-		return post_slowly(qp, wr, bad);
+	if (MIG_UNLIKELY(!section))
+		return recv_slowly(qp, wr, bad);
+	mig_section_enter(section);
+	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != section || !has_room(qp))) {
+		mig_section_leave(section);
+		return recv_slowly(qp, wr, bad);
 	}
-	int error = post_now(qp, MIG_CONTAINER(ibv->context, struct mig_context, verbs.context), wr, bad);
-	mig_leave(reader);
+	int error = recv_now(qp, MIG_CONTAINER(ibv->context, struct mig_context, verbs.context), wr, bad);
+	mig_section_leave(section);
 	return error;
 }
 
@@ -301,7 +304,7 @@ int mig_recv_repost(struct mig_qp *qp, struct ibv_qp *real, const struct mig_key
 					  .sg_list = recv->sges,
 					  .num_sge = (int)recv->num_sge };
 		struct ibv_recv_wr *bad = NULL;
-		int error = post_translated(qp, real, lkeys, &wr, &bad);
+		int error = recv_translated(qp, real, lkeys, &wr, &bad);
 
 		if (error)
 			return error;

@@ -2,20 +2,26 @@
  * Posting sends.
  *
  * The fast way looks at one word and calls the real function with what the application gave. It counts nothing:
- * whether the queue is empty is found out when it matters, with a marker behind the last send (quiesce.c).
+ * whether the queue is empty is found out when it matters, with a marker behind the last send (move/quiesce.c).
  */
+#include "path/send.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/keymap.h"
-#include "objects/object.h"
+#include "base/likely.h"
+#include "base/section.h"
+#include "path/ring.h"
+#include "path/translate.h"
+#include "shadow/cq.h"
+#include "shadow/mr.h"
 
-#define BATCH 16
-#define SGES 256
+#define SEND_BATCH 16
+#define SEND_SGES 256
 
 /* The keys of one work request in the numbers of the moment. */
-static void translate(const struct mig_qp *qp, struct ibv_send_wr *wr)
+static void send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
 {
 	switch ((int)wr->opcode) {
 	case IBV_WR_RDMA_WRITE:
@@ -44,20 +50,20 @@ static void translate(const struct mig_qp *qp, struct ibv_send_wr *wr)
  * Copies in batches, as the application's requests are its own and may be shared. A list longer than a batch may
  * be interleaved with another thread's, which verbs do not promise against. In a section or under the lock.
  */
-static int post_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	const struct mig_keymap *lkeys = mig_context(qp->ibv.context)->lkeys;
 
 	while (wr) {
-		struct ibv_send_wr copies[BATCH], *originals[BATCH], *failed = NULL;
-		struct ibv_sge sges[SGES];
+		struct ibv_send_wr copies[SEND_BATCH], *originals[SEND_BATCH], *failed = NULL;
+		struct ibv_sge sges[SEND_SGES];
 		int count = 0, used = 0;
 
-		for (; wr && count < BATCH; wr = wr->next) {
+		for (; wr && count < SEND_BATCH; wr = wr->next) {
 			/* A list too long for the queue is the real library's to refuse, before it is read. */
 			int listed = wr->num_sge > (int)qp->cap.max_send_sge || wr->num_sge < 0 ? 0 : wr->num_sge;
 
-			if (used + listed > SGES)
+			if (used + listed > SEND_SGES)
 				break;
 			originals[count] = wr;
 			copies[count] = *wr;
@@ -69,7 +75,7 @@ static int post_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 					used++;
 				}
 			}
-			translate(qp, &copies[count]);
+			send_translate_keys(qp, &copies[count]);
 			copies[count].next = NULL;
 			if (count)
 				copies[count - 1].next = &copies[count];
@@ -86,9 +92,9 @@ static int post_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 	return 0;
 }
 
-static int post_now(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+static int send_now(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	return gate & MIG_GATE_TRANSLATE ? post_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
+	return gate & MIG_GATE_TRANSLATE ? send_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
 }
 
 /* Pollers look whether there is something to flush, without a walk over all QPs. Must hold the lock. */
@@ -103,7 +109,7 @@ static void set_gate(struct mig_qp *qp, uint32_t gate)
 	MIG_SET_GATE(qp->send_gate, gate);
 }
 
-/* The gate's bits change under the lock; readers look at the whole word. */
+/* The gate's bits change under the lock; sections look at the whole word. */
 void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
 {
 	MIG_LOCKED(&qp->send_lock);
@@ -207,11 +213,11 @@ static int keep_all(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_w
 	return error;
 }
 
-static int post_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+static int send_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	struct mig_reader *reader = mig_reader_get();
+	struct mig_section *section = mig_section_get();
 
-	if (!reader) {
+	if (!section) {
 		if (bad)
 			*bad = wr;
 		return ENOMEM;
@@ -234,34 +240,34 @@ static int post_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_sen
 				return result;
 			continue;
 		}
-		mig_enter(reader);
+		mig_section_enter(section);
 		gate = MIG_GATE(qp->send_gate);
 		if (gate & (QUIESCED | MIG_GATE_FRESH)) {
-			mig_leave(reader);
+			mig_section_leave(section);
 			continue;
 		}
-		int result = post_now(qp, gate, wr, bad);
-		mig_leave(reader);
+		int result = send_now(qp, gate, wr, bad);
+		mig_section_leave(section);
 		return result;
 	}
 }
 
-#define FEW 4
+#define SEND_FEW 4
 
 /*
  * The usual requests alone in their list: without the loops of the general case, and member by member, because a wide
  * load of what the application has just written in parts would wait for all of it. Ends the caller's section; a function
  * of its own, as the way of those who have not moved would else save its registers.
  */
-static __attribute__((noinline)) int post_one_translated(struct mig_qp *qp, struct ibv_send_wr *wr,
-							 struct ibv_send_wr **bad, struct mig_reader *reader)
+static __attribute__((noinline)) int send_one_translated(struct mig_qp *qp, struct ibv_send_wr *wr,
+							 struct ibv_send_wr **bad, struct mig_section *section)
 {
 	const struct mig_keymap *lkeys =
 		MIG_CONTAINER(qp->ibv.context, struct mig_context, verbs.context)->lkeys;
 	struct ibv_send_wr copy, *failed;
-	struct ibv_sge sges[FEW];
+	struct ibv_sge sges[SEND_FEW];
 
-	if (!wr || wr->next || (unsigned int)wr->num_sge > FEW)
+	if (!wr || wr->next || (unsigned int)wr->num_sge > SEND_FEW)
 		goto unusual;
 	if (MIG_LIKELY(wr->opcode <= IBV_WR_RDMA_WRITE_WITH_IMM || wr->opcode == IBV_WR_RDMA_READ)) {
 		copy.wr.rdma.remote_addr = wr->wr.rdma.remote_addr;
@@ -279,33 +285,33 @@ static __attribute__((noinline)) int post_one_translated(struct mig_qp *qp, stru
 	mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
 
 	int error = qp->post_send(qp->real, &copy, &failed);
-	mig_leave(reader);
+	mig_section_leave(section);
 	if (MIG_UNLIKELY(error) && bad)
 		*bad = wr;
 	return error;
 
 unusual:
-	mig_leave(reader);
-	return post_slowly(qp, wr, bad);
+	mig_section_leave(section);
+	return send_slowly(qp, wr, bad);
 }
 
 int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
-	struct mig_reader *reader = mig_self;
+	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!reader))
-		return post_slowly(qp, wr, bad);
-	mig_enter(reader);
+	if (MIG_UNLIKELY(!section))
+		return send_slowly(qp, wr, bad);
+	mig_section_enter(section);
 	uint32_t gate = MIG_GATE(qp->send_gate);
 	if (MIG_UNLIKELY(gate)) {
 		if (MIG_LIKELY(gate == MIG_GATE_TRANSLATE))
-			return post_one_translated(qp, wr, bad, reader);
-		mig_leave(reader);
-		return post_slowly(qp, wr, bad);
+			return send_one_translated(qp, wr, bad, section);
+		mig_section_leave(section);
+		return send_slowly(qp, wr, bad);
 	}
 	int result = qp->post_send(qp->real, wr, bad);
-	mig_leave(reader);
+	mig_section_leave(section);
 	return result;
 }
 
@@ -327,7 +333,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 
 		for (struct mig_send *send = qp->kept; send; send = send->next)
 			send->wr.next = send->next ? &send->next->wr : NULL;
-		int error = post_now(qp, qp->send_gate, &qp->kept->wr, &bad);
+		int error = send_now(qp, qp->send_gate, &qp->kept->wr, &bad);
 		while (qp->kept && (!error || &qp->kept->wr != bad)) {
 			struct mig_send *posted = qp->kept;
 

@@ -1,4 +1,4 @@
-/* What the library exports, beside the dynamic linker's two functions (dl.c). */
+/* The verbs that the library exports, each in the place of a real one. */
 #ifndef MIGRRDMA_EXPORT_H
 #define MIGRRDMA_EXPORT_H
 
@@ -6,29 +6,6 @@
 
 #define MIG_EXPORT __attribute__((visibility("default")))
 
-/*
- * X(result, name): where programs enter the vendors' direct interfaces, which reach around the verbs and would
- * take our objects for the driver's own. They say "not supported" (vendor.c). Only the entrances: the drivers
- * call some of the functions behind them themselves.
- */
-#define MIG_VENDOR(X)                                                                                      \
-	X(_Bool, mlx5dv_is_supported)                                                                      \
-	X(void *, mlx5dv_open_device)                                                                      \
-	X(int, mlx5dv_query_device)                                                                        \
-	X(int, mlx5dv_init_obj)                                                                            \
-	X(int, mlx5dv_set_context_attr)                                                                    \
-	X(int, mlx5dv_get_clock_info)                                                                      \
-	X(void *, mlx5dv_create_cq)                                                                        \
-	X(void *, mlx5dv_create_qp)                                                                        \
-	X(void *, mlx5dv_create_wq)                                                                        \
-	X(int, efadv_query_device)                                                                         \
-	X(void *, efadv_create_driver_qp)                                                                  \
-	X(void *, efadv_create_qp_ex)                                                                      \
-	X(void *, efadv_create_cq)
-
 #define MIG_DECLARE(result, name, version, parameters) MIG_EXPORT result name parameters;
 MIG_REAL(MIG_DECLARE)
-#define MIG_DECLARE_VENDOR(result, name) MIG_EXPORT result name(void);
-MIG_VENDOR(MIG_DECLARE_VENDOR)
-
 #endif

@@ -1,4 +1,4 @@
-/* Finding the real functions, and the dynamic linker's questions about them. */
+/* Finding the real functions. */
 #define _GNU_SOURCE
 #include "real/real.h"
 
@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/elf.h"
-#include "real/export.h"
 #include "base/lock.h"
 #include "base/log.h"
 
@@ -60,9 +59,9 @@ static void look_for_stranger(const char *name, const char *version, void *argum
  * An application may close the libibverbs that it has opened, and open it again in another place: our pointers to it
  * must not outlive it. Where there is no dlopen, nobody can have opened it.
  */
-static void pin(const struct mig_object *library)
+static void pin(const struct mig_elf *library)
 {
-	void *(*open)(const char *, int) = (void *(*)(const char *, int))(uintptr_t)mig_global_symbol("dlopen");
+	void *(*open)(const char *, int) = (void *(*)(const char *, int))(uintptr_t)mig_elf_global_symbol("dlopen");
 
 	if (open)
 		open(library->name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
@@ -70,16 +69,16 @@ static void pin(const struct mig_object *library)
 
 static int find_real(void)
 {
-	struct mig_object library;
+	struct mig_elf library;
 
-	if (mig_object_named("libibverbs.so.1", &library))
+	if (mig_elf_named("libibverbs.so.1", &library))
 		return ENOSYS;
 	pin(&library);
 #define MIG_REAL_FIND(result, name, version, parameters)                                                   \
-	real.name = (result(*) parameters)(uintptr_t)mig_object_symbol(&library, #name, version);
+	real.name = (result(*) parameters)(uintptr_t)mig_elf_symbol(&library, #name, version);
 	MIG_REAL(MIG_REAL_FIND)
-	real.dofork_range = (int (*)(void *, size_t))(uintptr_t)mig_object_symbol(&library, "ibv_dofork_range", NULL);
-	mig_object_functions(&library, look_for_stranger, &real.stranger);
+	real.dofork_range = (int (*)(void *, size_t))(uintptr_t)mig_elf_symbol(&library, "ibv_dofork_range", NULL);
+	mig_elf_functions(&library, look_for_stranger, &real.stranger);
 	if (real.stranger)
 		mig_log(MIG_LOG_WARN, "%s exports %s, which this guest library does not know: not virtualised",
 			library.name, real.stranger);
@@ -99,32 +98,4 @@ const struct mig_real *mig_real(void)
 		__atomic_store_n(&real_found, 1, __ATOMIC_RELEASE);
 	}
 	return &real;
-}
-
-struct replacement {
-	const char *name;
-	void *ours;
-};
-
-#define MIG_REPLACEMENT(result, name, version, parameters) { #name, (void *)(uintptr_t)name },
-static const struct replacement verbs[] = { MIG_REAL(MIG_REPLACEMENT) };
-#define MIG_VENDOR_REPLACEMENT(result, name) { #name, (void *)(uintptr_t)name },
-static const struct replacement vendors[] = { MIG_VENDOR(MIG_VENDOR_REPLACEMENT) };
-
-void *mig_replacement(const char *name, const void *found)
-{
-	struct mig_object object;
-
-	for (size_t i = 0; i < COUNT(vendors); i++)
-		if (!strcmp(name, vendors[i].name))
-			return vendors[i].ours;
-	for (size_t i = 0; i < COUNT(verbs); i++) {
-		if (strcmp(name, verbs[i].name))
-			continue;
-		/* Only the current version of the verb, and only libibverbs' own. */
-		if (mig_object_holding(found, &object) || strcmp(object.soname, "libibverbs.so.1"))
-			return NULL;
-		return mig_object_symbol(&object, name, NULL) == found ? verbs[i].ours : NULL;
-	}
-	return NULL;
 }

@@ -99,9 +99,6 @@ struct mig_real {
 /* NULL with errno ENOSYS when the process has not loaded libibverbs. */
 const struct mig_real *mig_real(void);
 
-/* Our own function for one of the real ones or a vendor's name; NULL: we have none. */
-void *mig_replacement(const char *name, const void *real);
-
 /* True while this thread is inside a real function that calls other verbs and must get the real ones' objects. */
 extern __thread int mig_inside_real;
 

@@ -1,11 +1,11 @@
-/* The process as a whole: what it has open, and why it might not be migrated. */
+#include "shadow/process.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
-#include "shadow/mig.h"
 
 struct mig_process mig = { .contexts = { &mig.contexts, &mig.contexts }, .state = MIG_STATE_RUNNING };
 

@@ -41,10 +41,10 @@
 	X(10, LIST_MRS, mig_none, mig_none, MRS)                                                           \
 	X(11, MRS, mig_none, mig_mr_record, NONE)                                                          \
 	X(12, QUIESCE, mig_scope, mig_qp_name, DONE)                                                       \
-	X(13, ABORT, mig_none, mig_none, DONE)                                                             \
+	X(13, UNDO, mig_none, mig_none, DONE)                                                              \
 	X(14, PARK, mig_park, mig_none, DONE)                                                              \
 	X(15, REBUILD, mig_rebuild, mig_gid_record, QPS)                                                   \
-	X(16, PARTNER, mig_scope, mig_qp_name, QPS)                                                        \
+	X(16, PREPARE, mig_scope, mig_qp_name, QPS)                                                        \
 	X(17, CONNECT, mig_none, mig_connect_record, DONE)                                                 \
 	X(18, KEYS, mig_keys, mig_key_record, DONE)                                                        \
 	X(19, RESUME, mig_none, mig_none, DONE)

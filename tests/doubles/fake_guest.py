@@ -92,7 +92,7 @@ class FakeGuest:
                 self.parked = True
                 return
             if self.spec.get("goes_on_without_an_agent"):
-                self._on_abort(Message("ABORT", 0))
+                self._on_undo(Message("UNDO", 0))
             if self.spec.get("reconnects"):
                 self._reconnect()
             return
@@ -168,7 +168,7 @@ class FakeGuest:
             pair["quiesced"] = True
         return "DONE", {}
 
-    def _on_abort(self, _message: Message) -> Any:
+    def _on_undo(self, _message: Message) -> Any:
         self.state = RUNNING
         for pair in self.pairs.values():
             for key in ("next", "next_sgid", "next_dest"):
@@ -190,7 +190,7 @@ class FakeGuest:
                 made.append(self._record(pair))
         return "QPS", {}, made
 
-    def _on_partner(self, message: Message) -> Any:
+    def _on_prepare(self, message: Message) -> Any:
         made = []
         for pair in self._named(message):
             pair["next"] = pair["pqpn"] + 0x7000

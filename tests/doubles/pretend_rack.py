@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 from migrrdma_lab import container_images, filesystem, plan, project, steps
 from migrrdma_lab.plan import Node, Places
-from migrrdma_lab.qemu import acceleration, disk, golden, network, rack
+from migrrdma_lab.qemu import acceleration, disk, emulator, golden, network, rack
 from migrrdma_lab.qemu.disk import NodeImage
+from migrrdma_lab.qemu.emulator import Emulator
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,14 @@ def pretend(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     for module in (rack, golden):
         monkeypatch.setattr(module, "Machine", Machine)
         monkeypatch.setattr(module, "SshShell", Shell)
-    for module in (container_images, filesystem, disk, project):
+    for module in (container_images, filesystem, disk, emulator, project):
         monkeypatch.setattr(module, "run_logged", _run_logged)
     for name in ("create", "forget_neighbour"):
         monkeypatch.setattr(network, name, lambda *_arguments: None)
     monkeypatch.setattr(golden, "_REPORTING_PERIOD_SECONDS", 0)
-    version = SimpleNamespace(run=lambda *_command, **_options: SimpleNamespace(stdout="QEMU"))
-    monkeypatch.setattr(golden, "subprocess", version)
+    monkeypatch.setattr(Emulator, "version", lambda _emulator: "QEMU")
     monkeypatch.setattr(project, "tree_state", lambda: "0123456789abcdef")
-    monkeypatch.setattr(acceleration, "choose", lambda _kernel: acceleration.emulation("pretended"))
+    monkeypatch.setattr(
+        acceleration, "choose", lambda _emulator, _kernel: acceleration.emulation("pretended")
+    )
     monkeypatch.setattr(steps.console, "quiet", True)

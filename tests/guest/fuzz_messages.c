@@ -10,8 +10,9 @@
 #include <string.h>
 
 #include "control/message.h"
-#include "shadow/mig.h"
 #include "control/thread.h"
+#include "shadow/process.h"
+#include "wire/control.h"
 
 static int drop(struct mig_session *session, const void *message, size_t length)
 {

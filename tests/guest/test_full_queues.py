@@ -58,7 +58,7 @@ def test_sends_kept_while_parked_fill_a_queue_as_others_do(full: Program, agent:
     assert full.tell("receive") == "ok"
     assert full.tell("fill") == "ok"
     assert full.tell("refused") == "ok"
-    agent.ask("ABORT")
+    agent.ask("UNDO")
     assert full.tell("poll") == f"{ALL} {ALL}"
     move(agent, (0, 1))
     assert full.tell("fill") == "ok"

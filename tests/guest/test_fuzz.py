@@ -15,7 +15,7 @@ SECONDS = 60
 HELPED = 0x8000
 REACHED = {
     "mig_message_handle", "mig_message_tick", "mig_message_lost", "mig_quiesce_begin", "mig_quiesce_step", "mig_park",
-    "mig_rebuild", "mig_partner", "mig_connect", "mig_keys", "mig_resume", "mig_abort",
+    "mig_rebuild", "mig_prepare", "mig_connect", "mig_keys", "mig_resume", "mig_undo",
 }  # fmt: skip
 """What the fuzzer must have come to, or it has shown nothing."""
 
@@ -35,9 +35,9 @@ CONVERSATIONS = [
     ],
     [WIRE.pack(kind) for kind in ("INVENTORY", "LIST_CONTEXTS", "LIST_QPS", "LIST_MRS")],
     [
-        WIRE.pack("PARTNER", {"kind": 1, "context": 2}),
+        WIRE.pack("PREPARE", {"kind": 1, "context": 2}),
         WIRE.pack("QUIESCE", {"kind": 2, "timeout_ms": 100}, [{"context": 1, "vqpn": 17}]),
-        WIRE.pack("ABORT"),
+        WIRE.pack("UNDO"),
     ],
 ]
 

@@ -83,7 +83,7 @@ def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent:
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
     before = {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3}
     steps: list[Callable[[], object]] = [
-        lambda: agent.ask("PARTNER", {"kind": 1, "context": second}),
+        lambda: agent.ask("PREPARE", {"kind": 1, "context": second}),
         agent.quiesce,
         lambda: agent.ask("PARK"),
         lambda: agent.ask("REBUILD", {"context": first, "device": "fake1"}),
@@ -93,7 +93,7 @@ def test_abort_goes_on_with_the_old_objects_from_every_step(start: Start, agent:
     for last in range(len(steps)):
         for step in steps[: last + 1]:
             step()
-        agent.ask("ABORT")
+        agent.ask("UNDO")
         program.wait_for_progress(50)
     assert {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3} == before
     assert program.verdict() == "exact"
@@ -109,7 +109,7 @@ def test_partner_is_prepared_again_when_a_restore_came_to_nothing(
         agent.quiesce()
         made: list[set[int]] = []
         for attempt in range(attempts):
-            agent.ask("PARTNER", {"kind": 1, "context": second})
+            agent.ask("PREPARE", {"kind": 1, "context": second})
             made.append({q["next_pqpn"] for q in agent.qps() if q["context"] == second and q["state"] == 3})
             if attempt < attempts - 1:  # to somewhere that will never answer
                 gone = {q["vqpn"]: q for q in agent.qps() if q["next_pqpn"] and q["state"] == 3}
@@ -139,7 +139,7 @@ def test_context_is_rebuilt_once_until_it_is_given_up(start: Start, agent: Agent
         agent.ask("REBUILD", {"context": first, "device": "fake1"})
         with pytest.raises(GuestError, match="has been rebuilt, and not been given up since"):
             agent.ask("REBUILD", {"context": first, "device": "fake0"})
-        agent.ask("ABORT")
+        agent.ask("UNDO")
         program.wait_for_progress(50)
     assert program.verdict() == "exact"
 
@@ -168,7 +168,7 @@ def test_failed_rebuild_can_be_aborted(start: Start, agent: Agent) -> None:
         else:
             # These are tried again without the markers' places, so that one refusal may be survived.
             assert verb in ("create_cq", "create_qp")
-        agent.ask("ABORT")
+        agent.ask("UNDO")
         program.wait_for_progress(50)
     assert program.verdict() == "exact"
 
@@ -215,7 +215,7 @@ def test_quiesced_partner_waits_while_its_agent_is_restarted(start: Start, agent
     program = start("-q", "4", "-e")
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
     for turn in range(3):
-        agent.ask("PARTNER", {"kind": 1, "context": second})
+        agent.ask("PREPARE", {"kind": 1, "context": second})
         prepared = {q["vqpn"]: q["next_pqpn"] for q in agent.qps()}
         agent.quiesce(alone_s=60)
         passed = program.progress()
@@ -231,7 +231,7 @@ def test_quiesced_partner_waits_while_its_agent_is_restarted(start: Start, agent
             agent.give_keys(first, MOVING)
             agent.resume()
         else:
-            agent.ask("ABORT")
+            agent.ask("UNDO")
         program.wait_for_progress()
     assert program.verdict() == "exact"
 
@@ -244,7 +244,7 @@ def test_quiesced_partner_that_hears_nothing_goes_on_in_the_end(
     program = start("-q", "2")
     before = {q["vqpn"]: q["pqpn"] for q in agent.qps() if q["state"] == 3}
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
-    agent.ask("PARTNER")
+    agent.ask("PREPARE")
     agent.quiesce(alone_s=1)
     if prepared:
         agent.connect_all({first: (GIDS[0], MOVING), second: (GIDS[1], PARTNER)})
@@ -285,7 +285,7 @@ def test_asynchronous_events_that_nobody_has_read_are_not_lost(start: Start, age
         elif way == "abort":
             agent.quiesce()
             agent.ask("PARK")
-            agent.ask("ABORT")
+            agent.ask("UNDO")
         else:
             move(agent, (turn % 2, 1 - turn % 2), restored=program if way == "restored" else None)
         assert program.tell("events") == "0:1:5 1:cq:0 1:1:5 1:0:6 ok"
@@ -294,7 +294,7 @@ def test_asynchronous_events_that_nobody_has_read_are_not_lost(start: Start, age
     assert program.tell(f"raise {living} {sq_drained}") == "ok"
     agent.quiesce()
     agent.ask("PARK")
-    agent.ask("ABORT")
+    agent.ask("UNDO")
     assert program.verdict() == "exact"  # what is owed of an object ends with it
 
 
@@ -349,7 +349,7 @@ def test_restored_process_cannot_be_taken_for_a_live_one(start: Start, agent: Ag
     with pytest.raises(GuestError, match="no live device"):
         agent.ask("REBUILD", {"context": context, "device": "fake1"})
     with pytest.raises(GuestError, match="the old objects are gone"):
-        agent.ask("ABORT")
+        agent.ask("UNDO")
 
 
 @pytest.mark.parametrize("fault", ["drop 700", "repeat 700"])

@@ -106,7 +106,7 @@ def test_failed_move_can_be_undone_and_tried_again(poor: Program, agent: Agent) 
             except GuestError as error:
                 assert error.error == errno.ENOMEM, error
                 failed.add(name)
-                agent.ask("ABORT")
+                agent.ask("UNDO")
                 break
         poor.tell("disarm")
         assert poor.tell("work") == "ok"

@@ -277,7 +277,7 @@ def test_a_real_partner_goes_back_when_its_agent_was_restarted_meanwhile(
             async with asyncio.timeout(PATIENT_S):
                 while await connected(move.peer, "p1") is not GuestState.RUNNING:
                     await asyncio.sleep(0.02)  # its agent asks the source from time to time
-            await move.mover.until(lambda: "ABORT" in move.mover.asked)
+            await move.mover.until(lambda: "UNDO" in move.mover.asked)
             await is_connected_to(move, move.src)
         await move.checkpoint()
         await move.restore()

@@ -26,7 +26,7 @@ def rest(agent: Agent) -> None:
         agent.ask("PARK")
         if all(qp["state"] == RTS for qp in agent.qps()):
             return
-        agent.ask("ABORT")
+        agent.ask("UNDO")
     raise AssertionError("some connection is always being made")
 
 
@@ -63,7 +63,7 @@ def move(
 def partner_move(agent: Agent, device: int, partner_device: int = 1) -> None:
     """The first context moves, the second stays and gets new QPs beside the old ones."""
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
-    agent.ask("PARTNER", {"kind": 1, "context": second})
+    agent.ask("PREPARE", {"kind": 1, "context": second})
     agent.quiesce()
     agent.ask("PARK")
     agent.ask(
@@ -78,7 +78,7 @@ def partner_move(agent: Agent, device: int, partner_device: int = 1) -> None:
 
 def switch(agent: Agent) -> None:
     """New QPs for both ends of every connection, without a park: as a partner does it."""
-    agent.ask("PARTNER")
+    agent.ask("PREPARE")
     agent.quiesce()
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
     agent.connect_all({first: (GIDS[0], MOVING), second: (GIDS[1], PARTNER)})

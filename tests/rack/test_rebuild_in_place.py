@@ -31,7 +31,7 @@ def _connection(qp: Mapping[str, Any], peers: Mapping[int, int], turn: int) -> d
 
 def rebuild_in_place(moving: RemoteGuest, partner: RemoteGuest, turn: int) -> None:
     """What the agents of both hosts do in a migration, without dump and restore between PARK and REBUILD."""
-    partner.ask("PARTNER")
+    partner.ask("PREPARE")
     for one in (moving, partner):
         one.send("QUIESCE", {"timeout_ms": _DRAIN_MS})
     for one in (moving, partner):

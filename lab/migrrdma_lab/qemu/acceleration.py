@@ -11,6 +11,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from .emulator import Emulator
+
 _PROBE_SECONDS = 20
 _KERNEL_RAN = b"VFS: Unable to mount root fs"
 """Without a disk the kernel gets as far as this message, then panics and QEMU ends (`-no-reboot`)."""
@@ -37,14 +39,14 @@ def emulation(reason: str) -> Accelerator:
     return Accelerator("tcg", ("-accel", "tcg,thread=multi", "-cpu", "Nehalem"), reason)
 
 
-def choose(kernel: Path, device: Path = Path("/dev/kvm"), qemu: str = "qemu-system-x86_64") -> Accelerator:
+def choose(emulator: Emulator, kernel: Path, device: Path = Path("/dev/kvm")) -> Accelerator:
     """KVM if ``kernel`` boots under it, else emulation."""
     if not os.access(device, os.R_OK | os.W_OK):
         return emulation(f"{device} cannot be opened")
-    command = [
-        qemu, "-machine", "q35", *KVM.qemu_options, "-m", "512", "-nodefaults", "-display", "none",
+    command = emulator.system(
+        "-machine", "q35", *KVM.qemu_options, "-m", "512", "-nodefaults", "-display", "none",
         "-serial", "stdio", "-no-reboot", "-kernel", str(kernel), "-append", "console=ttyS0 panic=-1",
-    ]  # fmt: skip
+    )  # fmt: skip
     try:
         result = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PROBE_SECONDS, check=False

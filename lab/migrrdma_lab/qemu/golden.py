@@ -7,7 +7,6 @@ that has booted takes seconds. The snapshot holds QEMU's own state, so it belong
 from __future__ import annotations
 
 import hashlib
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ..steps import step
 from . import network
 from .acceleration import Accelerator
 from .disk import NodeImage
+from .emulator import emulator
 from .machine import Machine
 from .ssh import SshShell
 
@@ -40,11 +40,9 @@ def _wait_for_freed_memory(machine: Machine) -> None:
         before = now
 
 
-def golden_path(image: NodeImage, accelerator: Accelerator) -> Path:
+def golden_path(places: Places, image: NodeImage, accelerator: Accelerator) -> Path:
     """Where the golden machine's overlay is, made or not; another QEMU or accelerator has another one."""
-    version = subprocess.run(
-        ["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True
-    ).stdout
+    version = emulator(places).version()
     definition = (Path(__file__).parent / "machine.py").read_text()
     runs_on = (accelerator.name, accelerator.qemu_options)  # and not why: that is worded anew every time
     key = hashlib.sha256(f"{version}\0{runs_on}\0{definition}".encode()).hexdigest()[:12]
@@ -53,7 +51,7 @@ def golden_path(image: NodeImage, accelerator: Accelerator) -> Path:
 
 def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> Path:
     """Build (or find) the overlay that holds the running golden machine."""
-    disk = golden_path(image, accelerator)
+    disk = golden_path(places, image, accelerator)
     if disk.exists():
         return disk
     machine = Machine(places, GOLDEN, image)

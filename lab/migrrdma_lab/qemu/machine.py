@@ -17,6 +17,7 @@ from ..errors import MachineError
 from ..plan import Node, Places
 from .acceleration import Accelerator
 from .disk import NodeImage
+from .emulator import emulator
 from .network import tap
 
 _MEMORY_MIB = 2048
@@ -53,7 +54,9 @@ class Machine:
     def create_disk(self) -> None:
         """Make an empty overlay."""
         self.disk.parent.mkdir(parents=True, exist_ok=True)
-        _qemu_img("create", "-q", "-f", "qcow2", "-b", str(self.image.disk), "-F", "raw", str(self.disk))
+        emulator(self.places).img(
+            "create", "-q", "-f", "qcow2", "-b", str(self.image.disk), "-F", "raw", str(self.disk)
+        )
 
     def copy_disk(self, golden: Path) -> None:
         """Take over another machine's overlay with its snapshots; whole or not at all."""
@@ -66,7 +69,7 @@ class Machine:
         """Whether the machine's disk holds a snapshot called ``name``; QEMU lists one when it is complete."""
         if not self.disk.exists():
             return False
-        listing = _qemu_img("snapshot", "-U", "-l", str(self.disk))
+        listing = emulator(self.places).img("snapshot", "-U", "-l", str(self.disk))
         return any(line.split()[1:2] == [name] for line in listing.splitlines())
 
     def start(self, accelerator: Accelerator, snapshot: str | None = None) -> None:
@@ -75,7 +78,7 @@ class Machine:
         log = self.places.run / f"{self.node.name}.qemu"
         command = [
             "ip", "netns", "exec", self.places.namespace,
-            "qemu-system-x86_64", "-name", f"{self.places.namespace}-{self.node.name}",
+            *emulator(self.places).system("-name", f"{self.places.namespace}-{self.node.name}"),
             "-machine", "q35", *accelerator.qemu_options, "-smp", "1", "-m", str(_MEMORY_MIB),
             "-nodefaults", "-display", "none", "-daemonize", "-pidfile", str(self._pid_file),
             "-serial", f"file:{self.console}", "-qmp", f"unix:{self._qmp_socket},server=on,wait=off",
@@ -176,12 +179,3 @@ class Machine:
             if command == "quit":  # it closes the connection, before or after it has answered
                 return None
             raise MachineError(f"{self.node.name}: QEMU refused `{command}`: {exc}") from exc
-
-
-def _qemu_img(*arguments: str) -> str:
-    result = subprocess.run(
-        ["qemu-img", *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    if result.returncode:
-        raise MachineError(f"qemu-img {arguments[0]}: {result.stderr.strip()}")
-    return result.stdout

@@ -19,6 +19,7 @@ from ..steps import console, step
 from . import acceleration, network
 from .acceleration import Accelerator
 from .disk import NodeImage, build_node_image, node_image, remove_unused
+from .emulator import build_emulator, emulator
 from .golden import SNAPSHOT as GOLDEN_SNAPSHOT
 from .golden import golden_disk, golden_path
 from .machine import Machine
@@ -64,7 +65,7 @@ class EmulatedRack(Rack):
                     if known_name == acceleration.KVM.name
                     else acceleration.emulation("probed before")
                 )
-        chosen = acceleration.choose(self.image.kernel)
+        chosen = acceleration.choose(emulator(self.places), self.image.kernel)
         console.print(f"  machines run under {chosen.name}: {chosen.reason}")
         write_whole(answer, f"{boot} {chosen.name}\n")
         return chosen
@@ -83,8 +84,11 @@ class EmulatedRack(Rack):
             raise RackError("the rack makes network namespaces and taps: run it as root")
         start = time.monotonic()
         with self._alone():
-            image = build_node_image(self.places)
-            golden = golden_path(image, self.accelerator)
+            with ThreadPoolExecutor() as pool:
+                qemu = pool.submit(build_emulator, self.places)
+                image = build_node_image(self.places)
+                qemu.result()
+            golden = golden_path(self.places, image, self.accelerator)
             if self._made_from() != golden:
                 self._discard()
             self.places.disks.mkdir(parents=True, exist_ok=True)

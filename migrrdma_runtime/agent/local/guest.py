@@ -111,7 +111,7 @@ class Guest:
 
     async def undo(self, timeout: float) -> None:
         """Undo whatever was begun, down to nothing; the connections are the old ones."""
-        await self._command("ABORT", timeout)
+        await self._command("UNDO", timeout)
         self.state = GuestState.RUNNING
 
     async def park(self, timeout: float) -> None:
@@ -142,8 +142,8 @@ class Guest:
     async def prepare(self, names: list[QPName], timeout: float) -> list[QueuePair]:
         """Make a successor for each of these queue pairs, beside it; says the new numbers."""
         answer: list[Message] = []
-        for scope, part in _scopes("PARTNER", names):
-            answer = await self._request("PARTNER", timeout, scope, part)
+        for scope, part in _scopes("PREPARE", names):
+            answer = await self._request("PREPARE", timeout, scope, part)
         wanted = set(names)
         return [pair for pair in _queue_pairs(answer) if pair.name in wanted]
 

@@ -184,7 +184,7 @@ def test_every_agent_is_restarted_while_a_checkpoint_waits(play: Play) -> None:
         for host in (move.src, move.dst, move.peer):
             await host.restart()
         await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
-        assert "ABORT" not in move.partner.asked
+        assert "UNDO" not in move.partner.asked
         await move.restore()
         await move.both_go_on_after_the_move()
 
@@ -298,7 +298,7 @@ def test_a_partner_that_hears_of_nobody_gives_up_backwards_and_no_restore_succee
         await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
         await move.checkpoint()
         await move.src.stop()
-        await move.partner.until_asked("ABORT")
+        await move.partner.until_asked("UNDO")
         assert move.peer.state() == {"partner": "lost"}
         await move.src.start()
         with pytest.raises(MigrRDMAError, match=r"has given migration .* up: it was not restored within"):

@@ -85,11 +85,11 @@ def test_a_restore_that_failed_after_the_partners_prepared_is_tried_again(play: 
                 with pytest.raises(MigrRDMAError):
                     await move.restore()  # what it restored is killed, the next one is another process
                 await asyncio.wait_for(move.dst.alive.wait(), 20)
-            assert move.partner.asked.count("PARTNER") == attempt
+            assert move.partner.asked.count("PREPARE") == attempt
         await move.restore()
         await move.both_go_on_anew()
-        assert move.partner.asked.count("PARTNER") == attempt + 1
-        assert "ABORT" not in move.partner.asked
+        assert move.partner.asked.count("PREPARE") == attempt + 1
+        assert "UNDO" not in move.partner.asked
 
     play(scenario)
 

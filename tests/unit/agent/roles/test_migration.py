@@ -341,7 +341,7 @@ def test_a_partner_that_has_given_up_is_found_before_anything_is_restored(play: 
         await move.peer.restart()
         await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
         await move.checkpoint()
-        await move.partner.until_asked("ABORT")
+        await move.partner.until_asked("UNDO")
         with pytest.raises(AgentError, match=r"has given migration .* up"):
             await move.restore()
 

@@ -144,7 +144,7 @@ def test_only_the_source_drains_and_resumes_its_partners(play: Play, name: str) 
         request = {"migration": move.document["migration"], **({"seconds": 1} if name == "drain" else {})}
         with pytest.raises(RefusedError, match="agent dst is not the source of migration"):
             await ask(move.dst.settings.tls, move.peer, name, request)
-        assert "ABORT" not in move.partner.asked
+        assert "UNDO" not in move.partner.asked
 
     play(scenario)
 

@@ -1,71 +1,16 @@
-/* Protection domains and memory regions. */
+#include "objects/mr.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
-#include "real/export.h"
 #include "base/keymap.h"
-#include "objects/object.h"
+#include "base/section.h"
 #include "base/verb_gate.h"
-
-struct ibv_pd *mig_pd_wrap(struct mig_context *context, struct ibv_pd *real)
-{
-	struct mig_pd *pd = calloc(1, sizeof(*pd));
-
-	if (!pd) {
-		mig_real()->ibv_dealloc_pd(real);
-		errno = ENOMEM;
-		return NULL;
-	}
-	pd->real = real;
-	pd->ibv.context = &context->verbs.context;
-	pd->ibv.handle = real->handle;
-	MIG_LOCKED(&context->lock);
-	mig_list_add(&context->pds, &pd->link);
-	return &pd->ibv;
-}
-
-struct ibv_pd *ibv_alloc_pd(struct ibv_context *ibv)
-{
-	struct mig_context *context = mig_context(ibv);
-
-	if (!context)
-		return mig_real()->ibv_alloc_pd(ibv);
-	MIG_VERB;
-	struct ibv_pd *real = mig_real()->ibv_alloc_pd(context->real);
-	return real ? mig_pd_wrap(context, real) : NULL;
-}
-
-int ibv_dealloc_pd(struct ibv_pd *ibv)
-{
-	struct mig_pd *pd = mig_pd(ibv);
-
-	if (!pd)
-		return mig_real()->ibv_dealloc_pd(ibv);
-	MIG_VERB;
-	int error = mig_real()->ibv_dealloc_pd(pd->real);
-	if (error)
-		return error;
-	mig_lock(&mig_context(ibv->context)->lock);
-	mig_list_remove(&pd->link);
-	mig_unlock(&mig_context(ibv->context)->lock);
-	free(pd);
-	return 0;
-}
-
-struct ibv_pd *ibv_import_pd(struct ibv_context *ibv, uint32_t handle)
-{
-	struct mig_context *context = mig_context(ibv);
-
-	if (!mig_real()->ibv_import_pd) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!context)
-		return mig_real()->ibv_import_pd(ibv, handle);
-	MIG_VERB;
-	mig_cannot_migrate("an imported protection domain");
-	return mig_real()->ibv_import_pd(context->real, handle);
-}
+#include "objects/kinds.h"
+#include "objects/offer.h"
+#include "real/export.h"
+#include "shadow/pd.h"
+#include "shadow/process.h"
 
 /* How a region was asked for; kept to ask again in the same way. */
 enum way { WAY_PLAIN, WAY_IOVA, WAY_IOVA2 };
@@ -273,98 +218,123 @@ int ibv_rereg_mr(struct ibv_mr *ibv, int flags, struct ibv_pd *pd, void *addr, s
 	return result;
 }
 
-struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
-				 int access)
+static int advise_mr(struct ibv_pd *pd, enum ibv_advise_mr_advice advice, uint32_t flags, struct ibv_sge *sges,
+		     uint32_t count)
 {
-	if (!mig_real()->ibv_reg_dmabuf_mr) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!mig_pd(pd))
-		return mig_real()->ibv_reg_dmabuf_mr(pd, offset, length, iova, fd, access);
 	MIG_VERB;
-	mig_cannot_migrate("a dma-buf memory region");
-	return mig_real()->ibv_reg_dmabuf_mr(mig_real_pd(pd), offset, length, iova, fd, access);
+	struct mig_context *context = mig_context(pd->context);
+	struct ibv_sge *copy = calloc(count ? count : 1, sizeof(*copy));
+
+	if (!copy)
+		return ENOMEM;
+	for (uint32_t i = 0; i < count; i++) {
+		copy[i] = sges[i];
+		copy[i].lkey = mig_keymap_get(context->lkeys, sges[i].lkey);
+	}
+	int error = mig_real_operations(pd->context)->advise_mr(mig_real_pd(pd), advice, flags, copy, count);
+	free(copy);
+	return error;
 }
 
-struct ibv_mr *ibv_reg_mr_ex(struct ibv_pd *pd, struct ibv_mr_init_attr *attr)
+void mig_mr_offer(struct mig_context *context)
 {
-	if (!mig_real()->ibv_reg_mr_ex) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!mig_pd(pd))
-		return mig_real()->ibv_reg_mr_ex(pd, attr);
-	MIG_VERB;
-	mig_cannot_migrate("a memory region made by ibv_reg_mr_ex");
-	return mig_real()->ibv_reg_mr_ex(mig_real_pd(pd), attr);
+	MIG_OFFER(context, advise_mr, advise_mr);
 }
 
-struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
+static struct mig_mr *mr_of(struct mig_link *object)
 {
-	if (!mig_real()->ibv_import_mr) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!mig_pd(pd))
-		return mig_real()->ibv_import_mr(pd, handle);
-	MIG_VERB;
-	mig_cannot_migrate("an imported memory region");
-	return mig_real()->ibv_import_mr(mig_real_pd(pd), handle);
+	return MIG_CONTAINER(object, struct mig_mr, link);
 }
 
-struct ibv_dm *ibv_import_dm(struct ibv_context *ibv, uint32_t handle)
+static void mr_count(const struct mig_link *object, struct mig_inventory *inventory)
 {
-	struct mig_context *context = mig_context(ibv);
-
-	if (!mig_real()->ibv_import_dm) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!context)
-		return mig_real()->ibv_import_dm(ibv, handle);
-	MIG_VERB;
-	mig_cannot_migrate("imported device memory");
-	return mig_real()->ibv_import_dm(context->real, handle);
+	inventory->mrs++;
+	inventory->mr_bytes += MIG_CONTAINER(object, const struct mig_mr, link)->ibv.length;
 }
 
-struct ibv_dmah *ibv_alloc_dmah(struct ibv_context *ibv, struct ibv_dmah_init_attr *attr)
+/* Another registration of the same memory with the same rights. */
+static struct ibv_mr *register_again(const struct mig_mr *mr)
 {
-	struct mig_context *context = mig_context(ibv);
+	const struct mig_real *real = mig_real();
+	struct ibv_pd *pd = mig_pd(mr->ibv.pd)->next;
 
-	if (!mig_real()->ibv_alloc_dmah) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!context)
-		return mig_real()->ibv_alloc_dmah(ibv, attr);
-	MIG_VERB;
-	mig_cannot_migrate("a DMA handle");
-	return mig_real()->ibv_alloc_dmah(context->real, attr);
+	if (mr->iova == (uintptr_t)mr->ibv.addr && !(mr->access & IBV_ACCESS_OPTIONAL_RANGE))
+		return real->ibv_reg_mr(pd, mr->ibv.addr, mr->ibv.length, (int)mr->access);
+	if (real->ibv_reg_mr_iova2)
+		return real->ibv_reg_mr_iova2(pd, mr->ibv.addr, mr->ibv.length, mr->iova, mr->access);
+	return real->ibv_reg_mr_iova(pd, mr->ibv.addr, mr->ibv.length, mr->iova, (int)mr->access);
 }
 
-void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buffer)
+/* Virtual to physical, for the regions where they differ; an empty map is none. */
+static int map_keys(struct mig_context *context)
 {
-	if (!mig_real()->ibv_alloc_buf) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!mig_pd(pd))
-		return mig_real()->ibv_alloc_buf(pd, size, buffer);
-	MIG_VERB;
-	mig_cannot_migrate("a buffer made by ibv_alloc_buf");
-	return mig_real()->ibv_alloc_buf(mig_real_pd(pd), size, buffer);
+	uint32_t count = 0;
+
+	MIG_EACH_OF(context, mrs, mr, mig_mr)
+		count += mr->ibv.lkey != mr->next->lkey;
+	if (!count)
+		return 0;
+	context->next_lkeys = mig_keymap_new(count);
+	if (!context->next_lkeys)
+		return ENOMEM;
+	MIG_EACH_OF(context, mrs, mr, mig_mr)
+		if (mr->ibv.lkey != mr->next->lkey && mig_keymap_set(context->next_lkeys, mr->ibv.lkey, mr->next->lkey))
+			return ENOSPC;
+	return 0;
 }
 
-struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buffer, void *addr, size_t length, int access)
+static int mr_make(struct mig_context *context, struct mig_link *object)
 {
-	if (!mig_real()->ibv_reg_buf_mr) {
-		errno = EOPNOTSUPP;
-		return NULL;
-	}
-	if (!mig_pd(pd))
-		return mig_real()->ibv_reg_buf_mr(pd, buffer, addr, length, access);
-	MIG_VERB;
-	mig_cannot_migrate("a memory region made by ibv_reg_buf_mr");
-	return mig_real()->ibv_reg_buf_mr(mig_real_pd(pd), buffer, addr, length, access);
+	struct mig_mr *mr = mr_of(object);
+
+	(void)context;
+	mr->next = register_again(mr);
+	return mr->next ? 0 : errno;
 }
+
+static void mr_end(struct mig_link *object)
+{
+	struct mig_mr *mr = mr_of(object);
+
+	mig_real()->ibv_dereg_mr(mr->next);
+	mr->next = NULL;
+}
+
+static void mr_give_up(struct mig_context *context, struct mig_link *object)
+{
+	(void)context;
+	if (mr_of(object)->next)
+		mr_end(object);
+}
+
+static void mr_exchange(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_mr *mr = mr_of(object);
+
+	MIG_EXCHANGE(mr->real, mr->next);
+	mr->ibv.handle = mr->real->handle;
+	if (mr->real->rkey != mr->ibv.rkey)
+		MIG_SET_GATE(context->translate, 1);
+}
+
+/* Registering has kept the memory from the children of forks: that the library undoes when a region ends. */
+static void mr_forget(struct mig_link *object)
+{
+	struct mig_mr *mr = mr_of(object);
+
+	if (mig_real()->dofork_range && !(mr->access & IBV_ACCESS_ON_DEMAND))
+		mig_real()->dofork_range(mr->ibv.addr, mr->ibv.length);
+	mr->next = NULL;
+}
+
+const struct mig_kind mig_mr_kind = {
+	.name = "memory region",
+	.list = MIG_LIST_OF(mrs),
+	.count = mr_count,
+	.make = mr_make,
+	.made = map_keys,
+	.give_up = mr_give_up,
+	.exchange = mr_exchange,
+	.end = mr_end,
+	.forget = mr_forget,
+};

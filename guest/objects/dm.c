@@ -1,0 +1,59 @@
+#include "objects/dm.h"
+
+#include <errno.h>
+
+#include "base/verb_gate.h"
+#include "objects/offer.h"
+#include "real/export.h"
+#include "shadow/pd.h"
+#include "shadow/process.h"
+
+struct ibv_dm *ibv_import_dm(struct ibv_context *ibv, uint32_t handle)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!mig_real()->ibv_import_dm) {
+		errno = EOPNOTSUPP;
+		return NULL;
+	}
+	if (!context)
+		return mig_real()->ibv_import_dm(ibv, handle);
+	MIG_VERB;
+	mig_cannot_migrate("imported device memory");
+	return mig_real()->ibv_import_dm(context->real, handle);
+}
+
+struct ibv_dmah *ibv_alloc_dmah(struct ibv_context *ibv, struct ibv_dmah_init_attr *attr)
+{
+	struct mig_context *context = mig_context(ibv);
+
+	if (!mig_real()->ibv_alloc_dmah) {
+		errno = EOPNOTSUPP;
+		return NULL;
+	}
+	if (!context)
+		return mig_real()->ibv_alloc_dmah(ibv, attr);
+	MIG_VERB;
+	mig_cannot_migrate("a DMA handle");
+	return mig_real()->ibv_alloc_dmah(context->real, attr);
+}
+
+static struct ibv_dm *alloc_dm(struct ibv_context *ibv, struct ibv_alloc_dm_attr *attr)
+{
+	MIG_VERB;
+	mig_cannot_migrate("device memory");
+	return mig_real_operations(ibv)->alloc_dm(mig_context(ibv)->real, attr);
+}
+
+static struct ibv_mr *reg_dm_mr(struct ibv_pd *pd, struct ibv_dm *dm, uint64_t offset, size_t length,
+				unsigned int access)
+{
+	MIG_VERB;
+	return mig_real_operations(pd->context)->reg_dm_mr(mig_real_pd(pd), dm, offset, length, access);
+}
+
+void mig_dm_offer(struct mig_context *context)
+{
+	MIG_OFFER(context, alloc_dm, alloc_dm);
+	MIG_OFFER(context, reg_dm_mr, reg_dm_mr);
+}

@@ -1,0 +1,24 @@
+/*
+ * The tables that inline functions of verbs.h call through. What is not virtualised yet is passed to the real
+ * object and handed back as the real library made it: its own context pointer then leads every later inline call
+ * to the real library. What matters is that none of our objects goes with it.
+ */
+#ifndef MIGRRDMA_OBJECTS_OFFER_H
+#define MIGRRDMA_OBJECTS_OFFER_H
+
+#include "shadow/context.h"
+
+/* The real operations behind a context of ours. */
+static inline struct verbs_context *mig_real_operations(struct ibv_context *ibv)
+{
+	return verbs_get_ctx(mig_context(ibv)->real);
+}
+
+/* Where the real one has none, neither have we, and the inline function says "not supported". */
+#define MIG_OFFER(context, operation, ours)                                                                \
+	do {                                                                                               \
+		if (verbs_get_ctx_op((context)->real, operation))                                          \
+			(context)->verbs.operation = (ours);                                               \
+	} while (0)
+
+#endif

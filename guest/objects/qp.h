@@ -1,0 +1,39 @@
+/* Queue pairs: made, changed, looked at, exchanged, ended. */
+#ifndef MIGRRDMA_OBJECTS_QP_H
+#define MIGRRDMA_OBJECTS_QP_H
+
+#include "shadow/qp.h"
+
+/*
+ * Every RC QP lets remote writes in, beside what the application asked for: the marker that ends a drain is a write
+ * of no bytes, and a QP that stays in RTR (a pure receiver) cannot be changed later. Memory is still protected by
+ * the rights of its regions.
+ */
+static const unsigned int mig_extra_access = IBV_ACCESS_REMOTE_WRITE;
+
+/* --- qp_real.c --- */
+
+/* A real QP with one place more in the send queue, for the marker, or without, if the device has no more: *extra. */
+struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint32_t *extra);
+
+/* A real QP like this one's, on other real objects; NULL and errno. */
+struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq);
+
+/* Which functions the data path calls, after the real QP or the tables of numbers have changed. */
+void mig_qp_set_operations(struct mig_qp *qp);
+
+/* Its marker will not be seen any more. Must not hold the CQ's lock. */
+void mig_qp_drop_marker(struct mig_qp *qp);
+
+/* --- qp_next.c --- */
+
+/* Brings the next one to INIT, as the application has brought this one; 0 or an errno. */
+int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp);
+
+/* Ends the next one, if there is one: nothing was posted to it, and no application has heard of it. */
+void mig_qp_give_up(struct mig_context *context, struct mig_qp *qp);
+
+/* Puts the next one in the place of the real one, which is left in `next`, and its peer's keys in the place of theirs. */
+void mig_qp_exchange(struct mig_context *context, struct mig_qp *qp);
+
+#endif

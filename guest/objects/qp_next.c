@@ -1,0 +1,180 @@
+/* Queue pairs as a kind that is moved: kind.h. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/keymap.h"
+#include "base/section.h"
+#include "objects/kinds.h"
+#include "objects/qp.h"
+#include "path/recv.h"
+#include "real/real.h"
+#include "shadow/cq.h"
+#include "shadow/find.h"
+#include "shadow/pd.h"
+
+int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp)
+{
+	struct ibv_qp_attr attr = qp->attr;
+	const struct mig_gid_map *gid = mig_next_gid(context, attr.ah_attr.port_num, attr.ah_attr.grh.sgid_index);
+
+	if (!qp->masks[IBV_QPS_INIT])
+		return 0;
+	attr.qp_state = IBV_QPS_INIT;
+	attr.qp_access_flags |= mig_extra_access;
+	if (gid)
+		attr.port_num = (uint8_t)gid->new_port;
+	return mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_INIT]);
+}
+
+void mig_qp_give_up(struct mig_context *context, struct mig_qp *qp)
+{
+	if (qp->next) {
+		if (!context->next && mig_qp_by_pqpn(context, qp->next->qp_num) == qp)
+			mig_qpn_set(context, qp->next->qp_num, NULL);
+		mig_real()->ibv_destroy_qp(qp->next);
+	}
+	qp->next = NULL;
+	mig_keymap_drop(qp->next_rkeys);
+	qp->next_rkeys = NULL;
+	qp->next_dest_pqpn = 0;
+}
+
+static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
+{
+	MIG_LOCKED(&qp->send_lock);
+	MIG_EXCHANGE(qp->real, qp->next);
+	if (qp->next_dest_pqpn) {
+		qp->dest_pqpn = qp->next_dest_pqpn;
+		qp->psgid = qp->next_psgid;
+		qp->pdgid = qp->next_pdgid;
+	}
+	qp->next_dest_pqpn = 0;
+	qp->parked_at = qp->reposted;
+	/* Its new queue is empty. */
+	MIG_SET_GATE(qp->send_gate, qp->send_gate | MIG_GATE_FRESH);
+	mig_qpn_set(context, qp->real->qp_num, qp);
+	qp->ibv.handle = qp->real->handle;
+	if (qp->real->qp_num != qp->ibv.qp_num || qp->dest_pqpn != qp->attr.dest_qp_num)
+		MIG_SET_GATE(context->translate, 1);
+}
+
+/* Replaces a QP's map of its peer's keys. The QP is quiesced, so no section reads it. */
+static void qp_exchange_rkeys(struct mig_qp *qp)
+{
+	if (!qp->next_rkeys)
+		return;
+	mig_keymap_drop(qp->rkeys);
+	qp->rkeys = qp->next_rkeys;
+	qp->next_rkeys = NULL;
+}
+
+void mig_qp_exchange(struct mig_context *context, struct mig_qp *qp)
+{
+	qp_exchange_queue(context, qp);
+	qp_exchange_rkeys(qp);
+}
+
+static struct mig_qp *qp_of(struct mig_link *object)
+{
+	return MIG_CONTAINER(object, struct mig_qp, link);
+}
+
+static void qp_count(const struct mig_link *object, struct mig_inventory *inventory)
+{
+	inventory->qps++;
+	inventory->receives += mig_recv_outstanding(MIG_CONTAINER(object, const struct mig_qp, link));
+}
+
+static int qp_make(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_qp *qp = qp_of(object);
+	int error;
+
+	qp->next = mig_qp_make(qp, mig_pd(qp->ibv.pd)->next, mig_cq(qp->ibv.send_cq)->next,
+			       mig_cq(qp->ibv.recv_cq)->next);
+	if (!qp->next)
+		return errno;
+	error = mig_qpn_reserve(context, qp->next->qp_num);
+	if (!error)
+		error = mig_qp_to_init(context, qp);
+	if (error)
+		return error;
+	MIG_LOCKED(&qp->recv_lock);
+	qp->reposted = qp->head;
+	return mig_recv_repost(qp, qp->next, context->next_lkeys, &qp->reposted);
+}
+
+static void qp_give_up(struct mig_context *context, struct mig_link *object)
+{
+	mig_qp_give_up(context, qp_of(object));
+}
+
+/* Receives that were posted after the context was rebuilt; what comes later yet is for mig_recv_open. */
+static int qp_prepare(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)
+{
+	struct mig_qp *qp = qp_of(object);
+
+	MIG_LOCKED(&qp->recv_lock);
+	int error = mig_recv_repost(qp, qp->next, context->next_lkeys, &qp->reposted);
+
+	if (error)
+		*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+	return error;
+}
+
+static void qp_exchange(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_qp *qp = qp_of(object);
+
+	mig_qp_exchange(context, qp);
+	mig_qp_set_operations(qp);
+}
+
+static void qp_end(struct mig_link *object)
+{
+	struct mig_qp *qp = qp_of(object);
+
+	mig_real()->ibv_destroy_qp(qp->next);
+	qp->next = NULL;
+}
+
+static void qp_forget(struct mig_link *object)
+{
+	qp_of(object)->next = NULL;
+}
+
+static void qp_close(struct mig_link *object)
+{
+	mig_recv_close(qp_of(object));
+}
+
+static int qp_park(struct mig_link *object)
+{
+	mig_recv_park(qp_of(object));
+	return 0;
+}
+
+static int qp_unpark(struct mig_link *object, struct mig_qp_name *which)
+{
+	struct mig_qp *qp = qp_of(object);
+	int error = mig_recv_open(qp);
+
+	if (error)
+		*which = (struct mig_qp_name){ mig_context(qp->ibv.context)->id, qp->ibv.qp_num };
+	return error;
+}
+
+const struct mig_kind mig_qp_kind = {
+	.name = "queue pair",
+	.list = MIG_LIST_OF(qps),
+	.count = qp_count,
+	.make = qp_make,
+	.give_up = qp_give_up,
+	.prepare = qp_prepare,
+	.exchange = qp_exchange,
+	.end = qp_end,
+	.forget = qp_forget,
+	.close = qp_close,
+	.park = qp_park,
+	.unpark = qp_unpark,
+};

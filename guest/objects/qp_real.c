@@ -1,0 +1,68 @@
+#include "objects/qp.h"
+
+#include <errno.h>
+
+#include "path/send.h"
+#include "real/doorbell.h"
+#include "real/real.h"
+#include "shadow/cq.h"
+#include "shadow/process.h"
+
+struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint32_t *extra)
+{
+	struct ibv_qp_init_attr larger = *init;
+	struct ibv_qp *real;
+
+	if (init->cap.max_send_wr) {
+		larger.cap.max_send_wr++;
+		real = mig_real()->ibv_create_qp(pd, &larger);
+		if (real) {
+			*extra = 1;
+			*init = larger;
+			return real;
+		}
+	}
+	*extra = 0;
+	return mig_real()->ibv_create_qp(pd, init);
+}
+
+struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq)
+{
+	struct ibv_qp_init_attr init = qp->init;
+
+	init.qp_context = qp;
+	init.send_cq = send_cq;
+	init.recv_cq = recv_cq;
+	/* What the application was told is what it relies on. */
+	init.cap = qp->cap;
+	struct ibv_qp *real = mig_qp_make_with_spare(pd, &init, &qp->extra_send);
+	if (real && (init.cap.max_send_wr - qp->extra_send < qp->cap.max_send_wr ||
+		     init.cap.max_recv_wr < qp->cap.max_recv_wr || init.cap.max_send_sge < qp->cap.max_send_sge ||
+		     init.cap.max_recv_sge < qp->cap.max_recv_sge ||
+		     init.cap.max_inline_data < qp->cap.max_inline_data)) {
+		mig_real()->ibv_destroy_qp(real);
+		errno = EOPNOTSUPP;
+		return NULL;
+	}
+	return real;
+}
+
+void mig_qp_set_operations(struct mig_qp *qp)
+{
+	struct mig_context *context = mig_context(qp->ibv.context);
+	uint32_t translate = context->lkeys || qp->rkeys || context->has_windows ? MIG_GATE_TRANSLATE : 0;
+
+	qp->post_send = mig.restored ? mig_post_and_ring : qp->real->context->ops.post_send;
+	qp->post_recv = qp->real->context->ops.post_recv;
+	mig_send_gate(qp, translate, MIG_GATE_TRANSLATE);
+}
+
+void mig_qp_drop_marker(struct mig_qp *qp)
+{
+	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+
+	MIG_LOCKED(&cq->lock);
+	if (qp->marker == MIG_MARKER_POSTED)
+		cq->markers--;
+	qp->marker = MIG_MARKER_NONE;
+}

@@ -1,0 +1,131 @@
+/* What the application has made of a queue pair, kept so that it can be asked for again on another device. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/verb_gate.h"
+#include "objects/qp.h"
+#include "path/recv.h"
+#include "path/send.h"
+#include "real/export.h"
+#include "shadow/find.h"
+#include "shadow/process.h"
+
+static void qp_merge(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask)
+{
+#define MERGE(bit, member)                                                                                 \
+	if (mask & (bit))                                                                                  \
+		qp->attr.member = attr->member;
+	MERGE(IBV_QP_EN_SQD_ASYNC_NOTIFY, en_sqd_async_notify)
+	MERGE(IBV_QP_ACCESS_FLAGS, qp_access_flags)
+	MERGE(IBV_QP_PKEY_INDEX, pkey_index)
+	MERGE(IBV_QP_PORT, port_num)
+	MERGE(IBV_QP_QKEY, qkey)
+	MERGE(IBV_QP_AV, ah_attr)
+	MERGE(IBV_QP_PATH_MTU, path_mtu)
+	MERGE(IBV_QP_TIMEOUT, timeout)
+	MERGE(IBV_QP_RETRY_CNT, retry_cnt)
+	MERGE(IBV_QP_RNR_RETRY, rnr_retry)
+	MERGE(IBV_QP_RQ_PSN, rq_psn)
+	MERGE(IBV_QP_MAX_QP_RD_ATOMIC, max_rd_atomic)
+	MERGE(IBV_QP_MIN_RNR_TIMER, min_rnr_timer)
+	MERGE(IBV_QP_SQ_PSN, sq_psn)
+	MERGE(IBV_QP_MAX_DEST_RD_ATOMIC, max_dest_rd_atomic)
+	MERGE(IBV_QP_PATH_MIG_STATE, path_mig_state)
+	MERGE(IBV_QP_DEST_QPN, dest_qp_num)
+#undef MERGE
+}
+
+static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask)
+{
+	enum ibv_qp_state state = mask & IBV_QP_STATE ? attr->qp_state : qp->ibv.state;
+
+	if (state == IBV_QPS_RESET && mask & IBV_QP_STATE) {
+		memset(qp->masks, 0, sizeof(qp->masks));
+		memset(&qp->attr, 0, sizeof(qp->attr));
+		mig_recv_clear(qp);
+		mig_qp_drop_marker(qp);
+		qp->broken = 0;
+		qp->dest_pqpn = 0;
+		mig_send_gate(qp, MIG_GATE_FRESH, 0);
+	}
+	qp_merge(qp, attr, mask);
+	if (mask & IBV_QP_DEST_QPN)
+		qp->dest_pqpn = attr->dest_qp_num;
+	if (mask & IBV_QP_ALT_PATH)
+		mig_cannot_migrate("a QP with an alternate path");
+	if (mask & IBV_QP_AV && !attr->ah_attr.is_global)
+		mig_cannot_migrate("a QP without a global route (LIDs do not move)");
+	if (state >= IBV_QPS_INIT && state <= IBV_QPS_RTS) {
+		if (mask & IBV_QP_STATE && state != qp->ibv.state)
+			qp->masks[state] = mask;
+		else
+			qp->masks[state] |= mask & ~(IBV_QP_STATE | IBV_QP_CUR_STATE);
+	}
+	if (mask & IBV_QP_STATE)
+		qp->ibv.state = attr->qp_state;
+}
+
+int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
+{
+	struct mig_qp *qp = mig_qp(ibv);
+
+	if (!qp)
+		return mig_real()->ibv_modify_qp(ibv, attr, mask);
+	MIG_VERB;
+	struct ibv_qp_attr theirs = *attr;
+	const struct mig_gid_map *gid = NULL;
+
+	if (mask & IBV_QP_AV)
+		gid = mig_gid_find(mig_context(ibv->context), attr->ah_attr.port_num, attr->ah_attr.grh.sgid_index);
+	if (gid) {
+		theirs.ah_attr.port_num = (uint8_t)gid->new_port;
+		theirs.ah_attr.grh.sgid_index = (uint8_t)gid->new_index;
+	}
+	theirs.qp_access_flags |= mig_extra_access;
+	int error = mig_real()->ibv_modify_qp(qp->real, &theirs, mask);
+	if (error)
+		return error;
+	if (mask & IBV_QP_AV) {
+		if (mig_real()->ibv_query_gid(qp->real->context, theirs.ah_attr.port_num,
+					      theirs.ah_attr.grh.sgid_index, &qp->psgid))
+			memset(&qp->psgid, 0, sizeof(qp->psgid));
+		qp->sgid = gid ? gid->gid : qp->psgid;
+		qp->pdgid = attr->ah_attr.grh.dgid;
+	}
+	qp_remember(qp, attr, mask);
+	return 0;
+}
+
+int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init)
+{
+	struct mig_qp *qp = mig_qp(ibv);
+
+	if (!qp)
+		return mig_real()->ibv_query_qp(ibv, attr, mask, init);
+	MIG_VERB;
+	int error = mig_real()->ibv_query_qp(qp->real, attr, mask, init);
+	if (error)
+		return error;
+	if (qp->masks[IBV_QPS_RTR]) {
+		/* In the numbers that the application gave, whatever they are now. */
+		attr->dest_qp_num = qp->attr.dest_qp_num;
+		attr->ah_attr.grh.dgid = qp->attr.ah_attr.grh.dgid;
+		attr->ah_attr.grh.sgid_index = qp->attr.ah_attr.grh.sgid_index;
+		attr->ah_attr.port_num = qp->attr.ah_attr.port_num;
+	}
+	if (qp->masks[IBV_QPS_INIT])
+		attr->port_num = qp->attr.port_num;
+	if (!(qp->attr.qp_access_flags & mig_extra_access))
+		attr->qp_access_flags &= ~mig_extra_access;
+	attr->cap = qp->cap;
+	if (init) {
+		init->qp_context = ibv->qp_context;
+		init->send_cq = ibv->send_cq;
+		init->recv_cq = ibv->recv_cq;
+		init->srq = ibv->srq;
+		init->cap = qp->cap;
+	}
+	if (mask & IBV_QP_STATE)
+		ibv->state = attr->qp_state;
+	return 0;
+}

@@ -1,0 +1,20 @@
+/* Keeping the application from the real queues, and letting it go on with them. */
+#ifndef MIGRRDMA_PATH_HOLD_H
+#define MIGRRDMA_PATH_HOLD_H
+
+#include "shadow/cq.h"
+#include "shadow/qp.h"
+
+/* How many reasons there are to poll under the lock: `change` more. Must not hold the CQ's lock. */
+void mig_cq_gate(struct mig_cq *cq, int change);
+
+/* Keeps what is sent from now on. Sections that have begun may still post. */
+void mig_hold(struct mig_qp *qp);
+
+/* Lets a QP go if nothing is kept for it any more; whether it has. */
+int mig_release(struct mig_qp *qp);
+
+/* Its CQs' part of that, of a QP that ends. */
+void mig_release_cqs(struct mig_qp *qp);
+
+#endif

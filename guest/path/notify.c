@@ -1,0 +1,30 @@
+#include "path/notify.h"
+
+#include <errno.h>
+
+#include "base/section.h"
+
+int mig_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
+{
+	struct mig_cq *cq = MIG_CONTAINER(ibv, struct mig_cq, ibv);
+	struct mig_section *section = mig_section_get();
+	int result = 0;
+
+	if (!section)
+		return ENOMEM;
+	mig_section_enter(section);
+	/* Asked for ever: to ask once too often after a move costs an event without a completion, which every
+	 * application must expect; to forget one would cost a completion without an event. */
+	__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELEASE);
+	if (!MIG_GATE(mig_context(ibv->context)->parked))
+		result = cq->real->context->ops.req_notify_cq(cq->real, solicited_only);
+	mig_section_leave(section);
+	return result;
+}
+
+int mig_ask_for_events(struct mig_cq *cq, struct ibv_cq *real)
+{
+	int asked = __atomic_load_n(&cq->asked, __ATOMIC_ACQUIRE);
+
+	return asked && cq->ibv.channel ? real->context->ops.req_notify_cq(real, asked == 1) : 0;
+}

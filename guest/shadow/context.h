@@ -1,0 +1,101 @@
+/*
+ * The shadow objects, and how their parts may be touched.
+ *
+ * The application holds shadow objects, which stay where they are for the life of the process; each points at the
+ * real object of the moment (`real`) and, between a rebuild and its end, at the one that will follow (`next`).
+ *
+ * Locks, outermost first; nobody takes one while holding one that stands after it:
+ *   1. the verb gate             (base/verb_gate.h) shared by every verb that makes, changes or ends objects; closed by
+ *                                the control thread while it walks the lists or exchanges the real objects
+ *   2. context->lock             the lists of one context, its tables' growth
+ *   3. cq->lock                  polling, when it cannot go the fast way
+ *   4. qp->send_lock, recv_lock  posting, likewise
+ *   5. channel->lock             events handed out and not acknowledged
+ * and sections (base/section.h), inside which no lock is taken at all. Nothing is allocated or freed with 3 to 5 held:
+ * an allocator may call back into verbs (UCX watches memory that way).
+ */
+#ifndef MIGRRDMA_SHADOW_CONTEXT_H
+#define MIGRRDMA_SHADOW_CONTEXT_H
+
+#include <infiniband/verbs.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/lock.h"
+#include "base/numbers.h"
+#include "base/relay_fd.h"
+#include "shadow/device.h"
+
+/* Numbers that differ between what the application knows (virtual) and the device (physical). */
+struct mig_keymap;
+struct mig_qp;
+
+#define MIG_QPN_PAGE 4096
+
+struct mig_gid_map {
+	uint32_t port, index, new_port, new_index;
+	union ibv_gid gid;
+};
+
+#define MIG_GID_MAPS 16
+
+struct mig_context {
+	struct verbs_context verbs; /* the application holds &verbs.context */
+	struct ibv_context *real, *next;
+	struct mig_device *device;
+	char next_device[IBV_SYSFS_NAME_MAX];
+	uint32_t id;
+	int left_behind; /* the objects behind `real` are on the host that the process was restored from */
+	int parked;	/* gate: the real objects must not be touched */
+	int translate;	/* gate: some number differs */
+	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the verb gate is closed */
+	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
+	int has_foreign_cqs; /* CQs of the real library share our channels */
+	struct mig_relay_fd async;
+	struct ibv_async_event *owed; /* lock: of devices that were exchanged, not read by the application yet */
+	uint32_t owed_events, owed_room; /* lock */
+	struct mig_lock lock;
+	struct mig_link pds, mrs, channels, cqs, qps; /* verb gate closed, or the lock */
+	struct mig_link link;
+	/* By physical QPN. Pages come and never go; entries change under the lock. */
+	struct mig_qp **qpns[MIG_QPN_PAGE];
+	struct mig_keymap *lkeys; /* virtual to physical; NULL: identity */
+	/* QPs and memory regions by their virtual numbers; the regions' once there was a move. */
+	struct mig_numbers vqpns, vlkeys, vrkeys;
+	int keys_listed; /* the regions' numbers are complete */
+	uint32_t flushing; /* QPs with kept sends that are to be posted; atomic */
+	struct mig_gid_map gids[MIG_GID_MAPS];
+	int gid_count;
+	struct mig_gid_map next_gids[MIG_GID_MAPS];
+	int next_gid_count;
+	struct mig_keymap *next_lkeys;
+};
+
+/* Stands in every context of ours, in a place that libibverbs has not used since its first version, and in no other. */
+extern const char mig_context_mark;
+#define MIG_CONTEXT_MARK ((void *(*)(void))(uintptr_t)&mig_context_mark)
+
+/* Whether the application's context is ours: libibverbs calls its own functions with its own objects. */
+static inline struct mig_context *mig_context(struct ibv_context *context)
+{
+	return context && context->ops._compat_alloc_pd == MIG_CONTEXT_MARK
+		       ? MIG_CONTAINER(context, struct mig_context, verbs.context)
+		       : NULL;
+}
+
+/* The shadow, or NULL for an object that the real library made and that we handed out as it is; the real object. */
+#define MIG_SHADOW(name, type, shadow)                                                                     \
+	static inline struct shadow *mig_##name(struct type *object)                                       \
+	{                                                                                                  \
+		return object && mig_context(object->context) ? MIG_CONTAINER(object, struct shadow, ibv)  \
+							      : NULL;                                       \
+	}                                                                                                  \
+	static inline struct type *mig_real_##name(struct type *object)                                    \
+	{                                                                                                  \
+		struct shadow *ours = mig_##name(object);                                                  \
+		return ours ? ours->real : object;                                                         \
+	}
+
+#define MIG_EACH_OF(context, list, entry, type) MIG_EACH(&(context)->list, entry, struct type, link)
+
+#endif

@@ -1,0 +1,34 @@
+/* Objects by the numbers and names that others know them by. */
+#ifndef MIGRRDMA_SHADOW_FIND_H
+#define MIGRRDMA_SHADOW_FIND_H
+
+#include "shadow/context.h"
+#include "shadow/qp.h"
+
+/* NULL: there is none. The verb gate must be closed. */
+struct mig_context *mig_context_by_id(uint32_t id);
+struct mig_qp *mig_qp_by_name(uint32_t context, uint32_t vqpn);
+
+/* Numbers of the application's port and GID table on the device of the moment, or on the next one; NULL: the same. */
+const struct mig_gid_map *mig_gid_find(const struct mig_context *context, uint32_t port, uint32_t index);
+const struct mig_gid_map *mig_next_gid(const struct mig_context *context, uint32_t port, uint32_t index);
+
+/* Whether the objects behind `real` are there: not those of a process that was restored from a checkpoint. */
+int mig_is_live(const struct mig_context *context);
+
+/* Sets which QP a physical number means; page memory must be there, which is 0 or ENOMEM to reserve. */
+int mig_qpn_reserve(struct mig_context *context, uint32_t pqpn);
+void mig_qpn_set(struct mig_context *context, uint32_t pqpn, struct mig_qp *qp);
+
+/* No number means any QP. The verb gate must be closed, and nobody be polling. */
+void mig_qpn_clear(struct mig_context *context);
+
+/* NULL: none of ours. In a section, or under the context's lock. */
+static inline struct mig_qp *mig_qp_by_pqpn(const struct mig_context *context, uint32_t pqpn)
+{
+	struct mig_qp **page = __atomic_load_n(&context->qpns[(pqpn >> 12) & 0xfff], __ATOMIC_CONSUME);
+
+	return page ? __atomic_load_n(&page[pqpn & 0xfff], __ATOMIC_CONSUME) : NULL;
+}
+
+#endif

@@ -1,0 +1,17 @@
+/* Memory regions. */
+#ifndef MIGRRDMA_SHADOW_MR_H
+#define MIGRRDMA_SHADOW_MR_H
+
+#include "shadow/context.h"
+
+struct mig_mr {
+	struct ibv_mr ibv;
+	struct ibv_mr *real, *next;
+	uint64_t iova;
+	unsigned int access;
+	struct mig_link link;
+};
+
+MIG_SHADOW(mr, ibv_mr, mig_mr)
+
+#endif

@@ -1,0 +1,103 @@
+/* Queue pairs, and what is kept of sends and receives. */
+#ifndef MIGRRDMA_SHADOW_QP_H
+#define MIGRRDMA_SHADOW_QP_H
+
+#include "shadow/context.h"
+
+struct mig_section;
+
+/* Why a send does not go straight through. */
+enum mig_gate {
+	MIG_GATE_FRESH = 1,	/* nothing was sent yet */
+	MIG_GATE_TRANSLATE = 2, /* keys differ */
+	MIG_GATE_SHADOW = 4,	/* quiesced: keep it */
+	MIG_GATE_FLUSH = 8,	/* kept ones go first */
+};
+
+enum mig_marker {
+	MIG_MARKER_NONE = 0,
+	MIG_MARKER_WANTED, /* to be posted as soon as there is room */
+	MIG_MARKER_POSTED,
+	MIG_MARKER_DONE,
+	MIG_MARKER_FAILED,
+};
+
+/* A send that the application posted while the QP was quiesced; its scatter list and inline data follow. */
+struct mig_send {
+	struct mig_send *next;
+	struct ibv_send_wr wr;
+	struct ibv_sge sges[];
+};
+
+/* A receive as it was posted; `stride` of the QP apart. */
+struct mig_recv {
+	uint64_t wr_id;
+	uint32_t num_sge;
+	uint32_t reserved;
+	struct ibv_sge sges[];
+};
+
+struct mig_qp {
+	struct ibv_qp ibv;
+	/* Posting a send looks at this line and the first one of ibv; posting a receive at the next line, too. */
+	struct ibv_qp *real;
+	int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+	struct mig_keymap *rkeys; /* the peer's; NULL: identity */
+	uint32_t send_gate;	  /* gate: enum mig_gate */
+	uint32_t stride;	  /* of the receives' ring */
+
+	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
+	int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
+	struct mig_section *recv_fast; /* gate, as mig_cq.fast */
+	char *ring;
+	uint32_t ring_mask;
+	uint32_t room;	    /* what one call may post: the real queue's depth */
+	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
+	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
+	struct mig_section *recv_owner;
+	int recv_transfers;
+	struct mig_lock recv_lock;
+
+	/* Sending, when it cannot go straight through. */
+	struct ibv_qp *next;
+	struct mig_lock send_lock;
+	struct mig_send *kept, **kept_end; /* send_lock */
+	uint32_t kept_count;
+	struct mig_keymap *next_rkeys;
+
+	/* What it takes to make it again. */
+	struct ibv_qp_init_attr init;  /* as the application asked, CQs and SRQ as it knows them */
+	struct ibv_qp_cap cap;	       /* as the application was told */
+	/* Of the ring; belongs to the poller of recv_cq, and stands among what nobody writes: a line of its own. */
+	uint32_t head;
+	struct ibv_qp_attr attr;       /* every attribute at its last value, in the application's numbers */
+	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
+	uint32_t extra_send;	       /* slots that the application does not know of */
+	union ibv_gid sgid;	       /* what its source index meant when the application connected it */
+	union ibv_gid psgid, pdgid;    /* from where its path leads to where now, after whatever moves */
+	union ibv_gid next_psgid, next_pdgid;
+	uint32_t dest_pqpn;
+	uint32_t next_dest_pqpn;
+	int recv_closed;   /* recv_lock: nobody is made fast */
+	int recv_parked;   /* recv_lock: receives are only recorded */
+	uint32_t parked_at; /* those before this place are on `real` */
+	uint32_t reposted;  /* those before this place are on `next` */
+
+	/* Quiescing; control thread with the verb gate closed, and cq->lock for the marker. */
+	int quiesced; /* counted in its CQs' gated */
+	int selected; /* by the message that is being answered */
+	enum mig_marker marker;
+	int marker_again; /* sends followed a marker that is still under way */
+	uint64_t marker_id;
+	int broken; /* a completion with an error was seen since the last reset */
+	uint32_t async_events;
+	uint64_t peer;
+	struct mig_link link;
+};
+
+/* Of the processor's cache. QPs begin on one; their type does not say so, as a list's end is taken for an entry. */
+#define MIG_LINE 64
+
+MIG_SHADOW(qp, ibv_qp, mig_qp)
+
+#endif
