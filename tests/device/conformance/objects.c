@@ -151,7 +151,8 @@ CASE(a_shared_queue_tells_its_limit_once)
 		must(!post(bench, pair.one, IBV_WR_SEND, 0, 8, 0), "a send");
 		say_next(bench, bench->recv_cq, "");
 	}
-	say("event=%s then=%s", next_event(bench), next_event(bench));
+	say("event=%s", next_event(bench));
+	say("then=%s", next_event(bench));
 	must(!ibv_query_srq(options.srq, &attr), "a query");
 	say("limit=%u", attr.srq_limit);
 	say_error("in use", ibv_destroy_srq(options.srq));
