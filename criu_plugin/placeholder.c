@@ -9,6 +9,7 @@
 
 #include "log.h"
 #include "scope.h"
+#include "wire/control.h"
 
 /*
  * The reading end of a pipe that nobody can write to: every command fails, be it an ioctl (ENOTTY) or a write
@@ -54,7 +55,7 @@ int placeholder_file(const struct image_file *file)
  */
 int placeholder_memory(const struct image_mapping *mapping)
 {
-	scoped_fd fd = memfd_create(PLACEHOLDER_MEMORY, MFD_CLOEXEC);
+	scoped_fd fd = memfd_create(MIG_PLACEHOLDER_NAME, MFD_CLOEXEC);
 
 	if (fd < 0 || ftruncate(fd, (off_t)mapping->length)) {
 		pr_err("making the memory for the mapping of %s at %#llx of process %d, %llu bytes: %s", mapping->node,

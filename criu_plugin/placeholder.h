@@ -8,9 +8,6 @@
 
 #include "image.h"
 
-/* How the memory behind a mapping is called in /proc/PID/maps: "/memfd:migrrdma-device (deleted)". */
-#define PLACEHOLDER_MEMORY "migrrdma-device"
-
 /* Each returns a descriptor, which CRIU puts in its place or closes, or -1 with the reason in the log. */
 int placeholder_file(const struct image_file *file);
 int placeholder_memory(const struct image_mapping *mapping);

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "lab")]
+sys.path[:0] = [str(ROOT / "tests" / "kit"), str(ROOT / "lab")]
 
 from guest_build import compile_c  # noqa: E402
 from migrrdma_lab.choice import choose_rack  # noqa: E402

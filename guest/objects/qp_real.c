@@ -2,7 +2,7 @@
 
 #include <errno.h>
 
-#include "path/send.h"
+#include "path/kept.h"
 #include "real/doorbell.h"
 #include "real/real.h"
 #include "shadow/cq.h"

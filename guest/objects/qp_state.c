@@ -4,8 +4,8 @@
 
 #include "base/verb_gate.h"
 #include "objects/qp.h"
+#include "path/kept.h"
 #include "path/recv.h"
-#include "path/send.h"
 #include "real/export.h"
 #include "shadow/find.h"
 #include "shadow/process.h"

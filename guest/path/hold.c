@@ -1,7 +1,7 @@
 #include "path/hold.h"
 
 #include "base/section.h"
-#include "path/send.h"
+#include "path/kept.h"
 
 /* After closing, a grace period must pass before the real queue may be exchanged. */
 void mig_cq_gate(struct mig_cq *cq, int change)

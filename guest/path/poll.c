@@ -12,8 +12,8 @@
 
 #include "base/likely.h"
 #include "base/section.h"
+#include "path/kept.h"
 #include "path/ring.h"
-#include "path/send.h"
 #include "shadow/find.h"
 
 #define POLL_MAX_TRANSFERS 8

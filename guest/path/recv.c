@@ -12,11 +12,10 @@
 
 #include "base/likely.h"
 #include "base/section.h"
+#include "path/recv_real.h"
 #include "path/translate.h"
 
 #define RECV_MAX_TRANSFERS 8
-#define RECV_BATCH 16
-#define RECV_SGES 256
 
 static struct mig_recv *entry(const struct mig_qp *qp, char *ring, uint32_t mask, uint32_t position)
 {
@@ -73,44 +72,6 @@ static inline void record(struct mig_qp *qp, const struct ibv_recv_wr *wr, const
 	}
 }
 
-static int recv_translated(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys,
-			   struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
-{
-	while (wr) {
-		struct ibv_recv_wr copies[RECV_BATCH], *originals[RECV_BATCH], *failed = NULL;
-		struct ibv_sge sges[RECV_SGES];
-		int count = 0, used = 0;
-
-		for (; wr && count < RECV_BATCH; wr = wr->next) {
-			int listed = wr->num_sge > (int)qp->cap.max_recv_sge || wr->num_sge < 0 ? 0 : wr->num_sge;
-
-			if (used + listed > RECV_SGES)
-				break;
-			originals[count] = wr;
-			copies[count] = *wr;
-			if (listed) {
-				copies[count].sg_list = sges + used;
-				for (int i = 0; i < listed; i++) {
-					sges[used] = wr->sg_list[i];
-					sges[used].lkey = mig_keymap_get(lkeys, sges[used].lkey);
-					used++;
-				}
-			}
-			copies[count].next = NULL;
-			if (count)
-				copies[count - 1].next = &copies[count];
-			count++;
-		}
-		int error = real->context->ops.post_recv(real, copies, &failed);
-		if (error) {
-			*bad = failed >= copies && failed < copies + count ? originals[failed - copies]
-									   : originals[0];
-			return error;
-		}
-	}
-	return 0;
-}
-
 #define RECV_FEW 4
 
 /* Most lists hold one request of a few entries: without the loops of the general case. */
@@ -142,7 +103,7 @@ static __attribute__((noinline)) int post_other_keys(struct mig_qp *qp, const st
 		return recv_one_translated(qp, lkeys, wr, bad);
 
 	struct ibv_recv_wr *failed = NULL;
-	int error = recv_translated(qp, qp->real, lkeys, wr, &failed);
+	int error = mig_recv_translated(qp, qp->real, lkeys, wr, &failed);
 
 	record(qp, wr, error ? failed : NULL);
 	if (error && bad)
@@ -304,7 +265,7 @@ int mig_recv_repost(struct mig_qp *qp, struct ibv_qp *real, const struct mig_key
 					  .sg_list = recv->sges,
 					  .num_sge = (int)recv->num_sge };
 		struct ibv_recv_wr *bad = NULL;
-		int error = recv_translated(qp, real, lkeys, &wr, &bad);
+		int error = mig_recv_translated(qp, real, lkeys, &wr, &bad);
 
 		if (error)
 			return error;

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from migrrdma_runtime import __version__
 from migrrdma_runtime.agent.local.containers import Containers
@@ -14,19 +15,21 @@ from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.peers import certificates
-from migrrdma_runtime.agent.peers.agent_config import Settings, join
+from migrrdma_runtime.agent.peers.agent_config import AgentConfig, host_of, join
 from migrrdma_runtime.agent.peers.certificates import Identity
-from migrrdma_runtime.agent.peers.transport import Client, Server
+from migrrdma_runtime.agent.peers.grpc_transport import GrpcServer, GrpcTransport
+from migrrdma_runtime.agent.peers.transport import Handlers, InProcess, Routed
 from migrrdma_runtime.agent.roles.arbiter import Arbiter
 from migrrdma_runtime.agent.roles.destination import Destination
 from migrrdma_runtime.agent.roles.partner import Partner
+from migrrdma_runtime.agent.roles.records import DestinationData, Record, SourceData, to_json
 from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.agent.roles.states import Role, State
-from migrrdma_runtime.agent.roles.store import Record, Store
-from migrrdma_runtime.agent.roles.this_agent import Here
+from migrrdma_runtime.agent.roles.store import Store
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.base.errors import AgentError, CertificateError
 from migrrdma_runtime.wire import agent_messages
-from migrrdma_runtime.wire.agent_messages import Message
+from migrrdma_runtime.wire.agent_messages import Contact, Message
 
 _log = logging.getLogger(__name__)
 
@@ -36,44 +39,51 @@ class Daemon:
 
     def __init__(
         self,
-        settings: Settings,
+        config: AgentConfig,
         containers: Containers | None = None,
         devices: Devices | None = None,
-        reached: Callable[[str], None] = lambda _: None,
+        fault_point: Callable[[str], None] = lambda _: None,
         local: LocalSockets | None = None,
     ) -> None:
-        credentials = certificates.load(settings.tls)
+        credentials = certificates.load(config.tls)
         self._local = local or LocalSockets(
-            containers or Containers(settings.run_dir), settings.guest_socket, settings.runtime_socket
+            containers or Containers(config.run_dir), config.guest_socket, config.runtime_socket
         )
-        self._addresses = _listening(settings, credentials.identity)
-        self.here = Here(
-            settings=settings,
-            identity=credentials.identity,
-            address=join(_advertised(self._addresses, credentials.identity), settings.port),
-            store=Store(settings.database),
+        self._addresses = _listening(config, credentials.identity)
+        identity = credentials.identity
+        contact = Contact(identity.name, join(_advertised(self._addresses, identity), config.port))
+        handlers: Handlers = {"hello": self._hello}
+        self.agent = ThisAgent(
+            config=config,
+            identity=identity,
+            contact=contact,
+            store=Store(config.database),
             guests=self._local.guests,
             containers=self._local.containers,
             devices=devices or Devices(),
-            client=Client(credentials),
-            handlers={"hello": self._hello},
-            reached=reached,
+            transport=Routed(
+                lambda address: address == contact.address or _is_own(address, identity, config.port),
+                InProcess(identity, handlers),
+                GrpcTransport(credentials),
+            ),
+            handlers=handlers,
+            fault_point=fault_point,
         )
-        self._source = Source(self.here)
-        self._destination = Destination(self.here)
-        self._partner = Partner(self.here)
-        Arbiter(self.here)
-        self._server = Server(credentials, self.here.handlers)
+        self._source = Source(self.agent)
+        self._destination = Destination(self.agent)
+        self._partner = Partner(self.agent)
+        Arbiter(self.agent)
+        self._server = GrpcServer(credentials, handlers)
 
     async def start(self) -> None:
         """Take up what the last agent left, then listen to everybody."""
-        settings = self.here.settings
+        config = self.agent.config
         self._partner.recover()
         self._source.recover(self._local.api)
         self._destination.recover()
         # Before anything that was just begun goes on: it would ask guests that nobody has looked at.
         self._local.receive(self._connected)
-        await self._server.start(self._addresses, settings.port)
+        await self._server.start(self._addresses, config.port)
         await self._local.listen()
         self._local.serve(
             {
@@ -83,16 +93,16 @@ class Daemon:
                 "status": self._status,
             }
         )
-        _log.info("agent %s listens on %s", self.here.identity.name, ", ".join(self._addresses))
+        _log.info("agent %s listens on %s", self.agent.identity.name, ", ".join(self._addresses))
 
     async def stop(self) -> None:
         """Stop, leaving everything as it is: the next agent goes on."""
         await self._local.api.close()
         await self._server.stop()
-        await self.here.stop()
-        await self.here.guests.close()
-        await self.here.client.close()
-        self.here.store.close()
+        await self.agent.tasks.stop()
+        await self.agent.guests.close()
+        await self.agent.transport.close()
+        self.agent.store.close()
 
     async def _checkpoint(self, request: Message, runtime: Runtime) -> Message:
         return await self._source.checkpoint(request["container"], request["leave_running"], runtime)
@@ -103,16 +113,21 @@ class Daemon:
     async def _late_report(self, request: Message, _runtime: Runtime) -> Message:
         """Answer a report whose answer was lost with the last agent, from what the records say."""
         migration = request["migration"]
-        await self.here.decided(migration)
-        found = [self.here.store.find(migration, role) for role in (Role.DESTINATION, Role.SOURCE)]
-        for record in sorted((one for one in found if one), key=lambda one: -one.updated):
-            if record.role is Role.DESTINATION and record.state in (State.COMMITTED, State.DONE):
-                return self._destination.result(record)
-            if record.role is Role.SOURCE and (
-                record.state is State.PARKED
-                or (record.state is State.ABORTED and record.data["left_running"])
-            ):
-                return {"rdma": True, "migration": migration, "timeline": record.data["timeline"]}
+        await self.agent.tasks.decided(migration)
+        restored = self.agent.store.find(migration, DestinationData)
+        dumped = self.agent.store.find(migration, SourceData)
+        answers: list[tuple[float, Message]] = []
+        if restored and restored.state in (State.COMMITTED, State.DONE):
+            answers.append((restored.updated, self._destination.result(restored)))
+        if dumped and (
+            dumped.state is State.PARKED or (dumped.state is State.UNDONE and dumped.data.left_running)
+        ):
+            result = {"rdma": True, "migration": migration, "timeline": dumped.data.timeline}
+            answers.append((dumped.updated, result))
+        if answers:
+            return max(answers, key=lambda one: one[0])[
+                1
+            ]  # a host may be both; then the later report is meant
         raise AgentError(
             f"migration {migration} was undone when the agent was restarted: what was dumped cannot be "
             "restored with its connections, and what was restored must not run"
@@ -121,42 +136,43 @@ class Daemon:
     async def _status(self, _request: Message, _runtime: Runtime) -> Message:
         return {
             "version": __version__,
-            "agent": {**self.here.me, "addresses": sorted(self.here.identity.addresses)},
-            "guests": [_show_guest(guest) for guest in self.here.guests.all()],
-            "migrations": [_show_record(record) for record in self.here.store.all()],
+            "agent": {**self.agent.contact.as_message(), "addresses": sorted(self.agent.identity.addresses)},
+            "guests": [_show_guest(guest) for guest in self.agent.guests.all()],
+            "migrations": [_show_record(record) for record in self.agent.store.every()],
         }
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:
-        return {"name": self.here.identity.name, "version": agent_messages.VERSION}
+        return {"name": self.agent.identity.name, "version": agent_messages.VERSION}
 
     def _connected(self, guest: Guest) -> None:
         """See whether a guest that has connected is still to be told of the end of a migration."""
-        settle = {
+        tasks = self.agent.tasks
+        settle: dict[Role, Callable[[Guest, Any], Coroutine[Any, Any, None]]] = {
             Role.SOURCE: self._source.settle,
             Role.DESTINATION: self._destination.settle,
             Role.PARTNER: self._partner.settle,
         }
-        concerned = [one for one in self.here.store.all() if guest.name in _processes(one)]
-        told = [one for one in concerned if guest.name in one.data.get("pending", ())]
+        concerned = [one for one in self.agent.store.every() if guest.name in one.data.processes_here]
+        told = [one for one in concerned if guest.name in one.data.pending]
         for record in told:
-            self.here.spawn(settle[record.role](guest, record))
+            tasks.follow(record.id, settle[record.role](guest, record))
         for record in concerned:
             if record.role is Role.PARTNER:
-                self.here.spawn(self._partner.reconnected(guest, record))
+                tasks.follow(record.id, self._partner.reconnected(guest, record))
         waiting = guest.state in (GuestState.QUIESCING, GuestState.QUIESCED)
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.
-            self.here.spawn(guest.undo(self.here.settings.deadlines.guest))
+            tasks.follow("", guest.undo(self.agent.config.deadlines.guest))
 
 
-def _listening(settings: Settings, identity: Identity) -> list[str]:
+def _listening(config: AgentConfig, identity: Identity) -> list[str]:
     """The configured addresses, else those of the certificate that are this host's."""
-    if settings.listen:
-        return list(settings.listen)
+    if config.listen:
+        return list(config.listen)
     own = [address for address in sorted(identity.addresses) if _is_local(address)]
     if not own:
         raise CertificateError(
-            f"no address in {settings.tls.certificate} ({', '.join(sorted(identity.addresses))}) is "
+            f"no address in {config.tls.certificate} ({', '.join(sorted(identity.addresses))}) is "
             "this host's: issue it one with `migrrdma agent ca issue`, or set listen in agent.toml"
         )
     return own
@@ -177,10 +193,9 @@ def _is_local(address: str) -> bool:
     return True
 
 
-def _processes(record: Record) -> list[str]:
-    """The guests here that a record is about."""
-    guests = record.data["guests"]
-    return [one["process"] for one in guests] if record.role is Role.PARTNER else list(guests)
+def _is_own(address: str, identity: Identity, port: int) -> bool:
+    host = host_of(address)
+    return host in identity.addresses and address == join(host, port)
 
 
 def _show_guest(guest: Guest) -> Message:
@@ -194,20 +209,20 @@ def _show_guest(guest: Guest) -> Message:
     }
 
 
-_SHOWN = (
+_SHOWN = {
     "container", "source", "holder", "destination", "timeline", "blackouts", "blackout", "downtime", "reason",
-)  # fmt: skip
+}  # fmt: skip
 
 
-def _show_record(record: Record) -> Message:
-    """What may be shown of a record: no key, no token."""
-    data = {key: record.data[key] for key in _SHOWN if key in record.data}
+def _show_record(record: Record[Any]) -> Message:
+    """What may be shown of a record and is known by now: no key, no token."""
+    data = to_json(record.data)
     return {
         "migration": record.id,
         "role": record.role.value,
         "state": record.state.value,
         "created": record.created,
         "updated": record.updated,
-        "waiting_for": record.data.get("pending", []),
-        **data,
+        "waiting_for": record.data.pending,
+        **{name: value for name, value in data.items() if name in _SHOWN and value not in (None, "", [], {})},
     }

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
-from migrrdma_runtime.agent.peers import agent_config as configuration
-from migrrdma_runtime.agent.peers.agent_config import Settings
+from migrrdma_runtime.agent.peers import agent_config
+from migrrdma_runtime.agent.peers.agent_config import AgentConfig
 from migrrdma_runtime.base.errors import AgentError, CertificateError, ConfigError, MigrRDMAError
 
 if TYPE_CHECKING:
@@ -38,20 +38,20 @@ def main(log_level: str) -> int:
             raise ConfigError(f"MIGRRDMA_LOG: {log_level!r} is none of {', '.join(LOG_LEVELS)}")
         # systemd's journal has the time already.
         logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(message)s")
-        found = configuration.load()
-        with _alone(found.run_dir):
-            asyncio.run(_run(found))
+        config = agent_config.load()
+        with _alone(config.run_dir):
+            asyncio.run(_run(config))
     except MigrRDMAError as error:
         print(f"migrrdma: error: {error}", file=sys.stderr)
         return NOT_CONFIGURED if isinstance(error, CertificateError | ConfigError) else 1
     return 0
 
 
-async def _run(settings: Settings) -> None:
+async def _run(config: AgentConfig) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopped.set)
-    local = LocalSockets(Containers(settings.run_dir), settings.guest_socket, settings.runtime_socket)
+    local = LocalSockets(Containers(config.run_dir), config.guest_socket, config.runtime_socket)
     await local.listen()
     daemon: Daemon | None = None
     try:
@@ -59,7 +59,7 @@ async def _run(settings: Settings) -> None:
         stop = asyncio.ensure_future(stopped.wait())
         await asyncio.wait((imported, stop), return_when=asyncio.FIRST_COMPLETED)
         if not stopped.is_set():
-            daemon = (await imported)(settings, local=local)
+            daemon = (await imported)(config, local=local)
             await daemon.start()
             notify_service_manager("READY=1")
             await stop

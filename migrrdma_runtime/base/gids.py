@@ -12,7 +12,7 @@ PATTERN = "^([0-9a-f]{4}:){7}[0-9a-f]{4}$"
 """The one spelling used in messages, records and manifests: sysfs's."""
 
 
-def text(gid: bytes) -> str:
+def from_bytes(gid: bytes) -> str:
     """The spelling of these 16 bytes."""
     # Not IPv6Address.exploded: since Python 3.13 it writes the end of an IPv4-mapped address in decimal.
     return gid.hex(":", 2)
@@ -32,11 +32,11 @@ def address(gid: str) -> Address:
     return value.ipv4_mapped or value
 
 
-def of(address: Address) -> str:
+def from_address(address: Address) -> str:
     """The RoCE v2 GID of this IP address."""
     if isinstance(address, ipaddress.IPv4Address):
-        return text(b"\0" * 10 + b"\xff\xff" + address.packed)
-    return text(address.packed)
+        return from_bytes(b"\0" * 10 + b"\xff\xff" + address.packed)
+    return from_bytes(address.packed)
 
 
 def shown(gid: str) -> str:

@@ -31,10 +31,10 @@ _WIDTH = max(len(name) for name in CHECKS)
 
 def check(as_json: bool = AS_JSON) -> None:
     """Run the checks of ``host/check/table.py``."""
-    here = Machine(machine.Host(), machine.run, cache(DockerDaemon), os.geteuid() == 0)
+    examined = Machine(machine.Host(), machine.run, cache(DockerDaemon), os.geteuid() == 0)
     results: dict[str, Result] = {}
     for name, one in CHECKS.items():
-        results[name] = examine(here, one)
+        results[name] = examine(examined, one)
         if not as_json:
             _print(name, results[name])
     healthy = is_healthy(list(results.values()))

@@ -7,7 +7,6 @@ checkpoint made on another host is put.
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from migrrdma_runtime.base.errors import DockerError
 from migrrdma_runtime.commands.options import AS_JSON, require_root
 from migrrdma_runtime.criu import images
 from migrrdma_runtime.criu.images import CheckpointDir
-from migrrdma_runtime.engine.docker import Container, Docker, DockerDaemon
+from migrrdma_runtime.engine.docker import Container, DockerDaemon, checkpoints_of, stopped_container
 from migrrdma_runtime.host.install.docker_config import NAME as RUNTIME_NAME
 
 HELP = """Give a container a checkpoint that was made on another host.
@@ -62,6 +61,7 @@ def checkpoint_import(
     source = images.examine(found)
     daemon = DockerDaemon()
     target = stopped_container(daemon, container)
+    _warn_of_another_runtime(target)
     path = checkpoints_of(daemon, target) / name
     with _progress(source) as advance:
         images.copy(source, path, replace=force, progress=advance)
@@ -80,30 +80,13 @@ def checkpoint_import(
     typer.echo(f"started {target.name} from it" if start else f"Next: {command}")
 
 
-def stopped_container(daemon: Docker, name: str) -> Container:
-    """The container, which dockerd would not start from a checkpoint if it ran."""
-    found = daemon.container(name)
-    if found.running:
-        raise DockerError(f"container {found.name} is running; a checkpoint is started in a stopped one")
+def _warn_of_another_runtime(found: Container) -> None:
     if found.runtime != RUNTIME_NAME:
         print(
             f"migrrdma: warning: container {found.name} was created with the runtime "
             f"{found.runtime or 'that is the default'}, not with --runtime={RUNTIME_NAME}",
             file=sys.stderr,
         )
-    return found
-
-
-def checkpoints_of(daemon: Docker, container: Container) -> Path:
-    """Where dockerd looks for a container's checkpoints, with user namespaces or without."""
-    root = Path(str(daemon.info()["DockerRootDir"]))
-    folder = root / "containers" / container.id
-    if not folder.is_dir():
-        raise DockerError(
-            f"there is no {folder} on this host; is the daemon that answers "
-            f"({os.environ.get('DOCKER_HOST', 'the local one')}) running here?"
-        )
-    return folder / "checkpoints"
 
 
 @contextmanager

@@ -36,14 +36,14 @@ _DOCKER_CONFIG = typer.Option(DEFAULT, "--docker-config", metavar="PATH", help="
 
 def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_json: bool = AS_JSON) -> None:
     """Carry out the plan of ``host/install/install.py``."""
-    here = machine.Host()
+    host = machine.Host()
     report = Report(as_json=as_json, dry_run=dry_run)
 
     def plan() -> list[Step]:
-        docker = DockerConfig(here, machine.run, str(Path(docker_config).absolute()))
+        docker = DockerConfig(host, machine.run, str(Path(docker_config).absolute()))
         return [
             *bytecode.plan(Path(migrrdma_runtime.__file__).parent),
-            *installing.plan(here, payload.load(sys.executable), docker),
+            *installing.plan(host, payload.load(sys.executable), docker),
         ]
 
     if dry_run:
@@ -51,7 +51,7 @@ def install(dry_run: bool = DRY_RUN, docker_config: str = _DOCKER_CONFIG, as_jso
     else:
         require_root("migrrdma install")
         os.umask(0o022)  # root's may be stricter, but what is installed is for everybody to read
-        with locked(here.path(paths.RUN_DIR)):
+        with locked(host.path(paths.RUN_DIR)):
             steps = plan()
             report.show(perform(steps))
         if any(step.apply for step in steps):

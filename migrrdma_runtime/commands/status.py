@@ -26,14 +26,13 @@ _STATES = {
     "claimed": "being restored",
     "committed": "moved away",
     "done": "finished",
-    "aborted": "undone",
+    "undone": "undone",
     "restoring": "being restored",
     "committing": "in doubt: asking the source",
     "released": "given back",
     "suspended": "suspended, waits for the other end",
     "prepared": "prepared, waits for the commit",
     "switched": "switched over",
-    "resumed": "resumed",
     "lost": "given up",
 }
 
@@ -43,10 +42,10 @@ def ask(command: str) -> dict[str, Any]:
     from migrrdma_runtime.wire import runtime_client
 
     require_root(command)
-    settings, broken = config.load()
+    configured, broken = config.load()
     if broken:
         raise broken
-    with runtime_client.connect(settings.run_dir) as agent:
+    with runtime_client.connect(configured.run_dir) as agent:
         return agent.status()
 
 

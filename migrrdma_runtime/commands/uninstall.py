@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import DockerError, InstallError, StoreError
+from migrrdma_runtime.base.errors import DockerError, StoreError
 from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
 from migrrdma_runtime.commands.steps import Report
 from migrrdma_runtime.engine.docker import Docker, DockerDaemon
@@ -47,24 +47,24 @@ def uninstall(
     as_json: bool = AS_JSON,
 ) -> None:
     """Carry out the plan of ``host/install/uninstall.py``."""
-    here = machine.Host()
+    host = machine.Host()
     report = Report(as_json=as_json, dry_run=dry_run)
     docker = _docker()
 
     def docker_file() -> DockerConfig:
-        name = docker_config or uninstalling.docker_config_name(here) or DEFAULT
-        return DockerConfig(here, machine.run, str(Path(name).absolute()))
+        name = docker_config or uninstalling.docker_config_name(host) or DEFAULT
+        return DockerConfig(host, machine.run, str(Path(name).absolute()))
 
     if dry_run:
-        report.show(uninstalling.plan(here, docker_file(), purge=purge))
+        report.show(uninstalling.plan(host, docker_file(), purge=purge))
     else:
         require_root("migrrdma uninstall")
-        with locked(here.path(paths.RUN_DIR)):
+        with locked(host.path(paths.RUN_DIR)):
+            busy, waiting = _migrations(host)
             if not force:
-                _refuse_while_used(here, docker)
-                _refuse_while_migrating(here)
-            _, waiting = _migrations(here)
-            steps = uninstalling.plan(here, docker_file(), purge=purge)
+                users.require_no_container_runs(host, docker)
+                users.require_no_migration(busy)
+            steps = uninstalling.plan(host, docker_file(), purge=purge)
             report.show(perform(steps))
         if any(step.apply for step in steps):
             # dockerd keeps the runtimes it knows when a reload finds no "runtimes" key at all.
@@ -86,27 +86,9 @@ def _docker() -> Docker | None:
         return None
 
 
-def _refuse_while_used(here: machine.Host, docker: Docker | None) -> None:
-    if running := users.running(here, docker):
-        names = ", ".join(users.named(docker, running))
-        raise InstallError(
-            f"containers run under the runtime and cannot be stopped without it: {names}; "
-            "stop them first, or use --force"
-        )
-
-
-def _refuse_while_migrating(here: machine.Host) -> None:
-    busy, _ = _migrations(here)
-    if busy:
-        raise InstallError(
-            f"migrations are under way, and need this host's agent: {', '.join(busy)}; "
-            "wait for their end (migrrdma status), or use --force"
-        )
-
-
-def _migrations(here: machine.Host) -> tuple[list[str], list[str]]:
+def _migrations(host: machine.Host) -> tuple[list[str], list[str]]:
     try:
-        return users.migrations(here)
+        return users.migrations(host)
     except (StoreError, ValueError) as error:  # a state or a configuration that no agent could use either
         print(f"migrrdma: warning: whether migrations are under way is unknown: {error}", file=sys.stderr)
         return [], []

@@ -6,9 +6,11 @@ when a daemon is first asked something.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from migrrdma_runtime.base.errors import DockerError
@@ -96,6 +98,26 @@ class DockerDaemon:
             answer = self._client.post(url, params={"checkpoint": checkpoint}, timeout=RESTORE_DEADLINE_S)
             if not answer.ok:
                 raise DockerError(_one_line(_message(answer)))
+
+
+def stopped_container(daemon: Docker, name: str) -> Container:
+    """The container, which dockerd would not start from a checkpoint if it ran."""
+    found = daemon.container(name)
+    if found.running:
+        raise DockerError(f"container {found.name} is running; a checkpoint is started in a stopped one")
+    return found
+
+
+def checkpoints_of(daemon: Docker, container: Container) -> Path:
+    """Where dockerd looks for a container's checkpoints, with user namespaces or without."""
+    root = Path(str(daemon.info()["DockerRootDir"]))
+    folder = root / "containers" / container.id
+    if not folder.is_dir():
+        raise DockerError(
+            f"there is no {folder} on this host; is the daemon that answers "
+            f"({os.environ.get('DOCKER_HOST', 'the local one')}) running here?"
+        )
+    return folder / "checkpoints"
 
 
 @contextmanager

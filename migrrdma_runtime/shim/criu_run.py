@@ -21,7 +21,7 @@ class CriuRun:
     """One dump or restore: where it works, what is known of its container, and how to have it done."""
 
     def __init__(self, invocation: "Invocation", runtime: str, config: "Config") -> None:
-        self.facts = facts.of(invocation, runtime)
+        self.facts = facts.look_up(invocation, runtime)
         self.container = LowLevelContainer(invocation, runtime)
         self.images = os.path.abspath(invocation.value("image-path") or "checkpoint")
         """Where CRIU's images are, by runc's default: ``checkpoint`` in the working directory."""

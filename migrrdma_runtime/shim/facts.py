@@ -26,7 +26,7 @@ class Facts:
         """Whether its processes load the guest library, and so may hold RDMA connections."""
 
 
-def of(invocation: "Invocation", runtime: str) -> Facts:
+def look_up(invocation: "Invocation", runtime: str) -> Facts:
     """The facts about the container of a invocation: from its bundle if it is yet to start, else from its state."""
     if invocation.command == "restore":
         candidates = [create.spec_path(invocation)]

@@ -53,9 +53,14 @@ def become(runtime: str, args: list[str]) -> "NoReturn":
         raise RuntimeNotFoundError(f"cannot run the low-level runtime {runtime}: {error.strerror}") from error
 
 
+def flavour(runtime: str) -> str:
+    """Whose command line and files ``runtime`` has, by its name or path: ``crun``'s or ``runc``'s."""
+    return "crun" if "crun" in os.path.basename(runtime) else "runc"
+
+
 def default_root(runtime: str) -> str:
     """Where ``runtime`` keeps its containers when ``--root`` is not given: by its own rules."""
-    name = "crun" if "crun" in os.path.basename(runtime) else "runc"
+    name = flavour(runtime)
     xdg = os.environ.get("XDG_RUNTIME_DIR")
     # Real root ignores XDG_RUNTIME_DIR, which sudo and su leave pointing at a user's directory.
     return f"{xdg}/{name}" if xdg and os.geteuid() != 0 else f"/run/{name}"

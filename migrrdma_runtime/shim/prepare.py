@@ -6,7 +6,7 @@ That of any other is left alone, but for one line of CRIU's configuration when i
 import os
 
 from migrrdma_runtime.base.errors import ConfigError, SpecError
-from migrrdma_runtime.shim import bundle
+from migrrdma_runtime.shim import bundle, lowlevel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def _cgroup(value: "Spec", invocation: "Invocation", config: "Config") -> str | 
 
     if (
         invocation.command != "restore"
-        or os.path.basename(config.runtime) == "crun"
+        or lowlevel.flavour(config.runtime) == "crun"
         or not cgroup.is_unified()
     ):
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import MessageError
@@ -18,7 +18,7 @@ from migrrdma_runtime.base.errors import MessageError
 if TYPE_CHECKING:
     import jsonschema
 
-VERSION = 1
+VERSION = 2
 """Of this vocabulary; agents of different versions do not migrate between them."""
 
 MAX_BYTES = 16 << 20
@@ -56,11 +56,32 @@ def list_of(items: Schema, most: int = 65_536, least: int = 0) -> Schema:
     return {"type": "array", "items": items, "maxItems": most, "minItems": least}
 
 
+class Step(TypedDict):
+    """One line of a timeline: which step, on which host, from when (seconds since 1970) and for how long."""
+
+    name: str
+    host: str
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Contact:
+    """An agent: its name, and the ``host:port`` at which it is asked."""
+
+    name: str
+    address: str
+
+    def as_message(self) -> Message:
+        """As it stands in messages."""
+        return {"name": self.name, "address": self.address}
+
+
 STEP = record(name=STEP_NAME, host=NAME, start={"type": "number"}, seconds=SECONDS)
-"""One line of a timeline."""
+"""A :class:`Step`."""
 
 AGENT = record(name=NAME, address=ADDRESS)
-"""Who is asking, and where it is asked back."""
+"""A :class:`Contact`."""
 
 _HELD = {"migration": MIGRATION, "key": KEY, "epoch": EPOCH}
 """What the holder of a claim shows."""
@@ -88,7 +109,7 @@ EXCHANGES: dict[str, Exchange] = {
         record(processes=list_of(PROCESS)),
     ),
     "drain": Exchange(record(migration=MIGRATION, seconds=SECONDS), record()),
-    "resume": Exchange(record(migration=MIGRATION), record()),
+    "undo": Exchange(record(migration=MIGRATION), record()),
     # Destination → source: the claim on a checkpoint, and the commit.
     "claim": Exchange(
         record(migration=MIGRATION, key=KEY, attempt=MIGRATION, destination=AGENT),
@@ -130,7 +151,7 @@ EXCHANGES: dict[str, Exchange] = {
 
 UNKNOWN = "unknown"
 """The state of a migration that an agent has no record of. Nothing that could still commit is ever forgotten,
-so it means: ended, and not by a commit (presumed abort)."""
+so it means: ended, and not by a commit."""
 
 
 def decode(data: bytes, schema: Schema, what: str) -> Message:

@@ -24,9 +24,9 @@ from migrrdma_runtime.base.errors import MigrRDMAError
 async def connected(host: Host, container: str = "c1") -> GuestState:
     """The guest's state, once it is connected."""
     async with asyncio.timeout(PATIENT_S):
-        while not host.agent.here.guests.of_container(container):
+        while not host.agent.guests.of_container(container):
             await asyncio.sleep(0.02)  # another process's connection
-    return host.agent.here.guests.of_container(container)[0].state
+    return host.agent.guests.of_container(container)[0].state
 
 
 def play(tmp_path: Path, built: Built, scenario: Callable[[Host, Program], Any]) -> None:
@@ -36,7 +36,7 @@ def play(tmp_path: Path, built: Built, scenario: Callable[[Host, Program], Any])
         cluster = Cluster(tmp_path / "cluster")
         try:
             host = await cluster.host("src", 2)
-            environment = {**built.environment, "MIGRRDMA_SOCKET": str(host.settings.guest_socket)}
+            environment = {**built.environment, "MIGRRDMA_SOCKET": str(host.config.guest_socket)}
 
             def start() -> Program:
                 return Program([built.traffic], environment, tmp_path / "log")
@@ -58,12 +58,12 @@ def play(tmp_path: Path, built: Built, scenario: Callable[[Host, Program], Any])
 def test_a_dump_that_fails_leaves_the_traffic_exact(tmp_path: Path, built: Built) -> None:
     async def scenario(host: Host, program: Program) -> None:
         for _ in range(5):
-            with host.call() as agent:
+            with host.connect() as agent:
                 ready = await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
                 assert ready is not None
                 assert ready["manifest"]["internal"]
                 assert not ready["manifest"]["partners"]
-                assert not host.agent.here.guests.of_container("c1")  # it has let go of us, to be dumped
+                assert not host.agent.guests.of_container("c1")  # it has let go of us, to be dumped
                 await asyncio.to_thread(agent.report, ready["migration"], succeeded=False)
             assert await connected(host) is GuestState.RUNNING
             await asyncio.to_thread(program.wait_for_progress)
@@ -78,7 +78,7 @@ def test_an_agent_that_dies_leaves_the_traffic_exact(tmp_path: Path, built: Buil
 
         host.kill_at = f"source: {when}"
         async with keep_alive(host):
-            with host.call() as agent, pytest.raises(UnreachableError):
+            with host.connect() as agent, pytest.raises(UnreachableError):
                 await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
         assert await connected(host)
         await asyncio.to_thread(program.wait_for_progress)
@@ -90,13 +90,13 @@ def test_an_agent_that_dies_leaves_the_traffic_exact(tmp_path: Path, built: Buil
 
 
 def gid_of(address: str) -> str:
-    return gids.of(ipaddress.ip_address(address))
+    return gids.from_address(ipaddress.ip_address(address))
 
 
 async def pairs_of(host: Host, container: str) -> list[QueuePair]:
     """The connections as the guest tells them to the agent."""
     await connected(host, container)
-    [guest] = host.agent.here.guests.of_container(container)
+    [guest] = host.agent.guests.of_container(container)
     return [pair for pair in await guest.queue_pairs(PATIENT_S) if pair.is_connected]
 
 
@@ -122,16 +122,16 @@ def test_a_process_moves_on_and_on_and_its_traffic_stays_exact(tmp_path: Path, b
         return hosts
 
     async def move(program: Program, here: Host, there: Host, attempts: int) -> None:
-        [guest] = here.agent.here.guests.of_container(f"on-{here.name}")
-        (there.settings.guest_dir / guest.build_id).mkdir(exist_ok=True)
-        (there.settings.guest_dir / guest.build_id / paths.GUEST_LIBRARY).touch()
-        with here.call() as agent:
+        [guest] = here.agent.guests.of_container(f"on-{here.name}")
+        (there.config.guest_dir / guest.build_id).mkdir(exist_ok=True)
+        (there.config.guest_dir / guest.build_id / paths.GUEST_LIBRARY).touch()
+        with here.connect() as agent:
             ready = await asyncio.to_thread(agent.checkpoint, f"on-{here.name}", leave_running=False)
             assert ready is not None
             await asyncio.to_thread(program.tell, "restore")
             await asyncio.to_thread(agent.report, ready["migration"], succeeded=True)
         for attempt in range(attempts):
-            with there.call() as agent:
+            with there.connect() as agent:
                 migration = await asyncio.to_thread(agent.restore, f"on-{there.name}", ready["manifest"])
                 last = attempt == attempts - 1
                 if last:
@@ -143,7 +143,7 @@ def test_a_process_moves_on_and_on_and_its_traffic_stays_exact(tmp_path: Path, b
 
     def point_to(host: Host) -> None:
         draft = tmp_path / "draft"
-        draft.symlink_to(host.settings.guest_socket.parent)
+        draft.symlink_to(host.config.guest_socket.parent)
         draft.replace(socket_dir)
 
     async def run() -> None:
@@ -200,14 +200,14 @@ def play_partner(tmp_path: Path, built: Built, scenario: Callable[[Move, Program
                 for number, name in enumerate(("src", "dst", "peer", "third"), 2)
             ]
             src, dst, peer, _ = hosts
-            home = peer.settings.tls.certificate.parent
+            home = peer.config.tls.certificate.parent
             certificates.issue(tmp_path / "ca", "peer", [peer.address, "10.0.0.1"], home)
             for host in hosts:
                 there = (("10.0.0.1/32", f"{peer.address}:{cluster.port}"),)
-                host.settings = replace(host.settings, peers=there)
+                host.config = replace(host.config, peers=there)
                 await host.start()
             peer.containers.everybody_else = "p1"
-            environment = {**built.environment, "MIGRRDMA_SOCKET": str(peer.settings.guest_socket)}
+            environment = {**built.environment, "MIGRRDMA_SOCKET": str(peer.config.guest_socket)}
             with await asyncio.to_thread(
                 Program, [tmp_path / "waits", "2"], environment, tmp_path / "log"
             ) as program:
@@ -268,7 +268,7 @@ def test_a_real_partner_goes_back_when_its_agent_was_restarted_meanwhile(
 ) -> None:
     async def scenario(move: Move, _: Program) -> None:
         for _turn in range(2):
-            with move.src.call() as agent:
+            with move.src.connect() as agent:
                 ready = await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
                 assert ready is not None
                 await move.peer.stop()

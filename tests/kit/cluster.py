@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import fake_guest
+from lossy_transport import LossyTransport
 
 from migrrdma_runtime.agent.daemon import Daemon
 from migrrdma_runtime.agent.local.containers import Containers, Process
 from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.peers import certificates
-from migrrdma_runtime.agent.peers.agent_config import Deadlines, Settings, TLSFiles
+from migrrdma_runtime.agent.peers.agent_config import AgentConfig, Deadlines, TLSFiles
+from migrrdma_runtime.agent.peers.transport import Routed
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.base import gids, paths
-from migrrdma_runtime.base.errors import MigrRDMAError, UnreachableError
+from migrrdma_runtime.base.errors import MigrRDMAError
 from migrrdma_runtime.wire import runtime_client
 
 BUILD_ID = "ab" * 20
@@ -48,7 +51,7 @@ class FakeContainers(Containers):
         self.everybody_else = ""
         self.strangers: list[tuple[str, Process]] = []
 
-    def of(self, pid: int) -> str:
+    def container_of(self, pid: int) -> str:
         return self.members.get(pid, self.everybody_else)
 
     def holders(self, container: str) -> list[Process]:
@@ -119,28 +122,29 @@ class Host:
 
     name: str
     address: str
-    settings: Settings
+    config: AgentConfig
     containers: FakeContainers
     devices: Devices
     daemon: Daemon | None = None
     kill_at: str = ""
-    reached: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     alive: asyncio.Event = field(default_factory=asyncio.Event)
-    on_reach: Callable[[str], None] = lambda _: None
+    on_fault_point: Callable[[str], None] = lambda _: None
 
     @property
     def gid(self) -> str:
-        return gids.of(ipaddress.ip_address(self.address))
+        return gids.from_address(ipaddress.ip_address(self.address))
 
     @property
-    def agent(self) -> Daemon:
+    def agent(self) -> ThisAgent:
+        """The agent that runs on it now."""
         assert self.daemon is not None
-        return self.daemon
+        return self.daemon.agent
 
     async def start(self) -> Daemon:
         self.killed.clear()
-        self.daemon = Daemon(self.settings, self.containers, self.devices, self._reach)
+        self.daemon = Daemon(self.config, self.containers, self.devices, self._at_fault_point)
         await self.daemon.start()
         self.alive.set()
         return self.daemon
@@ -154,17 +158,17 @@ class Host:
         await self.stop()
         await self.start()
 
-    def call(self) -> runtime_client.Agent:
-        return runtime_client.Agent(str(self.settings.runtime_socket), patience=PATIENT_S)
+    def connect(self) -> runtime_client.Agent:
+        return runtime_client.Agent(str(self.config.runtime_socket), patience=PATIENT_S)
 
     def state(self, migration: str = "") -> dict[str, str]:
         """Role and state of the migration that this agent knows of."""
-        records = self.agent.here.store.all()
+        records = self.agent.store.every()
         return {one.role.value: one.state.value for one in records if migration in ("", one.id)}
 
-    def _reach(self, step: str) -> None:
-        self.reached.append(step)
-        self.on_reach(step)
+    def _at_fault_point(self, step: str) -> None:
+        self.steps.append(step)
+        self.on_fault_point(step)
         if self.kill_at == step:
             self.kill_at = ""
             self.killed.set()
@@ -195,7 +199,7 @@ class Cluster:
         library = home / "guest" / BUILD_ID / paths.GUEST_LIBRARY
         library.parent.mkdir(parents=True)
         library.touch()
-        settings = Settings(
+        config = AgentConfig(
             run_dir=home / "run",
             guest_dir=home / "guest",
             state_dir=home / "state",
@@ -203,8 +207,8 @@ class Cluster:
             tls=TLSFiles(home / "tls/ca.crt", home / "tls/agent.crt", home / "tls/agent.key"),
             deadlines=self.deadlines,
         )
-        devices = Devices(make_sysfs(home / "sysfs", gids.of(ipaddress.ip_address(address))))
-        host = Host(name, address, settings, FakeContainers(), devices)
+        devices = Devices(make_sysfs(home / "sysfs", gids.from_address(ipaddress.ip_address(address))))
+        host = Host(name, address, config, FakeContainers(), devices)
         self.hosts[name] = host
         return host
 
@@ -213,7 +217,7 @@ class Cluster:
     ) -> GuestProcess:
         """A process with these connections on a host, connected to its agent."""
         spec = {
-            "socket": str(host.settings.guest_socket),
+            "socket": str(host.config.guest_socket),
             "name": name,
             "build_id": BUILD_ID,
             "device": "rxe0",
@@ -252,7 +256,7 @@ class Cluster:
 
     def impatient(self, host: Host, **deadlines: float) -> None:
         """Give a host's next agent other deadlines."""
-        host.settings = replace(host.settings, deadlines=replace(host.settings.deadlines, **deadlines))
+        host.config = replace(host.config, deadlines=replace(host.config.deadlines, **deadlines))
 
 
 @dataclass
@@ -378,7 +382,7 @@ class Move:
         for host in self.cluster.hosts.values():
             here = [one for one in guests if one.is_alive and one.pid in host.containers.members]
             if host.daemon is not None and host.alive.is_set():
-                await host.daemon.here.guests.have_pids({one.pid for one in here})
+                await host.daemon.agent.guests.have_pids({one.pid for one in here})
 
     async def _drive(
         self, host: Host, ask: Any, name: Callable[[Any], str], act: Any, succeeded: bool
@@ -389,7 +393,7 @@ class Move:
         async with asyncio.timeout(PATIENT_S):
             await host.alive.wait()
         await self._are_there(self.partner, *([self.mover] if host is self.src else []))
-        agent = host.call()
+        agent = host.connect()
         with agent:
             ready = await with_agent(ask)
             if ready is None:
@@ -440,7 +444,7 @@ def make_sysfs(root: Path, gid: str, device: str = "rxe0") -> Path:
     port = root / device / "ports" / "1"
     (port / "gids").mkdir(parents=True)
     (port / "gid_attrs" / "types").mkdir(parents=True)
-    link_local = gids.of(ipaddress.ip_address("fe80::1"))
+    link_local = gids.from_address(ipaddress.ip_address("fe80::1"))
     for index, value in enumerate((link_local, gid, "0000:" * 7 + "0000")):
         (port / "gids" / str(index)).write_text(value + "\n")
         (port / "gid_attrs" / "types" / str(index)).write_text("RoCE v2\n")
@@ -450,21 +454,15 @@ def make_sysfs(root: Path, gid: str, device: str = "rxe0") -> Path:
 @contextlib.contextmanager
 def dropping(host: Host, *names: str, reply: bool) -> Iterator[list[str]]:
     """Lose what a host asks of other agents under these names: the request, or the reply to it."""
-    real, lost = host.agent.here.client.call, list[str]()
-
-    async def call(address: str, name: str, request: Any, timeout: float) -> Any:
-        if name not in names:
-            return await real(address, name, request, timeout)
-        lost.append(name)
-        if reply:
-            await real(address, name, request, timeout)
-        raise UnreachableError(f"{name} to {address} was lost, by the test")
-
-    host.agent.here.client.call = call  # type: ignore[method-assign]
+    transport = host.agent.transport
+    assert isinstance(transport, Routed)
+    real = transport.others
+    lossy = LossyTransport(real, names, reply=reply)
+    transport.others = lossy
     try:
-        yield lost
+        yield lossy.lost
     finally:
-        host.agent.here.client.call = real  # type: ignore[method-assign]
+        transport.others = real
 
 
 def _hex(gid: str) -> str:

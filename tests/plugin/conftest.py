@@ -29,6 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     sources = REPOSITORY / "criu_plugin"
     subprocess.run(
         [compiler, *_FLAGS, "-fPIC", "-shared", "-fvisibility=hidden", f'-DSYSFS="{sysfs}"',
+         f"-I{REPOSITORY / 'guest'}",
          "-o", plugin, *sorted(sources.glob("*.c"))],
         check=True,
     )  # fmt: skip

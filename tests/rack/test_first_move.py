@@ -153,7 +153,7 @@ def _was_quick(node: Shell, draining: float | None) -> None:
     found = json.loads(node.run("migrrdma", "timeline", "--json").stdout)
     steps = {step["name"]: step["seconds"] for step in found["timeline"]}
     if draining is not None:
-        assert steps["wbs"] <= 2 * draining + 0.2 + steps["suspend"], (steps, draining)
+        assert steps["drain"] <= 2 * draining + 0.2 + steps["suspend"], (steps, draining)
     assert steps["rebuild"] + steps["connect"] < steps["criu"], steps
     assert found["downtime"] < max(found["blackout"].values())
 

@@ -27,6 +27,15 @@ class Process:
         return f"process {self.pid} ({self.command})"
 
 
+@dataclass(frozen=True)
+class ProcessId:
+    """A process as no other will ever be named: numbers are given again, with another start."""
+
+    pid: int
+    started: str
+    """As :meth:`Containers.started` has it."""
+
+
 class Containers:
     """The containers that this host's runtime has recorded."""
 
@@ -34,7 +43,7 @@ class Containers:
         self._records = run_dir / "containers"
         self._proc = proc
 
-    def of(self, pid: int) -> str:
+    def container_of(self, pid: int) -> str:
         """The id of the container that a process is in; "" when it is in none."""
         cgroup = self._cgroup(pid)
         if not cgroup or cgroup == "/":
@@ -51,7 +60,9 @@ class Containers:
     def holders(self, container: str) -> list[Process]:
         """The processes of a container that have an RDMA device open."""
         return [
-            self.process(pid) for pid in self._pids() if self._holds_device(pid) and self.of(pid) == container
+            self.process(pid)
+            for pid in self._pids()
+            if self._holds_device(pid) and self.container_of(pid) == container
         ]
 
     def process(self, pid: int) -> Process:
@@ -63,6 +74,14 @@ class Containers:
         # The command's name, in parentheses, may hold anything, parentheses included.
         fields = self._read(pid, "stat").rpartition(")")[2].split()
         return fields[19] if len(fields) > 19 else ""
+
+    def identify(self, pid: int) -> ProcessId:
+        """The name of the process that has this number now."""
+        return ProcessId(pid, self.started(pid))
+
+    def is_alive(self, process: ProcessId) -> bool:
+        """Whether it is this very process that has its number."""
+        return self.started(process.pid) == process.started
 
     def _recorded(self) -> Iterator[tuple[str, int]]:
         """Each recorded container and its first process."""

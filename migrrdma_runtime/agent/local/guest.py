@@ -288,8 +288,8 @@ def _queue_pairs(answer: list[Message]) -> list[QueuePair]:
     return [
         QueuePair(
             name=QPName(record["context"], record["vqpn"]),
-            sgid=gids.text(record["sgid"]),
-            dgid=gids.text(record["dgid"]),
+            sgid=gids.from_bytes(record["sgid"]),
+            dgid=gids.from_bytes(record["dgid"]),
             **{key: record[key] for key in same},
         )
         for record in _records(answer)

@@ -136,7 +136,7 @@ class Guests:
         guest = None
         pid = peer_pid(connection)
         # Asked before a word is exchanged: while the process is known to be there, its pid is its own.
-        container, process = self._containers.of(pid), self._containers.process(pid)
+        container, process = self._containers.container_of(pid), self._containers.process(pid)
         self._open[container] += 1
         with connection:
             try:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.containers import Containers, ProcessId
 from migrrdma_runtime.agent.local.sockets import listen_at, peer_pid
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
@@ -49,9 +49,6 @@ REQUESTS = {
     "status": record(op={}),
 }
 
-Process = list[Any]
-"""A pid and the time at which it started."""
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -65,7 +62,7 @@ class Verdict:
 class Runtime:
     """One migration's runtime: told of the steps, waited for in the middle."""
 
-    def __init__(self, api: RuntimeApi, process: Process, line: _Line | None = None) -> None:
+    def __init__(self, api: RuntimeApi, process: ProcessId, line: _Line | None = None) -> None:
         self._api = api
         self.process = process
         self._line = line
@@ -152,19 +149,18 @@ class RuntimeApi:
         """The report has been taken; another one would be a mistake."""
         self._reports.pop(migration, None)
 
-    def runtime_of(self, process: Process) -> Runtime:
+    def runtime_of(self, process: ProcessId) -> Runtime:
         """The runtime that a previous agent talked to."""
         return Runtime(self, process)
 
-    async def end_of(self, process: Process) -> None:
+    async def end_of(self, process: ProcessId) -> None:
         """Wait for a process to end."""
-        pid, started = process
         try:
-            handle = os.pidfd_open(pid)
+            handle = os.pidfd_open(process.pid)
         except OSError:
             return
         try:
-            if self._containers.started(pid) != started:
+            if not self._containers.is_alive(process):
                 return  # its number has gone to another one
             loop, ended = asyncio.get_running_loop(), asyncio.Event()
             loop.add_reader(handle, ended.set)
@@ -184,7 +180,7 @@ class RuntimeApi:
                 line.serve(self._served.wait())
                 await self._served.wait()
             while self._operations and (data := await reader.readline()):
-                self._take(data, line, [pid, self._containers.started(pid)])
+                self._take(data, line, self._containers.identify(pid))
             await line.drained()
         except (ValueError, ConnectionError) as error:  # a line without end, or the other end gone
             _log.warning("closing the connection of process %d: %s", pid, error)
@@ -193,7 +189,7 @@ class RuntimeApi:
             writer.close()
             del self._lines[line]
 
-    def _take(self, data: bytes, line: _Line, process: Process) -> None:
+    def _take(self, data: bytes, line: _Line, process: ProcessId) -> None:
         runtime = Runtime(self, process, line)
         try:
             request = _decode(data)

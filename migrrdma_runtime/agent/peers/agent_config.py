@@ -20,6 +20,35 @@ DEFAULT_PORT = 50505
 DATABASE = "state.db"
 """In ``state_dir``."""
 
+
+def _deadline(seconds: float, what: str) -> Any:
+    return field(default=seconds, metadata={"what": what})
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long anything may take, in seconds."""
+
+    guest: float = _deadline(10, "How long a process of this host may take to answer.")
+    peer: float = _deadline(10, "How long another host's agent may take to answer.")
+    drain: float = _deadline(30, "How long both ends of all connections may take to drain.")
+    reconnect: float = _deadline(
+        60, "How long a restored process may take to connect to the agent, once the container was restored."
+    )
+    doubt: float = _deadline(
+        60, "How long a destination goes on asking when it cannot learn whether its commit was accepted."
+    )
+    partner: float = _deadline(
+        900,
+        "How long a suspended partner waits for the end of a migration before it gives the connection up.",
+    )
+    ask: float = _deadline(5, "How often one that hears nothing asks.")
+
+
+_DEADLINES_TEXT = "\n".join(
+    f"# {one.metadata['what']}\n# {one.name} = {one.default}" for one in fields(Deadlines)
+)
+
 DEFAULT_TEXT = f"""\
 # Configuration of the MigrRDMA agent. Every key is optional; what is commented out is the default.
 
@@ -37,19 +66,8 @@ DEFAULT_TEXT = f"""\
 # key = "{paths.TLS_DIR}/agent.key"
 
 [deadlines]
-# In seconds. How long a process may take to answer, and another host's agent.
-# guest = 10
-# peer = 10
-# How long both ends of all connections may take to drain.
-# drain = 30
-# How long a restored process may take to connect to the agent, once the container was restored.
-# reconnect = 60
-# How long a destination goes on asking when it cannot learn whether its commit was accepted.
-# doubt = 60
-# How long a suspended partner waits to be resumed or switched before it gives the connection up.
-# partner = 900
-# How often one that hears nothing asks.
-# ask = 5
+# In seconds.
+{_DEADLINES_TEXT}
 
 [peers]
 # Which agent speaks for a GID, where that is not the host whose address the GID is: an address or a prefix,
@@ -60,7 +78,6 @@ DEFAULT_TEXT = f"""\
 
 _TEXT = {"type": "string", "minLength": 1}
 _SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": 1_000_000}
-_DEADLINES = ("guest", "peer", "drain", "reconnect", "doubt", "partner", "ask")
 _SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -78,24 +95,11 @@ _SCHEMA = {
         "deadlines": {
             "type": "object",
             "additionalProperties": False,
-            "properties": dict.fromkeys(_DEADLINES, _SECONDS),
+            "properties": {one.name: _SECONDS for one in fields(Deadlines)},
         },
         "peers": {"type": "object", "additionalProperties": _TEXT},
     },
 }
-
-
-@dataclass(frozen=True)
-class Deadlines:
-    """How long anything may take, in seconds; ``DEFAULT_TEXT`` says what each is for."""
-
-    guest: float = 10
-    peer: float = 10
-    drain: float = 30
-    reconnect: float = 60
-    doubt: float = 60
-    partner: float = 900
-    ask: float = 5
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class TLSFiles:
 
 
 @dataclass(frozen=True)
-class Settings:
+class AgentConfig:
     """The configuration in force."""
 
     run_dir: Path = Path(paths.RUN_DIR)
@@ -168,7 +172,7 @@ def path() -> str:
     return os.environ.get("MIGRRDMA_AGENT_CONFIG") or paths.AGENT_CONFIG_FILE
 
 
-def load() -> Settings:
+def load() -> AgentConfig:
     """Read it; the directories it shares with the runtime come from the runtime's own."""
     shared, broken = config.load()
     if broken:
@@ -184,8 +188,8 @@ def load() -> Settings:
     return parse(found, file, Path(shared.run_dir), Path(shared.guest_dir))
 
 
-def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> Settings:
-    """The settings in a parsed file."""
+def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> AgentConfig:
+    """The configuration in a parsed file."""
     if found not in ({}, tomllib.loads(DEFAULT_TEXT)):
         _check(file, found)
     peers = dict(found.get("peers", {}))
@@ -197,7 +201,7 @@ def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> S
         except ValueError as error:
             raise ConfigError(f"{file}: listen: {address!r} is not an IP address") from error
     tls = {key: Path(value) for key, value in found.get("tls", {}).items()}
-    return Settings(
+    return AgentConfig(
         run_dir=run_dir,
         guest_dir=guest_dir,
         state_dir=Path(found.get("state_dir", paths.AGENT_STATE_DIR)),

@@ -47,6 +47,7 @@ class Credentials:
     """What a TLS connection is made with, and who we are by it."""
 
     identity: Identity
+    files: TLSFiles
     ca: bytes
     certificate: bytes
     key: bytes
@@ -111,7 +112,7 @@ def load(tls: TLSFiles) -> Credentials:
     _check_time(tls.certificate, certificate)
     _check_time(tls.ca, _read_certificate(tls.ca))
     identity = _identity(tls.certificate, certificate)
-    return Credentials(identity, _read(tls.ca), _read(tls.certificate), _read(tls.key))
+    return Credentials(identity, tls, _read(tls.ca), _read(tls.certificate), _read(tls.key))
 
 
 def _identity(path: Path, certificate: x509.Certificate) -> Identity:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import time
 
 from migrrdma_runtime.agent.peers.certificates import Identity
-from migrrdma_runtime.agent.roles.states import Role, State
-from migrrdma_runtime.agent.roles.store import Record
-from migrrdma_runtime.agent.roles.this_agent import Here
+from migrrdma_runtime.agent.roles.records import SourceData, SourceRecord
+from migrrdma_runtime.agent.roles.states import State
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.base.errors import RefusedError, UnreachableError
 from migrrdma_runtime.wire import tokens
-from migrrdma_runtime.wire.agent_messages import UNKNOWN, Message
+from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
 
 
 class Arbiter:
     """Grants claims, and commits."""
 
-    def __init__(self, here: Here) -> None:
-        self._here = here
-        self._store = here.store
-        here.handlers |= {
+    def __init__(self, agent: ThisAgent) -> None:
+        self._agent = agent
+        self._store = agent.store
+        agent.handlers |= {
             "claim": self.claim,
             "commit": self.commit,
             "release": self.release,
@@ -34,20 +34,21 @@ class Arbiter:
     async def claim(self, caller: Identity, request: Message) -> Message:
         """Grant a restore, to one destination at a time."""
         record = self._record(request)
-        self._here.require_is(caller, request["destination"])
-        async with self._here.lock(record.id):
-            if record.state is State.CLAIMED and record.data["attempt"] == request["attempt"]:
+        holder = Contact(**request["destination"])
+        self._agent.require_is(caller, holder)
+        async with self._agent.lock(record.id):
+            if record.state is State.CLAIMED and record.data.attempt == request["attempt"]:
                 return _granted(record)  # asked again: the first answer was lost
-            if record.state in (State.CLAIMED, State.COMMITTED):
-                await self._take_back(record)
+            if record.state in (State.CLAIMED, State.COMMITTED) and record.data.holder:
+                await self._take_back(record, record.data.holder)
             if record.state is not State.PARKED:
                 raise RefusedError(_explain_state(record))
             self._store.move(
                 record,
                 State.CLAIMED,
-                epoch=record.data["epoch"] + 1,
+                epoch=record.data.epoch + 1,
                 attempt=request["attempt"],
-                holder=request["destination"],
+                holder=holder,
                 claimed=time.time(),
             )
         return _granted(record)
@@ -55,10 +56,10 @@ class Arbiter:
     async def commit(self, _caller: Identity, request: Message) -> Message:
         """Make the destination the authority: the one line at which a migration happens."""
         record = self._record(request)
-        async with self._here.lock(record.id):
+        async with self._agent.lock(record.id):
             self._require_current(record, request["epoch"])
             if record.state is State.CLAIMED:
-                self._here.reached("arbiter: commit")
+                self._agent.fault_point("arbiter: commit")
                 # ═══ The commit point. Before this line is on disk the source decides, afterwards the holder.
                 self._store.move(record, State.COMMITTED, committed=time.time())
             elif record.state not in (State.COMMITTED, State.DONE):
@@ -68,8 +69,8 @@ class Arbiter:
     async def release(self, _caller: Identity, request: Message) -> Message:
         """Take a claim back from a holder that will never act on it again."""
         record = self._record(request)
-        async with self._here.lock(record.id):
-            current = record.data["epoch"] == request["epoch"]
+        async with self._agent.lock(record.id):
+            current = record.data.epoch == request["epoch"]
             if current and record.state in (State.CLAIMED, State.COMMITTED):
                 self._store.move(record, State.PARKED, holder=None)
         return {}
@@ -77,7 +78,7 @@ class Arbiter:
     async def finish(self, _caller: Identity, request: Message) -> Message:
         """Every partner has switched: nobody will ask any more."""
         record = self._record(request)
-        async with self._here.lock(record.id):
+        async with self._agent.lock(record.id):
             self._require_current(record, request["epoch"])
             if record.state is State.COMMITTED:
                 self._store.move(record, State.DONE)
@@ -85,63 +86,63 @@ class Arbiter:
 
     async def outcome(self, caller: Identity, request: Message) -> Message:
         """How it stands, to a partner that has heard nothing."""
-        record = self._store.find(request["migration"], Role.SOURCE)
+        record = self._store.find(request["migration"], SourceData)
         if record is None:
             return {"state": UNKNOWN, "epoch": 0, "holder": None}
-        partners = {one["name"] for one in record.data["partners"]}
-        if caller.name not in partners and caller.name != self._here.identity.name:
+        partners = {one.name for one in record.data.partners}
+        if caller.name not in partners and caller.name != self._agent.identity.name:
             raise RefusedError(f"agent {caller.name} is no partner of migration {record.id}")
         return {
             "state": record.state.value,
-            "epoch": record.data["epoch"],
-            "holder": record.data.get("holder"),
+            "epoch": record.data.epoch,
+            "holder": record.data.holder.as_message() if record.data.holder else None,
         }
 
-    async def _take_back(self, record: Record) -> None:
+    async def _take_back(self, record: SourceRecord, holder: Contact) -> None:
         """See whether the last claim's holder still wants it.
 
         A holder that cannot be asked loses a claim it has not committed, once it has had time to: its commit
         will be refused, whenever it comes. One that has committed keeps it for ever.
         """
-        holder, epoch = record.data["holder"], record.data["epoch"]
+        epoch = record.data.epoch
         try:
-            answer = await self._here.ask(
-                holder["address"], "holding", {"migration": record.id, "epoch": epoch}
+            answer = await self._agent.ask(
+                holder.address, "holding", {"migration": record.id, "epoch": epoch}
             )
             state = answer["state"]
         except UnreachableError as error:
-            age = time.time() - record.data["claimed"]
-            if record.state is State.COMMITTED or age < self._here.settings.deadlines.doubt:
+            age = time.time() - record.data.claimed
+            if record.state is State.COMMITTED or age < self._agent.config.deadlines.doubt:
                 raise RefusedError(f"{_explain_state(record)}, and cannot be asked: {error}") from error
             state = UNKNOWN
         if state == State.RELEASED.value or (state == UNKNOWN and record.state is State.CLAIMED):
             self._store.move(record, State.PARKED, holder=None)
 
-    def _record(self, request: Message) -> Record:
-        record = self._store.find(request["migration"], Role.SOURCE)
+    def _record(self, request: Message) -> SourceRecord:
+        record = self._store.find(request["migration"], SourceData)
         if record is None:
             raise RefusedError(
-                f"{self._here.identity.name} does not know migration {request['migration']}: its agent's "
+                f"{self._agent.identity.name} does not know migration {request['migration']}: its agent's "
                 "state was removed since, and the checkpoint's connections cannot be restored any more"
             )
-        if not tokens.matches(request["key"], record.data["key_digest"]):
+        if not tokens.matches(request["key"], record.data.key_digest):
             raise RefusedError(f"that is not the key of migration {record.id}: the token is another one's")
         return record
 
     @staticmethod
-    def _require_current(record: Record, epoch: int) -> None:
-        if record.data["epoch"] != epoch:
+    def _require_current(record: SourceRecord, epoch: int) -> None:
+        if record.data.epoch != epoch:
             raise RefusedError(
-                f"claim {epoch} on migration {record.id} has lapsed; the last one is {record.data['epoch']}"
+                f"claim {epoch} on migration {record.id} has lapsed; the last one is {record.data.epoch}"
             )
 
 
-def _granted(record: Record) -> Message:
-    return {"epoch": record.data["epoch"], "timeline": record.data["timeline"]}
+def _granted(record: SourceRecord) -> Message:
+    return {"epoch": record.data.epoch, "timeline": record.data.timeline}
 
 
-def _explain_state(record: Record) -> str:
-    holder = (record.data.get("holder") or {}).get("name", "?")
+def _explain_state(record: SourceRecord) -> str:
+    holder = record.data.holder.name if record.data.holder else "?"
     words = {
         State.SUSPENDING: "is not dumped yet",
         State.DUMPING: "is not dumped yet",
@@ -149,6 +150,6 @@ def _explain_state(record: Record) -> str:
         State.CLAIMED: f"is being restored on {holder}",
         State.COMMITTED: f"was restored on {holder} already",
         State.DONE: f"was restored on {holder} already",
-        State.ABORTED: "was undone: the container went on running after this checkpoint",
+        State.UNDONE: "was undone: the container went on running after this checkpoint",
     }
     return f"migration {record.id} {words[record.state]}"

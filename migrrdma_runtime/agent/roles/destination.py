@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from migrrdma_runtime.agent.local import devices
 from migrrdma_runtime.agent.local.devices import GidEntry
@@ -19,9 +18,9 @@ from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Connect, GidChange, QueuePair
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.peers.certificates import Identity
-from migrrdma_runtime.agent.roles.states import Role, State
-from migrrdma_runtime.agent.roles.store import Record
-from migrrdma_runtime.agent.roles.this_agent import Here, together
+from migrrdma_runtime.agent.roles.records import DestinationData, DestinationRecord, SwitchedPartner
+from migrrdma_runtime.agent.roles.states import State
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import (
@@ -34,7 +33,7 @@ from migrrdma_runtime.base.errors import (
     UnreachableError,
 )
 from migrrdma_runtime.wire import manifest_schema, remote_keys, tokens
-from migrrdma_runtime.wire.agent_messages import UNKNOWN, Message
+from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message, Step
 
 _log = logging.getLogger(__name__)
 
@@ -56,15 +55,15 @@ class _Rebuilt:
 class Destination:
     """The agent in the destination's role."""
 
-    def __init__(self, here: Here) -> None:
-        self._here = here
-        self._store = here.store
-        self._deadlines = here.settings.deadlines
-        here.handlers["holding"] = self.holding
+    def __init__(self, agent: ThisAgent) -> None:
+        self._agent = agent
+        self._store = agent.store
+        self._deadlines = agent.config.deadlines
+        agent.handlers["holding"] = self.holding
 
     async def restore(self, container: str, document: Message, runtime: Runtime) -> Message:
         """Restore a container's RDMA from its manifest, around the runtime's restore of everything else."""
-        timeline = Timeline(self._here.identity.name)
+        timeline = Timeline(self._agent.identity.name)
         # Nothing is claimed before it could be restored. In a thread: see Source._describe.
         changes = await asyncio.to_thread(self._examine, manifest_schema.validate(document))
         record = self._begin(container, document, runtime)
@@ -94,47 +93,47 @@ class Destination:
         self._store.note(record, timeline=steps, blackouts=blackouts, downtime=_downtime(steps))
         return self.result(record)
 
-    def result(self, record: Record) -> Message:
+    def result(self, record: DestinationRecord) -> Message:
         """What the runtime is told of a restore that has been committed."""
-        steps = record.data.get("timeline", [])
+        steps = record.data.timeline
         return {
             "rdma": True,
             "migration": record.id,
             "timeline": steps,
-            "blackout": record.data.get("blackouts", {}),
-            "downtime": record.data.get("downtime", 0.0),
+            "blackout": record.data.blackouts,
+            "downtime": record.data.downtime or 0.0,
         }
 
     async def holding(self, _caller: Identity, request: Message) -> Message:
         """How it stands with a claim, to whoever has heard nothing."""
-        record = self._store.find(request["migration"], Role.DESTINATION)
-        if record is None or record.data["epoch"] < request["epoch"]:
+        record = self._store.find(request["migration"], DestinationData)
+        if record is None or record.data.epoch < request["epoch"]:
             return {"state": UNKNOWN}
-        if record.data["epoch"] > request["epoch"]:
+        if record.data.epoch > request["epoch"]:
             return {"state": State.RELEASED.value}
         return {"state": record.state.value}
 
     def recover(self) -> None:
         """After a start: give back what was begun, learn what is in doubt, finish what is decided."""
-        for record in self._store.all(Role.DESTINATION):
+        for record in self._store.all(DestinationData):
             if record.state is State.RESTORING:
-                self._here.spawn(self._give_back(record, "the agent was restarted"), record.id)
+                self._agent.tasks.decide(record.id, self._give_back(record, "the agent was restarted"))
             elif record.state is State.COMMITTING:
                 self._ask_guests_to_connect(record)
-                self._here.spawn(self._resolve(record), record.id)
+                self._agent.tasks.decide(record.id, self._resolve(record))
             elif record.state is State.COMMITTED:
                 self._ask_guests_to_connect(record)
-                self._here.spawn(self._go_on(record), record.id)
-            elif record.state is State.RELEASED and not record.data.get("returned"):
-                self._here.spawn(self._return_claim(record))
+                self._agent.tasks.decide(record.id, self._go_on(record))
+            elif record.state is State.RELEASED and not record.data.returned:
+                self._agent.tasks.follow(record.id, self._return_claim(record))
 
-    async def settle(self, guest: Guest, record: Record) -> None:
+    async def settle(self, guest: Guest, record: DestinationRecord) -> None:
         """Have a guest go on that was not there when its migration was committed."""
-        async with self._here.lock(f"{record.id} {guest.name}"):
-            pending = record.data.get("pending", [])
+        async with self._agent.lock(f"{record.id} {guest.name}"):
+            pending = record.data.pending
             if record.state in (State.COMMITTED, State.DONE) and guest.name in pending:
                 await guest.resume(self._deadlines.guest)
-                self._here.guests.stop_asking(guest.name)
+                self._agent.guests.stop_asking(guest.name)
                 self._store.note(record, pending=[one for one in pending if one != guest.name])
 
     # --- before anything is claimed ---------------------------------------------------------------------
@@ -147,7 +146,7 @@ class Destination:
                 "with it: its connections cannot be restored from it"
             )
         for guest in document["guests"]:
-            library = self._here.settings.guest_dir / guest["build_id"] / paths.GUEST_LIBRARY
+            library = self._agent.config.guest_dir / guest["build_id"] / paths.GUEST_LIBRARY
             if not library.is_file():
                 raise RestoreError(
                     f"process {guest['pid']} ({guest['command']}) was dumped with the guest library of "
@@ -155,7 +154,7 @@ class Destination:
                     f"{document['source']['name']}"
                 )
         for name, needed in document["devices"].items():
-            offered = self._here.devices.capabilities(self._here.devices.counterpart(name))
+            offered = self._agent.devices.capabilities(self._agent.devices.counterpart(name))
             if short := devices.shortfalls(needed, offered):
                 raise RestoreError(f"the RDMA device here cannot carry what {name} did: {'; '.join(short)}")
         return {
@@ -165,86 +164,77 @@ class Destination:
         }
 
     def _device_for(self, context: Message) -> tuple[str, list[GidChange]]:
-        device = self._here.devices.counterpart(context["device"])
+        device = self._agent.devices.counterpart(context["device"])
         changes = []
         for used in context["gids"]:
             there = GidEntry(used["port"], used["index"], used["gid"], used["type"])
-            here = self._here.devices.counterpart_of_gid(there, device)
-            changes.append(GidChange(there.port, there.index, here.port, here.index))
+            new = self._agent.devices.counterpart_of_gid(there, device)
+            changes.append(GidChange(there.port, there.index, new.port, new.index))
         return device, changes
 
     # --- the steps --------------------------------------------------------------------------------------
 
-    def _begin(self, container: str, document: Message, runtime: Runtime) -> Record:
+    def _begin(self, container: str, document: Message, runtime: Runtime) -> DestinationRecord:
         token = document["token"]
-        partners = [
-            {
-                "name": one["name"],
-                "address": one["address"],
-                "key": tokens.key_for(token, one["name"]),
-                "switched": False,
-            }
-            for one in document["partners"]
-        ]
-        data = {
-            "container": container,
-            "source": document["source"],
-            "source_key": tokens.key_for(token, document["source"]["name"]),
-            "attempt": secrets.token_hex(8),
-            "epoch": 0,
-            "partners": partners,
-            "guests": [one["process"] for one in document["guests"]],
-            "runtime": runtime.process,
-        }
-        return self._store.begin(document["migration"], Role.DESTINATION, data)
+        data = DestinationData(
+            container=container,
+            source=Contact(**document["source"]),
+            source_key=tokens.key_for(token, document["source"]["name"]),
+            attempt=secrets.token_hex(8),
+            partners=[
+                SwitchedPartner(one["name"], one["address"], tokens.key_for(token, one["name"]))
+                for one in document["partners"]
+            ],
+            guests=[one["process"] for one in document["guests"]],
+            runtime=runtime.process,
+        )
+        return self._store.begin(document["migration"], data)
 
-    async def _claim(self, record: Record) -> list[Message]:
+    async def _claim(self, record: DestinationRecord) -> list[Step]:
         """Have the source's agent grant the restore to this host, and to no other."""
-        self._here.reached("destination: claim")
+        self._agent.fault_point("destination: claim")
         request = {
             "migration": record.id,
-            "key": record.data["source_key"],
-            "attempt": record.data["attempt"],
-            "destination": self._here.me,
+            "key": record.data.source_key,
+            "attempt": record.data.attempt,
+            "destination": self._agent.contact.as_message(),
         }
         # It may first have to ask the holder of an earlier claim.
-        answer = await self._here.ask(
-            record.data["source"]["address"], "claim", request, 3 * self._deadlines.peer
-        )
+        answer = await self._agent.ask(record.data.source.address, "claim", request, 3 * self._deadlines.peer)
         self._store.note(record, epoch=answer["epoch"])
-        timeline: list[Message] = answer["timeline"]
+        timeline: list[Step] = answer["timeline"]
         return timeline
 
-    async def _confirm(self, record: Record) -> None:
+    async def _confirm(self, record: DestinationRecord) -> None:
         """See that every partner still waits: better now than when the container runs."""
-        self._here.reached("destination: confirm")
+        self._agent.fault_point("destination: confirm")
 
-        async def confirm(partner: Message) -> None:
-            request = {"migration": record.id, "key": partner["key"]}
+        async def confirm(partner: SwitchedPartner) -> None:
+            request = {"migration": record.id, "key": partner.key}
             # If it has just been restarted, it gives its guests time to connect.
             limit = self._deadlines.peer + self._deadlines.guest
-            await self._here.ask(partner["address"], "confirm", request, limit)
+            await self._agent.ask(partner.address, "confirm", request, limit)
 
-        await together(*(confirm(one) for one in record.data["partners"]))
+        await wait_for_all(*(confirm(one) for one in record.data.partners))
 
-    async def _restored(self, record: Record, runtime: Runtime, timeline: Timeline) -> None:
+    async def _restored(self, record: DestinationRecord, runtime: Runtime, timeline: Timeline) -> None:
         verdict = await runtime.verdict(record.id)
         timeline.add_all(verdict.steps)
-        self._here.reached("destination: restored")
+        self._agent.fault_point("destination: restored")
         if verdict.died:
-            raise RestoreError(f"the runtime ended while it restored container {record.data['container']}")
+            raise RestoreError(f"the runtime ended while it restored container {record.data.container}")
         if not verdict.succeeded:
-            raise RestoreError(f"container {record.data['container']:.12} could not be restored")
+            raise RestoreError(f"container {record.data.container:.12} could not be restored")
 
-    async def _guests(self, record: Record, document: Message) -> list[Guest]:
+    async def _guests(self, record: DestinationRecord, document: Message) -> list[Guest]:
         """The restored processes, once all have connected; where they are is what the kernel says."""
         self._ask_guests_to_connect(record)
         names = [one["process"] for one in document["guests"]]
-        return await self._here.guests.wait_for(record.data["container"], names, self._deadlines.reconnect)
+        return await self._agent.guests.wait_for(record.data.container, names, self._deadlines.reconnect)
 
-    def _ask_guests_to_connect(self, record: Record) -> None:
-        for name in record.data["guests"]:
-            self._here.guests.ask_to_connect(name)
+    def _ask_guests_to_connect(self, record: DestinationRecord) -> None:
+        for name in record.data.guests:
+            self._agent.guests.ask_to_connect(name)
 
     async def _rebuild(
         self,
@@ -253,7 +243,7 @@ class Destination:
         changes: dict[tuple[str, int], tuple[str, list[GidChange]]],
     ) -> dict[_Place, _Rebuilt]:
         """Make every object again on this host's device."""
-        self._here.reached("destination: rebuild")
+        self._agent.fault_point("destination: rebuild")
         described = {one["process"]: one for one in document["guests"]}
 
         async def rebuild(guest: Guest) -> list[_Rebuilt]:
@@ -266,45 +256,45 @@ class Destination:
                 made += [_Rebuilt(guest, pair, self._new_gid(pair, device, gid_changes)) for pair in pairs]
             return made
 
-        lists: list[list[_Rebuilt]] = await together(*(rebuild(guest) for guest in guests))
+        lists: list[list[_Rebuilt]] = await wait_for_all(*(rebuild(guest) for guest in guests))
         return {_place_of(one): one for made in lists for one in made}
 
     def _new_gid(self, pair: QueuePair, device: str, changes: list[GidChange]) -> str:
         for one in changes:
             if (one.port, one.index) == (pair.port, pair.sgid_index):
-                entry = self._here.devices.entry(device, one.new_port, one.new_index)
+                entry = self._agent.devices.entry(device, one.new_port, one.new_index)
                 return entry.gid if entry else pair.sgid
         return pair.sgid
 
     async def _prepare(
-        self, record: Record, rebuilt: dict[_Place, _Rebuilt], document: Message
+        self, record: DestinationRecord, rebuilt: dict[_Place, _Rebuilt], document: Message
     ) -> dict[End, Message]:
         """Give the partners the new numbers and learn theirs; by the other end as it was."""
         keys = await self._remote_keys(rebuilt)
 
-        async def prepare(partner: Message, described: Message) -> list[Message]:
-            self._here.reached(f"destination: prepare {partner['name']}")
+        async def prepare(partner: SwitchedPartner, described: Message) -> list[Message]:
+            self._agent.fault_point(f"destination: prepare {partner.name}")
             request = {
-                **self._held(record, partner["key"]),
-                "destination": self._here.me,
+                **self._held(record, partner.key),
+                "destination": self._agent.contact.as_message(),
                 "connections": [self._offer(one, rebuilt) for one in described["connections"]],
                 "keys": {name: keys[name] for name in {c["process"] for c in described["connections"]}},
             }
             limit = self._deadlines.peer + 3 * self._deadlines.guest
-            answer = await self._here.ask(partner["address"], "prepare", request, limit)
+            answer = await self._agent.ask(partner.address, "prepare", request, limit)
             sent = {(one["gid"], one["qpn"]): one for one in request["connections"]}
             made: list[Message] = answer["connections"]
             if {(one["gid"], one["qpn"]) for one in made} != sent.keys():
-                raise RestoreError(f"agent {partner['name']} prepared other connections than it was asked to")
+                raise RestoreError(f"agent {partner.name} prepared other connections than it was asked to")
             return [{**one, "offer": sent[one["gid"], one["qpn"]]} for one in made]
 
         described = {one["name"]: one for one in document["partners"]}
-        lists = await together(*(prepare(one, described[one["name"]]) for one in record.data["partners"]))
+        lists = await wait_for_all(*(prepare(one, described[one.name]) for one in record.data.partners))
         return {(one["gid"], one["qpn"]): one for made in lists for one in made}
 
     async def _remote_keys(self, rebuilt: dict[_Place, _Rebuilt]) -> dict[str, str]:
         guests = {one.guest.name: one.guest for one in rebuilt.values()}
-        lists = await together(*(one.remote_keys(self._deadlines.guest) for one in guests.values()))
+        lists = await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in guests.values()))
         return {name: remote_keys.pack(pairs) for name, pairs in zip(guests, lists, strict=True)}
 
     def _offer(self, one: Message, rebuilt: dict[_Place, _Rebuilt]) -> Message:
@@ -325,7 +315,7 @@ class Destination:
         self, rebuilt: dict[_Place, _Rebuilt], new_ends: dict[End, Message], document: Message
     ) -> None:
         """Connect our ends, to the partners' and among themselves."""
-        self._here.reached("destination: connect")
+        self._agent.fault_point("destination: connect")
         by_guest: dict[str, list[Connect]] = {}
         for partner in document["partners"]:
             for one in partner["connections"]:
@@ -345,7 +335,7 @@ class Destination:
             by_guest.setdefault(name, []).append(connect)
         guests = {one.guest.name: one.guest for one in rebuilt.values()}
         limit = self._deadlines.guest
-        await together(*(guests[name].connect(ones, limit) for name, ones in by_guest.items()))
+        await wait_for_all(*(guests[name].connect(ones, limit) for name, ones in by_guest.items()))
         neighbours = {(name, peer) for name, _, peer in self._internal(rebuilt, document)}
         for name, peer in sorted(neighbours):
             pairs = await guests[peer].remote_keys(limit)
@@ -370,9 +360,9 @@ class Destination:
             )
             yield made.guest.name, connect, other.guest.name
 
-    async def _commit(self, record: Record) -> None:
+    async def _commit(self, record: DestinationRecord) -> None:
         """Ask the source's agent for the authority until it has answered; until then nothing is begun."""
-        self._here.reached("destination: commit")
+        self._agent.fault_point("destination: commit")
         self._store.move(record, State.COMMITTING)
         deadline = time.monotonic() + self._deadlines.doubt
         while True:
@@ -387,42 +377,40 @@ class Destination:
                         "restored again"
                     ) from error
             await asyncio.sleep(self._deadlines.ask)
-        self._here.reached("destination: committed")
-        self._store.move(record, State.COMMITTED, pending=record.data["guests"])
+        self._agent.fault_point("destination: committed")
+        self._store.move(record, State.COMMITTED, pending=record.data.guests)
 
-    async def _go(self, record: Record) -> dict[str, float]:
+    async def _go(self, record: DestinationRecord) -> dict[str, float]:
         """Switch the partners and let our own processes go on. Who cannot be reached now is told later."""
-        self._here.reached("destination: switch")
+        self._agent.fault_point("destination: switch")
 
         async def resume(name: str) -> None:
-            guest = self._here.guests.find(record.data["container"], name)
+            guest = self._agent.guests.find(record.data.container, name)
             if guest is not None:
                 await self.settle(guest, record)
 
         # The partners first: their new queue pairs have no receives posted before they have switched.
         switched = await asyncio.gather(
-            *(self._switch(record, one) for one in record.data["partners"]), return_exceptions=True
+            *(self._switch(record, one) for one in record.data.partners), return_exceptions=True
         )
-        resumed = await asyncio.gather(
-            *(resume(name) for name in record.data["guests"]), return_exceptions=True
-        )
+        resumed = await asyncio.gather(*(resume(name) for name in record.data.guests), return_exceptions=True)
         for error in (*switched, *resumed):
             if isinstance(error, MigrRDMAError):
                 _log.warning("after the commit of migration %s: %s", record.id, error)
             elif isinstance(error, BaseException):
                 raise error
-        self._here.spawn(self._go_on(record), record.id)
-        return {one["name"]: one["blackout"] for one in record.data["partners"] if one["switched"]}
+        self._agent.tasks.decide(record.id, self._go_on(record))
+        return {one.name: one.blackout for one in record.data.partners if one.switched}
 
-    async def _switch(self, record: Record, partner: Message) -> None:
+    async def _switch(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
         limit = self._deadlines.peer + self._deadlines.guest
-        answer = await self._here.ask(partner["address"], "switch", self._held(record, partner["key"]), limit)
-        partner |= {"switched": True, "blackout": answer["blackout"]}
+        answer = await self._agent.ask(partner.address, "switch", self._held(record, partner.key), limit)
+        partner.switched, partner.blackout = True, answer["blackout"]
 
-    async def _finish(self, record: Record) -> None:
+    async def _finish(self, record: DestinationRecord) -> None:
         """Tell the source's agent that nobody will ask any more; it keeps the record until it is told."""
-        self._here.reached("destination: finish")
-        self._store.move(record, State.DONE, partners=record.data["partners"])
+        self._agent.fault_point("destination: finish")
+        self._store.move(record, State.DONE, partners=record.data.partners)
         try:
             await self._ask_source(record, "finish")
         except AgentError as error:
@@ -430,23 +418,23 @@ class Destination:
 
     # --- after the commit, and after a restart -----------------------------------------------------------
 
-    async def _go_on(self, record: Record) -> None:
+    async def _go_on(self, record: DestinationRecord) -> None:
         """Go on telling the partners that they may switch, until every one has heard or can hear no more."""
         while not record.is_final:
-            for partner in [one for one in record.data["partners"] if not one["switched"]]:
+            for partner in [one for one in record.data.partners if not one.switched]:
                 try:
                     await self._switch(record, partner)
                 except RefusedError as error:
-                    _log.error("partner %s is lost: %s", partner["name"], error)
-                    partner |= {"switched": True, "blackout": 0.0}
+                    _log.error("partner %s is lost: %s", partner.name, error)
+                    partner.switched = True
                 except AgentError as error:
                     _log.warning("%s", error)
-            if all(one["switched"] for one in record.data["partners"]):
+            if all(one.switched for one in record.data.partners):
                 await self._finish(record)
             else:
                 await asyncio.sleep(self._deadlines.ask)
 
-    async def _resolve(self, record: Record) -> None:
+    async def _resolve(self, record: DestinationRecord) -> None:
         """Learn what became of a commit that was asked for before this agent started, and act on it."""
         while record.state is State.COMMITTING:
             try:
@@ -458,44 +446,44 @@ class Destination:
                 await self._give_back(record, str(error))
                 return
             else:
-                self._store.move(record, State.COMMITTED, pending=record.data["guests"])
+                self._store.move(record, State.COMMITTED, pending=record.data.guests)
         await self._go(record)
 
-    async def _give_back(self, record: Record, reason: str) -> None:
+    async def _give_back(self, record: DestinationRecord, reason: str) -> None:
         """Never act on the claim again, and say so. The runtime kills what it has restored."""
         if record.is_final:
             return
-        for name in record.data["guests"]:
-            self._here.guests.stop_asking(name)
+        for name in record.data.guests:
+            self._agent.guests.stop_asking(name)
         try:
             self._store.move(record, State.RELEASED, reason=reason)
         except AgentError as error:
             # The disk is full. After a restart the record would be given back again, or found to be in doubt.
             _log.error("%s", error)
             record.state = State.RELEASED
-        for partner in record.data["partners"] if record.data["epoch"] else ():
+        for partner in record.data.partners if record.data.epoch else ():
             try:
-                await self._here.ask(partner["address"], "retract", self._held(record, partner["key"]))
+                await self._agent.ask(partner.address, "retract", self._held(record, partner.key))
             except AgentError as error:
                 _log.info("%s; it will ask", error)
         try:
             await self._release(record)
         except UnreachableError as error:
             _log.info("%s; it is told again later", error)
-            self._here.spawn(self._return_claim(record))
+            self._agent.tasks.follow(record.id, self._return_claim(record))
 
-    async def _return_claim(self, record: Record) -> None:
+    async def _return_claim(self, record: DestinationRecord) -> None:
         """Go on telling the source's agent that its claim is free."""
-        while record.state is State.RELEASED and not record.data.get("returned"):
+        while record.state is State.RELEASED and not record.data.returned:
             await asyncio.sleep(self._deadlines.ask)
             try:
                 await self._release(record)
             except UnreachableError:
                 continue
 
-    async def _release(self, record: Record) -> None:
+    async def _release(self, record: DestinationRecord) -> None:
         try:
-            if record.data["epoch"]:
+            if record.data.epoch:
                 await self._ask_source(record, "release")
         except UnreachableError:
             raise
@@ -503,14 +491,12 @@ class Destination:
             _log.info("%s", error)  # it knows nothing of the claim: then it is free
         self._store.note(record, returned=True)
 
-    async def _ask_source(self, record: Record, name: str) -> None:
-        await self._here.ask(
-            record.data["source"]["address"], name, self._held(record, record.data["source_key"])
-        )
+    async def _ask_source(self, record: DestinationRecord, name: str) -> None:
+        await self._agent.ask(record.data.source.address, name, self._held(record, record.data.source_key))
 
     @staticmethod
-    def _held(record: Record, key: str) -> Message:
-        return {"migration": record.id, "key": key, "epoch": record.data["epoch"]}
+    def _held(record: DestinationRecord, key: str) -> Message:
+        return {"migration": record.id, "key": key, "epoch": record.data.epoch}
 
     @staticmethod
     def _made(one: Message, rebuilt: dict[_Place, _Rebuilt]) -> _Rebuilt:
@@ -524,7 +510,7 @@ def _place_of(one: _Rebuilt) -> _Place:
     return one.guest.name, one.pair.name.context, one.pair.name.vqpn
 
 
-def _downtime(steps: list[dict[str, Any]]) -> float:
+def _downtime(steps: list[Step]) -> float:
     """From the dump's begin to the restore's end; across hosts it is as good as their clocks are."""
     starts = [one["start"] for one in steps if one["name"] == "dump"]
     ends = [one["start"] + one["seconds"] for one in steps if one["name"] == "restore"]

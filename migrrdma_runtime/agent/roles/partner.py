@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Connect, GuestState, QPName, QueuePair
 from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles.records import PartnerData, PartnerGuest, PartnerQP, PartnerRecord
 from migrrdma_runtime.agent.roles.states import Role, State
-from migrrdma_runtime.agent.roles.store import Record
-from migrrdma_runtime.agent.roles.this_agent import Here, boot_id, together
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
 from migrrdma_runtime.wire import remote_keys, tokens
-from migrrdma_runtime.wire.agent_messages import UNKNOWN, Message
+from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
 
 _log = logging.getLogger(__name__)
 
@@ -35,14 +36,14 @@ _NOT_MINE = (State.RELEASED.value, UNKNOWN)
 class Partner:
     """The agent in a partner's role."""
 
-    def __init__(self, here: Here) -> None:
-        self._here = here
-        self._store = here.store
-        self._deadlines = here.settings.deadlines
-        here.handlers |= {
+    def __init__(self, agent: ThisAgent) -> None:
+        self._agent = agent
+        self._store = agent.store
+        self._deadlines = agent.config.deadlines
+        agent.handlers |= {
             "suspend": self.suspend,
             "drain": self.drain,
-            "resume": self.resume,
+            "undo": self.undo,
             "confirm": self.confirm,
             "prepare": self.prepare,
             "retract": self.retract,
@@ -53,32 +54,30 @@ class Partner:
 
     async def suspend(self, caller: Identity, request: Message) -> Message:
         """Take part in a migration: find whose queue pairs these are, and wait from now on."""
-        here, source = self._here, request["source"]
-        here.require_is(caller, source)
+        agent, source = self._agent, Contact(**request["source"])
+        agent.require_is(caller, source)
         for one in request["connections"]:
-            here.require_speaks_for(caller, one["peer_gid"], source["address"])
-        here.reached("partner: suspend")
-        async with here.lock(request["migration"]):
+            agent.require_speaks_for(caller, one["peer_gid"], source.address)
+        agent.fault_point("partner: suspend")
+        async with agent.lock(request["migration"]):
             try:
                 owners = await self._owners(request["connections"])
             except GuestError:
-                if not await here.guests.wait_for_returning_guests():
+                if not await agent.guests.wait_for_returning_guests():
                     raise
                 owners = await self._owners(request["connections"])
             self._require_free(request["migration"], [guest for guest, _ in owners])
             record = self._store.begin(
                 request["migration"],
-                Role.PARTNER,
-                {
-                    "source": source,
-                    "key_digest": request["key_digest"],
-                    "boot": boot_id(),
-                    "epoch": 0,
-                    "suspended": time.time(),
-                    "guests": [_owner_record(guest, pairs) for guest, pairs in owners],
-                },
+                PartnerData(
+                    source=source,
+                    key_digest=request["key_digest"],
+                    boot=_boot_id(),
+                    suspended=time.time(),
+                    guests=[_describe_owner(guest, pairs) for guest, pairs in owners],
+                ),
             )
-        here.spawn(self.watch(record))
+        agent.tasks.follow(record.id, self.watch(record))
         return {"processes": [guest.name for guest, _ in owners]}
 
     async def drain(self, caller: Identity, request: Message) -> Message:
@@ -87,26 +86,26 @@ class Partner:
         self._require_source(caller, record)
         if record.state is not State.SUSPENDED:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, not to be drained")
-        self._here.reached("partner: drain")
+        self._agent.fault_point("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
-        guests = [(await self._guest(one), _names(one)) for one in record.data["guests"]]
+        guests = [(await self._guest(one), _names(one)) for one in record.data.guests]
         seconds, margin = request["seconds"], self._deadlines.guest
         # Whatever an agent decides about the wait (watch, below) it decides before the guest does without one.
         alone = self._deadlines.partner + self._deadlines.ask + 3 * self._deadlines.peer
-        await together(*(guest.quiesce(names, seconds, margin, alone) for guest, names in guests))
+        await wait_for_all(*(guest.quiesce(names, seconds, margin, alone) for guest, names in guests))
         self._store.note(record, drained=True)
         return {}
 
-    async def resume(self, caller: Identity, request: Message) -> Message:
+    async def undo(self, caller: Identity, request: Message) -> Message:
         """The source goes on: so do its partners, on the connections as they were."""
-        record = self._store.find(request["migration"], Role.PARTNER)
+        record = self._store.find(request["migration"], PartnerData)
         if record is None:
             return {}
         self._require_source(caller, record)
-        async with self._here.lock(record.id):
-            self._here.reached("partner: resume")
+        async with self._agent.lock(record.id):
+            self._agent.fault_point("partner: undo")
             if record.state in (State.SUSPENDED, State.PREPARED):
-                self._store.move(record, State.RESUMED, **_pending(record))
+                self._store.move(record, State.UNDONE, **_pending(record))
             elif record.state is State.SWITCHED:
                 raise RefusedError(f"migration {record.id} has been switched over here; it cannot be undone")
             await self._settle_all(record)
@@ -119,47 +118,46 @@ class Partner:
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
         self._require_not_lost(record)
-        for one in record.data["guests"]:
+        for one in record.data.guests:
             await self._guest(one)
         return {"state": record.state.value}
 
     async def prepare(self, caller: Identity, request: Message) -> Message:
         """Make new queue pairs beside the old ones and connect them to the destination's."""
-        record, here = self._record(request["migration"]), self._here
+        record, agent = self._record(request["migration"]), self._agent
         self._require_key(record, request["key"])
-        here.require_is(caller, request["destination"])
+        destination = Contact(**request["destination"])
+        agent.require_is(caller, destination)
         for one in request["connections"]:
-            here.require_speaks_for(caller, one["new_peer_gid"], request["destination"]["address"])
-        async with here.lock(record.id):
+            agent.require_speaks_for(caller, one["new_peer_gid"], destination.address)
+        async with agent.lock(record.id):
             self._require_not_lost(record)
             epoch = request["epoch"]
-            if record.state is State.PREPARED and record.data["epoch"] == epoch:
-                return {"connections": record.data["prepared"]}
-            if record.data["epoch"] >= epoch or record.state not in (State.SUSPENDED, State.PREPARED):
+            if record.state is State.PREPARED and record.data.epoch == epoch:
+                return {"connections": record.data.prepared}
+            if record.data.epoch >= epoch or record.state not in (State.SUSPENDED, State.PREPARED):
                 raise RefusedError(
-                    f"migration {record.id} is {record.state.value} here for claim {record.data['epoch']}; "
+                    f"migration {record.id} is {record.state.value} here for claim {record.data.epoch}; "
                     f"claim {epoch} is too old"
                 )
             wanted = {(one["gid"], one["qpn"]): one for one in request["connections"]}
-            known = {(one["gid"], one["qpn"]) for guest in record.data["guests"] for one in guest["qps"]}
+            known = {(one.gid, one.qpn) for guest in record.data.guests for one in guest.qps}
             if wanted.keys() != known:
                 raise RefusedError(f"migration {record.id} has {len(known)} connections here, not these ones")
-            here.reached("partner: prepare")
+            agent.fault_point("partner: prepare")
             prepared: list[Message] = []
-            for guest in record.data["guests"]:
+            for guest in record.data.guests:
                 prepared += await self._prepare_guest(guest, wanted, remote_keys.unpack(request["keys"]))
-            here.reached("partner: prepared")
-            self._store.move(
-                record, State.PREPARED, epoch=epoch, destination=request["destination"], prepared=prepared
-            )
+            agent.fault_point("partner: prepared")
+            self._store.move(record, State.PREPARED, epoch=epoch, destination=destination, prepared=prepared)
         return {"connections": prepared}
 
     async def retract(self, _caller: Identity, request: Message) -> Message:
         """The destination did not make it: wait for the next one. The new queue pairs stay until then."""
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
-        async with self._here.lock(record.id):
-            if request["epoch"] < record.data["epoch"]:
+        async with self._agent.lock(record.id):
+            if request["epoch"] < record.data.epoch:
                 return {}  # a later claim has been prepared for: nothing is left of this one
             if record.state is State.PREPARED:
                 self._store.move(record, State.SUSPENDED, epoch=request["epoch"])
@@ -171,60 +169,60 @@ class Partner:
         """The destination has committed: go on, on the new queue pairs."""
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
-        self._here.reached("partner: switch")
-        async with self._here.lock(record.id):
-            if record.data["epoch"] != request["epoch"]:
+        self._agent.fault_point("partner: switch")
+        async with self._agent.lock(record.id):
+            if record.data.epoch != request["epoch"]:
                 raise RefusedError(
-                    f"migration {record.id} is prepared for claim {record.data['epoch']}, "
+                    f"migration {record.id} is prepared for claim {record.data.epoch}, "
                     f"not for {request['epoch']}"
                 )
             await self._go_forward(record)
-        return {"blackout": record.data.get("blackout", 0.0)}
+        return {"blackout": record.data.blackout or 0.0}
 
     # --- when nobody asks -------------------------------------------------------------------------------
 
     def recover(self) -> None:
         """After a start: go on where the last agent stopped. What was here before a reboot is gone."""
-        for record in self._store.all(Role.PARTNER):
+        for record in self._store.all(PartnerData):
             if record.is_final:
                 continue
-            if record.data["boot"] == boot_id():
-                self._here.spawn(self.watch(record))
+            if record.data.boot == _boot_id():
+                self._agent.tasks.follow(record.id, self.watch(record))
             else:
                 if record.state is State.PREPARED:
                     self._store.move(record, State.SUSPENDED)
                 self._store.move(record, State.LOST, reason="the host was started anew")
 
-    async def watch(self, record: Record) -> None:
+    async def watch(self, record: PartnerRecord) -> None:
         """Ask, as long as nothing is heard, and give up in the end."""
         while not record.is_final:
             await asyncio.sleep(self._deadlines.ask)
             if record.is_final:
                 return
             silent = await self._ask_around(record)
-            async with self._here.lock(record.id):
-                waited = time.time() - record.data["suspended"]
+            async with self._agent.lock(record.id):
+                waited = time.time() - record.data.suspended
                 if not record.is_final and waited > self._deadlines.partner:
                     await self._give_up(record, silent)
 
-    async def settle(self, guest: Guest, record: Record) -> None:
+    async def settle(self, guest: Guest, record: PartnerRecord) -> None:
         """Have a guest do what the record's state says, if that is still to be done."""
-        async with self._here.lock(f"{record.id} {guest.name}"):
-            if guest.name not in record.data.get("pending", []):
+        async with self._agent.lock(f"{record.id} {guest.name}"):
+            if guest.name not in record.data.pending:
                 return
             if record.state is State.SWITCHED:
                 await guest.resume(self._deadlines.guest)
-            elif record.state in (State.RESUMED, State.LOST):
+            elif record.state in (State.UNDONE, State.LOST):
                 await guest.undo(self._deadlines.guest)
             else:
                 return
-            left = [name for name in record.data["pending"] if name != guest.name]
+            left = [name for name in record.data.pending if name != guest.name]
             self._store.note(record, pending=left)
 
-    async def reconnected(self, guest: Guest, record: Record) -> None:
+    async def reconnected(self, guest: Guest, record: PartnerRecord) -> None:
         """Notice a guest that has gone on by itself while it had no agent: its connection is no one's to move."""
-        async with self._here.lock(record.id):
-            waits = record.state in (State.SUSPENDED, State.PREPARED) and record.data.get("drained")
+        async with self._agent.lock(record.id):
+            waits = record.state in (State.SUSPENDED, State.PREPARED) and record.data.drained
             if not waits or guest.state is not GuestState.RUNNING:
                 return
             if record.state is State.PREPARED:
@@ -234,40 +232,40 @@ class Partner:
             self._store.move(record, State.LOST, reason=reason, **_pending(record))
             await self._settle_all(record)
 
-    async def _ask_around(self, record: Record) -> str:
+    async def _ask_around(self, record: PartnerRecord) -> str:
         """Learn from either end how it stands, and act on it; returns why nothing was learnt."""
-        source = record.data["source"]
+        source = record.data.source
         try:
-            answer = await self._here.ask(source["address"], "outcome", {"migration": record.id})
+            answer = await self._agent.ask(source.address, "outcome", {"migration": record.id})
         except AgentError as error:
             silent, state = str(error), "?"
         else:
             silent, state = "", answer["state"]
-        if state in (State.ABORTED.value, UNKNOWN):
-            async with self._here.lock(record.id):
+        if state in (State.UNDONE.value, UNKNOWN):
+            async with self._agent.lock(record.id):
                 if not record.is_final:
-                    self._store.move(record, State.RESUMED, **_pending(record))
+                    self._store.move(record, State.UNDONE, **_pending(record))
                 await self._settle_all(record)
-        elif record.state is State.PREPARED:
-            silent = await self._ask_destination(record) or silent
+        elif record.state is State.PREPARED and record.data.destination:
+            silent = await self._ask_destination(record, record.data.destination) or silent
         return silent
 
-    async def _ask_destination(self, record: Record) -> str:
-        destination, epoch = record.data["destination"], record.data["epoch"]
+    async def _ask_destination(self, record: PartnerRecord, destination: Contact) -> str:
+        epoch = record.data.epoch
         request = {"migration": record.id, "epoch": epoch}
         try:
-            state = (await self._here.ask(destination["address"], "holding", request))["state"]
+            state = (await self._agent.ask(destination.address, "holding", request))["state"]
         except AgentError as error:
             return str(error)
-        async with self._here.lock(record.id):
-            if record.state is State.PREPARED and record.data["epoch"] == epoch:
+        async with self._agent.lock(record.id):
+            if record.state is State.PREPARED and record.data.epoch == epoch:
                 if state in _OVER:
                     await self._go_forward(record)
                 elif state in _NOT_MINE:
                     self._store.move(record, State.SUSPENDED)
         return ""
 
-    async def _give_up(self, record: Record, silent: str) -> None:
+    async def _give_up(self, record: PartnerRecord, silent: str) -> None:
         """End the wait in the only direction that cannot connect this end to two others."""
         reason = f"it was not restored within {self._deadlines.partner:g} s" + (
             f" ({silent})" if silent else ""
@@ -282,21 +280,20 @@ class Partner:
             self._store.move(record, State.LOST, reason=reason, **_pending(record))
             await self._settle_all(record)
 
-    async def _go_forward(self, record: Record) -> None:
+    async def _go_forward(self, record: PartnerRecord) -> None:
         if record.state is State.PREPARED:
-            began = record.data.get("quiesced_monotonic", time.monotonic())
-            self._store.move(
-                record, State.SWITCHED, blackout=max(0.0, time.monotonic() - began), **_pending(record)
-            )
+            began = record.data.quiesced_monotonic
+            blackout = 0.0 if began is None else max(0.0, time.monotonic() - began)
+            self._store.move(record, State.SWITCHED, blackout=blackout, **_pending(record))
         if record.state is not State.SWITCHED:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, it cannot be switched")
         await self._settle_all(record)
 
-    async def _settle_all(self, record: Record) -> None:
+    async def _settle_all(self, record: PartnerRecord) -> None:
         """Settle the guests that are connected; the others are when they connect."""
-        self._here.reached("partner: settle")
-        for one in record.data["guests"]:
-            guest = self._here.guests.find(one["container"], one["process"])
+        self._agent.fault_point("partner: settle")
+        for one in record.data.guests:
+            guest = self._agent.guests.find(one.container, one.process)
             if guest is not None:
                 try:
                     await self.settle(guest, record)
@@ -317,7 +314,7 @@ class Partner:
             end, other = (one["gid"], one["qpn"]), (one["peer_gid"], one["peer_qpn"])
             candidates = found.get((end, other), [])
             if len(candidates) != 1:
-                raise GuestError(_explain_owner(self._here.identity.name, end, other, candidates))
+                raise GuestError(_explain_owner(self._agent.identity.name, end, other, candidates))
             guest, pair = candidates[0]
             owners.setdefault(guest.container + "/" + guest.name, (guest, []))[1].append(pair)
         return list(owners.values())
@@ -331,31 +328,24 @@ class Partner:
                 _log.warning("%s", error)
                 return guest, []
 
-        return list(await asyncio.gather(*(ask(guest) for guest in self._here.guests.all())))
+        return list(await asyncio.gather(*(ask(guest) for guest in self._agent.guests.all())))
 
     def _require_free(self, migration: str, guests: list[Guest]) -> None:
-        """Whether none of these takes part in another migration: a guest quiesces for one at a time."""
-        names = {(guest.container, guest.name) for guest in guests}
-        for record in self._store.all():
-            if (record.id == migration and record.role is Role.PARTNER) or record.is_final:
+        """Whether none of these takes part in another migration."""
+        for record in self._store.every():
+            if record.id == migration and record.role is Role.PARTNER:
                 continue
-            if record.role is Role.PARTNER:
-                busy = {(one["container"], one["process"]) for one in record.data["guests"]} & names
-            else:
-                busy = {pair for pair in names if pair[0] == record.data.get("container")}
-                if record.role is Role.SOURCE and record.state not in (State.SUSPENDING, State.DUMPING):
-                    busy = set()
-            if busy:
+            if record.is_busy and any(record.data.concerns(guest.container, guest.name) for guest in guests):
                 raise RefusedError(
-                    f"a partner on {self._here.identity.name} takes part in migration {record.id} "
+                    f"a partner on {self._agent.identity.name} takes part in migration {record.id} "
                     f"({record.state.value}): try again when that has ended"
                 )
 
     async def _prepare_guest(
-        self, one: Message, wanted: dict[End, Message], keys_of_peers: dict[str, list[tuple[int, int]]]
+        self, one: PartnerGuest, wanted: dict[End, Message], keys_of_peers: dict[str, list[tuple[int, int]]]
     ) -> list[Message]:
         guest, limit = await self._guest(one), self._deadlines.guest
-        ends = {QPName(qp["context"], qp["vqpn"]): (qp["gid"], qp["qpn"]) for qp in one["qps"]}
+        ends = {QPName(qp.context, qp.vqpn): (qp.gid, qp.qpn) for qp in one.qps}
         pairs = {pair.name: pair for pair in await guest.prepare(_names(one), limit)}
         if not ends.keys() <= pairs.keys():
             raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
@@ -373,64 +363,67 @@ class Partner:
             for name, end in ends.items()
         ]
 
-    async def _guest(self, one: Message) -> Guest:
-        guests, who = self._here.guests, (one["container"], one["process"])
+    async def _guest(self, one: PartnerGuest) -> Guest:
+        guests, who = self._agent.guests, (one.container, one.process)
         await guests.wait_for_returning_guests(lambda: guests.find(*who) is not None)
         guest = guests.find(*who)
         if guest is None:
             raise GuestError(
-                f"{one['who']} on {self._here.identity.name}, a partner, is not connected to its agent: "
+                f"{one.who} on {self._agent.identity.name}, a partner, is not connected to its agent: "
                 "it has ended, or hangs"
             )
         return guest
 
     # --- who may -----------------------------------------------------------------------------------------
 
-    def _record(self, migration: str) -> Record:
-        record = self._store.find(migration, Role.PARTNER)
+    def _record(self, migration: str) -> PartnerRecord:
+        record = self._store.find(migration, PartnerData)
         if record is None:
             raise RefusedError(
-                f"{self._here.identity.name} is no partner of migration {migration}, or not any more"
+                f"{self._agent.identity.name} is no partner of migration {migration}, or not any more"
             )
         return record
 
     @staticmethod
-    def _require_source(caller: Identity, record: Record) -> None:
-        if caller.name != record.data["source"]["name"]:
+    def _require_source(caller: Identity, record: PartnerRecord) -> None:
+        if caller.name != record.data.source.name:
             raise RefusedError(f"agent {caller.name} is not the source of migration {record.id}")
 
     @staticmethod
-    def _require_key(record: Record, key: str) -> None:
-        if not tokens.matches(key, record.data["key_digest"]):
+    def _require_key(record: PartnerRecord, key: str) -> None:
+        if not tokens.matches(key, record.data.key_digest):
             raise RefusedError(f"that is not the key of migration {record.id}: the token is another one's")
 
-    def _require_not_lost(self, record: Record) -> None:
+    def _require_not_lost(self, record: PartnerRecord) -> None:
         if record.state is State.LOST:
             raise RefusedError(
-                f"a partner's agent, {self._here.identity.name}, has given migration {record.id} up: "
-                f"{record.data.get('reason', '')}"
+                f"a partner's agent, {self._agent.identity.name}, has given migration {record.id} up: "
+                f"{record.data.reason}"
             )
-        if record.state is State.RESUMED:
+        if record.state is State.UNDONE:
             raise RefusedError(f"migration {record.id} was undone: its partners went on with the source")
 
 
-def _pending(record: Record) -> dict[str, Any]:
-    return {"pending": [one["process"] for one in record.data["guests"]]}
+def _pending(record: PartnerRecord) -> dict[str, Any]:
+    return {"pending": [one.process for one in record.data.guests]}
 
 
-def _owner_record(guest: Guest, pairs: list[QueuePair]) -> Message:
-    return {
-        "container": guest.container,
-        "process": guest.name,
-        "who": str(guest),
-        "qps": [
-            {"context": p.name.context, "vqpn": p.name.vqpn, "gid": p.sgid, "qpn": p.pqpn} for p in pairs
-        ],
-    }
+def _describe_owner(guest: Guest, pairs: list[QueuePair]) -> PartnerGuest:
+    return PartnerGuest(
+        container=guest.container,
+        process=guest.name,
+        who=str(guest),
+        qps=[PartnerQP(one.name.context, one.name.vqpn, one.sgid, one.pqpn) for one in pairs],
+    )
 
 
-def _names(one: Message) -> list[QPName]:
-    return [QPName(qp["context"], qp["vqpn"]) for qp in one["qps"]]
+def _names(one: PartnerGuest) -> list[QPName]:
+    return [QPName(qp.context, qp.vqpn) for qp in one.qps]
+
+
+def _boot_id() -> str:
+    """Which boot of the host it is: processes do not outlive it, records do."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _connect(name: QPName, one: Message) -> Connect:

@@ -5,14 +5,14 @@ follows from the durable states alone::
 
     source       SUSPENDING ──► DUMPING ──► PARKED ◄──► CLAIMED ──► COMMITTED ──► DONE
                      │             │           ▲                        │
-                     └──► ABORTED ◄┘           └────────────────────────┘  given back unused
+                     └──► UNDONE ◄─┘           └────────────────────────┘  given back unused
 
     destination                           RESTORING ──► COMMITTING ──► COMMITTED ──► DONE
                                               └─────► RELEASED ◄┘
 
     partner          SUSPENDED ◄──► PREPARED ──► SWITCHED
                          ├──► LOST      │
-                         └──► RESUMED ◄─┘
+                         └──► UNDONE ◄──┘
 
 The authority is the source's host in every state but ``COMMITTED`` and ``DONE``; from the moment the source's
 agent has written ``COMMITTED`` it is the destination's. That one write is the commit point. A destination
@@ -46,7 +46,7 @@ class State(StrEnum):
     CLAIMED = "claimed"
     COMMITTED = "committed"
     DONE = "done"
-    ABORTED = "aborted"
+    UNDONE = "undone"
 
     RESTORING = "restoring"
     COMMITTING = "committing"
@@ -55,7 +55,6 @@ class State(StrEnum):
     SUSPENDED = "suspended"
     PREPARED = "prepared"
     SWITCHED = "switched"
-    RESUMED = "resumed"
     LOST = "lost"
 
 
@@ -67,13 +66,13 @@ FIRST = {
 
 TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
     Role.SOURCE: {
-        State.SUSPENDING: frozenset({State.DUMPING, State.ABORTED}),
-        State.DUMPING: frozenset({State.PARKED, State.ABORTED}),
+        State.SUSPENDING: frozenset({State.DUMPING, State.UNDONE}),
+        State.DUMPING: frozenset({State.PARKED, State.UNDONE}),
         State.PARKED: frozenset({State.CLAIMED}),
         State.CLAIMED: frozenset({State.PARKED, State.COMMITTED}),
         State.COMMITTED: frozenset({State.PARKED, State.DONE}),
         State.DONE: frozenset(),
-        State.ABORTED: frozenset(),
+        State.UNDONE: frozenset(),
     },
     Role.DESTINATION: {
         State.RESTORING: frozenset({State.COMMITTING, State.RELEASED}),
@@ -83,10 +82,10 @@ TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
         State.RELEASED: frozenset(),
     },
     Role.PARTNER: {
-        State.SUSPENDED: frozenset({State.PREPARED, State.RESUMED, State.LOST}),
-        State.PREPARED: frozenset({State.PREPARED, State.SUSPENDED, State.SWITCHED, State.RESUMED}),
+        State.SUSPENDED: frozenset({State.PREPARED, State.UNDONE, State.LOST}),
+        State.PREPARED: frozenset({State.PREPARED, State.SUSPENDED, State.SWITCHED, State.UNDONE}),
         State.SWITCHED: frozenset(),
-        State.RESUMED: frozenset(),
+        State.UNDONE: frozenset(),
         State.LOST: frozenset(),
     },
 }

@@ -1,7 +1,7 @@
 """What outlives the agent: one row per migration and role, in SQLite.
 
 A row's state changes only along ``states.TRANSITIONS``, and a change is on disk before :meth:`Store.move`
-returns. What a role needs to go on after a restart is in the row's ``data``, a JSON object of its own making.
+returns. What a role needs to go on after a restart is in the row's ``data``, as records.py has it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from migrrdma_runtime.agent.roles.states import FIRST, Role, State, is_final, may_move
+from migrrdma_runtime.agent.roles.records import AnyRecord, D, Record, from_json, to_json
+from migrrdma_runtime.agent.roles.states import FIRST, Role, State, may_move
 from migrrdma_runtime.base.errors import RefusedError, StoreError
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE migration (
     id      TEXT NOT NULL,
@@ -35,24 +36,11 @@ _KEEP_FINAL_S = 7 * 86400
 """Finished migrations are kept this long for ``migrrdma status``; the protocol does not need them."""
 
 
-@dataclass
-class Record:
-    """One migration as one role sees it."""
-
-    id: str
-    role: Role
-    state: State
-    data: dict[str, Any] = field(default_factory=dict)
-    created: float = 0.0
-    updated: float = 0.0
-
-    @property
-    def is_final(self) -> bool:
-        """Whether its state will not change any more."""
-        return is_final(self.role, self.state)
+_RENAMED = {"aborted": "undone", "resumed": "undone"}
+"""States as schema 1 called them."""
 
 
-def unfinished(path: Path) -> list[Record]:
+def unfinished(path: Path) -> list[AnyRecord]:
     """The migrations under way that a database knows of, whether or not its agent runs."""
     if not path.exists():
         return []
@@ -61,7 +49,7 @@ def unfinished(path: Path) -> list[Record]:
             rows = db.execute("SELECT id, role, state, data, created, updated FROM migration").fetchall()
     except sqlite3.Error as error:
         raise StoreError(f"cannot read the agent's state {path}: {error}") from error
-    found = [Record(row[0], Role(row[1]), State(row[2]), json.loads(row[3]), *row[4:]) for row in rows]
+    found = [_record(row) for row in rows]
     return [one for one in found if not one.is_final]
 
 
@@ -70,7 +58,7 @@ class Store:
 
     def __init__(self, path: Path | str) -> None:
         self._path = str(path)
-        self._records: dict[tuple[str, Role], Record] = {}
+        self._records: dict[tuple[str, Role], Record[Any]] = {}
         with self._translated("open"):
             self._db = self._open()
         self._load()
@@ -79,19 +67,19 @@ class Store:
         """Close the database; what was committed stays."""
         self._db.close()
 
-    def begin(self, migration: str, role: Role, data: dict[str, Any]) -> Record:
+    def begin(self, migration: str, data: D) -> Record[D]:
         """Make the record of a migration that begins, replacing one that has ended."""
-        old = self._records.get((migration, role))
+        old = self._records.get((migration, data.role))
         if old is not None and not old.is_final:
             raise RefusedError(f"migration {migration} is under way here already, {old.state.value}")
         now = time.time()
-        record = Record(migration, role, FIRST[role], data, now, now)
+        record = Record(migration, FIRST[data.role], data, now, now)
         self._write(record)
-        self._records[migration, role] = record
+        self._records[migration, data.role] = record
         return record
 
-    def move(self, record: Record, state: State, **changes: Any) -> None:
-        """Change the state, and the data with it, durably or not at all."""
+    def move(self, record: Record[D], state: State, **changes: Any) -> None:
+        """Change the state, and members of the data with it, durably or not at all."""
         if not may_move(record.role, record.state, state):
             raise RefusedError(
                 f"migration {record.id} is {record.state.value} at its {record.role.value}: "
@@ -99,18 +87,21 @@ class Store:
             )
         self._update(record, state, changes)
 
-    def note(self, record: Record, **changes: Any) -> None:
-        """Change only the data, durably."""
+    def note(self, record: Record[D], **changes: Any) -> None:
+        """Change only members of the data, durably."""
         self._update(record, record.state, changes)
 
-    def find(self, migration: str, role: Role) -> Record | None:
-        """The record, if there is one."""
-        return self._records.get((migration, role))
+    def find(self, migration: str, kind: type[D]) -> Record[D] | None:
+        """The record of the role whose data are of this kind, if there is one."""
+        return self._records.get((migration, kind.role))
 
-    def all(self, role: Role | None = None) -> list[Record]:
-        """Every record of that role, oldest first."""
-        found = [one for one in self._records.values() if role in (None, one.role)]
-        return sorted(found, key=lambda one: one.created)
+    def all(self, kind: type[D]) -> list[Record[D]]:
+        """Every record of the role whose data are of this kind, oldest first."""
+        return [one for one in self.every() if one.role is kind.role]
+
+    def every(self) -> list[Record[Any]]:
+        """Every record of every role, oldest first."""
+        return sorted(self._records.values(), key=lambda one: one.created)
 
     def _open(self) -> sqlite3.Connection:
         if self._path != ":memory:":
@@ -131,16 +122,16 @@ class Store:
                     f"{self._path} was written by a newer agent (schema {version}, this one knows "
                     f"{_SCHEMA_VERSION}): run that one, or end its migrations and remove the file"
                 )
-            if version == 0:
+            if version < _SCHEMA_VERSION:
                 with self._transaction():
-                    self._db.execute(_SCHEMA)
+                    if version == 0:
+                        self._db.execute(_SCHEMA)
                     self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             rows = self._db.execute(
                 "SELECT id, role, state, data, created, updated FROM migration"
             ).fetchall()
-        for identity, role, state, data, created, updated in rows:
-            record = Record(identity, Role(role), State(state), json.loads(data), created, updated)
-            self._records[identity, record.role] = record
+        for record in map(_record, rows):
+            self._records[record.id, record.role] = record
         self._forget_old()
 
     def _forget_old(self) -> None:
@@ -152,17 +143,17 @@ class Store:
                 )
             del self._records[record.id, record.role]
 
-    def _update(self, record: Record, state: State, changes: dict[str, Any]) -> None:
-        new = Record(record.id, record.role, state, {**record.data, **changes}, record.created, time.time())
+    def _update(self, record: Record[D], state: State, changes: dict[str, Any]) -> None:
+        new = Record(record.id, state, replace(record.data, **changes), record.created, time.time())
         self._write(new)
         record.state, record.data, record.updated = new.state, new.data, new.updated
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: Record[Any]) -> None:
         row = (
             record.id,
             record.role.value,
             record.state.value,
-            json.dumps(record.data),
+            json.dumps(to_json(record.data)),
             record.created,
             record.updated,
         )
@@ -189,3 +180,14 @@ class Store:
                 f"cannot {verb} the agent's state {self._path}: {error}; "
                 "make room there, or set state_dir in agent.toml"
             ) from error
+
+
+def _record(row: tuple[str, str, str, str, float, float]) -> Record[Any]:
+    identity, role, state, data, created, updated = row
+    try:
+        members = from_json(Role(role), json.loads(data))
+        return Record(identity, State(_RENAMED.get(state, state)), members, created, updated)
+    except (TypeError, ValueError) as error:
+        raise StoreError(
+            f"the agent's record of migration {identity} ({role}) cannot be read: {error}"
+        ) from error

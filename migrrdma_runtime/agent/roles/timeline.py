@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-Step = dict[str, Any]
+from migrrdma_runtime.wire.agent_messages import Step
 
 
 class Timeline:
@@ -33,7 +33,7 @@ class Timeline:
         """Add a step that somebody else has measured."""
         self.steps.append({"name": name, "host": self._host, "start": start, "seconds": max(0.0, seconds)})
 
-    def add_all(self, steps: list[Step]) -> None:
+    def add_all(self, steps: list[dict[str, Any]]) -> None:
         """Add steps that the runtime of this host has measured."""
         for one in steps:
             self.add(one["name"], one["start"], one["seconds"])

@@ -40,9 +40,9 @@ def service(_machine: Machine) -> Result:
     """It answers."""
     from migrrdma_runtime.wire import runtime_client
 
-    settings, _ = config.load()
+    configured, _ = config.load()
     try:
-        with runtime_client.connect(settings.run_dir) as agent:
+        with runtime_client.connect(configured.run_dir) as agent:
             found = agent.status()
     except MigrRDMAError as error:
         return warning(f"{error}; ordinary containers are not affected", _START)

@@ -28,9 +28,9 @@ def configuration(_machine: Machine) -> Result:
 
 def low_level_runtime(machine: Machine) -> Result:
     """The runtime that does the work."""
-    settings, _ = config.load()
+    configured, _ = config.load()
     try:
-        path = lowlevel.find(settings.runtime)
+        path = lowlevel.find(configured.runtime)
     except RuntimeNotFoundError as error:
         return failure(str(error), "install runc (Debian: apt-get install runc)")
     done = machine.run([path, "--version"])

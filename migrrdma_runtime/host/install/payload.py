@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from migrrdma_runtime.agent.peers import agent_config as settings
+from migrrdma_runtime.agent.peers import agent_config
 from migrrdma_runtime.base import config, paths
 from migrrdma_runtime.base.errors import InstallError
 from migrrdma_runtime.host.install import build_id, launcher
@@ -75,7 +75,7 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
     return Payload(
         configs=(
             PayloadFile(paths.CONFIG_FILE, config.DEFAULT_TEXT.encode(), 0o644),
-            PayloadFile(paths.AGENT_CONFIG_FILE, settings.DEFAULT_TEXT.encode(), 0o644),
+            PayloadFile(paths.AGENT_CONFIG_FILE, agent_config.DEFAULT_TEXT.encode(), 0o644),
         ),
         hooks=hooks,
         guest_library=PayloadFile(guest, image, 0o755),

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import DockerError
+from migrrdma_runtime.base.errors import DockerError, InstallError
 from migrrdma_runtime.engine.docker import Docker
 from migrrdma_runtime.host.install.docker_config import NAME
 from migrrdma_runtime.host.machine import Host
@@ -31,13 +31,13 @@ def running(host: Host, docker: Docker | None) -> list[str]:
 
 def migrations(host: Host) -> tuple[list[str], list[str]]:
     """What the agent here is in the middle of, and the checkpoints that wait for a restore and need it for that."""
-    from migrrdma_runtime.agent.peers import agent_config as settings
+    from migrrdma_runtime.agent.peers import agent_config
     from migrrdma_runtime.agent.roles import store
     from migrrdma_runtime.agent.roles.states import State
 
     found = tomllib.loads(host.read(paths.AGENT_CONFIG_FILE) or "")
     directory = str(found.get("state_dir", paths.AGENT_STATE_DIR))
-    records = store.unfinished(host.path(f"{directory}/{settings.DATABASE}"))
+    records = store.unfinished(host.path(f"{directory}/{agent_config.DATABASE}"))
     waiting = [one.id for one in records if one.state is State.PARKED]
     busy = [f"{one.id} ({one.role.value}, {one.state.value})" for one in records if one.id not in waiting]
     return busy, waiting
@@ -67,3 +67,21 @@ def _name(docker: Docker | None, container_id: str) -> str:
         return docker.container(container_id).name
     except DockerError:  # somebody else's container, containerd's own for instance
         return container_id[:12]
+
+
+def require_no_container_runs(host: Host, docker: Docker | None) -> None:
+    """Refuse, by `InstallError`, while containers run under the runtime."""
+    if found := running(host, docker):
+        raise InstallError(
+            f"containers run under the runtime and cannot be stopped without it: {', '.join(named(docker, found))}; "
+            "stop them first, or use --force"
+        )
+
+
+def require_no_migration(under_way: list[str]) -> None:
+    """Refuse, by `InstallError`, while there are such migrations, which :func:`migrations` has found."""
+    if under_way:
+        raise InstallError(
+            f"migrations are under way, and need this host's agent: {', '.join(under_way)}; "
+            "wait for their end (migrrdma status), or use --force"
+        )

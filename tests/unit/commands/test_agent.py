@@ -92,7 +92,7 @@ def test_the_timeline_tells_steps_blackout_and_downtime(
         await move.restore()
         lines = (await command("dst", "timeline")).splitlines()
         steps = [line.split()[:2] for line in lines[1:-2]]
-        assert steps[:3] == [["src", "suspend"], ["src", "wbs"], ["src", "dump"]]
+        assert steps[:3] == [["src", "suspend"], ["src", "drain"], ["src", "dump"]]
         assert steps[-2:] == [["dst", "commit"], ["dst", "switch"]]
         assert "blackout, as peer saw it" in lines[-2]
         assert "downtime of the process" in lines[-1]
@@ -101,7 +101,7 @@ def test_the_timeline_tells_steps_blackout_and_downtime(
         assert found["migration"] == migration
         assert 0 < found["downtime"] < found["blackout"]["peer"]
         # The source knows its own steps only, and no blackout.
-        assert "wbs" in await command("src", "timeline")
+        assert "drain" in await command("src", "timeline")
         assert "migrrdma status lists" in await command("dst", "timeline", "nosuch")
 
     play(scenario)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records import partner_data, source_data
 from trees import tree_of
 from typer.testing import CliRunner
 
 import migrrdma_runtime
 from migrrdma_runtime import cli
-from migrrdma_runtime.agent.roles.states import Role, State
+from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import InstallError
@@ -114,8 +115,8 @@ def test_uninstall_is_refused_in_the_middle_of_a_migration(
     migrrdma: Command, host: Host, agents: Store
 ) -> None:
     migrrdma("install")
-    agents.begin("0" * 16, Role.PARTNER, {})
-    agents.move(agents.begin("1" * 16, Role.SOURCE, {}), State.ABORTED)
+    agents.begin("0" * 16, partner_data())
+    agents.move(agents.begin("1" * 16, source_data()), State.UNDONE)
     done = migrrdma("uninstall")
     assert isinstance(done.exception, InstallError)
     assert f"need this host's agent: {'0' * 16} (partner, suspended); wait" in str(done.exception)
@@ -126,7 +127,7 @@ def test_uninstall_is_refused_in_the_middle_of_a_migration(
 
 def test_a_checkpoint_that_waits_is_a_warning(migrrdma: Command, agents: Store) -> None:
     migrrdma("install")
-    record = agents.begin("2" * 16, Role.SOURCE, {})
+    record = agents.begin("2" * 16, source_data())
     agents.move(record, State.DUMPING)
     agents.move(record, State.PARKED)
     lines = migrrdma("uninstall").output.splitlines()

@@ -49,18 +49,18 @@ def test_who_comes_early_is_greeted_or_waits(play: Play, monkeypatch: pytest.Mon
     async def scenario(cluster: Cluster) -> None:
         monkeypatch.setattr(runtime_api, "ALIVE_S", 0.02)
         host = cluster.prepare("src", 2)
-        local = LocalSockets(FakeContainers(), host.settings.guest_socket, host.settings.runtime_socket)
+        local = LocalSockets(FakeContainers(), host.config.guest_socket, host.config.runtime_socket)
         await local.listen()
-        guest = await greeted(host.settings.guest_socket)
+        guest = await greeted(host.config.guest_socket)
         told: list[Any] = []
         monkeypatch.setattr(runtime_api._Line, "send", lambda _line, message: told.append(message))
-        early = asyncio.ensure_future(asyncio.to_thread(ask_status, host.settings.runtime_socket))
+        early = asyncio.ensure_future(asyncio.to_thread(ask_status, host.config.runtime_socket))
         # Its patience would end if it were not told that the agent is alive.
         await until(lambda: told == [{"alive": True}] * 3)
         assert not early.done()
         monkeypatch.undo()
         looked_at: list[str] = []
-        daemon = Daemon(host.settings, local=local)
+        daemon = Daemon(host.config, local=local)
         connected = daemon._connected
 
         def look(one: Guest) -> None:
@@ -80,10 +80,10 @@ def test_who_comes_early_is_greeted_or_waits(play: Play, monkeypatch: pytest.Mon
 def test_an_agent_that_is_stopped_before_it_is_there_lets_everybody_go(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         host = cluster.prepare("src", 2)
-        local = LocalSockets(FakeContainers(), host.settings.guest_socket, host.settings.runtime_socket)
+        local = LocalSockets(FakeContainers(), host.config.guest_socket, host.config.runtime_socket)
         await local.listen()
-        guest = await greeted(host.settings.guest_socket)
-        early = asyncio.ensure_future(asyncio.to_thread(ask_status, host.settings.runtime_socket))
+        guest = await greeted(host.config.guest_socket)
+        early = asyncio.ensure_future(asyncio.to_thread(ask_status, host.config.runtime_socket))
         await until(lambda: local.api._lines)
         async with asyncio.timeout(PATIENT_S):
             await local.close()

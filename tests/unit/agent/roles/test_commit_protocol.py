@@ -45,7 +45,7 @@ class World:
 
     def runs(self) -> list[str]:
         """Where the application runs, sending and receiving."""
-        at = ["source"] if self.source is State.ABORTED else []
+        at = ["source"] if self.source is State.UNDONE else []
         return at + [f"host {one}" for one in HOSTS if self.host(one) is State.COMMITTED]
 
 
@@ -82,7 +82,7 @@ def move_partner(world: World, state: State, **changes: object) -> World:
 def dump_ends(world: World) -> Iterator[World]:
     if world.source is State.DUMPING:
         yield move_source(world, State.PARKED)
-        yield send(move_source(world, State.ABORTED), "resume", 0, 0)
+        yield send(move_source(world, State.UNDONE), "undo", 0, 0)
 
 
 def source_grants(world: World) -> Iterator[World]:
@@ -183,8 +183,8 @@ def partner_switches(world: World) -> Iterator[World]:
 
 
 def partner_resumes(world: World) -> Iterator[World]:
-    if ("resume", 0, 0) in world.sent and world.partner in (State.SUSPENDED, State.PREPARED):
-        yield move_partner(world, State.RESUMED)
+    if ("undo", 0, 0) in world.sent and world.partner in (State.SUSPENDED, State.PREPARED):
+        yield move_partner(world, State.UNDONE)
 
 
 def partner_gives_up(world: World) -> Iterator[World]:
@@ -224,7 +224,7 @@ def violation(world: World) -> str:
         facing = there and world.partner in (State.PREPARED, State.SWITCHED)
         if world.host(number) is State.COMMITTED and not facing:
             return f"host {number} runs, and its partner is {world.partner.value}, not connected to it"
-    if world.source is State.ABORTED and world.partner in (State.PREPARED, State.SWITCHED):
+    if world.source is State.UNDONE and world.partner in (State.PREPARED, State.SWITCHED):
         return "the source runs, and its partner has left it"
     if world.partner is State.SWITCHED and not world.gave_up and not running:
         return "the partner has switched to a place where nothing runs"
@@ -233,8 +233,8 @@ def violation(world: World) -> str:
 
 def is_good_end(world: World) -> bool:
     """The application runs, and its partner is connected to it and sends."""
-    if world.source is State.ABORTED:
-        return world.partner is State.RESUMED
+    if world.source is State.UNDONE:
+        return world.partner is State.UNDONE
     return bool(world.runs()) and world.partner is State.SWITCHED
 
 

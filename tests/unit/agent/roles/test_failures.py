@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 from cluster import PATIENT_S, Cluster, Move, dropping, ends, keep_alive
 
-from migrrdma_runtime.agent.roles.store import Record, Store
+from migrrdma_runtime.agent.roles.records import Record, SourceData
+from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError, StoreError, UnreachableError
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -32,7 +33,7 @@ def test_the_sources_agent_dies_before_the_dump(play: Play, step: str) -> None:
             with pytest.raises(MigrRDMAError, match="ended in the middle"):
                 await move.checkpoint()
             await move.both_go_on_as_before()
-        assert move.src.state() == {"source": "aborted"}
+        assert move.src.state() == {"source": "undone"}
         await move.checkpoint()
         await move.restore()
         await move.both_go_on_after_the_move()
@@ -52,7 +53,7 @@ def test_a_connection_made_in_the_last_moment_is_not_lost(play: Play, when: str)
         ):
             await move.checkpoint()
         assert {"parked": True} not in move.mover.events
-        assert move.src.state() == {"source": "aborted"}
+        assert move.src.state() == {"source": "undone"}
         for end, count in ((move.mover, 3), (move.partner, 2)):
             quiesced = [qp["quiesced"] for qp in (await end.show())["qps"]]
             assert quiesced == [False] * count
@@ -77,7 +78,7 @@ def test_the_sources_agent_dies_during_the_dump(play: Play) -> None:
 def test_the_sources_agent_is_restarted_while_the_runtime_dumps(play: Play, succeeded: bool) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        with move.src.call() as agent:
+        with move.src.connect() as agent:
             ready = await in_thread(agent.checkpoint, "c1", leave_running=False)
             move.document = ready["manifest"]
             await move.src.restart()
@@ -208,7 +209,7 @@ def test_a_message_of_the_source_is_lost(play: Play, name: str, reply: bool) -> 
 def test_the_source_cannot_tell_the_partner_that_it_was_undone(play: Play, reply: bool) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        with dropping(move.src, "resume", reply=reply):
+        with dropping(move.src, "undo", reply=reply):
             await move.checkpoint(succeeded=False)
             await move.both_go_on_as_before()  # the partner has asked
 
@@ -277,13 +278,13 @@ def test_a_destination_that_is_gone_for_good_loses_its_claim(play: Play) -> None
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
         await move.checkpoint()
-        with move.dst.call() as agent:
+        with move.dst.connect() as agent:
             await in_thread(agent.restore, "c2", move.document)
         await move.dst.stop()
         with pytest.raises(MigrRDMAError, match="is being restored on dst, and cannot be asked"):
             await move.restore(move.src)
-        record = move.src.agent.here.store.all()[0]
-        record.data["claimed"] -= 3600  # it has had time enough
+        [record] = move.src.agent.store.all(SourceData)
+        record.data.claimed -= 3600  # it has had time enough
         await move.restore(move.src)
         await move.both_go_on_after_the_move()
 
@@ -328,9 +329,9 @@ def test_a_full_disk_is_an_error_like_any_other(
 ) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        full = getattr(move, role).agent.here.store
+        full = getattr(move, role).agent.store
 
-        def write(store: Store, record: Record) -> None:
+        def write(store: Store, record: Record[SourceData]) -> None:
             if store is full:
                 raise StoreError("cannot write the agent's state: database or disk is full; make room there")
             real(store, record)
@@ -372,7 +373,7 @@ async def in_thread(function: Callable[..., object], *args: object, **more: obje
 def test_the_runtime_dies_during_the_dump(play: Play, dumped: bool) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        with move.src.call() as agent:
+        with move.src.connect() as agent:
             ready = await in_thread(agent.checkpoint, "c1", leave_running=False)
             move.document = cast("dict[str, Any]", ready["manifest"])
             if dumped:
@@ -390,7 +391,7 @@ def test_the_runtime_dies_during_the_restore(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
         await move.checkpoint()
-        with move.dst.call() as agent:
+        with move.dst.connect() as agent:
             await in_thread(agent.restore, "c2", move.document)
         await restore_when_parked(move)
         await move.both_go_on_after_the_move()

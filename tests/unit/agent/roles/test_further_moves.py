@@ -98,7 +98,7 @@ def test_a_restore_that_failed_after_the_partners_prepared_is_tried_again(play: 
 def test_a_partners_agent_is_restarted_while_its_guest_is_quiesced(play: Play, succeeded: bool) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        with move.src.call() as agent:
+        with move.src.connect() as agent:
             ready = await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
             assert ready is not None
             move.document = ready["manifest"]

@@ -29,12 +29,12 @@ def test_a_container_moves_and_its_partner_goes_on_with_it(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
         dumped = await move.checkpoint()
-        assert [step["name"] for step in dumped["timeline"]] == ["suspend", "wbs", "dump"]
+        assert [step["name"] for step in dumped["timeline"]] == ["suspend", "drain", "dump"]
         manifest_schema.validate(move.document)
         assert move.src.state() == {"source": "parked"}
         result = await move.restore()
         await move.both_go_on_after_the_move()
-        here = ["suspend", "wbs", "dump"]
+        here = ["suspend", "drain", "dump"]
         there = ["claim", "restore", "reconnect", "rebuild", "connect", "commit", "switch"]
         assert [step["name"] for step in result["timeline"]] == here + there
         assert 0 < result["downtime"] < result["blackout"]["peer"]
@@ -75,13 +75,13 @@ def test_processes_of_one_container_are_connected_to_each_other_again(play: Play
         specs = [("a" * 16, ends(src, 0x11, src, 0x21, 2)), ("b" * 16, ends(src, 0x21, src, 0x11, 2))]
         for name, qps in specs:
             await cluster.guest(src, "c1", name, qps)
-        with src.call() as agent:
+        with src.connect() as agent:
             ready = await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
             assert ready is not None
             for guest in cluster.guests:
                 await guest.kill()
             await asyncio.to_thread(agent.report, ready["migration"], succeeded=True)
-        with dst.call() as agent:
+        with dst.connect() as agent:
             migration = await asyncio.to_thread(agent.restore, "c2", ready["manifest"])
             gid = "00" * 10 + "ffff7f000003"
             one, other = [await cluster.guest(dst, "c2", name, qps, state=4, gid=gid) for name, qps in specs]
@@ -99,7 +99,7 @@ def test_a_container_without_rdma_is_none_of_the_agents_business(play: Play) -> 
     async def scenario(cluster: Cluster) -> None:
         src = await cluster.host("src", 2)
         await cluster.guest(src, "c9", "a" * 16, [])
-        with src.call() as agent:
+        with src.connect() as agent:
             assert await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False) is None
 
     play(scenario)
@@ -113,7 +113,7 @@ def test_both_ends_go_on_when_the_dump_failed_or_left_the_container_running(
         move = await Move.begin(cluster)
         await move.checkpoint(succeeded=succeeded, leave_running=leave_running)
         await move.both_go_on_as_before()
-        assert move.src.state() == {"source": "aborted"}
+        assert move.src.state() == {"source": "undone"}
         with pytest.raises(MigrRDMAError, match="went on running after this checkpoint"):
             await move.restore()
 
@@ -226,7 +226,7 @@ def test_a_partner_that_takes_part_in_another_migration_refuses_the_checkpoint(p
         await move.checkpoint()
         qps = ends(move.peer, 0x51, move.dst, 0x61, 1)
         # The partner's own container is to move, while it waits for the first one's restore.
-        with move.peer.call() as agent, pytest.raises(RefusedError, match="p1 takes part in migration"):
+        with move.peer.connect() as agent, pytest.raises(RefusedError, match="p1 takes part in migration"):
             await asyncio.to_thread(agent.checkpoint, "p1", leave_running=False)
         assert qps
 
@@ -298,7 +298,7 @@ def test_two_hosts_cannot_restore_it_at_once(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
         await move.checkpoint()
-        with move.src.call() as first:
+        with move.src.connect() as first:
             await asyncio.to_thread(first.restore, "c3", move.document)
             with pytest.raises(RefusedError, match="is being restored on src"):
                 await move.restore()

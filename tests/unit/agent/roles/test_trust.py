@@ -19,7 +19,7 @@ from cluster import PATIENT_S, Cluster, Host, Move
 
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
-from migrrdma_runtime.agent.peers.transport import Client
+from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import (
     AgentError,
@@ -46,9 +46,9 @@ def issue(cluster: Cluster, name: str, addresses: list[str], ca: str = "ca") -> 
 
 async def ask(tls: TLSFiles, host: Host, name: str, request: Any, **changes: Any) -> Any:
     credentials = dataclasses.replace(certificates.load(tls), **changes)
-    client = Client(credentials)
+    client = GrpcTransport(credentials)
     try:
-        return await client.call(host.agent.here.address, name, request, 5)
+        return await client.ask(host.agent.contact.address, name, request, 5)
     finally:
         await client.close()
 
@@ -57,7 +57,7 @@ def suspend_request(src: Host, peer: Host, **changes: Any) -> Any:
     """What the source's agent would ask the peer's."""
     return {
         "migration": "0" * 16,
-        "source": {"name": src.name, "address": src.agent.here.address},
+        "source": {"name": src.name, "address": src.agent.contact.address},
         "key_digest": "0" * 64,
         "connections": [{"gid": peer.gid, "qpn": 0x21, "peer_gid": src.gid, "peer_qpn": 0x11}],
         **changes,
@@ -75,7 +75,7 @@ def test_a_certificate_of_another_authority_is_not_accepted(play: Play) -> None:
         with pytest.raises(UnreachableError, match="do not accept each other's certificates"):
             await ask(foreign, host, "hello", HELLO)
         # Nor when it trusts our authority, while we do not trust its.
-        ours = host.settings.tls.ca.read_bytes()
+        ours = host.config.tls.ca.read_bytes()
         with pytest.raises(UnreachableError, match="do not accept each other's certificates"):
             await ask(foreign, host, "hello", HELLO, ca=ours)
 
@@ -85,11 +85,11 @@ def test_a_certificate_of_another_authority_is_not_accepted(play: Play) -> None:
 def test_an_agent_at_an_address_that_is_not_in_its_certificate_is_not_spoken_to(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         host = cluster.prepare("src", 2)
-        host.settings = dataclasses.replace(host.settings, listen=("127.0.0.7",))
+        host.config = dataclasses.replace(host.config, listen=("127.0.0.7",))
         await host.start()
-        client = Client(certificates.load(issue(cluster, "x", ["127.0.0.9"])))
+        client = GrpcTransport(certificates.load(issue(cluster, "x", ["127.0.0.9"])))
         with pytest.raises(UnreachableError, match="do not accept each other's certificates"):
-            await client.call(f"127.0.0.7:{cluster.port}", "hello", HELLO, 5)
+            await client.ask(f"127.0.0.7:{cluster.port}", "hello", HELLO, 5)
         await client.close()
 
     play(scenario)
@@ -107,7 +107,7 @@ def test_an_agent_cannot_speak_for_a_gid_that_is_not_its_own(play: Play) -> None
             await ask(insider, move.peer, "suspend", request)
         with pytest.raises(RefusedError, match="agent insider cannot speak as src"):
             await ask(insider, move.peer, "suspend", suspend_request(move.src, move.peer))
-        elsewhere = {"name": "insider", "address": move.src.agent.here.address}
+        elsewhere = {"name": "insider", "address": move.src.agent.contact.address}
         with pytest.raises(RefusedError, match="which its certificate lacks"):
             request = suspend_request(move.src, move.peer, source=elsewhere)
             await ask(insider, move.peer, "suspend", request)
@@ -120,14 +120,14 @@ def test_what_the_administrator_says_of_a_gid_counts_more_than_a_certificate(pla
     async def scenario(cluster: Cluster) -> None:
         """The mover's GID is an address of its container, which moves; [peers] says whose host it is on."""
         src, peer = cluster.prepare("src", 2), cluster.prepare("peer", 4)
-        peer.settings = dataclasses.replace(
-            peer.settings, peers=(("198.51.100.0/24", f"127.0.0.2:{cluster.port}"),)
+        peer.config = dataclasses.replace(
+            peer.config, peers=(("198.51.100.0/24", f"127.0.0.2:{cluster.port}"),)
         )
         await src.start()
         await peer.start()
         await cluster.pair(src, peer)
-        gid = gids.of(ipaddress.ip_address("198.51.100.7"))
-        tls = src.settings.tls
+        gid = gids.from_address(ipaddress.ip_address("198.51.100.7"))
+        tls = src.config.tls
         connections = [{"gid": peer.gid, "qpn": 0x21, "peer_gid": gid, "peer_qpn": 0x11}]
         # Allowed to ask, it is told that there is no such connection.
         with pytest.raises(GuestError, match="no process with the guest library has QP 0x21"):
@@ -136,14 +136,14 @@ def test_what_the_administrator_says_of_a_gid_counts_more_than_a_certificate(pla
     play(scenario)
 
 
-@pytest.mark.parametrize("name", ["drain", "resume"])
+@pytest.mark.parametrize("name", ["drain", "undo"])
 def test_only_the_source_drains_and_resumes_its_partners(play: Play, name: str) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
         await move.checkpoint()
         request = {"migration": move.document["migration"], **({"seconds": 1} if name == "drain" else {})}
         with pytest.raises(RefusedError, match="agent dst is not the source of migration"):
-            await ask(move.dst.settings.tls, move.peer, name, request)
+            await ask(move.dst.config.tls, move.peer, name, request)
         assert "UNDO" not in move.partner.asked
 
     play(scenario)
@@ -159,11 +159,11 @@ def test_without_the_token_nobody_touches_a_partners_connections(play: Play, nam
             del request["epoch"]
         if name == "prepare":
             one = {"gid": move.peer.gid, "qpn": 0x21, "new_peer_gid": move.dst.gid, "new_peer_qpn": 1}
-            request["destination"] = {"name": "dst", "address": move.dst.agent.here.address}
+            request["destination"] = {"name": "dst", "address": move.dst.agent.contact.address}
             request["connections"] = [{**one, "sq_psn": 0, "rq_psn": 0, "peer": "a" * 16}]
             request["keys"] = {}
         with pytest.raises(RefusedError, match="that is not the key of migration"):
-            await ask(move.dst.settings.tls, move.peer, name, request)
+            await ask(move.dst.config.tls, move.peer, name, request)
         assert move.peer.state() == {"partner": "suspended"}
 
     play(scenario)
@@ -178,11 +178,11 @@ def test_one_partners_key_opens_nothing_else(play: Play) -> None:
         key = tokens.key_for(move.document["token"], "another-partner")
         request = {"migration": move.document["migration"], "key": key}
         with pytest.raises(RefusedError, match="not the key"):
-            await ask(move.dst.settings.tls, move.peer, "confirm", request)
-        me = {"name": "dst", "address": move.dst.agent.here.address}
+            await ask(move.dst.config.tls, move.peer, "confirm", request)
+        me = {"name": "dst", "address": move.dst.agent.contact.address}
         with pytest.raises(RefusedError, match="not the key"):
             claim = {**request, "attempt": "0" * 16, "destination": me}
-            await ask(move.dst.settings.tls, move.src, "claim", claim)
+            await ask(move.dst.config.tls, move.src, "claim", claim)
 
     play(scenario)
 
@@ -218,7 +218,7 @@ def test_a_request_that_is_not_the_protocols_is_refused(
         host = await cluster.host("src", 2)
         monkeypatch.setattr(agent_messages, "encode", lambda _: request_bytes)
         with pytest.raises(MessageError, match="hello from agent src"):
-            await ask(host.settings.tls, host, "hello", HELLO)
+            await ask(host.config.tls, host, "hello", HELLO)
 
     play(scenario)
 
@@ -228,7 +228,7 @@ def test_a_message_of_20_megabytes_is_not_even_read(play: Play, monkeypatch: pyt
         host = await cluster.host("src", 2)
         monkeypatch.setattr(agent_messages, "encode", lambda _: b" " * (20 << 20))
         with pytest.raises(AgentError, match=r"(?i)larger"):
-            await ask(host.settings.tls, host, "hello", HELLO)
+            await ask(host.config.tls, host, "hello", HELLO)
 
     play(scenario)
 
@@ -298,7 +298,7 @@ def test_a_certificate_needs_addresses(tmp_path: Path, addresses: list[str]) -> 
 def dial(host: Host) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.setblocking(False)
-    connection.connect(str(host.settings.guest_socket))
+    connection.connect(str(host.config.guest_socket))
     return connection
 
 
@@ -372,13 +372,13 @@ def test_every_user_of_a_container_reaches_the_guests_socket_and_no_one_the_runt
             host = await cluster.host("src", 2)
         finally:
             os.umask(before)
-        guest, runtime = host.settings.guest_socket, host.settings.runtime_socket
+        guest, runtime = host.config.guest_socket, host.config.runtime_socket
         assert stat.S_IMODE(guest.stat().st_mode) == 0o666
         assert stat.S_IMODE(guest.parent.stat().st_mode) == 0o755
         assert stat.S_IMODE(runtime.stat().st_mode) == 0o600
         assert runtime.parent != guest.parent  # which containers have mounted
-        assert stat.S_IMODE(host.settings.database.stat().st_mode) == 0o600
-        assert stat.S_IMODE(host.settings.database.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(host.config.database.stat().st_mode) == 0o600
+        assert stat.S_IMODE(host.config.database.parent.stat().st_mode) == 0o700
 
     play(scenario)
 
@@ -401,7 +401,7 @@ def test_every_user_of_a_container_reaches_the_guests_socket_and_no_one_the_runt
 def test_a_request_of_the_runtime_that_makes_no_sense_gets_an_error(play: Play, line: bytes) -> None:
     async def scenario(cluster: Cluster) -> None:
         host = await cluster.host("src", 2)
-        reader, writer = await asyncio.open_unix_connection(str(host.settings.runtime_socket))
+        reader, writer = await asyncio.open_unix_connection(str(host.config.runtime_socket))
         writer.write(line)
         async with asyncio.timeout(PATIENT_S):
             answer = json.loads(await reader.readline())
@@ -420,7 +420,7 @@ def test_the_status_shows_no_secret(play: Play) -> None:
         await move.checkpoint()
         await move.restore()
         for host in cluster.hosts.values():
-            with host.call() as agent:
+            with host.connect() as agent:
                 status = await asyncio.to_thread(agent.status)
             assert status["migrations"]
             text = json.dumps(status)

@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from cluster import Cluster
 
-from migrrdma_runtime.agent.peers import certificates
-from migrrdma_runtime.agent.peers import transport as rpc
-from migrrdma_runtime.agent.peers.transport import Client
+from migrrdma_runtime.agent.peers import certificates, grpc_transport
+from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
 from migrrdma_runtime.wire import agent_messages
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -95,12 +94,12 @@ async def through_a_crash(cluster: Cluster, seconds_until_back: float) -> None:
     """Ask an agent, have its host crash and come back, and ask again."""
     peer = await cluster.host("peer", 4)
     host = CrashingHost(cluster.port)
-    client = Client(certificates.load(peer.settings.tls))
+    client = GrpcTransport(certificates.load(peer.config.tls))
     try:
-        assert (await client.call(host.address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
+        assert (await client.ask(host.address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
         assert await host.crash() == 1
         await asyncio.sleep(seconds_until_back)  # what passes here is the subject
-        assert (await client.call(host.address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
+        assert (await client.ask(host.address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
     finally:
         await client.close()
         await host.close()
@@ -109,7 +108,7 @@ async def through_a_crash(cluster: Cluster, seconds_until_back: float) -> None:
 def test_a_partner_whose_host_has_crashed_and_is_back_is_reached_at_once(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc, "_IDLE_S", 0.2)
+    monkeypatch.setattr(grpc_transport, "_IDLE_S", 0.2)
 
     async def scenario(cluster: Cluster) -> None:
         await through_a_crash(cluster, 0.5)

@@ -1,0 +1,107 @@
+/* Memory regions as a kind that is moved: kind.h. */
+#include <errno.h>
+
+#include "base/keymap.h"
+#include "base/section.h"
+#include "objects/kinds.h"
+#include "real/real.h"
+#include "shadow/mr.h"
+#include "shadow/pd.h"
+
+static struct mig_mr *mr_of(struct mig_link *object)
+{
+	return MIG_CONTAINER(object, struct mig_mr, link);
+}
+
+static void mr_count(const struct mig_link *object, struct mig_inventory *inventory)
+{
+	inventory->mrs++;
+	inventory->mr_bytes += MIG_CONTAINER(object, const struct mig_mr, link)->ibv.length;
+}
+
+/* Another registration of the same memory with the same rights. */
+static struct ibv_mr *register_again(const struct mig_mr *mr)
+{
+	const struct mig_real *real = mig_real();
+	struct ibv_pd *pd = mig_pd(mr->ibv.pd)->next;
+
+	if (mr->iova == (uintptr_t)mr->ibv.addr && !(mr->access & IBV_ACCESS_OPTIONAL_RANGE))
+		return real->ibv_reg_mr(pd, mr->ibv.addr, mr->ibv.length, (int)mr->access);
+	if (real->ibv_reg_mr_iova2)
+		return real->ibv_reg_mr_iova2(pd, mr->ibv.addr, mr->ibv.length, mr->iova, mr->access);
+	return real->ibv_reg_mr_iova(pd, mr->ibv.addr, mr->ibv.length, mr->iova, (int)mr->access);
+}
+
+/* Virtual to physical, for the regions where they differ; an empty map is none. */
+static int map_keys(struct mig_context *context)
+{
+	uint32_t count = 0;
+
+	MIG_EACH_OF(context, mrs, mr, mig_mr)
+		count += mr->ibv.lkey != mr->next->lkey;
+	if (!count)
+		return 0;
+	context->next_lkeys = mig_keymap_new(count);
+	if (!context->next_lkeys)
+		return ENOMEM;
+	MIG_EACH_OF(context, mrs, mr, mig_mr)
+		if (mr->ibv.lkey != mr->next->lkey && mig_keymap_set(context->next_lkeys, mr->ibv.lkey, mr->next->lkey))
+			return ENOSPC;
+	return 0;
+}
+
+static int mr_make(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_mr *mr = mr_of(object);
+
+	(void)context;
+	mr->next = register_again(mr);
+	return mr->next ? 0 : errno;
+}
+
+static void mr_end(struct mig_link *object)
+{
+	struct mig_mr *mr = mr_of(object);
+
+	mig_real()->ibv_dereg_mr(mr->next);
+	mr->next = NULL;
+}
+
+static void mr_give_up(struct mig_context *context, struct mig_link *object)
+{
+	(void)context;
+	if (mr_of(object)->next)
+		mr_end(object);
+}
+
+static void mr_exchange(struct mig_context *context, struct mig_link *object)
+{
+	struct mig_mr *mr = mr_of(object);
+
+	MIG_EXCHANGE(mr->real, mr->next);
+	mr->ibv.handle = mr->real->handle;
+	if (mr->real->rkey != mr->ibv.rkey)
+		MIG_SET_GATE(context->translate, 1);
+}
+
+/* Registering has kept the memory from the children of forks: that the library undoes when a region ends. */
+static void mr_forget(struct mig_link *object)
+{
+	struct mig_mr *mr = mr_of(object);
+
+	if (mig_real()->dofork_range && !(mr->access & IBV_ACCESS_ON_DEMAND))
+		mig_real()->dofork_range(mr->ibv.addr, mr->ibv.length);
+	mr->next = NULL;
+}
+
+const struct mig_kind mig_mr_kind = {
+	.name = "memory region",
+	.list = MIG_LIST_OF(mrs),
+	.count = mr_count,
+	.make = mr_make,
+	.made = map_keys,
+	.give_up = mr_give_up,
+	.exchange = mr_exchange,
+	.end = mr_end,
+	.forget = mr_forget,
+};

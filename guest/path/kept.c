@@ -1,0 +1,175 @@
+#include "path/kept.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/section.h"
+#include "path/ring.h"
+#include "path/send_real.h"
+#include "shadow/cq.h"
+
+/* Pollers look whether there is something to flush, without a walk over all QPs. Must hold the lock. */
+static void set_gate(struct mig_qp *qp, uint32_t gate)
+{
+	uint32_t *flushing = &mig_context(qp->ibv.context)->flushing;
+
+	if (gate & ~qp->send_gate & MIG_GATE_FLUSH)
+		__atomic_add_fetch(flushing, 1, __ATOMIC_RELAXED);
+	else if (~gate & qp->send_gate & MIG_GATE_FLUSH)
+		__atomic_sub_fetch(flushing, 1, __ATOMIC_RELAXED);
+	MIG_SET_GATE(qp->send_gate, gate);
+}
+
+/* The gate's bits change under the lock; sections look at the whole word. */
+void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
+{
+	MIG_LOCKED(&qp->send_lock);
+	set_gate(qp, (qp->send_gate & ~clear) | set);
+}
+
+void mig_send_free(struct mig_send *list)
+{
+	while (list) {
+		struct mig_send *next = list->next;
+
+		free(list);
+		list = next;
+	}
+}
+
+/* A copy of one request with everything it points at. NULL: *error says why. */
+static struct mig_send *keep(const struct mig_qp *qp, const struct ibv_send_wr *wr, int *error)
+{
+	size_t inlined = 0;
+
+	if (wr->num_sge < 0 || wr->num_sge > (int)qp->cap.max_send_sge) {
+		*error = EINVAL;
+		return NULL;
+	}
+	if (wr->send_flags & IBV_SEND_INLINE) {
+		for (int i = 0; i < wr->num_sge; i++)
+			inlined += wr->sg_list[i].length;
+		if (inlined > qp->cap.max_inline_data) {
+			*error = EINVAL;
+			return NULL;
+		}
+	}
+
+	struct mig_send *send = malloc(sizeof(*send) + (size_t)(wr->num_sge + 1) * sizeof(send->sges[0]) + inlined);
+	if (!send) {
+		*error = ENOMEM;
+		return NULL;
+	}
+	send->next = NULL;
+	send->wr = *wr;
+	send->wr.next = NULL;
+	send->wr.sg_list = send->sges;
+	if (wr->num_sge)
+		memcpy(send->sges, wr->sg_list, (size_t)wr->num_sge * sizeof(send->sges[0]));
+	if (wr->send_flags & IBV_SEND_INLINE && wr->num_sge) {
+		/* The application may reuse its buffers as soon as the call has returned. */
+		char *data = (char *)&send->sges[wr->num_sge + 1], *end = data;
+
+		for (int i = 0; i < wr->num_sge; i++) {
+			memcpy(end, (void *)(uintptr_t)wr->sg_list[i].addr, wr->sg_list[i].length);
+			end += wr->sg_list[i].length;
+		}
+		send->sges[0] = (struct ibv_sge){ .addr = (uintptr_t)data, .length = (uint32_t)inlined };
+		send->wr.num_sge = 1;
+	}
+	return send;
+}
+
+int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+	struct mig_send *first = NULL, **end = &first;
+	struct ibv_send_wr *one;
+	int error = 0;
+
+	/* The copies are made before the lock is taken: an allocator may call back into verbs. */
+	for (one = wr; one; one = one->next) {
+		*end = keep(qp, one, &error);
+		if (!*end)
+			break;
+		end = &(*end)->next;
+	}
+
+	mig_lock(&qp->send_lock);
+	if (!(qp->send_gate & (MIG_GATE_SHADOW | MIG_GATE_FLUSH))) {
+		mig_unlock(&qp->send_lock);
+		mig_send_free(first);
+		return -1;
+	}
+	for (one = wr; first; one = one->next) {
+		/* As much as the real queue would hold. */
+		if (qp->kept_count >= qp->cap.max_send_wr) {
+			error = ENOMEM;
+			break;
+		}
+		struct mig_send *send = first;
+
+		first = first->next;
+		send->next = NULL;
+		*qp->kept_end = send;
+		qp->kept_end = &send->next;
+		qp->kept_count++;
+	}
+	mig_unlock(&qp->send_lock);
+	mig_send_free(first);
+	if (error && bad)
+		*bad = one;
+	return error;
+}
+
+/* A kept send that the real queue refuses can no longer be refused by a return value. */
+static void complete_with_error(struct mig_qp *qp, const struct mig_send *send)
+{
+	struct ibv_wc wc = { .wr_id = send->wr.wr_id, .status = IBV_WC_LOC_QP_OP_ERR, .qp_num = qp->ibv.qp_num };
+
+	mig_cq_push(mig_cq(qp->ibv.send_cq), &wc);
+}
+
+void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
+{
+	struct mig_send *refused = NULL, **refused_end = &refused;
+
+	mig_lock(&qp->send_lock);
+	while (qp->kept && !(qp->send_gate & MIG_GATE_SHADOW)) {
+		struct ibv_send_wr *bad = NULL;
+
+		for (struct mig_send *send = qp->kept; send; send = send->next)
+			send->wr.next = send->next ? &send->next->wr : NULL;
+		int error = mig_send_real(qp, qp->send_gate, &qp->kept->wr, &bad);
+		while (qp->kept && (!error || &qp->kept->wr != bad)) {
+			struct mig_send *posted = qp->kept;
+
+			qp->kept = posted->next;
+			qp->kept_count--;
+			posted->next = *done;
+			*done = posted;
+			set_gate(qp, qp->send_gate & ~(uint32_t)MIG_GATE_FRESH);
+		}
+		if (error == ENOMEM || error == EAGAIN)
+			break;
+		if (error && qp->kept) {
+			struct mig_send *send = qp->kept;
+
+			qp->kept = send->next;
+			qp->kept_count--;
+			send->next = NULL;
+			*refused_end = send;
+			refused_end = &send->next;
+		}
+	}
+	if (!qp->kept) {
+		qp->kept_end = &qp->kept;
+		set_gate(qp, qp->send_gate & ~(uint32_t)MIG_GATE_FLUSH);
+	}
+	mig_unlock(&qp->send_lock);
+
+	for (struct mig_send *send = refused; send; send = send->next)
+		complete_with_error(qp, send);
+	*refused_end = *done;
+	*done = refused ? refused : *done;
+}

@@ -1,0 +1,20 @@
+/* The sends that the application posts while a QP is quiesced, from the gate that keeps them to their flush. */
+#ifndef MIGRRDMA_PATH_KEPT_H
+#define MIGRRDMA_PATH_KEPT_H
+
+#include "shadow/qp.h"
+
+/* Keeps a list; 0 or an errno as ibv_post_send, or -1 if the gate has been opened meanwhile. Must hold no lock. */
+int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+
+/*
+ * Sends what was kept, as far as there is room; what is done with is put on *done, to be freed when no lock is held.
+ * Must hold no lock after the context's.
+ */
+void mig_send_flush(struct mig_qp *qp, struct mig_send **done);
+void mig_send_free(struct mig_send *list);
+
+/* Sets and clears bits of enum mig_gate. Must not hold send_lock. */
+void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
+
+#endif

@@ -1,0 +1,84 @@
+#include "path/send_real.h"
+
+#include "base/keymap.h"
+#include "shadow/mr.h"
+
+#define SEND_BATCH 16
+#define SEND_SGES 256
+
+/* The keys of one work request in the numbers of the moment. */
+static void send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
+{
+	switch ((int)wr->opcode) {
+	case IBV_WR_RDMA_WRITE:
+	case IBV_WR_RDMA_WRITE_WITH_IMM:
+	case IBV_WR_RDMA_READ:
+	case 14: /* IBV_WR_FLUSH, since 47 */
+	case IBV_WR_ATOMIC_WRITE:
+		wr->wr.rdma.rkey = mig_keymap_get(qp->rkeys, wr->wr.rdma.rkey);
+		break;
+	case IBV_WR_ATOMIC_CMP_AND_SWP:
+	case IBV_WR_ATOMIC_FETCH_AND_ADD:
+		wr->wr.atomic.rkey = mig_keymap_get(qp->rkeys, wr->wr.atomic.rkey);
+		break;
+	case IBV_WR_SEND_WITH_INV:
+		wr->invalidate_rkey = mig_keymap_get(qp->rkeys, wr->invalidate_rkey);
+		break;
+	case IBV_WR_BIND_MW:
+		wr->bind_mw.bind_info.mr = mig_real_mr(wr->bind_mw.bind_info.mr);
+		break;
+	default:
+		break;
+	}
+}
+
+/*
+ * Copies in batches, as the application's requests are its own and may be shared. A list longer than a batch may
+ * be interleaved with another thread's, which verbs do not promise against. In a section or under the lock.
+ */
+static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+	const struct mig_keymap *lkeys = mig_context(qp->ibv.context)->lkeys;
+
+	while (wr) {
+		struct ibv_send_wr copies[SEND_BATCH], *originals[SEND_BATCH], *failed = NULL;
+		struct ibv_sge sges[SEND_SGES];
+		int count = 0, used = 0;
+
+		for (; wr && count < SEND_BATCH; wr = wr->next) {
+			/* A list too long for the queue is the real library's to refuse, before it is read. */
+			int listed = wr->num_sge > (int)qp->cap.max_send_sge || wr->num_sge < 0 ? 0 : wr->num_sge;
+
+			if (used + listed > SEND_SGES)
+				break;
+			originals[count] = wr;
+			copies[count] = *wr;
+			if (listed) {
+				copies[count].sg_list = sges + used;
+				for (int i = 0; i < listed; i++) {
+					sges[used] = wr->sg_list[i];
+					sges[used].lkey = mig_keymap_get(lkeys, sges[used].lkey);
+					used++;
+				}
+			}
+			send_translate_keys(qp, &copies[count]);
+			copies[count].next = NULL;
+			if (count)
+				copies[count - 1].next = &copies[count];
+			count++;
+		}
+		int error = qp->post_send(qp->real, copies, &failed);
+		if (error) {
+			if (bad)
+				*bad = failed >= copies && failed < copies + count ? originals[failed - copies]
+										   : originals[0];
+			return error;
+		}
+	}
+	return 0;
+}
+
+int mig_send_real(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+	return gate & MIG_GATE_TRANSLATE ? send_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
+}

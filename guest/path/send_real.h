@@ -1,0 +1,10 @@
+/* Sends to the real queue, in the numbers of the moment. */
+#ifndef MIGRRDMA_PATH_SEND_REAL_H
+#define MIGRRDMA_PATH_SEND_REAL_H
+
+#include "shadow/qp.h"
+
+/* As ibv_post_send; `gate` says whether numbers differ. In a section or under send_lock. */
+int mig_send_real(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+
+#endif

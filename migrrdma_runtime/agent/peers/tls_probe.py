@@ -1,0 +1,55 @@
+"""Why an agent cannot be reached. gRPC says it in prose; a connection of our own says it by the type of an error."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from enum import Enum
+
+from migrrdma_runtime.agent.peers.agent_config import TLSFiles
+
+_MAX_SECONDS = 2.0
+"""The request has failed by then; its sender waits for the reason."""
+
+
+class Obstacle(Enum):
+    """What stands between two agents."""
+
+    CONNECTION = "connection"
+    """No TCP connection comes about."""
+    CERTIFICATE = "certificate"
+    """One of the two does not accept the other's certificate."""
+    NONE = "none"
+    """None any more: the connection broke in the middle, or the agent was just starting."""
+
+
+async def find_obstacle(host: str, port: int, tls: TLSFiles, seconds: float) -> tuple[Obstacle, str]:
+    """Connect as gRPC does, say what fails and the system's words for it."""
+    try:
+        async with asyncio.timeout(min(seconds, _MAX_SECONDS)):
+            context = ssl.create_default_context(cafile=tls.ca)
+            context.load_cert_chain(tls.certificate, tls.key)
+            context.set_alpn_protocols(["h2"])
+            return await _connect(host, port, context)
+    except ssl.SSLCertVerificationError as error:
+        return Obstacle.CERTIFICATE, f"certificate verify failed: {error.verify_message}"
+    except ssl.SSLError as error:
+        return Obstacle.CERTIFICATE, error.reason or "TLS handshake failed"
+    except TimeoutError:
+        return Obstacle.CONNECTION, "no answer"
+    except OSError as error:
+        return Obstacle.CONNECTION, error.strerror or str(error)
+
+
+async def _connect(host: str, port: int, context: ssl.SSLContext) -> tuple[Obstacle, str]:
+    with contextlib.suppress(ConnectionResetError):
+        reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+        try:
+            # With TLS 1.3 a server judges our certificate after the handshake. One that likes it begins HTTP/2.
+            if await reader.read(1):
+                return Obstacle.NONE, "the connection was lost"
+        finally:
+            writer.transport.abort()  # not close(), which waits for the other end to say goodbye
+    # It listens and hangs up on us.
+    return Obstacle.CERTIFICATE, "handshake: the other end closed the connection"

@@ -1,0 +1,217 @@
+"""What each role keeps of a migration, to go on after a restart of its agent; ``store.py`` keeps it on disk.
+
+The members are what is in the database, as JSON: one with a default may be missing there.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, ClassVar, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from migrrdma_runtime.agent.local.containers import ProcessId
+from migrrdma_runtime.agent.roles.states import Role, State, is_final
+from migrrdma_runtime.wire.agent_messages import Contact, Message, Step
+
+
+@dataclass
+class SourceData:
+    """Of the host that a container leaves."""
+
+    role: ClassVar[Role] = Role.SOURCE
+
+    container: str
+    left_running: bool
+    key_digest: str
+    guests: list[str]
+    processes: list[ProcessId]
+    partners: list[Contact]
+    runtime: ProcessId
+    epoch: int = 0
+    """Of the last claim; the first has 1."""
+    attempt: str = ""
+    """By which the holder of the last claim is recognised when it asks again."""
+    holder: Contact | None = None
+    claimed: float = 0.0
+    committed: float = 0.0
+    """Seconds since 1970, as ``claimed``."""
+    timeline: list[Step] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+    """Guests that are still to be told of the end."""
+
+    @property
+    def processes_here(self) -> set[str]:
+        """The guests that it is about."""
+        return set(self.guests)
+
+    def concerns(self, container: str, _process: str = "") -> bool:
+        """Whether it is about this container; all of its processes take part."""
+        return container == self.container
+
+
+@dataclass
+class SwitchedPartner:
+    """A partner of a restore, and whether it has switched."""
+
+    name: str
+    address: str
+    key: str
+    switched: bool = False
+    blackout: float = 0.0
+    """Seconds for which the partner's sends were kept back."""
+
+
+@dataclass
+class DestinationData:
+    """Of the host that a container comes to."""
+
+    role: ClassVar[Role] = Role.DESTINATION
+
+    container: str
+    source: Contact
+    source_key: str
+    attempt: str
+    partners: list[SwitchedPartner]
+    guests: list[str]
+    runtime: ProcessId
+    epoch: int = 0
+    pending: list[str] = field(default_factory=list)
+    timeline: list[Step] = field(default_factory=list)
+    blackouts: dict[str, float] = field(default_factory=dict)
+    downtime: float | None = None
+    """Seconds from the dump's begin to the restore's end."""
+    reason: str = ""
+    returned: bool = False
+    """The source's agent knows that the claim is free."""
+
+    @property
+    def processes_here(self) -> set[str]:
+        """The guests that it is about."""
+        return set(self.guests)
+
+    def concerns(self, container: str, _process: str = "") -> bool:
+        """Whether it is about this container; all of its processes take part."""
+        return container == self.container
+
+
+@dataclass
+class PartnerQP:
+    """A queue pair of a partner: as its guest calls it, and as the network knows it."""
+
+    context: int
+    vqpn: int
+    gid: str
+    qpn: int
+
+
+@dataclass
+class PartnerGuest:
+    """A process of this host with queue pairs that face the container."""
+
+    container: str
+    process: str
+    who: str
+    """For messages."""
+    qps: list[PartnerQP]
+
+
+@dataclass
+class PartnerData:
+    """Of a host with other ends of the container's connections."""
+
+    role: ClassVar[Role] = Role.PARTNER
+
+    source: Contact
+    key_digest: str
+    boot: str
+    """The host's boot: its processes do not outlive it."""
+    suspended: float
+    """Seconds since 1970."""
+    guests: list[PartnerGuest]
+    epoch: int = 0
+    quiesced: float | None = None
+    quiesced_monotonic: float | None = None
+    drained: bool = False
+    destination: Contact | None = None
+    prepared: list[Message] = field(default_factory=list)
+    """The answer to the destination's *prepare*, for when it asks again."""
+    pending: list[str] = field(default_factory=list)
+    blackout: float | None = None
+    reason: str = ""
+
+    @property
+    def processes_here(self) -> set[str]:
+        """The guests that it is about."""
+        return {one.process for one in self.guests}
+
+    def concerns(self, container: str, process: str = "") -> bool:
+        """Whether it is about this process, or any process of this container."""
+        return any(one.container == container and process in ("", one.process) for one in self.guests)
+
+
+Data = SourceData | DestinationData | PartnerData
+D = TypeVar("D", SourceData, DestinationData, PartnerData)
+
+KINDS: dict[Role, type[SourceData] | type[DestinationData] | type[PartnerData]] = {
+    kind.role: kind for kind in (SourceData, DestinationData, PartnerData)
+}
+
+
+@dataclass
+class Record(Generic[D]):
+    """One migration as one role sees it."""
+
+    id: str
+    state: State
+    data: D
+    created: float = 0.0
+    updated: float = 0.0
+
+    @property
+    def role(self) -> Role:
+        """Whose view it is."""
+        return self.data.role
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its state will not change any more."""
+        return is_final(self.role, self.state)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether its guests can take part in no other migration: a guest quiesces for one at a time."""
+        if self.role is Role.SOURCE:
+            return self.state in (State.SUSPENDING, State.DUMPING)
+        return not self.is_final
+
+
+SourceRecord = Record[SourceData]
+DestinationRecord = Record[DestinationData]
+PartnerRecord = Record[PartnerData]
+AnyRecord = SourceRecord | DestinationRecord | PartnerRecord
+
+
+def to_json(data: Data) -> dict[str, Any]:
+    """The members, ready for JSON."""
+    return asdict(data)
+
+
+def from_json(role: Role, members: dict[str, Any]) -> Any:
+    """The role's data; members that this version does not know are left out."""
+    return _restored(KINDS[role], members)
+
+
+def _restored(kind: Any, value: Any) -> Any:
+    """Make of parsed JSON what the type hint says: structures, and lists of them."""
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(one for one in get_args(kind) if one is not types.NoneType)
+        return None if value is None else _restored(kind, value)
+    if get_origin(kind) is list:
+        return [_restored(get_args(kind)[0], one) for one in value]
+    if is_dataclass(kind):
+        if isinstance(value, list):
+            return kind(*value)  # type: ignore[operator]  # as an older agent wrote pairs
+        hints = get_type_hints(kind)
+        known = {name: _restored(hints[name], one) for name, one in value.items() if name in hints}
+        return kind(**known)  # type: ignore[operator]
+    return value

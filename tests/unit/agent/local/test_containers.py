@@ -1,0 +1,60 @@
+"""Which container a process is in, and which processes hold devices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from migrrdma_runtime.agent.local.containers import Containers
+
+
+def make_process(proc: Path, pid: int, cgroup: str, comm: str = "app", files: tuple[str, ...] = ()) -> None:
+    (proc / str(pid) / "fd").mkdir(parents=True)
+    (proc / str(pid) / "cgroup").write_text(cgroup)
+    (proc / str(pid) / "comm").write_text(comm + "\n")
+    (proc / str(pid) / "stat").write_text(f"{pid} ({comm}) S 1 " + " ".join(str(n) for n in range(5, 53)))
+    for number, file in enumerate(files):
+        (proc / str(pid) / "fd" / str(number)).symlink_to(file)
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Containers:
+    proc, run = tmp_path / "proc", tmp_path / "run"
+    for container, pid in (("abc", 100), ("abcdef", 200), ("v1", 300)):
+        (run / "containers" / container).mkdir(parents=True)
+        (run / "containers" / container / "state.json").write_text(json.dumps({"pid": pid}))
+    (run / "containers" / "half").mkdir()
+    (run / "containers" / "gone").mkdir()
+    (run / "containers" / "gone" / "state.json").write_text('{"pid": 999}')
+    scope = "0::/system.slice/docker-{}.scope\n"
+    make_process(proc, 100, scope.format("abc"))
+    make_process(proc, 101, scope.format("abc"), "ib_send_bw", ("/dev/null", "/dev/infiniband/uverbs0"))
+    make_process(proc, 102, "0::/system.slice/docker-abc.scope/nested\n")
+    make_process(proc, 200, scope.format("abcdef"), files=("/dev/infiniband/uverbs1",))
+    make_process(proc, 300, "12:devices:/docker/v1\n1:name=systemd:/docker/v1\n0::/\n")
+    make_process(proc, 400, "0::/user.slice\n", "a) b (c", ("/dev/infiniband/uverbs0",))
+    make_process(proc, 1, "0::/\n")
+    return Containers(run, proc)
+
+
+@pytest.mark.parametrize(
+    ("pid", "container"),
+    [(100, "abc"), (101, "abc"), (102, "abc"), (200, "abcdef"), (300, "v1"), (400, ""), (1, ""), (12345, "")],
+)
+def test_a_process_is_in_the_container_that_its_cgroup_says(
+    containers: Containers, pid: int, container: str
+) -> None:
+    assert containers.container_of(pid) == container
+
+
+def test_the_holders_of_devices_are_found_by_their_open_files(containers: Containers) -> None:
+    assert [str(one) for one in containers.holders("abc")] == ["process 101 (ib_send_bw)"]
+    assert [one.pid for one in containers.holders("abcdef")] == [200]
+    assert containers.holders("v1") == []
+
+
+def test_a_process_is_told_from_a_later_one_of_its_number(containers: Containers) -> None:
+    assert containers.started(400) == "22"
+    assert containers.started(12345) == ""

@@ -1,0 +1,121 @@
+"""Records outlive the agent, and move only as the protocol has it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from records import destination_data, partner_data, source_data
+
+from migrrdma_runtime.agent.local.containers import ProcessId
+from migrrdma_runtime.agent.roles.records import PartnerGuest, PartnerQP, SourceData, SwitchedPartner
+from migrrdma_runtime.agent.roles.states import FIRST, TRANSITIONS, Role, State
+from migrrdma_runtime.agent.roles.store import Store
+from migrrdma_runtime.base.errors import (
+    RefusedError,
+    StoreError,
+)
+from migrrdma_runtime.wire.agent_messages import Contact, Step
+
+
+def test_records_survive_and_keep_their_state(tmp_path: Path) -> None:
+    step: Step = {"name": "drain", "host": "src", "start": 1.5, "seconds": 0.5}
+    holder = Contact("dst", "192.0.2.2:50505")
+    store = Store(tmp_path / "state.db")
+    source = store.begin("m", replace(source_data("c"), partners=[holder], processes=[ProcessId(7, "99")]))
+    store.move(source, State.DUMPING, timeline=[step])
+    store.note(source, holder=holder)
+    destination = store.begin("m", replace(destination_data(), partners=[SwitchedPartner("p", "h:1", "00")]))
+    store.begin("m", replace(partner_data(), guests=[PartnerGuest("c", "p", "x", [PartnerQP(1, 2, "g", 3)])]))
+    before = {record.role: (record.state, record.data) for record in store.every()}
+    store.close()
+    again = Store(tmp_path / "state.db")
+    assert {record.role: (record.state, record.data) for record in again.every()} == before
+    found = again.find("m", SourceData)
+    assert found is not None
+    assert (found.state, found.data.timeline, found.data.holder) == (State.DUMPING, [step], holder)
+    assert before[Role.DESTINATION] == (State.RESTORING, destination.data)
+    again.close()
+
+
+def test_the_records_of_an_older_agent_are_understood(tmp_path: Path) -> None:
+    old = {
+        "container": "c", "left_running": False, "key_digest": "00", "epoch": 0, "guests": ["g"],
+        "processes": [[7, "99"]], "partners": [{"name": "peer", "address": "h:1"}], "runtime": [8, "98"],
+        "timeline": [], "pending": ["g"], "never heard of": 1,
+    }  # fmt: skip
+    path = tmp_path / "state.db"
+    store = Store(path)
+    store.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 1")
+        now = time.time()
+        db.execute(
+            "INSERT INTO migration VALUES ('m', 'source', 'aborted', ?, ?, ?)", (json.dumps(old), now, now)
+        )
+    db.close()
+    store = Store(path)
+    [record] = store.all(SourceData)
+    assert record.state is State.UNDONE
+    assert record.data.processes == [ProcessId(7, "99")]
+    assert record.data.partners == [Contact("peer", "h:1")]
+    assert record.data.runtime == ProcessId(8, "98")
+    store.close()
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    Store(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("INSERT INTO migration VALUES ('m', 'source', 'parked', '{}', 0, 0)")
+    db.close()
+    with pytest.raises(StoreError, match=r"record of migration m .* cannot be read: .* 'container'"):
+        Store(path)
+
+
+def test_a_record_moves_only_as_the_protocol_has_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db")
+    record = store.begin("m", source_data())
+    with pytest.raises(RefusedError, match="is suspending at its source: it cannot become committed"):
+        store.move(record, State.COMMITTED)
+    assert record.state is State.SUSPENDING
+    store.close()
+
+
+def test_a_migration_begins_once(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db")
+    record = store.begin("m", destination_data())
+    with pytest.raises(RefusedError, match="under way here already, restoring"):
+        store.begin("m", destination_data())
+    store.move(record, State.RELEASED)
+    assert store.begin("m", destination_data()).state is State.RESTORING
+    store.close()
+
+
+def test_every_state_can_be_reached() -> None:
+    for role, transitions in TRANSITIONS.items():
+        reached, new = set(), {FIRST[role]}
+        while new:
+            reached |= new
+            new = {after for one in new for after in transitions[one]} - reached
+        assert reached == transitions.keys()
+
+
+def test_the_records_of_a_newer_agent_are_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StoreError, match="was written by a newer agent"):
+        Store(path)
+
+
+def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database, but long enough to look at" * 100)
+    with pytest.raises(StoreError, match=r"cannot (open|read) the agent's state .*state\.db"):
+        Store(path)

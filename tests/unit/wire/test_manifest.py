@@ -1,0 +1,46 @@
+"""A manifest is written whole, and one that is not is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from migrrdma_runtime.base.errors import (
+    ManifestError,
+)
+from migrrdma_runtime.wire import manifest
+
+
+def test_a_manifest_is_written_whole_and_for_root_alone(tmp_path: Path) -> None:
+    document = manifest.seal({"migration": "m"})
+    manifest.write(str(tmp_path), document)
+    assert manifest.read(str(tmp_path)) == document
+    assert [path.name for path in tmp_path.iterdir()] == ["migrrdma.json"]
+    assert (tmp_path / "migrrdma.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_checkpoint_without_rdma_has_no_manifest(tmp_path: Path) -> None:
+    assert manifest.read(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "damaged"),
+        ("[]", "this is no manifest"),
+        ('{"version": 9}', "version 9 of the manifest; this agent knows version 1"),
+        ('{"version": 1, "digest": "0"}', "the digest does not fit"),
+        ("[" * 100_000, "damaged"),
+    ],
+)
+def test_a_manifest_that_is_not_one_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "migrrdma.json").write_text(content)
+    with pytest.raises(ManifestError, match=f"migrrdma.json.*{message}"):
+        manifest.read(str(tmp_path))
+
+
+def test_a_manifest_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "migrrdma.json").symlink_to("/etc/passwd")
+    with pytest.raises(ManifestError, match="cannot read"):
+        manifest.read(str(tmp_path))
