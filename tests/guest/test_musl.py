@@ -44,9 +44,7 @@ def musl(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = ["musl-gcc", *STRICT, "-isystem", headers, "-o", directory / output, *arguments]
         subprocess.run(list(map(str, command)), check=True)
 
-    build_in_process(
-        directory / "libibverbs.so.1", compiler=["musl-gcc", *STRICT, "-isystem", str(headers)]
-    )
+    build_in_process(directory / "libibverbs.so.1", compiler=["musl-gcc", *STRICT, "-isystem", str(headers)])
     compile_c(
         "traffic",
         PROGRAMS / "traffic.c",

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon.h"
@@ -30,7 +31,7 @@ static void process_ended(struct watch *watch)
 	OF(watch, process)->gone = true;
 }
 
-/* Only of a file whose size nobody can change under the mapping: a shorter one would end the daemon with SIGBUS. */
+/* Only of a file that nobody can make shorter under the mapping: that would end the daemon with SIGBUS. */
 static int map_extent(struct client *client, int fd, size_t size)
 {
 	struct stat file;
@@ -38,7 +39,8 @@ static int map_extent(struct client *client, int fd, size_t size)
 
 	if (client->extent_count == RNIC_EXTENTS || fstat(fd, &file))
 		return ENOMEM;
-	if (!size || size > RNIC_EXTENT_MAX || (uint64_t)file.st_size < size)
+	int seals = fcntl(fd, F_GET_SEALS);
+	if (!size || size > RNIC_EXTENT_MAX || (uint64_t)file.st_size < size || seals < 0 || !(seals & F_SEAL_SHRINK))
 		return EINVAL;
 	base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (base == MAP_FAILED)
@@ -104,7 +106,28 @@ static int open_process(struct client *client)
 	return 0;
 }
 
-int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, uint32_t *ways)
+/* By the clock of the day, so that another daemon's are others. */
+static uint64_t next_id(void)
+{
+	static uint64_t last;
+	struct timespec time;
+
+	if (!last) {
+		clock_gettime(CLOCK_REALTIME, &time);
+		last = (uint64_t)time.tv_sec * NANOSECONDS + (uint64_t)time.tv_nsec;
+	}
+	return ++last;
+}
+
+bool client_is_known(pid_t pid, uint64_t id)
+{
+	for (struct client *client = clients; client; client = client->next)
+		if (client->id == id && client->pid == pid)
+			return !client->gone;
+	return false;
+}
+
+int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, struct rnic_answer *answer)
 {
 	struct client *client = calloc(1, sizeof(*client));
 	struct stat file;
@@ -147,7 +170,8 @@ int client_open(struct host *host, pid_t pid, uint64_t area, const int *descript
 	if (!error) {
 		client->area->faults = host->faults;
 		rnic_get(host->device, "purge", &purge);
-		*ways = purge ? RNIC_PURGES : 0;
+		answer->ways = purge ? RNIC_PURGES : 0;
+		answer->id = client->id = next_id();
 	}
 	client->next = clients;
 	clients = client;

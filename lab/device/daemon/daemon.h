@@ -23,6 +23,10 @@ struct watch {
 
 struct client;
 
+struct follower;
+
+#define HOST_GIDS 128 /* the longest table that a device has */
+
 struct host {
 	struct watch socket; /* first */
 	char name[32];
@@ -31,6 +35,8 @@ struct host {
 	struct rnic_device *device;
 	dev_t node;
 	bool faults; /* calls of the data path ask first */
+	char shown[256]; /* the device's folder in the host's sysfs; empty: it has none */
+	struct follower *follower;
 	struct host *next;
 };
 
@@ -44,6 +50,7 @@ struct client {
 	struct served served; /* first */
 	struct watch bell, process; /* its doorbell's eventfd, its pidfd */
 	struct host *host;
+	uint64_t id;
 	pid_t pid;
 	int memory_fd;	   /* /proc/PID/mem: of the address space that asked, whatever the process does later */
 	uint64_t area_at;  /* in that address space */
@@ -76,8 +83,17 @@ struct host *host_find(const char *name);
 int host_add(const char *name, const char *device, const char *socket, const char *node, dev_t number);
 void host_remove_all(void);
 
+/* shown.c: an entry of the GID table, and its files where the host's sysfs is laid out; all zero: the entry is empty. */
+int host_set_gid(struct host *host, int index, const uint8_t gid[16], uint32_t ifindex);
+int host_show(struct host *host, const char *folder);
+
+/* addresses.c: the table follows the IPv4 addresses of that network in the namespace at `path` and below it. */
+int host_follow(struct host *host, const char *path, uint32_t network, uint32_t mask);
+void host_follow_end(struct host *host);
+
 /* client.c */
-int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, uint32_t *ways);
+int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, struct rnic_answer *answer);
+bool client_is_known(pid_t pid, uint64_t id);
 void client_close(struct client *client);
 /* Ends those that are gone, and those whose process has become another program. */
 void clients_sweep(bool look);

@@ -45,6 +45,8 @@ static void answer_question(struct host *asked, const struct rnic_question *ques
 		answer->error = EPROTO;
 	} else if (question->ask == RNIC_ASK_LIST) {
 		list(asked, answer);
+	} else if (question->ask == RNIC_ASK_ALIVE) {
+		answer->error = client_is_known(pid, question->id) ? 0 : ENOENT;
 	} else {
 		struct host *host = host_of(asked, question->name);
 
@@ -55,7 +57,7 @@ static void answer_question(struct host *asked, const struct rnic_question *ques
 		else if (question->ask != RNIC_ASK_OPEN || count != RNIC_OPEN_DESCRIPTORS)
 			answer->error = EINVAL;
 		else
-			answer->error = client_open(host, pid, question->area, descriptors, &answer->ways);
+			answer->error = client_open(host, pid, question->area, descriptors, answer);
 	}
 }
 
@@ -177,6 +179,7 @@ void host_remove_all(void)
 		if (host->socket.fd >= 0)
 			unlink(host->path);
 		watch_remove(&host->socket);
+		host_follow_end(host);
 		rnic_device_free(host->device);
 		free(host);
 	}

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -21,11 +22,12 @@ struct remote_block {
 
 int remote_memory(size_t size, void **base)
 {
-	int fd = memfd_create("rdma-device", MFD_CLOEXEC);
+	int fd = memfd_create("rdma-device", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	if (fd < 0)
 		return -1;
-	if (!ftruncate(fd, (off_t)size)) {
+	/* Never shorter: the daemon, which has it mapped as well, must not meet its end. */
+	if (!ftruncate(fd, (off_t)size) && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK)) {
 		*base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		if (*base != MAP_FAILED)
 			return fd;

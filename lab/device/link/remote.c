@@ -60,12 +60,13 @@ static int open_remote(struct remote_link *remote, const struct rnic_listed *dev
 	int error = remote_ask(&question, descriptors, &answer);
 	close(memory);
 	remote->link.ways = answer.ways;
+	remote->id = answer.id;
 	return error;
 }
 
-void device_link_close(struct device_link *link)
+void remote_free(struct remote_link *remote)
 {
-	struct remote_link *remote = (struct remote_link *)link;
+	struct device_link *link = &remote->link;
 
 	for (uint32_t i = 0; i < remote->extent_count; i++)
 		munmap(remote->extents[i].base, remote->extents[i].size);
@@ -79,20 +80,31 @@ void device_link_close(struct device_link *link)
 	free(remote);
 }
 
+void device_link_close(struct device_link *link)
+{
+	struct remote_link *remote = (struct remote_link *)link;
+
+	remote_forget(remote);
+	remote_free(remote);
+}
+
 int device_link_open(const struct rnic_listed *device, struct device_link **link)
 {
 	struct remote_link *remote = calloc(1, sizeof(*remote));
 
 	if (!remote)
 		return ENOMEM;
+	remote_reap();
+	remote->pid = getpid();
 	remote->link.cmd_fd = remote->link.async_fd = remote->bell_fd = -1;
 	sem_init(&remote->free_slots, 0, RNIC_CALL_SLOTS);
 	pthread_mutex_init(&remote->heap_lock, NULL);
 	int error = open_remote(remote, device);
 	if (error) {
-		device_link_close(&remote->link);
+		remote_free(remote);
 		return error;
 	}
+	remote_remember(remote);
 	remote->link.async = &remote->area->async;
 	remote->link.faults = &remote->area->faults;
 	*link = &remote->link;

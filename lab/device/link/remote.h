@@ -20,8 +20,11 @@ struct remote_block;
 struct remote_link {
 	struct device_link link; /* first: the library knows no more */
 	struct rnic_area *area;
-	int bell_fd;
+	int bell_fd, pid; /* of the process that opened it */
+	uint64_t id;
 	sem_t free_slots;
+	bool was_dead; /* at the last opening of a device */
+	struct remote_link *next;
 
 	pthread_mutex_t heap_lock;
 	struct remote_extent extents[RNIC_EXTENTS];
@@ -31,6 +34,14 @@ struct remote_link {
 
 /* socket.c: one question, one answer. `descriptors`: RNIC_OPEN_DESCRIPTORS of them, or NULL. */
 int remote_ask(const struct rnic_question *question, const int *descriptors, struct rnic_answer *answer);
+
+/* Gives back what openings have that a restore has left behind, the second time that it is found: see leftovers.c. */
+void remote_remember(struct remote_link *remote);
+void remote_forget(struct remote_link *remote);
+void remote_reap(void);
+
+/* All that an opening has. */
+void remote_free(struct remote_link *remote);
 
 /* remote.c: wakes the daemon if it sleeps. */
 void remote_kick(struct remote_link *remote);

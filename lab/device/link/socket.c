@@ -14,13 +14,13 @@
 
 #include "remote.h"
 
-#define DIRECTORY "/run/rdma-device"
+/* A container's /dev has a place for a mount whatever its root file system is; a host has the other. */
+static const char *const directories[] = { "/dev/rdma-device", "/run/rdma-device" };
 
-static int connect_socket(int *fd)
+static int connect_to(const char *directory, int *fd)
 {
-	const char *directory = getenv("RDMA_DEVICE_DIR");
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s/verbs", directory ? directory : DIRECTORY);
+	int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s/verbs", directory);
 
 	if (length < 0 || (size_t)length >= sizeof(address.sun_path))
 		return ENAMETOOLONG;
@@ -31,6 +31,18 @@ static int connect_socket(int *fd)
 		return 0;
 	int error = errno;
 	close(*fd);
+	return error;
+}
+
+static int connect_socket(int *fd)
+{
+	const char *asked = getenv("RDMA_DEVICE_DIR");
+	int error = ENOENT;
+
+	if (asked)
+		return connect_to(asked, fd);
+	for (size_t i = 0; error == ENOENT && i < sizeof(directories) / sizeof(directories[0]); i++)
+		error = connect_to(directories[i], fd);
 	return error;
 }
 
@@ -60,6 +72,7 @@ int remote_ask(const struct rnic_question *question, const int *descriptors, str
 	int fd, error = connect_socket(&fd);
 	ssize_t got = 0;
 
+	answer->error = 0;
 	if (error)
 		return error;
 	error = send_question(fd, question, descriptors);

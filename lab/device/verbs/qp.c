@@ -175,13 +175,26 @@ static struct ibv_qp *open_qp(struct ibv_context *context, struct ibv_qp_open_at
 	return &qp->ibv;
 }
 
+/* The kernel's uverbs drops what means nothing to one half of an XRC connection (modify_qp_mask), before anybody checks it. */
+static int meant(enum ibv_qp_type type, int mask)
+{
+	switch (type) {
+	case IBV_QPT_XRC_SEND:
+		return mask & ~(IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+	case IBV_QPT_XRC_RECV:
+		return mask & ~(IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY);
+	default:
+		return mask;
+	}
+}
+
 EXPORT int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 {
 	struct rnic_call call = { .name = CALL_MODIFY_QP, .handle = ibv->handle };
 	struct device_link *link = soft_link(ibv->context, "modify_qp");
 
 	call.qp_attr.attr = *attr;
-	call.qp_attr.mask = mask;
+	call.qp_attr.mask = meant(ibv->qp_type, mask);
 	int error = device_link_call(link, &call);
 	if (error)
 		return error;

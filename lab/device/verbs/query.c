@@ -12,9 +12,12 @@ EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr 
 	struct rnic_call call = { .name = CALL_QUERY_DEVICE };
 	int error = device_link_call(soft_link(context, "query_device"), &call);
 
-	if (!error)
-		*attr = call.device_attr;
-	return error;
+	if (error)
+		return error;
+	*attr = call.device_attr;
+	attr->node_guid = attr->sys_image_guid = ibv_get_device_guid(context->device);
+	strcpy(attr->fw_ver, "0.0.0");
+	return 0;
 }
 
 /* Of the extensions a software device has none but a clock of nanoseconds. */

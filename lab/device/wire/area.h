@@ -44,13 +44,14 @@ struct rnic_area {
 #define RNIC_EXTENTS 4096
 
 /* On the socket, SOCK_SEQPACKET: one question, one answer, and it is closed. */
-enum rnic_ask { RNIC_ASK_LIST, RNIC_ASK_OPEN };
+enum rnic_ask { RNIC_ASK_LIST, RNIC_ASK_OPEN, RNIC_ASK_ALIVE };
 
 struct rnic_question {
 	uint32_t version; /* RNIC_WIRE_VERSION */
 	uint32_t ask;
 	char name[IBV_SYSFS_NAME_MAX]; /* OPEN: the device's */
 	uint64_t area;		       /* OPEN: where the first piece is mapped in the asking process */
+	uint64_t id;		       /* ALIVE: of the opening; ENOENT: the daemon does not know it */
 	/* OPEN: with descriptors: the device node, a memfd of struct rnic_area, the eventfd of doorbells
 	 * and the eventfd of asynchronous events */
 };
@@ -61,6 +62,7 @@ struct rnic_question {
 struct rnic_answer {
 	int32_t error; /* EPROTO: another version */
 	uint32_t ways; /* OPEN: enum rnic_ways */
+	uint64_t id;   /* OPEN: never given twice, by no daemon */
 	uint32_t count;
 	struct rnic_listed devices[RNIC_MOST_DEVICES]; /* LIST */
 };

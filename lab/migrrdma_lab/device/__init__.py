@@ -1,1 +1,1 @@
-"""The software RDMA device of ``lab/device``: built, run by a daemon, shown in a host's sysfs. Standard library only."""
+"""The software RDMA device of ``lab/device``: built, run by a daemon, shown in sysfs. Standard library only."""

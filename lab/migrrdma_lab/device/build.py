@@ -48,7 +48,7 @@ def build_in_process(
 
 def build_library(output: Path, *flags: str) -> None:
     """A libibverbs that serves its process through the daemon of its host."""
-    link = [SOURCES / "link" / name for name in ("remote.c", "socket.c", "heap.c")]
+    link = [SOURCES / "link" / name for name in ("remote.c", "socket.c", "heap.c", "leftovers.c")]
     ring = SOURCES / "engine" / "ring.c"
     versions = SOURCES / "verbs" / "libibverbs.map"
     _library(("gcc",), output, versions, flags, [*_sources("verbs"), *link, ring])
