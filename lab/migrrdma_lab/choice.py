@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 
 from .errors import RackError
+from .namespaces.rack import FastRack
 from .plan import DEFAULT_RELEASE, RELEASES, Places
 from .qemu.rack import EmulatedRack
 from .rack import Rack
 
-RACKS: dict[str, type[Rack]] = {rack.kind: rack for rack in (EmulatedRack,)}
+RACKS: dict[str, type[Rack]] = {rack.kind: rack for rack in (EmulatedRack, FastRack)}
 """Every rack there is, by what ``RACK`` calls it."""
 
 

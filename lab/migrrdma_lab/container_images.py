@@ -17,9 +17,14 @@ from .plan import CONTAINER_PACKAGES, Places, container_image
 from .steps import run_logged, step
 
 
+def archive_path(places: Places, release: str) -> Path:
+    """Where ``rdma-tools:RELEASE`` is, or will be."""
+    return places.images / f"rdma-tools-{release}-{recipe_key(release, *CONTAINER_PACKAGES)}.tar"
+
+
 def container_archive(places: Places, release: str) -> Path:
     """Build (or find) ``rdma-tools:RELEASE`` as an archive for ``docker load``."""
-    archive = places.images / f"rdma-tools-{release}-{recipe_key(release, *CONTAINER_PACKAGES)}.tar"
+    archive = archive_path(places, release)
     if archive.exists():
         return archive
     with (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -106,8 +107,25 @@ def _migrrdma(places: Places, *arguments: str | Path) -> None:
     run_logged(command, places.build / "logs" / "certificates.log", 60)
 
 
+def put_certificate(places: Places, node: Node, root: Path) -> None:
+    """Give the node whose file system is at ``root`` the key and certificates of its agent."""
+    folder = root / "etc/migrrdma/tls"
+    folder.mkdir(mode=0o700, parents=True)
+    with tarfile.open(_certificate(places, node)) as tar:
+        for member in tar:
+            content = tar.extractfile(member)
+            assert content is not None  # noqa: S101 - `_make_certificate` put files there
+            with open(folder / member.name, "wb", opener=_private) as file:
+                file.write(content.read())
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def install(shell: Shell, built: Path) -> None:
     """Put a wheel on a node, register the runtime in its Docker, and start its agent."""
+    _make_certificate(shell.places, shell.node)
     with tempfile.TemporaryDirectory() as work:
         parcel = Path(work) / "project"
         parcel.mkdir()
