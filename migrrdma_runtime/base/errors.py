@@ -16,6 +16,7 @@
     └── AgentError            an agent could not do its part of a migration
         ├── UnreachableError  it did not answer within the deadline: names the agent and the address
         ├── RefusedError      it answered no: not entitled, too late, or busy with another migration
+        │   └── StaleRecordError  an attempt of a migration that a later one has replaced
         ├── GuestError        a process: without the guest library, silent, or not migratable
         │   └── DrainError    its queue pairs did not drain within the deadline: names them
         ├── MessageError      a message that is not what the protocol says: dropped, nothing was done
@@ -30,6 +31,11 @@ runtime's pass-through path must stay light.
 
 class MigrRDMAError(Exception):
     """Base of the tree; ``str(error)`` is one line, ready to be shown to a user."""
+
+    answered = False
+    """The agent has answered by it; else it is not known what the agent did."""
+    released = False
+    """The agent has given a restore's claim back, durably: what was restored is to be killed."""
 
 
 class UsageError(MigrRDMAError):
@@ -82,6 +88,10 @@ class UnreachableError(AgentError):
 
 class RefusedError(AgentError):
     """An agent said no: the caller is not entitled, it is too late, or the object is busy."""
+
+
+class StaleRecordError(RefusedError):
+    """Something goes on for an attempt that a later attempt of the same migration has replaced; it is to end."""
 
 
 class GuestError(AgentError):

@@ -42,6 +42,8 @@ class Containers:
     def __init__(self, run_dir: Path, proc: Path = Path("/proc")) -> None:
         self._records = run_dir / "containers"
         self._proc = proc
+        self.boot = self._boot()
+        """Which boot of the host it is: its processes do not outlive it, an agent's records do."""
 
     def container_of(self, pid: int) -> str:
         """The id of the container that a process is in; "" when it is in none."""
@@ -70,18 +72,33 @@ class Containers:
         return Process(pid, self._read(pid, "comm").strip() or "?")
 
     def started(self, pid: int) -> str:
-        """When the process started, in the kernel's words: with the pid, a name that is never used again."""
+        """When the process started, as ``BOOT/TICKS``: with the pid, a name that is never used again.
+
+        Empty: there is none, or only a zombie. What a dump has ended counts as ended though nobody has reaped it.
+        """
         # The command's name, in parentheses, may hold anything, parentheses included.
         fields = self._read(pid, "stat").rpartition(")")[2].split()
-        return fields[19] if len(fields) > 19 else ""
+        if len(fields) <= 19 or fields[0] in ("Z", "X"):
+            return ""
+        return f"{self.boot}/{fields[19]}"
 
     def identify(self, pid: int) -> ProcessId:
         """The name of the process that has this number now."""
         return ProcessId(pid, self.started(pid))
 
     def is_alive(self, process: ProcessId) -> bool:
-        """Whether it is this very process that has its number."""
-        return self.started(process.pid) == process.started
+        """Whether it is this very process that has its number, and runs."""
+        started = self.started(process.pid)
+        return bool(started) and process.started in (
+            started,
+            started.rpartition("/")[2],
+        )  # as older agents wrote
+
+    def _boot(self) -> str:
+        try:
+            return (self._proc / "sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return ""
 
     def _recorded(self) -> Iterator[tuple[str, int]]:
         """Each recorded container and its first process."""

@@ -40,6 +40,17 @@ class SourceData:
     """Why it was undone."""
     pending: list[str] = field(default_factory=list)
     """Guests that are still to be told of the end."""
+    boot: str = ""
+    """The host's boot in which it was dumped."""
+
+    def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
+        """The container and the process of a guest of it."""
+        return self.container, dict(zip(self.guests, self.processes, strict=False)).get(name)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether everybody elsewhere knows how it ended: who does not, asks."""
+        return True
 
     @property
     def processes_here(self) -> set[str]:
@@ -77,14 +88,27 @@ class DestinationData:
     guests: list[str]
     runtime: ProcessId
     epoch: int = 0
+    given_back: int = 0
+    """The last claim that an earlier attempt here had and gave back; the source's agent may not know it yet."""
     pending: list[str] = field(default_factory=list)
     timeline: list[Step] = field(default_factory=list)
     blackouts: dict[str, float] = field(default_factory=dict)
     downtime: float | None = None
     """Seconds from the dump's begin to the restore's end."""
     reason: str = ""
-    returned: bool = False
-    """The source's agent knows that the claim is free."""
+    told: bool = False
+    """The source's agent knows how it ended: that the claim is free, or that nobody will ask any more."""
+    processes: list[ProcessId] = field(default_factory=list)
+    """The restored ones, in the order of ``guests``."""
+
+    def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
+        """The container and the process of a guest of it."""
+        return self.container, dict(zip(self.guests, self.processes, strict=False)).get(name)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether everybody elsewhere knows how it ended."""
+        return self.told or not self.epoch
 
     @property
     def processes_here(self) -> set[str]:
@@ -119,6 +143,7 @@ class PartnerGuest:
     who: str
     """For messages."""
     qps: list[PartnerQP]
+    process_id: ProcessId | None = None
 
 
 @dataclass
@@ -144,6 +169,15 @@ class PartnerData:
     pending: list[str] = field(default_factory=list)
     blackout: float | None = None
     reason: str = ""
+
+    def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
+        """The container and the process of a guest of it."""
+        return next((one.container, one.process_id) for one in self.guests if one.process == name)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether everybody elsewhere knows how it ended: who does not, asks."""
+        return True
 
     @property
     def processes_here(self) -> set[str]:
@@ -172,6 +206,8 @@ class Record(Generic[D]):
     data: D
     created: float = 0.0
     updated: float = 0.0
+    row: str = ""
+    """Names the row in the database: a later attempt of the same migration has another one."""
 
     @property
     def role(self) -> Role:
@@ -182,6 +218,11 @@ class Record(Generic[D]):
     def is_final(self) -> bool:
         """Whether its state will not change any more."""
         return is_final(self.role, self.state)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody has to be told or asked of it any more: then it may be forgotten."""
+        return self.is_final and not self.data.pending and self.data.is_told
 
     @property
     def is_busy(self) -> bool:

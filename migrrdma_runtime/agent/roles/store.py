@@ -7,7 +7,9 @@ returns. What a role needs to go on after a restart is in the row's ``data``, as
 from __future__ import annotations
 
 import json
+import logging
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,9 +20,11 @@ from typing import Any
 
 from migrrdma_runtime.agent.roles.records import AnyRecord, D, Record, from_json, to_json
 from migrrdma_runtime.agent.roles.states import FIRST, Role, State, may_move
-from migrrdma_runtime.base.errors import RefusedError, StoreError
+from migrrdma_runtime.base.errors import RefusedError, StaleRecordError, StoreError
 
-_SCHEMA_VERSION = 2
+_log = logging.getLogger(__name__)
+
+_SCHEMA_VERSION = 3
 _SCHEMA = """
 CREATE TABLE migration (
     id      TEXT NOT NULL,
@@ -29,9 +33,14 @@ CREATE TABLE migration (
     data    TEXT NOT NULL,
     created REAL NOT NULL,
     updated REAL NOT NULL,
+    row     TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (id, role)
 ) WITHOUT ROWID
 """
+_ADD_ROW = "ALTER TABLE migration ADD COLUMN row TEXT NOT NULL DEFAULT ''"
+"""What schema 3 has and its predecessors had not."""
+
+_READ = "SELECT id, role, state, data, created, updated, row FROM migration"
 _KEEP_FINAL_S = 7 * 86400
 """Finished migrations are kept this long for ``migrrdma status``; the protocol does not need them."""
 
@@ -46,7 +55,7 @@ def unfinished(path: Path) -> list[AnyRecord]:
         return []
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
-            rows = db.execute("SELECT id, role, state, data, created, updated FROM migration").fetchall()
+            rows = db.execute(_READ.replace("row", "''")).fetchall()  # an older agent's has none
     except sqlite3.Error as error:
         raise StoreError(f"cannot read the agent's state {path}: {error}") from error
     found = [_record(row) for row in rows]
@@ -73,23 +82,40 @@ class Store:
         if old is not None and not old.is_final:
             raise RefusedError(f"migration {migration} is under way here already, {old.state.value}")
         now = time.time()
-        record = Record(migration, FIRST[data.role], data, now, now)
-        self._write(record)
+        record = Record(migration, FIRST[data.role], data, now, now, secrets.token_hex(8))
+        self._insert(record)
         self._records[migration, data.role] = record
         return record
 
     def move(self, record: Record[D], state: State, **changes: Any) -> None:
         """Change the state, and members of the data with it, durably or not at all."""
         if not may_move(record.role, record.state, state):
-            raise RefusedError(
-                f"migration {record.id} is {record.state.value} at its {record.role.value}: "
-                f"it cannot become {state.value}"
-            )
+            raise self._no_way(record, state)
         self._update(record, state, changes)
 
     def note(self, record: Record[D], **changes: Any) -> None:
         """Change only members of the data, durably."""
         self._update(record, record.state, changes)
+
+    def accept(self, record: Record[D], state: State, **changes: Any) -> None:
+        """Change the state to what has been decided elsewhere, durably if there is room on the disk.
+
+        A full disk changes nothing about the decision, so the record has it all the same, and the next change of
+        the record writes it. Whoever reads what is on the disk instead must come to the same decision by asking.
+        """
+        if state is not record.state and not may_move(record.role, record.state, state):
+            raise self._no_way(record, state)
+        try:
+            self._update(record, state, changes)
+        except StoreError as error:
+            if not self._is_current(record):
+                raise
+            _log.error("migration %s is %s, which is not on the disk: %s", record.id, state.value, error)
+            record.state, record.data, record.updated = state, replace(record.data, **changes), time.time()
+
+    def remember(self, record: Record[D], **changes: Any) -> None:
+        """Change only members of the data, that nothing is lost without; durably if there is room on the disk."""
+        self.accept(record, record.state, **changes)
 
     def find(self, migration: str, kind: type[D]) -> Record[D] | None:
         """The record of the role whose data are of this kind, if there is one."""
@@ -124,19 +150,16 @@ class Store:
                 )
             if version < _SCHEMA_VERSION:
                 with self._transaction():
-                    if version == 0:
-                        self._db.execute(_SCHEMA)
+                    self._db.execute(_SCHEMA if version == 0 else _ADD_ROW)
                     self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-            rows = self._db.execute(
-                "SELECT id, role, state, data, created, updated FROM migration"
-            ).fetchall()
+            rows = self._db.execute(_READ).fetchall()
         for record in map(_record, rows):
             self._records[record.id, record.role] = record
         self._forget_old()
 
     def _forget_old(self) -> None:
         limit = time.time() - _KEEP_FINAL_S
-        for record in [one for one in self._records.values() if one.is_final and one.updated < limit]:
+        for record in [one for one in self._records.values() if one.is_settled and one.updated < limit]:
             with self._translated("write"), self._transaction():
                 self._db.execute(
                     "DELETE FROM migration WHERE id = ? AND role = ?", (record.id, record.role.value)
@@ -144,11 +167,35 @@ class Store:
             del self._records[record.id, record.role]
 
     def _update(self, record: Record[D], state: State, changes: dict[str, Any]) -> None:
-        new = Record(record.id, state, replace(record.data, **changes), record.created, time.time())
-        self._write(new)
+        new = replace(record, state=state, data=replace(record.data, **changes), updated=time.time())
+        with self._translated("write"):
+            self._write(new)
         record.state, record.data, record.updated = new.state, new.data, new.updated
 
     def _write(self, record: Record[Any]) -> None:
+        """Write a record over its own row. One that a later attempt has replaced must not change that one's row."""
+        values = (record.state.value, json.dumps(to_json(record.data)), record.updated)
+        with self._transaction():
+            written = self._db.execute(
+                "UPDATE migration SET state = ?, data = ?, updated = ? WHERE id = ? AND role = ? AND row = ?",
+                (*values, record.id, record.role.value, record.row),
+            )
+        if not written.rowcount:
+            raise StaleRecordError(
+                f"this attempt of migration {record.id} is over at its {record.role.value}: another one has begun"
+            )
+
+    def _is_current(self, record: Record[Any]) -> bool:
+        return self._records.get((record.id, record.role)) is record
+
+    @staticmethod
+    def _no_way(record: Record[Any], state: State) -> RefusedError:
+        return RefusedError(
+            f"migration {record.id} is {record.state.value} at its {record.role.value}: "
+            f"it cannot become {state.value}"
+        )
+
+    def _insert(self, record: Record[Any]) -> None:
         row = (
             record.id,
             record.role.value,
@@ -156,9 +203,10 @@ class Store:
             json.dumps(to_json(record.data)),
             record.created,
             record.updated,
+            record.row,
         )
         with self._translated("write"), self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO migration VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT OR REPLACE INTO migration VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -182,11 +230,11 @@ class Store:
             ) from error
 
 
-def _record(row: tuple[str, str, str, str, float, float]) -> Record[Any]:
-    identity, role, state, data, created, updated = row
+def _record(found: tuple[str, str, str, str, float, float, str]) -> Record[Any]:
+    identity, role, state, data, created, updated, row = found
     try:
         members = from_json(Role(role), json.loads(data))
-        return Record(identity, State(_RENAMED.get(state, state)), members, created, updated)
+        return Record(identity, State(_RENAMED.get(state, state)), members, created, updated, row)
     except (TypeError, ValueError) as error:
         raise StoreError(
             f"the agent's record of migration {identity} ({role}) cannot be read: {error}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,8 @@ def containers(tmp_path: Path) -> Containers:
         (run / "containers" / container).mkdir(parents=True)
         (run / "containers" / container / "state.json").write_text(json.dumps({"pid": pid}))
     (run / "containers" / "half").mkdir()
+    (proc / "sys/kernel/random").mkdir(parents=True)
+    (proc / "sys/kernel/random/boot_id").write_text("a boot\n")
     (run / "containers" / "gone").mkdir()
     (run / "containers" / "gone" / "state.json").write_text('{"pid": 999}')
     scope = "0::/system.slice/docker-{}.scope\n"
@@ -56,5 +60,16 @@ def test_the_holders_of_devices_are_found_by_their_open_files(containers: Contai
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number(containers: Containers) -> None:
-    assert containers.started(400) == "22"
+    assert containers.started(400) == "a boot/22"
     assert containers.started(12345) == ""
+
+
+def test_a_process_that_nobody_has_reaped_has_ended(tmp_path: Path) -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    containers = Containers(tmp_path)
+    process = containers.identify(child.pid)
+    assert containers.is_alive(process)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
+    assert not containers.is_alive(process)
+    child.wait()

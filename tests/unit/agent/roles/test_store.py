@@ -12,13 +12,16 @@ import pytest
 from records import destination_data, partner_data, source_data
 
 from migrrdma_runtime.agent.local.containers import ProcessId
-from migrrdma_runtime.agent.roles.records import PartnerGuest, PartnerQP, SourceData, SwitchedPartner
+from migrrdma_runtime.agent.roles.records import (
+    DestinationData,
+    PartnerGuest,
+    PartnerQP,
+    SourceData,
+    SwitchedPartner,
+)
 from migrrdma_runtime.agent.roles.states import FIRST, TRANSITIONS, Role, State
 from migrrdma_runtime.agent.roles.store import Store
-from migrrdma_runtime.base.errors import (
-    RefusedError,
-    StoreError,
-)
+from migrrdma_runtime.base.errors import RefusedError, StaleRecordError, StoreError
 from migrrdma_runtime.wire.agent_messages import Contact, Step
 
 
@@ -53,6 +56,7 @@ def test_the_records_of_an_older_agent_are_understood(tmp_path: Path) -> None:
     store.close()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 1")
+        db.execute("ALTER TABLE migration DROP COLUMN row")
         now = time.time()
         db.execute(
             "INSERT INTO migration VALUES ('m', 'source', 'aborted', ?, ?, ?)", (json.dumps(old), now, now)
@@ -71,7 +75,7 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     Store(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("INSERT INTO migration VALUES ('m', 'source', 'parked', '{}', 0, 0)")
+        db.execute("INSERT INTO migration VALUES ('m', 'source', 'parked', '{}', 0, 0, '')")
     db.close()
     with pytest.raises(StoreError, match=r"record of migration m .* cannot be read: .* 'container'"):
         Store(path)
@@ -94,6 +98,62 @@ def test_a_migration_begins_once(tmp_path: Path) -> None:
     store.move(record, State.RELEASED)
     assert store.begin("m", destination_data()).state is State.RESTORING
     store.close()
+
+
+def test_a_record_that_a_later_attempt_has_replaced_writes_no_more(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db")
+    first = store.begin("m", destination_data())
+    store.move(first, State.RELEASED)
+    second = store.begin("m", destination_data())
+    store.move(second, State.COMMITTING)
+    store.move(second, State.COMMITTED)
+    for write in (store.note, store.remember):
+        with pytest.raises(StaleRecordError, match="another one has begun"):
+            write(first, told=True)
+    store.close()
+    again = Store(tmp_path / "state.db")
+    [kept] = again.all(DestinationData)
+    assert kept.state is State.COMMITTED
+    again.close()
+
+
+def test_what_was_decided_elsewhere_is_known_though_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Store) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    store = Store(tmp_path / "state.db")
+    record = store.begin("m", destination_data())
+    store.move(record, State.COMMITTING)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_transaction", full)
+        with pytest.raises(StoreError, match="disk is full"):
+            store.move(record, State.COMMITTED)
+        assert record.state is State.COMMITTING
+        store.accept(record, State.COMMITTED, pending=["g"])
+        assert (record.state, record.data.pending) == (State.COMMITTED, ["g"])
+    store.remember(record, downtime=1.0)  # there is room again
+    store.close()
+    again = Store(tmp_path / "state.db")
+    [kept] = again.all(DestinationData)
+    assert (kept.state, kept.data.pending, kept.data.downtime) == (State.COMMITTED, ["g"], 1.0)
+    again.close()
+
+
+def test_a_record_is_forgotten_once_nobody_has_to_be_told_of_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state.db")
+    for name in ("told", "not told", "pending"):
+        record = store.begin(name, replace(destination_data(), epoch=1))
+        pending = ["g"] if name == "pending" else []
+        store.move(record, State.RELEASED, told=name != "not told", pending=pending)
+    store.close()
+    with sqlite3.connect(tmp_path / "state.db") as db:
+        db.execute("UPDATE migration SET updated = 0")
+    db.close()
+    again = Store(tmp_path / "state.db")
+    assert sorted(record.id for record in again.every()) == ["not told", "pending"]
+    again.close()
 
 
 def test_every_state_can_be_reached() -> None:
