@@ -194,6 +194,10 @@ class Cluster:
         for host in self.hosts.values():
             await host.stop()
 
+    def impatient_hosts(self, **deadlines: float) -> None:
+        """Give the hosts that are made from now on other deadlines."""
+        self.deadlines = replace(self.deadlines, **deadlines)
+
     def impatient(self, host: Host, **deadlines: float) -> None:
         """Give a host's next agent other deadlines."""
         host.config = replace(host.config, deadlines=replace(host.config.deadlines, **deadlines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster import Cluster, Host, ends, hexadecimal
@@ -30,6 +30,8 @@ class Move:
     image: Any = None
     restored: GuestProcess | None = None
     where: Host | None = None
+    restored_faults: dict[str, str] = field(default_factory=dict)
+    """What the restored process answers wrongly, once."""
 
     @classmethod
     async def begin(cls, cluster: Cluster, count: int = 2) -> Move:
@@ -80,7 +82,13 @@ class Move:
                 count = len(self.document["partners"][0]["connections"])
                 qps = self.image or ends(self.src, 0x11, self.peer, 0x21, count)
                 self.restored = await self.cluster.guest(
-                    host, self.lands_in, self.mover.name, qps, state=4, gid=hexadecimal(host.gid)
+                    host,
+                    self.lands_in,
+                    self.mover.name,
+                    qps,
+                    state=4,
+                    gid=hexadecimal(host.gid),
+                    faults=self.restored_faults,
                 )
                 self.where = host
 

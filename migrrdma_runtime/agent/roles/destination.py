@@ -17,6 +17,7 @@ from migrrdma_runtime.agent.roles.fit import find_devices
 from migrrdma_runtime.agent.roles.reconnection import Reconnection
 from migrrdma_runtime.agent.roles.records import DestinationData, DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.states import State
+from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
 from migrrdma_runtime.base.errors import (
@@ -24,6 +25,8 @@ from migrrdma_runtime.base.errors import (
     MigrRDMAError,
     RefusedError,
     RestoreError,
+    StaleRecordError,
+    StoreError,
     UnreachableError,
 )
 from migrrdma_runtime.wire import manifest_schema, tokens
@@ -66,12 +69,13 @@ class Destination:
                 await self._commit(record)
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
             await self._give_back(record, str(error))
+            runtime.released = True
             raise
         # ═══ Committed: this host is the authority. Nothing below is undone; what fails is tried again.
         with timeline.step("switch"), runtime.step("switching the partners"):
             blackouts = await self._go(record)
         steps = [*before, *timeline.steps]
-        self._store.note(record, timeline=steps, blackouts=blackouts, downtime=_downtime(steps))
+        self._store.remember(record, timeline=steps, blackouts=blackouts, downtime=_downtime(steps))
         return self.result(record)
 
     def result(self, record: DestinationRecord) -> Message:
@@ -87,11 +91,11 @@ class Destination:
 
     async def holding(self, _caller: Identity, request: Message) -> Message:
         """How it stands with a claim, to whoever has heard nothing."""
-        record = self._store.find(request["migration"], DestinationData)
-        if record is None or record.data.epoch < request["epoch"]:
-            return {"state": UNKNOWN}
-        if record.data.epoch > request["epoch"]:
+        record, epoch = self._store.find(request["migration"], DestinationData), request["epoch"]
+        if record is not None and (epoch < record.data.epoch or epoch <= record.data.given_back):
             return {"state": State.RELEASED.value}
+        if record is None or epoch > record.data.epoch:
+            return {"state": UNKNOWN}
         return {"state": record.state.value}
 
     def recover(self) -> None:
@@ -103,10 +107,13 @@ class Destination:
                 self._ask_guests_to_connect(record)
                 self._agent.tasks.decide(record.id, self._resolve(record))
             elif record.state is State.COMMITTED:
-                self._ask_guests_to_connect(record)
-                self._agent.tasks.decide(record.id, self._go_on(record))
-            elif record.state is State.RELEASED and not record.data.returned:
+                for name in record.data.pending:
+                    self._agent.guests.ask_to_connect(name)
+                self._agent.tasks.follow(record.id, self._go_on(record))
+            elif record.state is State.RELEASED and not record.data.is_told:
                 self._agent.tasks.follow(record.id, self._return_claim(record))
+            elif record.state is State.DONE and not record.data.is_told:
+                self._agent.tasks.follow(record.id, self._tell_the_source(record))
 
     async def settle(self, guest: Guest, record: DestinationRecord) -> None:
         """Have a guest go on that was not there when its migration was committed."""
@@ -115,12 +122,19 @@ class Destination:
             if record.state in (State.COMMITTED, State.DONE) and guest.name in pending:
                 await guest.resume(self._deadlines.guest)
                 self._agent.guests.stop_asking(guest.name)
-                self._store.note(record, pending=[one for one in pending if one != guest.name])
+                left = [one for one in record.data.pending if one != guest.name]
+                self._store.remember(record, pending=left)
 
     # --- the steps --------------------------------------------------------------------------------------
 
     def _begin(self, container: str, document: Message, runtime: Runtime) -> DestinationRecord:
         token = document["token"]
+        former = self._store.find(document["migration"], DestinationData)
+        given_back = 0
+        if former is not None:
+            given_back = former.data.given_back
+            if former.state is State.RELEASED:
+                given_back = max(given_back, former.data.epoch)
         data = DestinationData(
             container=container,
             source=Contact(**document["source"]),
@@ -132,6 +146,7 @@ class Destination:
             ],
             guests=[one["process"] for one in document["guests"]],
             runtime=runtime.process,
+            given_back=given_back,
         )
         return self._store.begin(document["migration"], data)
 
@@ -175,7 +190,11 @@ class Destination:
         """The restored processes, once all have connected; where they are is what the kernel says."""
         self._ask_guests_to_connect(record)
         names = [one["process"] for one in document["guests"]]
-        return await self._agent.guests.wait_for(record.data.container, names, self._deadlines.reconnect)
+        guests = await self._agent.guests.wait_for(record.data.container, names, self._deadlines.reconnect)
+        self._store.note(
+            record, processes=[self._agent.containers.identify(one.process.pid) for one in guests]
+        )
+        return guests
 
     def _ask_guests_to_connect(self, record: DestinationRecord) -> None:
         for name in record.data.guests:
@@ -199,7 +218,11 @@ class Destination:
                     ) from error
             await asyncio.sleep(self._deadlines.ask)
         self._agent.fault_point("destination: committed")
-        self._store.move(record, State.COMMITTED, pending=record.data.guests)
+        self._learn_of_the_commit(record)
+
+    def _learn_of_the_commit(self, record: DestinationRecord) -> None:
+        """Be the authority. With COMMITTING still on a full disk, a restart would ask and hear the same again."""
+        self._store.accept(record, State.COMMITTED, pending=record.data.guests)
 
     async def _go(self, record: DestinationRecord) -> dict[str, float]:
         """Switch the partners and let our own processes go on. Who cannot be reached now is told later."""
@@ -220,7 +243,7 @@ class Destination:
                 _log.warning("after the commit of migration %s: %s", record.id, error)
             elif isinstance(error, BaseException):
                 raise error
-        self._agent.tasks.decide(record.id, self._go_on(record))
+        self._agent.tasks.follow(record.id, self._go_on(record))
         return {one.name: one.blackout for one in record.data.partners if one.switched}
 
     async def _switch(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
@@ -231,30 +254,43 @@ class Destination:
         partner.switched, partner.blackout = True, answer["blackout"]
 
     async def _finish(self, record: DestinationRecord) -> None:
-        """Tell the source's agent that nobody will ask any more; it keeps the record until it is told."""
+        """Tell the source's agent that nobody will ask any more; it keeps its record, and the container's name."""
         self._agent.fault_point("destination: finish")
-        self._store.move(record, State.DONE, partners=record.data.partners)
-        try:
-            await self._ask_source(record, "finish")
-        except AgentError as error:
-            _log.info("%s; it keeps a record that nobody needs", error)
+        self._store.accept(record, State.DONE, partners=record.data.partners)
+        await self._tell_the_source(record)
+
+    async def _tell_the_source(self, record: DestinationRecord) -> None:
+        """Go on telling it until it has heard."""
+        while not record.data.told:
+            try:
+                await self._ask_source(record, "finish")
+            except UnreachableError as error:
+                _log.info("%s; it is told again later", error)
+                await asyncio.sleep(self._deadlines.ask)
+                continue
+            except AgentError as error:
+                _log.info("%s", error)  # it knows nothing of it any more
+            self._store.remember(record, told=True)
 
     # --- after the commit, and after a restart -----------------------------------------------------------
 
     async def _go_on(self, record: DestinationRecord) -> None:
-        """Go on telling the partners that they may switch, until every one has heard or can hear no more."""
-        while not record.is_final:
-            for partner in [one for one in record.data.partners if not one.switched]:
-                try:
-                    await self._switch(record, partner)
-                except RefusedError as error:
-                    _log.error("partner %s is lost: %s", partner.name, error)
-                    partner.switched = True
-                except AgentError as error:
-                    _log.warning("%s", error)
-            if all(one.switched for one in record.data.partners):
-                await self._finish(record)
-            else:
+        """Go on telling partners and processes that they may go on, until each has or never can."""
+        await asyncio.gather(
+            *(self._switch_in_the_end(record, one) for one in record.data.partners),
+            tell_until_all_know(self._agent, record, self.settle),
+        )
+        await self._finish(record)
+
+    async def _switch_in_the_end(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
+        while not partner.switched:
+            try:
+                await self._switch(record, partner)
+            except RefusedError as error:
+                _log.error("partner %s is lost: %s", partner.name, error)
+                partner.switched = True
+            except AgentError as error:
+                _log.warning("%s", error)
                 await asyncio.sleep(self._deadlines.ask)
 
     async def _resolve(self, record: DestinationRecord) -> None:
@@ -269,21 +305,19 @@ class Destination:
                 await self._give_back(record, str(error))
                 return
             else:
-                self._store.move(record, State.COMMITTED, pending=record.data.guests)
+                self._learn_of_the_commit(record)
         await self._go(record)
 
     async def _give_back(self, record: DestinationRecord, reason: str) -> None:
-        """Never act on the claim again, and say so. The runtime kills what it has restored."""
+        """Never act on the claim again, and say so. Once this returns the runtime may kill what it has restored."""
         if record.is_final:
             return
         for name in record.data.guests:
             self._agent.guests.stop_asking(name)
-        try:
-            self._store.move(record, State.RELEASED, reason=reason)
-        except AgentError as error:
-            # The disk is full. After a restart the record would be given back again, or found to be in doubt.
-            _log.error("%s", error)
-            record.state = State.RELEASED
+        if record.state is State.COMMITTING:
+            await self._release_durably(record, reason)
+        else:
+            self._store.accept(record, State.RELEASED, reason=reason)  # a restart would give it back again
         for partner in record.data.partners if record.data.epoch else ():
             try:
                 await self._agent.ask(
@@ -297,14 +331,32 @@ class Destination:
             _log.info("%s; it is told again later", error)
             self._agent.tasks.follow(record.id, self._return_claim(record))
 
+    async def _release_durably(self, record: DestinationRecord, reason: str) -> None:
+        """Write RELEASED, as soon as there is room.
+
+        The commit may have been accepted. A restart that found COMMITTING on the disk would then be the authority
+        over an application that had been killed by then.
+        """
+        while True:
+            try:
+                self._store.move(record, State.RELEASED, reason=reason)
+            except StoreError as error:
+                _log.error("migration %s cannot be given back (%s): %s", record.id, reason, error)
+                await asyncio.sleep(self._deadlines.ask)
+            else:
+                return
+
     async def _return_claim(self, record: DestinationRecord) -> None:
         """Go on telling the source's agent that its claim is free."""
-        while record.state is State.RELEASED and not record.data.returned:
+        while record.state is State.RELEASED and not record.data.told:
             await asyncio.sleep(self._deadlines.ask)
             try:
                 await self._release(record)
             except UnreachableError:
                 continue
+            except StaleRecordError as error:
+                _log.info("%s", error)  # its successor knows which claims were given back
+                return
 
     async def _release(self, record: DestinationRecord) -> None:
         try:
@@ -314,7 +366,7 @@ class Destination:
             raise
         except AgentError as error:
             _log.info("%s", error)  # it knows nothing of the claim: then it is free
-        self._store.note(record, returned=True)
+        self._store.remember(record, told=True)
 
     async def _ask_source(self, record: DestinationRecord, name: str) -> None:
         await self._agent.ask(

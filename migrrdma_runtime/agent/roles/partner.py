@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 from migrrdma_runtime.agent.local.guest import Guest
@@ -27,6 +26,7 @@ from migrrdma_runtime.agent.roles.partner_guests import (
 )
 from migrrdma_runtime.agent.roles.records import PartnerData, PartnerRecord
 from migrrdma_runtime.agent.roles.states import State
+from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
 from migrrdma_runtime.wire import remote_keys, tokens
@@ -77,9 +77,9 @@ class Partner:
                 PartnerData(
                     source=source,
                     key_digest=request["key_digest"],
-                    boot=_boot_id(),
+                    boot=agent.containers.boot,
                     suspended=time.time(),
-                    guests=[describe_owner(guest, pairs) for guest, pairs in owners],
+                    guests=[describe_owner(agent, guest, pairs) for guest, pairs in owners],
                 ),
             )
         agent.tasks.follow(record.id, self.watch(record))
@@ -190,8 +190,8 @@ class Partner:
         """After a start: go on where the last agent stopped. What was here before a reboot is gone."""
         for record in self._store.all(PartnerData):
             if record.is_final:
-                continue
-            if record.data.boot == _boot_id():
+                self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))
+            elif record.data.boot == self._agent.containers.boot:
                 self._agent.tasks.follow(record.id, self.watch(record))
             else:
                 if record.state is State.PREPARED:
@@ -204,11 +204,17 @@ class Partner:
             await asyncio.sleep(self._deadlines.ask)
             if record.is_final:
                 return
-            silent = await self._ask_around(record)
-            async with self._agent.lock(record.id):
-                waited = time.time() - record.data.suspended
-                if not record.is_final and waited > self._deadlines.partner:
-                    await self._give_up(record, silent)
+            try:
+                await self._look_around(record)
+            except AgentError as error:  # a full disk, above all: the wait must not end by it
+                _log.error("migration %s: %s", record.id, error)
+
+    async def _look_around(self, record: PartnerRecord) -> None:
+        silent = await self._ask_around(record)
+        async with self._agent.lock(record.id):
+            waited = time.time() - record.data.suspended
+            if not record.is_final and waited > self._deadlines.partner:
+                await self._give_up(record, silent)
 
     async def settle(self, guest: Guest, record: PartnerRecord) -> None:
         """Have a guest do what the record's state says, if that is still to be done."""
@@ -222,7 +228,7 @@ class Partner:
             else:
                 return
             left = [name for name in record.data.pending if name != guest.name]
-            self._store.note(record, pending=left)
+            self._store.remember(record, pending=left)
 
     async def reconnected(self, guest: Guest, record: PartnerRecord) -> None:
         """Notice a guest that has gone on by itself while it had no agent: its connection is no one's to move."""
@@ -295,7 +301,7 @@ class Partner:
         await self._settle_all(record)
 
     async def _settle_all(self, record: PartnerRecord) -> None:
-        """Settle the guests that are connected; the others are when they connect."""
+        """Settle the guests that are connected, and go on with the others until they are."""
         self._agent.fault_point("partner: settle")
         for one in record.data.guests:
             guest = self._agent.guests.find(one.container, one.process)
@@ -303,7 +309,8 @@ class Partner:
                 try:
                     await self.settle(guest, record)
                 except GuestError as error:
-                    _log.warning("migration %s: %s; it will be told again when it connects", record.id, error)
+                    _log.warning("migration %s: %s; it is told again until it has", record.id, error)
+        self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))
 
     # --- who may -----------------------------------------------------------------------------------------
 
@@ -337,8 +344,3 @@ class Partner:
 
 def _pending(record: PartnerRecord) -> dict[str, Any]:
     return {"pending": [one.process for one in record.data.guests]}
-
-
-def _boot_id() -> str:
-    """Which boot of the host it is: processes do not outlive it, records do."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -102,13 +102,14 @@ async def connected_guest(agent: ThisAgent, one: PartnerGuest) -> Guest:
     return guest
 
 
-def describe_owner(guest: Guest, pairs: list[QueuePair]) -> PartnerGuest:
+def describe_owner(agent: ThisAgent, guest: Guest, pairs: list[QueuePair]) -> PartnerGuest:
     """What is kept of a process and its queue pairs that take part."""
     return PartnerGuest(
         container=guest.container,
         process=guest.name,
         who=str(guest),
         qps=[PartnerQP(one.name.context, one.name.vqpn, one.sgid, one.pqpn) for one in pairs],
+        process_id=agent.containers.identify(guest.process.pid),
     )
 
 

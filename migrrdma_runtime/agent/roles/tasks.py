@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from migrrdma_runtime.base.errors import MigrRDMAError
@@ -19,13 +20,16 @@ _log = logging.getLogger(__name__)
 
 Work = Coroutine[Any, Any, None]
 
+_Groups = defaultdict[str, set["asyncio.Future[None]"]]
+"""What is under way, by migration."""
+
 
 class Tasks:
     """The tasks of every migration."""
 
     def __init__(self) -> None:
-        self._deciding: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
-        self._following: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
+        self._deciding: _Groups = defaultdict(set)
+        self._following: _Groups = defaultdict(set)
 
     def decide(self, migration: str, work: Work) -> None:
         """Go on with something that decides about a migration."""
@@ -35,9 +39,21 @@ class Tasks:
         """Go on with something that a migration has brought with it."""
         self._start(self._following, migration, work)
 
+    @contextmanager
+    def conducting(self, migration: str) -> Iterator[None]:
+        """Count a request that decides about a migration among what is waited for."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._add(self._deciding, migration, ended)
+        try:
+            yield
+        finally:
+            if not ended.done():
+                ended.set_result(None)
+
     async def decided(self, migration: str) -> None:
         """Wait for what was begun that decides about a migration."""
-        await asyncio.gather(*self._deciding.get(migration, ()))
+        if group := self._deciding.get(migration):
+            await asyncio.wait(set(group))
 
     async def stop(self) -> None:
         """Leave everything as it is; the store has what it takes to go on."""
@@ -47,17 +63,19 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    @staticmethod
-    def _start(groups: defaultdict[str, set[asyncio.Task[None]]], migration: str, work: Work) -> None:
-        task = asyncio.get_running_loop().create_task(_logged(work))
-        groups[migration].add(task)
+    def _start(self, groups: _Groups, migration: str, work: Work) -> None:
+        self._add(groups, migration, asyncio.get_running_loop().create_task(_logged(work)))
 
-        def ended(done: asyncio.Task[None]) -> None:
+    @staticmethod
+    def _add(groups: _Groups, migration: str, work: asyncio.Future[None]) -> None:
+        groups[migration].add(work)
+
+        def ended(done: asyncio.Future[None]) -> None:
             groups[migration].discard(done)
             if not groups[migration]:
                 del groups[migration]
 
-        task.add_done_callback(ended)
+        work.add_done_callback(ended)
 
 
 async def _logged(work: Work) -> None:

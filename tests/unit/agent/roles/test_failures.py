@@ -7,6 +7,7 @@ partner is connected to it there and sends.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -15,9 +16,9 @@ from cluster import Cluster, dropping, ends, keep_alive
 from guest_process import PATIENT_S
 from moves import Move
 
-from migrrdma_runtime.agent.roles.records import Record, SourceData
+from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.store import Store
-from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError, StoreError, UnreachableError
+from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError, UnreachableError
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
@@ -263,6 +264,26 @@ def test_whether_the_commit_was_accepted_is_never_learnt(play: Play, reply: bool
     play(scenario)
 
 
+def test_a_commit_that_was_given_back_is_known_to_the_next_attempt(play: Play) -> None:
+    """The source had committed, and has heard neither that nor that it was given back: the next claim asks."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(ask=30)
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        with (
+            dropping(move.dst, "commit", reply=True),
+            dropping(move.dst, "release", reply=False),
+            pytest.raises(RestoreError, match="could not be learnt"),
+        ):
+            await move.restore()
+        assert move.src.state() == {"source": "committed"}
+        await move.restore()
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("reply", [False, True], ids=["the request", "the reply"])
 @pytest.mark.parametrize("name", ["switch", "finish"])
 def test_a_message_after_the_commit_is_lost(play: Play, name: str, reply: bool) -> None:
@@ -333,21 +354,21 @@ def test_a_full_disk_is_an_error_like_any_other(
         move = await Move.begin(cluster)
         full = getattr(move, role).agent.store
 
-        def write(store: Store, record: Record[SourceData]) -> None:
+        def begin(store: Store) -> Any:
             if store is full:
-                raise StoreError("cannot write the agent's state: database or disk is full; make room there")
-            real(store, record)
+                raise sqlite3.OperationalError("database or disk is full")
+            return real(store)
 
-        real = Store._write
+        real = Store._transaction
         if role != "dst":
             with monkeypatch.context() as patch:
-                patch.setattr(Store, "_write", write)
+                patch.setattr(Store, "_transaction", begin)
                 with pytest.raises(MigrRDMAError, match="disk is full"):
                     await move.checkpoint()
             await move.both_go_on_as_before()
         await move.checkpoint()
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "_write", write)
+            patch.setattr(Store, "_transaction", begin)
             with pytest.raises(MigrRDMAError, match="disk is full"):
                 await move.restore()
         await move.restore()

@@ -1,0 +1,54 @@
+"""Guests that are still to be told how their migration ended: told again until each has done it, or has ended.
+
+A guest refuses or times out for reasons that pass: a thread of it is in a long ``ibv_reg_mr``, it is stopped in a
+debugger, its memory is short. What was decided is decided, so there is no other end to it than that it does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.roles.records import Record
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent
+from migrrdma_runtime.base.errors import AgentError, StaleRecordError
+
+_log = logging.getLogger(__name__)
+
+Settle = Callable[[Guest, Any], Coroutine[Any, Any, None]]
+"""A role's ``settle``: has a guest do what the record's state says, and takes it out of ``pending``."""
+
+
+async def tell_until_all_know(agent: ThisAgent, record: Record[Any], settle: Settle) -> None:
+    """Tell the record's pending guests, every ``deadlines.ask`` seconds, until none is left."""
+    said: dict[str, str] = {}
+    try:
+        while record.data.pending:
+            await asyncio.gather(*(_tell(agent, record, settle, name, said) for name in record.data.pending))
+            if record.data.pending:
+                await asyncio.sleep(agent.config.deadlines.ask)
+    except StaleRecordError as error:
+        _log.info("%s", error)
+
+
+async def _tell(
+    agent: ThisAgent, record: Record[Any], settle: Settle, name: str, said: dict[str, str]
+) -> None:
+    container, process = record.data.whereabouts(name)
+    guest = agent.guests.find(container, name)
+    if guest is not None:
+        try:
+            await settle(guest, record)
+        except StaleRecordError:
+            raise
+        except AgentError as error:
+            if said.get(name) != str(error):  # the same every few seconds would help nobody
+                _log.warning("migration %s: %s; it is told again until it has", record.id, error)
+            said[name] = str(error)
+    elif process is not None and not agent.containers.is_alive(process):
+        _log.warning("migration %s: process %d has ended before it was told of it", record.id, process.pid)
+        agent.guests.stop_asking(name)
+        agent.store.remember(record, pending=[one for one in record.data.pending if one != name])

@@ -1,0 +1,79 @@
+"""A guest that answers with an error what was decided is told again: a verb that takes long is not the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from cluster import Cluster
+from guest_process import PATIENT_S
+from moves import Move
+
+Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+
+BUSY = "a verb is under way"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENT_S):
+        while not condition():
+            await asyncio.sleep(0.02)  # an agent's own state: no message tells of it
+
+
+@pytest.mark.parametrize("who", ["mover", "partner"])
+def test_an_undo_that_a_guest_refuses_is_repeated(play: Play, who: str) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await getattr(move, who).tell(f"fault UNDO {BUSY}")
+        await move.checkpoint(succeeded=False)
+        await move.both_go_on_as_before()
+        assert getattr(move, who).asked.count("UNDO") == 2
+
+    play(scenario)
+
+
+def test_a_resume_that_the_partner_refuses_is_repeated(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        await move.partner.tell(f"fault RESUME {BUSY}")
+        await move.restore()
+        await move.both_go_on_after_the_move()
+        assert move.partner.asked.count("RESUME") == 2
+
+    play(scenario)
+
+
+def test_a_resume_that_the_mover_refuses_is_repeated_and_the_migration_is_not_done_before(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        move.restored_faults = {"RESUME": BUSY}
+        await move.checkpoint()
+        done_while_pending = []
+
+        def look(step: str) -> None:
+            if step == "destination: finish":
+                done_while_pending.append(any(one.data.pending for one in move.dst.agent.store.every()))
+
+        move.dst.on_fault_point = look
+        await move.restore()
+        await move.both_go_on_after_the_move()
+        await until(lambda: move.dst.state() == {"destination": "done"})
+        assert move.restored is not None
+        assert move.restored.asked.count("RESUME") == 2
+        assert done_while_pending == [False]
+
+    play(scenario)
+
+
+def test_a_guest_that_has_ended_is_waited_for_no_more(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        move.restored_faults = {"RESUME": "exit"}
+        await move.checkpoint()
+        await move.restore()
+        await until(lambda: move.src.state() == {"source": "done"})
+        assert not any(one.data.pending for one in move.dst.agent.store.every())
+
+    play(scenario)
