@@ -8,17 +8,20 @@ import contextlib
 import os
 import time
 
-from migrrdma_runtime.base.errors import CheckpointError
+from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError
 from migrrdma_runtime.criu import stats
 from migrrdma_runtime.shim import child
 from migrrdma_runtime.shim.criu_run import CriuRun
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from migrrdma_runtime.base.config import Config
     from migrrdma_runtime.shim.argv import Invocation
+    from migrrdma_runtime.wire.runtime_client import Agent
+
+    Message = dict[str, Any]
 
 _PARTIAL = ("pre-dump", "parent-path", "lazy-pages")
 """Options that leave memory out which the dirty tracking says is known, or send it later."""
@@ -58,19 +61,61 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
         if ready is None:
             return dump.perform()
         status = 1
+        start = time.time()
         try:
             # Before the dump, which ends the container: a disk that is full must be found out by then.
             os.makedirs(dump.images, mode=0o700, exist_ok=True)
             manifest.write(dump.images, ready["manifest"])
-            start = time.time()
             status = dump.perform()
         except OSError as error:
             raise CheckpointError(f"cannot make {dump.images}: {error.strerror}") from error
         finally:
-            if status:
+            if status and _is_in_the_image(dump, agent, ready["migration"], start):
+                dump.warn(
+                    f"container {options.container_id} was dumped and has ended; what came after that failed"
+                )
+                status = 0
+            elif status:
                 manifest.remove(dump.images)
-                with dump.container.thawed():
-                    agent.report(ready["migration"], succeeded=False)
-        with dump.container.thawed() if options.leave_running else contextlib.nullcontext():
-            agent.report(ready["migration"], succeeded=True, steps=stats.dump_steps(dump.work, start))
+        if not status:
+            _say_that_it_succeeded(options, dump, agent, ready, start)
         return status
+
+
+def _is_in_the_image(dump: CriuRun, agent: "Agent", migration: str, start: float) -> bool:
+    """Report that the dump failed, which is a success if all processes have ended and CRIU has written everything."""
+    try:
+        with dump.container.thawed():
+            result = agent.report(migration, succeeded=False)
+    except MigrRDMAError:
+        return (
+            False  # the low-level runtime has said why it failed, and the agent finds out that we have ended
+        )
+    return bool(result.get("parked")) and dump.has_dumped(start)
+
+
+def _say_that_it_succeeded(
+    options: CheckpointOptions, dump: CriuRun, agent: "Agent", ready: "Message", start: float
+) -> None:
+    """Have the images on the disk, and the agent know of them now or when it is back.
+
+    Whatever goes wrong here, the checkpoint has succeeded: the images of one that "fails" are deleted by Docker, of an
+    application that has ended.
+    """
+    from migrrdma_runtime.wire import dump_outcome
+
+    steps, written = stats.dump_steps(dump.work, start), False
+    try:
+        dump_outcome.sync_tree(dump.images)
+        dump_outcome.write(ready["outcome"], steps)
+        written = True
+    except OSError as error:
+        dump.warn(
+            f"container {options.container_id} was dumped, but whether a power failure would spare the "
+            f"images is not known: {error}"
+        )
+    try:
+        with dump.container.thawed() if options.leave_running else contextlib.nullcontext():
+            agent.report(ready["migration"], succeeded=True, steps=steps, again=not written)
+    except MigrRDMAError as error:
+        dump.warn(f"container {options.container_id} was dumped, but {error}")

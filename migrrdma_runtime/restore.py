@@ -4,6 +4,7 @@ The agent of this host does what comes before and after (``agent/roles/destinati
 can do: restore, and kill what was restored in vain. Nothing restored goes on before its connections work.
 """
 
+import contextlib
 import time
 
 from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError
@@ -51,17 +52,22 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
     with runtime_client.connect(config.run_dir) as agent:
         migration = agent.restore(options.container_id, document)
         status = 1
+        start = time.time()
         try:
-            start = time.time()
             status = restoration.perform()
         finally:
             if status:
-                agent.report(migration, succeeded=False)
+                # Why it failed has been said; that the agent knows it as a failure too is not news.
+                with contextlib.suppress(MigrRDMAError):
+                    agent.report(migration, succeeded=False)
         if status:
             return status
         try:
-            agent.report(migration, succeeded=True, steps=stats.restore_steps(restoration.work, start))
-        except MigrRDMAError:
-            restoration.container.run("delete", "--force")  # before it runs on without its connections
-            raise
+            agent.report_restored(migration, steps=stats.restore_steps(restoration.work, start))
+        except MigrRDMAError as error:
+            if error.released:
+                restoration.container.run("delete", "--force")  # before it runs on without its connections
+                raise
+            # It may be committed, and then this is the only copy there is.
+            restoration.warn(f"container {options.container_id} was restored, but {error}")
         return status

@@ -78,6 +78,7 @@ class Daemon:
     async def start(self) -> None:
         """Take up what the last agent left, then listen to everybody."""
         config = self.agent.config
+        config.outcomes.mkdir(mode=0o700, exist_ok=True)
         self._partner.recover()
         self._source.recover(self._local.api)
         self._destination.recover()
@@ -108,26 +109,28 @@ class Daemon:
         return await self._source.checkpoint(request["container"], request["leave_running"], runtime)
 
     async def _restore(self, request: Message, runtime: Runtime) -> Message:
-        return await self._destination.restore(request["container"], request["manifest"], runtime)
+        # A report that comes again, because the answer was not heard, waits for this to end.
+        with self.agent.tasks.conducting(str(request["manifest"].get("migration"))):
+            return await self._destination.restore(request["container"], request["manifest"], runtime)
 
-    async def _late_report(self, request: Message, _runtime: Runtime) -> Message:
+    async def _late_report(self, request: Message, runtime: Runtime) -> Message:
         """Answer a report whose answer was lost with the last agent, from what the records say."""
         migration = request["migration"]
         await self.agent.tasks.decided(migration)
         restored = self.agent.store.find(migration, DestinationData)
         dumped = self.agent.store.find(migration, SourceData)
-        answers: list[tuple[float, Message]] = []
-        if restored and restored.state in (State.COMMITTED, State.DONE):
-            answers.append((restored.updated, self._destination.result(restored)))
-        if dumped and (
-            dumped.state is State.PARKED or (dumped.state is State.UNDONE and dumped.data.left_running)
-        ):
-            result = {"rdma": True, "migration": migration, "timeline": dumped.data.timeline}
-            answers.append((dumped.updated, result))
-        if answers:
-            return max(answers, key=lambda one: one[0])[
-                1
-            ]  # a host may be both; then the later report is meant
+        known: list[Record[Any]] = [one for one in (restored, dumped) if one is not None]
+        # A host may be both; the runtime that reports is then the one that began it, or the later report is meant.
+        mine = [one for one in known if one.data.runtime == runtime.process] or known
+        meant = max(mine, key=lambda one: one.updated, default=None)
+        if restored is not None and meant is restored:
+            if restored.state in (State.COMMITTED, State.DONE):
+                return self._destination.result(restored)
+            runtime.released = restored.state is State.RELEASED
+        elif dumped is not None and meant is dumped:
+            undone = dumped.state is State.UNDONE and not dumped.data.left_running
+            if not undone and dumped.state not in (State.SUSPENDING, State.DUMPING):
+                return self._source.result(dumped)
         raise AgentError(
             f"migration {migration} was undone when the agent was restarted: what was dumped cannot be "
             "restored with its connections, and what was restored must not run"

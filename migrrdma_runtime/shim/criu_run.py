@@ -51,6 +51,17 @@ class CriuRun:
             _copy(held_back, 2)
         return status
 
+    def warn(self, message: str) -> None:
+        """Say in the low-level runtime's log what is wrong although the dump or restore itself has succeeded."""
+        runtime_log.warn(self._invocation, message)
+
+    def has_dumped(self, since: float) -> bool:
+        """Whether CRIU has dumped everything since then: the inventory is the last image that it finishes."""
+        try:
+            return os.stat(os.path.join(self.images, "inventory.img")).st_mtime >= since - 1
+        except OSError:
+            return False
+
     def _explain(self, log: CriuLog, said_before: int) -> MigrRDMAError | None:
         """Why CRIU failed, in one line; nothing when the failure was not CRIU's."""
         criu_config = self.facts.criu_config

@@ -8,8 +8,9 @@ The OCI runtime imports this when it checkpoints or restores, under ``python -I 
         ...dump...
         agent.report(ready["migration"], succeeded=True)             # or False: both ends go on as before
 
-A report of a successful dump that does not get through loses nothing: the agent finds out by itself. Every
-failure is one of ``errors.py``, of the kind that the agent raised, with its message of one line.
+A report of a successful dump that does not get through loses nothing: the agent finds it in a file
+(``dump_outcome.py``), or finds out by itself. Every failure is one of ``errors.py``, of the kind that the agent
+raised, with its message of one line.
 """
 
 import json
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 20
 """Without any line from the agent, which sends one every 3 seconds, for as long as this it counts as hung."""
+
+IN_DOUBT_S = 600
+"""For so long a restore waits to hear that it is committed, while the agent is restarted, hung or gone."""
 
 _MAX_LINE = 64 << 20
 
@@ -87,21 +91,44 @@ class Agent:
         succeeded: bool,
         steps: "list[Message] | None" = None,
         on_step: "Callable[[str], None] | None" = None,
+        again: bool = True,
     ) -> "Message":
         """Say how the dump or restore went, and wait for the end: of a restore, until its connections work.
 
+        ``again``: of an agent that is restarted meanwhile, ask its successor.
         ``steps`` are the runtime's own timings: ``{"name": …, "start": seconds since 1970, "seconds": …}``.
-        Returns the result with the timeline. An error after a *restore* means: kill what was restored.
+        Returns the result with the timeline. After a dump, ``parked`` says that the application is in the image alone:
+        also if a failure was reported but the processes have ended.
         """
         request = {"op": "report", "migration": migration, "succeeded": succeeded, "steps": steps or []}
         try:
             answer = self._request(request, on_step)
         except _LostError:
+            if not again:
+                raise
             # The agent was restarted: it finds the migration in its records and waits for this report.
             self._reconnect()
             answer = self._request(request, on_step)
         result: Message = answer["done"]
         return result
+
+    def report_restored(
+        self, migration: str, *, steps: "list[Message]", patience: float = IN_DOUBT_S
+    ) -> None:
+        """Say that a restore succeeded, and wait until it is committed or given back.
+
+        An error with ``released``: it was given back, and what was restored is to be killed. Any other error, also of
+        an agent that says nothing for ``patience`` seconds in all: it may be committed, and nothing may be killed.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self.report(migration, succeeded=True, steps=steps)
+                return
+            except UnreachableError as error:
+                if error.answered or time.monotonic() > deadline:
+                    raise
+            self._reconnect(deadline)
 
     def status(self) -> "Message":
         """What the agent knows: its guests, its migrations."""
@@ -121,11 +148,11 @@ class Agent:
             ) from error
         return connection
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, deadline: float = 0.0) -> None:
         """Connect to the agent that takes the lost one's place, as soon as it is there."""
         self._socket.close()
         self._rest = b""
-        deadline = time.monotonic() + self._patience
+        deadline = max(deadline, time.monotonic() + self._patience)
         while True:
             try:
                 self._socket = self._connect()
@@ -185,4 +212,6 @@ def _error(error: "Message") -> "errors.MigrRDMAError":
     kind = getattr(errors, str(error.get("kind")), AgentError)
     if not (isinstance(kind, type) and issubclass(kind, errors.MigrRDMAError)):
         kind = AgentError
-    return kind(str(error.get("message")))
+    raised: errors.MigrRDMAError = kind(str(error.get("message")))
+    raised.answered, raised.released = True, bool(error.get("released"))
+    return raised

@@ -65,6 +65,8 @@ class Runtime:
     def __init__(self, api: RuntimeApi, process: ProcessId, line: _Line | None = None) -> None:
         self._api = api
         self.process = process
+        self.released = False
+        """The claim was given back, durably: what was restored must not run and is to be killed."""
         self._line = line
 
     @contextmanager
@@ -73,10 +75,10 @@ class Runtime:
         self._tell({"step": name})
         yield
 
-    def ready(self, migration: str, document: Message | None) -> None:
-        """Say that it is the runtime's turn."""
+    def ready(self, migration: str, document: Message | None, outcome: str = "") -> None:
+        """Say that it is the runtime's turn; ``outcome``: the file that is to say that a dump has succeeded."""
         self._api.expect(migration)
-        self._tell({"ready": {"migration": migration, "manifest": document}})
+        self._tell({"ready": {"migration": migration, "manifest": document, "outcome": outcome}})
 
     async def verdict(self, migration: str) -> Verdict:
         """Wait until the runtime has reported, or has ended without."""
@@ -98,7 +100,8 @@ class Runtime:
 
     def failed(self, error: MigrRDMAError) -> None:
         """Give the final answer: why it did not work."""
-        self._tell({"error": {"kind": type(error).__name__, "message": str(error)}})
+        answer = {"kind": type(error).__name__, "message": str(error), "released": self.released}
+        self._tell({"error": answer})
 
     def _tell(self, message: Message) -> None:
         if self._line is not None:

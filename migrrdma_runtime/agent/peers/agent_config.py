@@ -139,6 +139,11 @@ class AgentConfig:
         """The agent's state."""
         return self.state_dir / DATABASE
 
+    @property
+    def outcomes(self) -> Path:
+        """Where runtimes say that a dump has succeeded (``wire/dump_outcome.py``)."""
+        return self.state_dir / "outcomes"
+
     def agent_for(self, gid: str) -> str:
         """``host:port`` of the agent that speaks for a GID: by ``[peers]``, else at the GID's own address."""
         address = gids.address(gid)

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from dataclasses import replace
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime, RuntimeApi, Verdict
@@ -19,10 +21,11 @@ from migrrdma_runtime.agent.roles.participants import (
 )
 from migrrdma_runtime.agent.roles.records import SourceData, SourceRecord
 from migrrdma_runtime.agent.roles.states import State
+from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
-from migrrdma_runtime.base.errors import AgentError, CheckpointError, MigrRDMAError
-from migrrdma_runtime.wire import tokens
+from migrrdma_runtime.base.errors import AgentError, CheckpointError, MigrRDMAError, StoreError
+from migrrdma_runtime.wire import dump_outcome, tokens
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
 _log = logging.getLogger(__name__)
@@ -57,7 +60,7 @@ class Source:
             await self._hang_up(movers)
             self._agent.fault_point("source: dumping")
             self._store.move(record, State.DUMPING, timeline=timeline.steps)
-            runtime.ready(record.id, document)
+            runtime.ready(record.id, document, self._outcome_file(record))
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
             await self._undo(record, str(error), timeline)
             raise
@@ -73,16 +76,52 @@ class Source:
         if verdict.succeeded and not record.data.left_running:
             # ═══ The application is in the image now. From here on a claim and its commit decide
             # (arbiter.py).
-            self._store.move(record, State.PARKED, timeline=timeline.steps)
+            self._park_durably(record, timeline)
         else:
             reason = "the container goes on running" if verdict.succeeded else "the runtime could not dump it"
             await self._undo(record, reason, timeline)
         if verdict.died:
             raise CheckpointError(f"the runtime ended during the dump of container {record.data.container}")
-        return {"rdma": True, "migration": record.id, "timeline": timeline.steps}
+        return self.result(record)
+
+    def result(self, record: SourceRecord) -> Message:
+        """What the runtime is told of a dump; ``parked``: the application is in the image, and nowhere else."""
+        return {
+            "rdma": True,
+            "migration": record.id,
+            "timeline": record.data.timeline,
+            "parked": record.state is not State.UNDONE,
+        }
+
+    def _park_durably(self, record: SourceRecord, timeline: Timeline) -> None:
+        """Write PARKED, as soon as there is room: the application has ended, so there is nothing else to be done."""
+        try:
+            self._store.move(record, State.PARKED, timeline=timeline.steps)
+        except StoreError:
+            self._agent.tasks.follow(record.id, self._park_in_the_end(record, timeline))
+            raise
+        dump_outcome.remove(self._outcome_file(record))
+
+    async def _park_in_the_end(self, record: SourceRecord, timeline: Timeline) -> None:
+        while record.state is State.DUMPING:
+            await asyncio.sleep(self._deadlines.ask)
+            try:
+                self._store.move(record, State.PARKED, timeline=timeline.steps)
+            except StoreError as error:
+                _log.error("the dump of migration %s succeeded, but %s", record.id, error)
+            else:
+                dump_outcome.remove(self._outcome_file(record))
+
+    def _outcome_file(self, record: SourceRecord) -> str:
+        """Where the runtime says that the dump has succeeded, whether or not there is an agent to hear it."""
+        return str(self._agent.config.outcomes / record.id)
 
     def recover(self, api: RuntimeApi) -> None:
         """After a start: undo what was begun, wait on where a dump is under way."""
+        for outcome in self._agent.config.outcomes.iterdir():
+            known = self._store.find(outcome.name, SourceData)
+            if known is None or known.state is not State.DUMPING:
+                dump_outcome.remove(str(outcome))
         for record in self._store.all(SourceData):
             if record.state is State.SUSPENDING:
                 self._agent.tasks.decide(record.id, self._undo(record, "the agent was restarted"))
@@ -90,6 +129,10 @@ class Source:
                 runtime = api.runtime_of(record.data.runtime)
                 api.expect(record.id)  # from now on: its report may come before we wait for it
                 self._agent.tasks.decide(record.id, self._conclude(record, runtime))
+            elif record.state is State.UNDONE:
+                for name in record.data.pending:
+                    self._agent.guests.ask_to_connect(name)
+                self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))
 
     async def settle(self, guest: Guest, record: SourceRecord) -> None:
         """Have a guest go on that was not there when its migration was undone."""
@@ -98,7 +141,7 @@ class Source:
             if record.state is State.UNDONE and guest.name in pending:
                 await guest.undo(self._deadlines.guest)
                 self._agent.guests.stop_asking(guest.name)
-                self._store.note(record, pending=_without(guest.name, record))
+                self._store.remember(record, pending=_without(guest.name, record))
 
     def _begin(
         self,
@@ -121,6 +164,7 @@ class Source:
                 ],
                 partners=[Contact(one.name, one.address) for one in participants.partners],
                 runtime=runtime.process,
+                boot=self._agent.containers.boot,
             ),
         )
 
@@ -167,14 +211,30 @@ class Source:
         await wait_for_all(*(one.guest.hang_up(self._deadlines.guest) for one in movers))
 
     async def _verdict(self, record: SourceRecord, runtime: Runtime) -> Verdict:
-        verdict = await runtime.verdict(record.id)
-        if not verdict.died:
+        """How the dump went, by the runtime's word or else by what it has left behind."""
+        if record.data.boot == self._agent.containers.boot:
+            verdict = await runtime.verdict(record.id)
+            if verdict.succeeded:
+                return verdict
+        else:
+            verdict = Verdict(
+                succeeded=False, died=True
+            )  # and so did the processes: their end proves nothing
+        steps = dump_outcome.read(self._outcome_file(record))
+        if steps is not None:
+            return Verdict(succeeded=True, steps=steps)
+        if record.data.boot != self._agent.containers.boot:
+            _log.warning("migration %s: the host was started anew during the dump", record.id)
             return verdict
-        # Nobody can tell us how the dump went but what it left behind. CRIU kills what it has dumped in the
-        # end.
+        # CRIU ends what it has dumped as the very last thing. Also where somebody reports that the dump failed: what
+        # came after CRIU may have.
         alive = any(self._agent.containers.is_alive(one) for one in record.data.processes)
-        _log.warning("the runtime ended during the dump; the container %s", "lives" if alive else "is gone")
-        return Verdict(succeeded=not alive, died=True)
+        _log.warning(
+            "the runtime %s the dump; the container %s",
+            "ended during" if verdict.died else "reports a failure of",
+            "lives" if alive else "is gone",
+        )
+        return replace(verdict, succeeded=not alive)
 
     async def _conclude(self, record: SourceRecord, runtime: Runtime) -> None:
         """Go on with a checkpoint that another agent process began."""
@@ -185,18 +245,14 @@ class Source:
 
     async def _undo(self, record: SourceRecord, reason: str, timeline: Timeline | None = None) -> None:
         """Undo a checkpoint: both ends go on, on the connections they have."""
-        try:
-            steps = timeline.steps if timeline else record.data.timeline
-            self._store.move(record, State.UNDONE, pending=record.data.guests, reason=reason, timeline=steps)
-        except AgentError as error:
-            # The disk is full. Whoever reads the record will undo it again, which does no harm.
-            _log.error("%s", error)
-            record.state = State.UNDONE
-            record.data.pending = list(record.data.guests)
+        steps = timeline.steps if timeline else record.data.timeline
+        # Whoever reads an older state from a full disk will undo it again, which does no harm.
+        self._store.accept(record, State.UNDONE, pending=record.data.guests, reason=reason, timeline=steps)
         await wait_for_all(
             *(self._undo_at_partner(record, partner) for partner in record.data.partners),
             *(self._undo_at_guest(record, name) for name in record.data.guests),
         )
+        self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))
 
     async def _undo_at_partner(self, record: SourceRecord, partner: Contact) -> None:
         try:
@@ -211,7 +267,7 @@ class Source:
             [guest] = await self._agent.guests.wait_for(record.data.container, [name], self._deadlines.guest)
             await self.settle(guest, record)
         except AgentError as error:
-            _log.warning("%s; it will be told to go on when it connects", error)
+            _log.warning("%s; it is told to go on until it has", error)
 
 
 def _without(name: str, record: SourceRecord) -> list[str]:
