@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "tests" / "kit")]
+sys.path[:0] = [str(HERE.parents[1] / part) for part in ("tests/kit", "lab")]
 
 from guest_agent import Agent  # noqa: E402
 from guest_build import build, compile_c  # noqa: E402

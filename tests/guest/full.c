@@ -54,7 +54,8 @@ static int connect_all(void)
 		struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1 };
 
 		NEED(!ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
-		attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .dest_qp_num = peer->qp_num,
+		attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .path_mtu = IBV_MTU_1024,
+					     .dest_qp_num = peer->qp_num,
 					     .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
 		NEED(!ibv_query_gid(peer->context, 1, 1, &attr.ah_attr.grh.dgid));
 		NEED(!ibv_modify_qp(qp, &attr,

@@ -14,6 +14,24 @@
 		}                                                                                          \
 	} while (0)
 
+static int connect_with_itself(struct ibv_context *context, struct ibv_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1 };
+
+	NEED(!ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS));
+	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .path_mtu = IBV_MTU_1024, .dest_qp_num = qp->qp_num,
+				     .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
+	NEED(!ibv_query_gid(context, 1, 1, &attr.ah_attr.grh.dgid));
+	NEED(!ibv_modify_qp(qp, &attr,
+			    IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+				    IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
+	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .timeout = 14, .retry_cnt = 7, .rnr_retry = 7 };
+	NEED(!ibv_modify_qp(qp, &attr,
+			    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+				    IBV_QP_MAX_QP_RD_ATOMIC));
+	return 0;
+}
+
 int main(void)
 {
 	static char memory[64];
@@ -25,19 +43,23 @@ int main(void)
 	struct ibv_pd *pd = ibv_alloc_pd(context);
 	struct ibv_comp_channel *channel = ibv_create_comp_channel(context);
 	struct ibv_cq *cq = ibv_create_cq(context, 8, NULL, channel, 0);
-	struct ibv_mr *mr = ibv_reg_mr(pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE);
+	struct ibv_mr *mr = ibv_reg_mr(pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_MW_BIND);
 	struct ibv_qp_init_attr init = { .send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_RC, .cap = { 4, 4, 1, 1, 0 } };
 	struct ibv_qp *qp = ibv_create_qp(pd, &init);
-	NEED(pd && channel && cq && mr && qp);
+	NEED(pd && channel && cq && mr && qp && !connect_with_itself(context, qp));
 
 	struct ibv_mw *mw = ibv_alloc_mw(pd, IBV_MW_TYPE_1);
 	struct ibv_mw_bind bind = { .bind_info = { .mr = mr, .addr = (uintptr_t)memory, .length = 8 } };
-	NEED(mw && mw->pd == pd && mw->context == context && !ibv_bind_mw(qp, mw, &bind) && !ibv_dealloc_mw(mw));
+	NEED(mw && mw->pd == pd && mw->context == context && !ibv_bind_mw(qp, mw, &bind));
+	/* Without a length the window ends; only then is its memory free to be deregistered. */
+	bind.bind_info = (struct ibv_mw_bind_info){ .mr = NULL };
+	NEED(!ibv_bind_mw(qp, mw, &bind) && !ibv_dealloc_mw(mw));
 
 	struct ibv_qp_init_attr datagram = init;
 	datagram.qp_type = IBV_QPT_UD;
 	struct ibv_qp *ud = ibv_create_qp(pd, &datagram);
-	struct ibv_ah_attr ah_attr = { .port_num = 1 };
+	struct ibv_ah_attr ah_attr = { .port_num = 1, .is_global = 1, .grh = { .sgid_index = 1 } };
+	NEED(!ibv_query_gid(context, 1, 1, &ah_attr.grh.dgid));
 	struct ibv_ah *ah = ibv_create_ah(pd, &ah_attr);
 	NEED(ud && ah && !ibv_destroy_ah(ah) && !ibv_destroy_qp(ud));
 

@@ -68,7 +68,8 @@ static int connect_side(struct side *side, const struct side *peer)
 	if (!DID("INIT", ibv_modify_qp(side->qp, &attr,
 				       IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS)))
 		return 0;
-	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .dest_qp_num = peer->qp->qp_num,
+	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .path_mtu = IBV_MTU_1024,
+				     .dest_qp_num = peer->qp->qp_num,
 				     .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
 	if (!DID("query_gid", ibv_query_gid(peer->context, 1, 1, &attr.ah_attr.grh.dgid)) ||
 	    !DID("RTR", ibv_modify_qp(side->qp, &attr,

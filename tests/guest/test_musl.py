@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from guest_agent import Agent, Program
-from guest_build import ROOT, STRICT, Built
+from guest_build import STRICT, Built
 from guest_moves import move
 from installed import Installation
+from migrrdma_lab.device.build import build_in_process
 
 from migrrdma_runtime.base import paths
 
 PROGRAMS = Path(__file__).parent
-FAKE = ROOT / "tests" / "fakeverbs"
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def library(installation: Installation) -> Path:
 
 @pytest.fixture(scope="module")
 def musl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of programs, and of a fake libibverbs, that know no other C library."""
+    """A directory of programs, and of a libibverbs with software devices, that know no other C library."""
     directory = tmp_path_factory.mktemp("musl")
     headers = directory / "headers"
     headers.mkdir()
@@ -44,10 +44,7 @@ def musl(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = ["musl-gcc", *STRICT, "-isystem", headers, "-o", directory / output, *arguments]
         subprocess.run(list(map(str, command)), check=True)
 
-    compile_c(
-        "libibverbs.so.1", "-fPIC", "-shared", *sorted(FAKE.glob("*.c")),
-        "-Wl,-soname,libibverbs.so.1", f"-Wl,--version-script,{FAKE / 'libibverbs.map'}",
-    )  # fmt: skip
+    build_in_process(directory / "libibverbs.so.1", compiler=["musl-gcc", *STRICT, "-isystem", str(headers)])
     compile_c(
         "traffic",
         PROGRAMS / "traffic.c",

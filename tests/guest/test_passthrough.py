@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from guest_agent import Agent, GuestError, Program
-from guest_build import ROOT, Built, compile_c
+from guest_build import Built, compile_c
+from migrrdma_lab.device.build import build_in_process
 
 from migrrdma_runtime.wire.guest_messages import text
 
@@ -60,19 +61,15 @@ def test_process_that_holds_the_connection_manager_says_so(
 
 def test_unknown_libibverbs_is_left_alone(built: Built, agent: Agent, tmp_path: Path) -> None:
     """A verb from after our time could be handed our objects: then there are none."""
-    fake = ROOT / "tests" / "fakeverbs"
     (tmp_path / "future.c").write_text(
-        "int ibv_verb_of_the_future(void);\nint ibv_verb_of_the_future(void) { return 0; }\n"
+        "int ibv_verb_of_the_future(void);\n"
+        '__attribute__((visibility("default"))) int ibv_verb_of_the_future(void) { return 0; }\n'
     )
-    (tmp_path / "map").write_text(
-        (fake / "libibverbs.map").read_text()
-        + "IBVERBS_1.99 { global: ibv_verb_of_the_future; } IBVERBS_1.10;\n"
-    )
-    compile_c(
+    build_in_process(
         tmp_path / "libibverbs.so.1",
-        "-fPIC", "-shared", "-pthread", *sorted(fake.glob("*.c")), tmp_path / "future.c",
-        "-Wl,-soname,libibverbs.so.1", f"-Wl,--version-script,{tmp_path / 'map'}",
-    )  # fmt: skip
+        more=[tmp_path / "future.c"],
+        versions="IBVERBS_1.99 { global: ibv_verb_of_the_future; } IBVERBS_1.14;\n",
+    )
     environment = {**os.environ, **built.environment, **agent.environment, "LD_LIBRARY_PATH": str(tmp_path)}
     log = tmp_path / "log"
     result = subprocess.run(

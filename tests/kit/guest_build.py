@@ -1,10 +1,12 @@
-"""Builds the guest library, the fake libibverbs and the programs of their tests, in several variants."""
+"""Builds the guest library, a libibverbs with software devices and the programs of their tests, in several variants."""
 
 from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from migrrdma_lab.device.build import build_in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 STRICT = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror"]
@@ -43,7 +45,7 @@ class Built:
 
     @property
     def without(self) -> dict[str, str]:
-        """The environment with the fake device but without the guest library."""
+        """The environment with the software devices but without the guest library."""
         return {"LD_LIBRARY_PATH": str(self.directory), "FAKE_ASYNC": "1"}
 
 
@@ -59,14 +61,9 @@ def compile_c(output: Path, *arguments: str | Path) -> None:
 
 def build(directory: Path, variant: str) -> Built:
     sanitizer = SANITIZERS[variant]
-    # ThreadSanitizer is for the library alone: the test double and the program have races of their own.
+    # ThreadSanitizer is for libraries alone: the program has races of its own.
     around = [] if variant == "thread" else sanitizer
-    fake = ROOT / "tests" / "fakeverbs"
-    compile_c(
-        directory / "libibverbs.so.1",
-        *around, "-fPIC", "-shared", "-pthread", *sorted(fake.glob("*.c")),
-        "-Wl,-soname,libibverbs.so.1", f"-Wl,--version-script,{fake / 'libibverbs.map'}",
-    )  # fmt: skip
+    build_in_process(directory / "libibverbs.so.1", *sanitizer)
     compile_c(
         directory / "libmigrrdma.so",
         *sanitizer, *GUEST, *(STANDALONE if variant == "plain" else []), *guest_sources(variant),

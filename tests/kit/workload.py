@@ -10,6 +10,7 @@ from pathlib import Path
 from guest_build import ROOT, SANITIZERS, compile_c
 from migrrdma_lab import rdma
 from migrrdma_lab.containers import Container
+from migrrdma_lab.device.build import build_in_process
 from migrrdma_lab.plan import container_image
 from migrrdma_lab.shell import Shell
 
@@ -39,7 +40,7 @@ class Built:
 
     @property
     def both_ends(self) -> Path:
-        """Both ends in one process, for the fake device."""
+        """Both ends in one process, for software devices."""
         return self.directory / "both_ends"
 
     def put(self, *shells: Shell) -> None:
@@ -58,14 +59,9 @@ def build(directory: Path) -> Built:
 
 
 def build_both_ends(built: Built, variant: str = "plain") -> None:
-    """Compile what runs on the fake device, and the device."""
+    """Compile what runs on software devices, and the devices."""
     ends = [p for p in sorted((_WORKLOADS / "integrity").glob("*.c")) if p.name != "main.c"]
-    fake = ROOT / "tests" / "fakeverbs"
-    compile_c(
-        built.directory / "libibverbs.so.1",
-        *SANITIZERS[variant], "-fPIC", "-shared", "-pthread", *sorted(fake.glob("*.c")),
-        "-Wl,-soname,libibverbs.so.1", f"-Wl,--version-script,{fake / 'libibverbs.map'}",
-    )  # fmt: skip
+    build_in_process(built.directory / "libibverbs.so.1", *SANITIZERS[variant])
     compile_c(
         built.both_ends, *SANITIZERS[variant], _WORKLOADS / "both_ends.c", *ends, "-libverbs", "-pthread"
     )
@@ -104,7 +100,7 @@ def end(
         shell, name,
         # A node has one processor; what polls must not keep Docker from it.
         ["nice", "-n", "19", f"{_IN_CONTAINER}/integrity", *options, *([server] if server else [])],
-        ["--device=/dev/infiniband/uverbs0", "--ulimit=memlock=-1", f"--network={network}",
+        [*shell.rdma_options, f"--network={network}",
          f"--volume={_ON_NODE}:{_IN_CONTAINER}:ro", *docker_options],
         container_image(release), runtime,
     )  # fmt: skip

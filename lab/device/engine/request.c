@@ -104,7 +104,7 @@ static void run_local(struct rnic_qp *qp, struct rnic_sent *sent)
 	qp->req.next++;
 	qp->req.loaded = false;
 	if (error)
-		rnic_fail_request(qp, qp->req.next - 1, IBV_WC_MW_BIND_ERR);
+		rnic_fail_request(qp, qp->req.next - 1, wr->opcode == IBV_WR_BIND_MW ? IBV_WC_MW_BIND_ERR : IBV_WC_LOC_QP_OP_ERR);
 	else
 		rnic_retire(qp);
 }

@@ -113,6 +113,9 @@ CASE(a_group_hears_what_is_sent_to_it)
 	SAME(rnic_attach(pair.rig.right.context, pair.right.qp, group, 0), 0);
 	SAME(rnic_attach(pair.rig.right.context, third.qp, group, 0), 0);
 	SAME(rnic_attach(pair.rig.right.context, third.qp, (uint8_t[16]){ 10 }, 0), EINVAL);
+	/* The sender is a member, too, and does not hear itself. */
+	SAME(rnic_attach(pair.rig.left.context, pair.left.qp, group, 0), 0);
+	receive(&pair.left, 9, 0, 200);
 	receive(&pair.right, 3, 0, 200);
 	receive(&third, 4, 300, 200);
 	for (uint64_t i = 1; i < 3; i++) {
@@ -127,6 +130,10 @@ CASE(a_group_hears_what_is_sent_to_it)
 	expect(&pair.rig.right, 3, IBV_WC_SUCCESS);
 	expect(&pair.rig.right, 4, IBV_WC_SUCCESS);
 	expect_none(&pair.rig.right);
+	expect(&pair.rig.left, 1, IBV_WC_SUCCESS);
+	expect(&pair.rig.left, 2, IBV_WC_SUCCESS);
+	expect_none(&pair.rig.left);
+	SAME(rnic_detach(pair.rig.left.context, pair.left.qp, group, 0), 0);
 	SAME(rnic_destroy_qp(pair.rig.right.context, third.qp), EBUSY);
 	SAME(rnic_detach(pair.rig.right.context, third.qp, group, 0), 0);
 	end_destroy(&third);

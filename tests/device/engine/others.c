@@ -137,7 +137,7 @@ CASE(xrc_messages_go_to_the_queue_they_name)
 	init.xrcd = other_xrcd;
 	init.cq = other.cq;
 	SAME(rnic_create_srq(other.context, &init, &srq, &srqn), 0);
-	target = (struct end){ .party = &rig.right, .type = IBV_QPT_XRC_RECV, .mtu = IBV_MTU_1024 };
+	target = (struct end){ .party = &rig.right, .type = IBV_QPT_XRC_RECV, .mtu = IBV_MTU_1024, .gid_index = 1 };
 	SAME(rnic_create_qp(rig.right.context, &target_init, &target.qp, &target.qpn), 0);
 	end_new(&initiator, &rig.left, IBV_QPT_XRC_SEND, RNIC_NONE);
 	connect_ends(&initiator, &target);

@@ -134,7 +134,7 @@ void end_new(struct end *end, struct party *party, enum ibv_qp_type type, uint32
 					      .max_inline_data = 64 } };
 	uint32_t sq_stride, rq_stride;
 
-	*end = (struct end){ .party = party, .type = type, .mtu = IBV_MTU_1024 };
+	*end = (struct end){ .party = party, .type = type, .mtu = IBV_MTU_1024, .gid_index = 1 };
 	SAME(rnic_qp_caps(party->device, type, &init.cap, &sq_stride, &rq_stride), 0);
 	init.sq = end->sq = ring_new(16, sq_stride);
 	init.rq = end->rq = ring_new(16, rq_stride);
@@ -160,7 +160,7 @@ void end_rtr(struct end *end, const struct end *other)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RTR, .path_mtu = end->mtu, .rq_psn = 0xfffff0,
 				    .max_dest_rd_atomic = 4, .min_rnr_timer = 12,
-				    .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1, .hop_limit = 64 } } };
+				    .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = end->gid_index, .hop_limit = 64 } } };
 	int mask = IBV_QP_STATE;
 
 	if (end->type != IBV_QPT_UD) {

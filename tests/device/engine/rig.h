@@ -51,6 +51,7 @@ struct end {
 	enum ibv_qp_type type;
 	struct rnic_ring *sq, *rq;
 	uint32_t qp, qpn, mtu;
+	uint8_t gid_index;
 };
 
 struct rig {

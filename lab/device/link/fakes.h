@@ -1,0 +1,25 @@
+/* For tests: what a device that lives in their process does on command. Exported under the version FAKE. */
+#ifndef RNIC_FAKES_H
+#define RNIC_FAKES_H
+
+#include <stdint.h>
+
+/* The nth next call of that verb ("create_qp") on either device fails. */
+void fake_fail(const char *verb, int nth, int error);
+
+/* The next QPN and memory key of a device, 0 or 1; 0: as it is. */
+void fake_set_numbers(int device, uint32_t qpn, uint32_t key);
+
+/* What CRIU leaves of everything open: no objects, placeholders for descriptors. */
+void fake_restore(void);
+
+/* Of both devices: see rnic_count. */
+uint64_t fake_count(const char *what);
+
+/* An asynchronous event about that QP or, CQ_ERR, its CQ; 0: there is none such. */
+int fake_raise(uint32_t qpn, int type);
+
+/* Broken hardware, to show that a checker notices: the nth next completion of a device vanishes, the nth send is done twice. */
+void fake_drop_completion(int nth);
+void fake_repeat_send(int nth);
+#endif

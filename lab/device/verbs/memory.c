@@ -1,0 +1,237 @@
+/* Protection domains, memory regions, memory windows, XRC domains. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "export.h"
+#include "soft.h"
+
+/* An object's memory, and the call that makes it. NULL with errno. */
+static void *make(struct ibv_context *context, size_t size, struct rnic_call *call, const char *function)
+{
+	struct device_link *link = soft_link(context, function);
+	void *object = calloc(1, size);
+	int error = object ? device_link_call(link, call) : ENOMEM;
+
+	if (!error)
+		return object;
+	free(object);
+	errno = error;
+	return NULL;
+}
+
+EXPORT struct ibv_pd *ibv_alloc_pd(struct ibv_context *context)
+{
+	struct rnic_call call = { .name = CALL_ALLOC_PD };
+	struct soft_pd *pd = make(context, sizeof(*pd), &call, "alloc_pd");
+
+	if (!pd)
+		return NULL;
+	pd->ibv.context = context;
+	pd->ibv.handle = call.handle;
+	return &pd->ibv;
+}
+
+EXPORT int ibv_dealloc_pd(struct ibv_pd *ibv)
+{
+	struct soft_pd *pd = (struct soft_pd *)ibv;
+
+	/* A parent domain is only another name for its parent. */
+	int error = pd->is_parent_domain ? 0 : soft_end(ibv->context, CALL_DEALLOC_PD, ibv->handle, "dealloc_pd");
+	if (!error)
+		free(pd);
+	return error;
+}
+
+static struct ibv_pd *alloc_parent_domain(struct ibv_context *context, struct ibv_parent_domain_init_attr *attr)
+{
+	struct device_link *link = soft_link(context, "alloc_parent_domain");
+	struct soft_pd *pd = NULL;
+
+	errno = EOPNOTSUPP;
+	if (attr->pd && attr->pd->context != context)
+		abort();
+	if (link->ways & RNIC_PARENT_DOMAINS && attr->pd && !attr->comp_mask)
+		pd = calloc(1, sizeof(*pd));
+	if (!pd)
+		return NULL;
+	pd->ibv.context = context;
+	pd->ibv.handle = attr->pd->handle;
+	pd->is_parent_domain = true;
+	return &pd->ibv;
+}
+
+EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
+{
+	struct rnic_call call = { .name = CALL_REG_MR };
+
+	call.mr.address = (uintptr_t)addr;
+	call.mr.length = length;
+	call.mr.iova = iova;
+	call.mr.pd = pd->handle;
+	call.mr.access = access & ~(unsigned int)IBV_ACCESS_OPTIONAL_RANGE;
+	struct soft_mr *mr = make(pd->context, sizeof(*mr), &call, "reg_mr");
+	if (!mr)
+		return NULL;
+	mr->ibv = (struct ibv_mr){ .context = pd->context, .pd = pd, .addr = addr, .length = length,
+				   .handle = call.handle, .lkey = call.mr.lkey, .rkey = call.mr.rkey };
+	return &mr->ibv;
+}
+
+EXPORT struct ibv_mr *ibv_reg_mr(struct ibv_pd *pd, void *addr, size_t length, int access)
+{
+	return ibv_reg_mr_iova2(pd, addr, length, (uintptr_t)addr, (unsigned int)access);
+}
+
+EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, int access)
+{
+	return ibv_reg_mr_iova2(pd, addr, length, iova, (unsigned int)access);
+}
+
+EXPORT int ibv_dereg_mr(struct ibv_mr *ibv)
+{
+	int error = soft_end(ibv->context, CALL_DEREG_MR, ibv->handle, "dereg_mr");
+
+	if (!error)
+		free(ibv);
+	return error;
+}
+
+EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
+{
+	const int known = IBV_REREG_MR_CHANGE_TRANSLATION | IBV_REREG_MR_CHANGE_PD | IBV_REREG_MR_CHANGE_ACCESS;
+	struct rnic_call call = { .name = CALL_REREG_MR, .handle = mr->handle };
+	struct device_link *link = soft_link(mr->context, "rereg_mr");
+
+	if (!flags || flags & ~known || (flags & IBV_REREG_MR_CHANGE_TRANSLATION && (!length || !addr)) ||
+	    (flags & IBV_REREG_MR_CHANGE_PD && !pd)) {
+		errno = EINVAL;
+		return IBV_REREG_MR_ERR_INPUT;
+	}
+	call.mr.flags = flags;
+	call.mr.pd = pd ? pd->handle : RNIC_NONE;
+	call.mr.address = (uintptr_t)addr;
+	call.mr.length = length;
+	call.mr.access = (unsigned int)access & ~(unsigned int)IBV_ACCESS_OPTIONAL_RANGE;
+	int error = device_link_call(link, &call);
+	if (error) {
+		errno = error;
+		return IBV_REREG_MR_ERR_CMD;
+	}
+	mr->lkey = call.mr.lkey;
+	mr->rkey = call.mr.rkey;
+	if (flags & IBV_REREG_MR_CHANGE_PD)
+		mr->pd = pd;
+	if (flags & IBV_REREG_MR_CHANGE_TRANSLATION) {
+		mr->addr = addr;
+		mr->length = length;
+	}
+	return 0;
+}
+
+static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
+{
+	struct rnic_call call = { .name = CALL_ALLOC_MW };
+
+	call.mw.pd = pd->handle;
+	call.mw.type = type;
+	struct soft_mw *mw = make(pd->context, sizeof(*mw), &call, "alloc_mw");
+	if (!mw)
+		return NULL;
+	mw->ibv = (struct ibv_mw){ .context = pd->context, .pd = pd, .rkey = call.mw.rkey, .handle = call.handle,
+				   .type = type };
+	return &mw->ibv;
+}
+
+static int dealloc_mw(struct ibv_mw *ibv)
+{
+	int error = soft_end(ibv->context, CALL_DEALLOC_MW, ibv->handle, "dealloc_mw");
+
+	if (!error)
+		free(ibv);
+	return error;
+}
+
+/* Processes share a domain by the file that they open it with. */
+static struct ibv_xrcd *open_xrcd(struct ibv_context *context, struct ibv_xrcd_init_attr *attr)
+{
+	struct rnic_call call = { .name = CALL_OPEN_XRCD };
+	struct stat file;
+
+	if (!(attr->comp_mask & IBV_XRCD_INIT_ATTR_FD) || !(attr->comp_mask & IBV_XRCD_INIT_ATTR_OFLAGS)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	call.xrcd.flags = attr->oflags;
+	if (attr->fd != -1) {
+		if (fstat(attr->fd, &file))
+			return NULL;
+		call.xrcd.name = (uint64_t)file.st_dev << 40 ^ file.st_ino;
+	}
+	struct soft_xrcd *xrcd = make(context, sizeof(*xrcd), &call, "open_xrcd");
+	if (!xrcd)
+		return NULL;
+	xrcd->ibv.context = context;
+	xrcd->handle = call.handle;
+	return &xrcd->ibv;
+}
+
+static int close_xrcd(struct ibv_xrcd *ibv)
+{
+	struct soft_xrcd *xrcd = (struct soft_xrcd *)ibv;
+	int error = soft_end(ibv->context, CALL_CLOSE_XRCD, xrcd->handle, "close_xrcd");
+
+	if (!error)
+		free(xrcd);
+	return error;
+}
+
+void soft_fill_memory(struct verbs_context *verbs)
+{
+	verbs->context.ops.alloc_mw = alloc_mw;
+	verbs->context.ops.dealloc_mw = dealloc_mw;
+	verbs->alloc_parent_domain = alloc_parent_domain;
+	verbs->open_xrcd = open_xrcd;
+	verbs->close_xrcd = close_xrcd;
+}
+
+/* No memory of another kind: what Soft-RoCE says, too. */
+EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd, int access)
+{
+	(void)offset, (void)length, (void)iova, (void)fd, (void)access;
+	soft_link(pd->context, "reg_dmabuf_mr");
+	errno = EOPNOTSUPP;
+	return NULL;
+}
+
+EXPORT struct ibv_pd *ibv_import_pd(struct ibv_context *context, uint32_t handle)
+{
+	(void)context, (void)handle;
+	errno = EOPNOTSUPP;
+	return NULL;
+}
+
+EXPORT struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
+{
+	(void)pd, (void)handle;
+	errno = EOPNOTSUPP;
+	return NULL;
+}
+
+EXPORT struct ibv_dm *ibv_import_dm(struct ibv_context *context, uint32_t handle)
+{
+	(void)context, (void)handle;
+	errno = EOPNOTSUPP;
+	return NULL;
+}
+
+EXPORT void ibv_unimport_pd(struct ibv_pd *pd) { (void)pd; }
+EXPORT void ibv_unimport_mr(struct ibv_mr *mr) { (void)mr; }
+EXPORT void ibv_unimport_dm(struct ibv_dm *dm) { (void)dm; }
+
+/* Nothing is pinned: the device reads and writes the process's memory as it is then, a child has memory of its own. */
+EXPORT int ibv_fork_init(void) { return 0; }
+EXPORT enum ibv_fork_status ibv_is_fork_initialized(void) { return IBV_FORK_UNNEEDED; }
+EXPORT int ibv_dontfork_range(void *base, size_t size) { (void)base, (void)size; return 0; }
+EXPORT int ibv_dofork_range(void *base, size_t size) { (void)base, (void)size; return 0; }
