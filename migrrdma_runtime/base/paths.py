@@ -43,6 +43,10 @@ GUEST_LIBRARY = "libmigrrdma.so"
 RUN_DIR = "/run/migrrdma"
 """State that ends with the boot: ``containers/<id>/``, what is known of each container."""
 
+RUN_DIR_MODE = 0o711
+"""To be passed through, not listed: CRIU mounts the folder below that containers have as their own root, who may be
+anybody. What is private in it has a mode of its own."""
+
 AGENT_CONFIG_FILE = "/etc/migrrdma/agent.toml"
 """The agent's configuration, apart from the runtime's, which every container start reads and pays for."""
 

@@ -94,7 +94,10 @@ def _cgroup(value: "Spec", invocation: "Invocation", config: "Config") -> str | 
 def spec_path(invocation: "Invocation") -> str:
     """The spec that the low-level runtime will read (``--config`` is crun's)."""
     folder = invocation.value("b", "bundle") or "."
-    return os.path.abspath(os.path.join(folder, invocation.value("f", "config") or "config.json"))
+    name = invocation.value("f", "config") or "config.json"
+    path = os.path.join(os.getcwd(), folder, name)
+    # Behind a symbolic link, `..` is not what the path without the two would be.
+    return path if ".." in path.split("/") else os.path.normpath(path)
 
 
 def _criu_config_path(path: str) -> str:
@@ -129,6 +132,7 @@ def _additions(invocation: "Invocation", config: "Config", path: str, original: 
     socket_dir = f"{config.run_dir}/{paths.GUEST_SOCKET_DIR}"
     try:
         os.makedirs(socket_dir, exist_ok=True)  # there before the agent's first start, too
+        os.chmod(config.run_dir, paths.RUN_DIR_MODE)
     except OSError as error:
         raise SpecError(f"cannot make {socket_dir}: {error.strerror}") from error
     return spec.Additions(

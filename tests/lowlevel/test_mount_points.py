@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -103,3 +104,16 @@ class TestTheHostsDev:
         (dev / "migrrdma").symlink_to(outside)
         assert host.run("run", "--bundle", bundle.path, "c1").returncode != 0
         assert not list(outside.iterdir())
+
+
+def test_the_agents_folder_can_be_reached_by_whoever_is_root_in_the_container(
+    host: Installation, bundle: Bundle
+) -> None:
+    """At a restore CRIU opens it as that user. What else lies beside it is for nobody but the host's root."""
+    host.run_dir.mkdir(mode=0o700)
+    _in_a_user_namespace(bundle)
+    bundle.command("exit 0")
+    assert host.run("run", "--bundle", bundle.path, "c1").returncode == 0
+    assert stat.S_IMODE(host.run_dir.stat().st_mode) == 0o711
+    records = host.run_dir / "containers"
+    assert stat.S_IMODE(records.stat().st_mode) == 0o700
