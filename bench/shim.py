@@ -1,13 +1,14 @@
 #!/usr/bin/python3
-"""What the OCI runtime costs a container: paired runs of ``migrrdma-runtime`` and of runc alone.
+"""What the OCI runtime costs a container: runs of runc alone, through the launcher, and through Python, in turn.
 
-    sudo bench/shim.py [--pairs N] [--runtime PATH] [--rack]
+    sudo bench/shim.py [--pairs N] [--runtime PATH] [--instructions] [--rack]
 
-The two are called in turn, so that whatever else the machine does hits both alike. Printed are medians, their
-ratio and difference, and the peak memory of the processes. Runs on the machine itself and needs root, runc,
-and this package installed where the interpreter that runs this script finds it; the launcher measured is a
-temporary one, unless ``--runtime`` names another. With ``--rack``, ``docker run --rm`` is measured on a node
-of the rack as well, which must be up.
+They are called in turn, each first as often as the others, so that whatever else the machine does hits all alike.
+Printed are medians, what is added to runc's and the ratio to it (medians over the pairs), and the peak memory of the
+processes. Runs on the machine itself and needs root, runc, and this package installed where the interpreter that runs
+this script finds it; what is measured is a temporary installation, unless ``--runtime`` names another.
+``--instructions`` counts what the processor executes of ours before it is runc, by valgrind. With ``--rack``,
+``docker run --rm`` is measured on a node of the rack as well, which must be up (``RACK=fast`` for the fast one).
 """
 
 import argparse
@@ -33,10 +34,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pairs", type=int, default=100, help="how many times each is called (default: 100)")
-    parser.add_argument(
-        "--python", default="/usr/bin/python3", help="the interpreter of the temporary launcher"
-    )
+    parser.add_argument("--python", default="/usr/bin/python3", help="the interpreter of Python's way")
     parser.add_argument("--runtime", type=Path, help="an installed migrrdma-runtime to measure instead")
+    parser.add_argument("--instructions", action="store_true", help="count instructions, too")
     parser.add_argument("--rack", action="store_true", help="measure docker run --rm in the rack, too")
     options = parser.parse_args()
 
@@ -45,28 +45,87 @@ def main() -> None:
         sys.exit("bench/shim.py: needs root and runc")
     with tempfile.TemporaryDirectory(prefix="migrrdma-bench-") as name:
         folder = Path(name)
-        ours = options.runtime or _write_launcher(folder / "migrrdma-runtime", options.python)
-        os.environ.setdefault("MIGRRDMA_CONFIG", str(folder / "none.toml"))
-        with _container(folder, runc) as (root, bundle):
-            _compare("state of a container", options.pairs, runc, str(ours), _state(root))
-            _compare(
-                "create + start + delete",
-                max(options.pairs // 4, 5),
-                runc,
-                str(ours),
-                _lifecycle(root, bundle),
-            )
-    if options.rack:
-        _compare(
-            "docker run --rm, on a rack node", max(options.pairs // 10, 5), "runc", "migrrdma", _docker_run()
+        runtimes = {"runc": runc} | (
+            {"migrrdma-runtime": str(options.runtime)}
+            if options.runtime
+            else _install(folder, options.python)
         )
+        if not options.runtime:
+            _over_true(folder, options.pairs, runtimes)
+        with _container(folder, runc) as (root, bundle):
+            _compare("state of a container", options.pairs, runtimes, _state(root))
+            _compare(
+                "create + start + delete", max(options.pairs // 4, 5), runtimes, _lifecycle(root, bundle)
+            )
+            if options.instructions:
+                _count_instructions(folder, root, options.python)
+    if options.rack:
+        in_docker = {"runc": "runc", "migrrdma-runtime": "migrrdma"}
+        _compare("docker run --rm, on a rack node", max(options.pairs // 5, 5), in_docker, _docker_run())
 
 
-def _write_launcher(path: Path, python: str) -> Path:
+def _install(folder: Path, python: str) -> dict[str, str]:
+    """The launcher with its script, as ``migrrdma install`` lays them out, and the script alone."""
+    import migrrdma_runtime
+    from migrrdma_runtime.base import config, paths
     from migrrdma_runtime.host.install import launcher
 
-    launcher.write(path, python)
-    return path
+    program = folder / Path(paths.RUNTIME).relative_to("/usr/local")
+    script = folder / Path(paths.RUNTIME_SCRIPT).relative_to("/usr/local")
+    for path in (program, script):
+        path.parent.mkdir(parents=True)
+    launcher.write(script, python)
+    shutil.copy(Path(migrrdma_runtime.__file__).parent / "_data" / "launcher" / program.name, program)
+    (folder / "config.toml").write_text(config.DEFAULT_TEXT)
+    os.environ["MIGRRDMA_CONFIG"] = str(folder / "config.toml")
+    return {"launcher": str(program), "Python": str(script)}
+
+
+def _over_true(folder: Path, pairs: int, runtimes: dict[str, str]) -> None:
+    """What is added when the low-level runtime is a program that is quicker and steadier than runc."""
+    usual = os.environ["MIGRRDMA_CONFIG"]
+    (folder / "true.toml").write_text('runtime = "/bin/true"\n')
+    (folder / "config.json").write_text(json.dumps({"padding": "x" * 33_000}))
+    os.environ["MIGRRDMA_CONFIG"] = str(folder / "true.toml")
+    over_true = {name: "/bin/true" if name == "runc" else path for name, path in runtimes.items()}
+    create = ["create", "--bundle", str(folder), "measured"]
+    for title, args in (("state", ["state", "measured"]), ("create, a spec of 33 KB", create)):
+        _compare(f"{title}, with /bin/true in runc's place", pairs, over_true, _plainly(args))
+    os.environ["MIGRRDMA_CONFIG"] = usual
+
+
+def _count_instructions(folder: Path, root: Path, python: str) -> None:
+    """Count up to the exec of runc, which is made to fail for the launcher and left out for Python."""
+    from migrrdma_runtime.host.install import launcher
+
+    broken = folder / "runc"
+    broken.write_bytes(b"\x7fELF")
+    broken.chmod(0o755)
+    (folder / "broken.toml").write_text(f'runtime = "{broken}"\n')
+    program = folder / "alone" / "bin" / "migrrdma-runtime"  # with no script to become instead
+    program.parent.mkdir(parents=True)
+    shutil.copy(folder / "bin" / program.name, program)
+    script = folder / "ends.py"
+    text = launcher.text(python).replace(
+        "main()\n",
+        "import os; from migrrdma_runtime.shim import lowlevel\nlowlevel.become = lambda *_: os._exit(0)\nmain()\n",
+    )
+    script.write_text(text)
+    call = ["--root", str(root), "state", "measured"]
+    print("instructions of ours, state of a container")
+    for name, command, config in (
+        ("launcher", [str(program), *call], "broken.toml"),
+        ("Python", [python, "-ISXutf8", str(script), *call], "config.toml"),
+    ):
+        done = subprocess.run(
+            ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *command],
+            env=os.environ | {"MIGRRDMA_CONFIG": str(folder / config)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (line,) = [line for line in done.stderr.splitlines() if "Collected :" in line]
+        print(f"  {name:<16} {int(line.split()[-1]):13,}")
 
 
 @contextmanager
@@ -91,8 +150,12 @@ def _container(folder: Path, runc: str) -> Iterator[tuple[Path, Path]]:
         _call([runc, "--root", str(root), "delete", "--force", "measured"])
 
 
+def _plainly(args: list[str]) -> Measurement:
+    return lambda runtime: _call([runtime, *args])
+
+
 def _state(root: Path) -> Measurement:
-    return lambda runtime: _call([runtime, "--root", str(root), "state", "measured"])
+    return _plainly(["--root", str(root), "state", "measured"])
 
 
 def _lifecycle(root: Path, bundle: Path) -> Measurement:
@@ -138,31 +201,29 @@ def _call(command: list[str]) -> tuple[float, int]:
     return seconds, usage.ru_maxrss
 
 
-def _compare(title: str, pairs: int, theirs: str, ours: str, measure: Measurement) -> None:
-    """Measure in pairs and print one paragraph."""
-    results: dict[str, list[tuple[float, int]]] = {theirs: [], ours: []}
-    for _ in range(pairs):
-        for runtime, measured in results.items():
-            measured.append(measure(runtime))
-    medians = {
-        runtime: statistics.median(s for s, _ in measured) * 1e3 for runtime, measured in results.items()
-    }
-    memory = {runtime: max(kib for _, kib in measured) / 1024 for runtime, measured in results.items()}
-    added = statistics.median(
-        (b - a) * 1e3 for (a, _), (b, _) in zip(results[theirs], results[ours], strict=True)
-    )
-    print(f"{title} ({pairs} pairs)")
-    for name, runtime in (("runc", theirs), ("migrrdma-runtime", ours)):
-        print(f"  {name:<16} {medians[runtime]:7.1f} ms{_mib(memory[runtime])}")
-    print(
-        f"  added            {added:7.1f} ms{_mib(memory[ours] - memory[theirs], memory[ours])}"
-        f"  ratio {medians[ours] / medians[theirs]:.2f}"
-    )
+def _compare(title: str, rounds: int, runtimes: dict[str, str], measure: Measurement) -> None:
+    """Measure in turn and print one paragraph; the first of ``runtimes`` is what the others are held against."""
+    names = list(runtimes)
+    results: dict[str, list[tuple[float, int]]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            results[name].append(measure(runtimes[name]))
+    base = results[names[0]]
+    print(f"{title} ({rounds} of each)")
+    for name in names:
+        milliseconds = statistics.median(seconds for seconds, _ in results[name]) * 1e3
+        line = f"  {name:<16} {milliseconds:7.2f} ms{_mib(max(kib for _, kib in results[name]) / 1024)}"
+        if name != names[0]:
+            pairs = list(zip(base, results[name], strict=True))
+            added = statistics.median((ours - theirs) * 1e3 for (theirs, _), (ours, _) in pairs)
+            ratio = statistics.median(ours / theirs for (theirs, _), (ours, _) in pairs)
+            line += f"  added {added:6.2f} ms  ratio {ratio:.3f}"
+        print(line)
 
 
-def _mib(mib: float, measured: float | None = None) -> str:
+def _mib(mib: float) -> str:
     """A column of memory; empty where it was not measured."""
-    return f"  {mib:5.1f} MiB" if (mib if measured is None else measured) else ""
+    return f"  {mib:5.1f} MiB" if mib else ""
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 #include "decision.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "command_line.h"
 #include "settings.h"
@@ -9,25 +8,13 @@
 
 #define PATH_ROOM 8192
 
-/* Python takes .. out of a path before it is opened, runc goes there: whether they mean the same is not certain. */
-static bool goes_up(const char *path)
-{
-	for (; *path; path += *path == '/') {
-		size_t length = strcspn(path, "/");
-		if (length == 2 && !memcmp(path, "..", 2))
-			return true;
-		path += length;
-	}
-	return false;
-}
-
 static bool creates_plain_container(const char *bundle)
 {
 	char path[PATH_ROOM];
 
 	if (!bundle || !*bundle)
 		bundle = ".";
-	if (goes_up(bundle) || snprintf(path, sizeof(path), "%s/config.json", bundle) >= (int)sizeof(path))
+	if (snprintf(path, sizeof(path), "%s/config.json", bundle) >= (int)sizeof(path))
 		return false;
 	return words_of_spec(path) == WORDS_NONE;
 }

@@ -29,8 +29,7 @@ static int cut(char *path)
 static const char *find_script(void)
 {
 	static char path[PATH_ROOM + sizeof(script_below_prefix) + 1];
-	/* The kernel says so of a program that an upgrade has replaced since it was started. */
-	static const char replaced[] = " (deleted)";
+	/* With " (deleted)" behind it if an upgrade has replaced this program meanwhile; the name is cut off anyway. */
 	ssize_t length = readlink("/proc/self/exe", path, PATH_ROOM);
 
 	if (length < 0)
@@ -40,9 +39,6 @@ static const char *find_script(void)
 		return NULL;
 	}
 	path[length] = '\0';
-	size_t suffix = strlen(replaced);
-	if ((size_t)length > suffix && !strcmp(path + (size_t)length - suffix, replaced))
-		path[(size_t)length - suffix] = '\0';
 	if (!cut(path) || !cut(path)) {
 		errno = ENOENT;
 		return NULL;

@@ -17,15 +17,15 @@
 #include "shadow/process.h"
 
 /* The lists (control/answer.c) are walked with the verb gate closed: it is already, or this closes it for the while. */
-static int stop(int *stopped_here)
+static int close_for_lists(int *closed_here)
 {
-	*stopped_here = mig.state < MIG_STATE_PARKED;
-	return *stopped_here ? mig_verb_gate_close(1000) : 0;
+	*closed_here = mig.state < MIG_STATE_PARKED;
+	return *closed_here ? mig_verb_gate_close(1000) : 0;
 }
 
-static void go(int stopped_here)
+static void open_after_lists(int closed_here)
 {
-	if (stopped_here)
+	if (closed_here)
 		mig_verb_gate_open();
 }
 
@@ -98,14 +98,14 @@ static int handle_prepare(struct mig_session *session, uint32_t id, const struct
 	struct mig_selection selection = { (enum mig_scope_kind)scope->kind, scope->context, names, count };
 	struct mig_qp_name which = { 0, 0 };
 	int error = mig.state < MIG_STATE_PARKED ? mig_prepare(&selection, &which) : EBUSY;
-	int stopped = 0;
+	int closed = 0;
 
 	if (!error)
-		error = stop(&stopped);
+		error = close_for_lists(&closed);
 	if (error)
 		return mig_answer_done(session, id, error, "a QP for the peer's new place", &which, which.vqpn != 0);
 	error = mig_answer_qps(session, id);
-	go(stopped);
+	open_after_lists(closed);
 	return error;
 }
 
@@ -114,7 +114,7 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 {
 	uint32_t id = header->id, count = header->count;
 	struct mig_qp_name which = { 0, 0 };
-	int stopped, error, holds_rdma_cm = 0;
+	int closed, error, holds_rdma_cm = 0;
 
 	switch ((enum mig_message_type)header->type) {
 	case MIG_MSG_INVENTORY:
@@ -124,14 +124,14 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 	case MIG_MSG_LIST_CONTEXTS:
 	case MIG_MSG_LIST_QPS:
 	case MIG_MSG_LIST_MRS:
-		error = stop(&stopped);
+		error = close_for_lists(&closed);
 		if (error)
 			return mig_answer_done(session, id, error, "a verb took too long to return", NULL, 0);
 		error = header->type == MIG_MSG_INVENTORY	? mig_answer_inventory(session, id, holds_rdma_cm)
 			: header->type == MIG_MSG_LIST_CONTEXTS ? mig_answer_contexts(session, id)
 			: header->type == MIG_MSG_LIST_QPS	? mig_answer_qps(session, id)
 								: mig_answer_mrs(session, id);
-		go(stopped);
+		open_after_lists(closed);
 		return error;
 	case MIG_MSG_QUIESCE:
 		return handle_quiesce(session, id, body, records, count);

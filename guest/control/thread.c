@@ -31,7 +31,8 @@
 #include "move/quiesce.h"
 #include "shadow/process.h"
 
-#define DEFAULT_SOCKET "/run/migrrdma/agent/guest.sock"
+#define SOCKET_IN_CONTAINER "/dev/migrrdma/agent/guest.sock"
+#define SOCKET_ON_HOST "/run/migrrdma/agent/guest.sock"
 
 static int started;
 static int session_fd = -1;
@@ -40,7 +41,9 @@ static const char *socket_path(void)
 {
 	const char *path = getenv("MIGRRDMA_SOCKET");
 
-	return path && *path ? path : DEFAULT_SOCKET;
+	if (path && *path)
+		return path;
+	return access(SOCKET_IN_CONTAINER, F_OK) ? SOCKET_ON_HOST : SOCKET_IN_CONTAINER;
 }
 
 static int dial(void)

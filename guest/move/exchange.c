@@ -46,7 +46,7 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	int error = mig_relay_fd_exchange(&context->async, context->next->async_fd);
 
 	if (!error)
-		error = mig_kinds_prepare(context, which);
+		error = mig_kinds_begin_exchange(context, which);
 	if (error)
 		return error;
 

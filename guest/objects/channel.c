@@ -174,7 +174,7 @@ void ibv_ack_cq_events(struct ibv_cq *ibv, unsigned int count)
 	mig_futex_wake_all((int *)&ibv->comp_events_completed);
 }
 
-void mig_channel_forget(struct mig_channel *channel, struct mig_cq *cq)
+void mig_channel_drop_cq(struct mig_channel *channel, struct mig_cq *cq)
 {
 	MIG_LOCKED(&channel->lock);
 	if (cq->owed) {
@@ -218,7 +218,7 @@ static void channel_give_up(struct mig_context *context, struct mig_link *object
 		channel_end(object);
 }
 
-static int channel_prepare(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)
+static int channel_begin_exchange(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)
 {
 	struct mig_channel *channel = channel_of(object);
 
@@ -263,7 +263,7 @@ const struct mig_kind mig_channel_kind = {
 	.count = channel_count,
 	.make = channel_make,
 	.give_up = channel_give_up,
-	.prepare = channel_prepare,
+	.begin_exchange = channel_begin_exchange,
 	.exchange = channel_exchange,
 	.end = channel_end,
 	.forget = channel_forget,

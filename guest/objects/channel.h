@@ -9,6 +9,6 @@
 void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq);
 
 /* A CQ that ends takes those with it that nobody has read yet. */
-void mig_channel_forget(struct mig_channel *channel, struct mig_cq *cq);
+void mig_channel_drop_cq(struct mig_channel *channel, struct mig_cq *cq);
 
 #endif

@@ -135,7 +135,7 @@ static int end_real_cq(struct mig_cq *cq)
 	mig_context_forget_events(context, &cq->ibv);
 	struct mig_channel *channel = mig_comp_channel(cq->ibv.channel);
 	if (channel)
-		mig_channel_forget(channel, cq);
+		mig_channel_drop_cq(channel, cq);
 	return 0;
 }
 

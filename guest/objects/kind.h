@@ -28,7 +28,7 @@ struct mig_kind {
 	void (*give_up)(struct mig_context *context, struct mig_link *object);
 
 	/* What of the exchange can fail; 0 or an errno, and *which if it is about a QP. NULL: nothing can. */
-	int (*prepare)(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which);
+	int (*begin_exchange)(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which);
 	/* Puts the next one in the place of the real one, which it leaves in `next`. */
 	void (*exchange)(struct mig_context *context, struct mig_link *object);
 	/* Ends what the exchange has left in `next`. */

@@ -64,13 +64,13 @@ void mig_kinds_give_up(struct mig_context *context)
 			kind->give_up(context, object);
 }
 
-int mig_kinds_prepare(struct mig_context *context, struct mig_qp_name *which)
+int mig_kinds_begin_exchange(struct mig_context *context, struct mig_qp_name *which)
 {
 	EACH_KIND_FROM_THE_LAST(kind) {
-		if (!kind->prepare)
+		if (!kind->begin_exchange)
 			continue;
 		EACH_OBJECT(context, kind, object) {
-			int error = kind->prepare(context, object, which);
+			int error = kind->begin_exchange(context, object, which);
 
 			if (error)
 				return error;

@@ -23,7 +23,7 @@ void mig_kinds_unlink(struct mig_context *context);
 void mig_kinds_count(const struct mig_context *context, struct mig_inventory *inventory);
 int mig_kinds_make(struct mig_context *context, const char **what);
 void mig_kinds_give_up(struct mig_context *context);
-int mig_kinds_prepare(struct mig_context *context, struct mig_qp_name *which);
+int mig_kinds_begin_exchange(struct mig_context *context, struct mig_qp_name *which);
 void mig_kinds_exchange(struct mig_context *context);
 void mig_kinds_end(struct mig_context *context);
 void mig_kinds_forget(struct mig_context *context);

@@ -110,7 +110,7 @@ static void qp_give_up(struct mig_context *context, struct mig_link *object)
 }
 
 /* Receives that were posted after the context was rebuilt; what comes later yet is for mig_recv_open. */
-static int qp_prepare(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)
+static int qp_begin_exchange(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)
 {
 	struct mig_qp *qp = qp_of(object);
 
@@ -170,7 +170,7 @@ const struct mig_kind mig_qp_kind = {
 	.count = qp_count,
 	.make = qp_make,
 	.give_up = qp_give_up,
-	.prepare = qp_prepare,
+	.begin_exchange = qp_begin_exchange,
 	.exchange = qp_exchange,
 	.end = qp_end,
 	.forget = qp_forget,

@@ -43,8 +43,7 @@ def container(
         (
             "--network=data",
             f"--ip={address}",
-            "--device=/dev/infiniband/uverbs0",
-            "--ulimit=memlock=-1",
+            *node.rdma_options,
             "-t",  # line by line: perftest's output would stay in its buffer
             *options,
         ),

@@ -14,6 +14,9 @@ from .plan import Node, Places
 class Shell(ABC):
     """What every rack's shell does, from the host command that its `command` gives."""
 
+    rdma_options: tuple[str, ...] = ("--device=/dev/infiniband/uverbs0", "--ulimit=memlock=-1")
+    """What `docker run` is given to put the node's RDMA device into a container that may pin its memory."""
+
     def __init__(self, places: Places, node: Node) -> None:
         self.places = places
         self.node = node

@@ -18,6 +18,7 @@ from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.peers import agent_config
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import AgentError, CertificateError, ConfigError, MigrRDMAError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _alone(run_dir: Path) -> Iterator[None]:
     """Keep a second agent from taking this one's sockets, for as long as this process lives."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.chmod(paths.RUN_DIR_MODE)
         with (run_dir / _LOCK).open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

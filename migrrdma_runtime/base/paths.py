@@ -30,13 +30,22 @@ CRIU refuses to restore a process whose mapped file differs in size or build-id,
 long as a process or a checkpoint may still use it. ``current`` is a symbolic link to the newest.
 """
 
-GUEST_DIR_IN_CONTAINER = "/usr/lib/migrrdma"
-"""Where ``GUEST_DIR`` is bind-mounted, read-only, in a container that holds an RDMA device."""
+GUEST_DIR_IN_CONTAINER = "/dev/migrrdma/guest"
+"""Where ``GUEST_DIR`` is bind-mounted, read-only, in a container that holds an RDMA device.
+
+``/dev`` is a tmpfs of every container's own: its mount points can be made whoever the container's root is, and also
+where the root file system is read-only; they leave nothing in the user's files; CRIU restores them with the tmpfs. And
+whatever puts another ``/dev`` in front of a process takes the RDMA device from it together with the library.
+"""
 
 GUEST_LIBRARY = "libmigrrdma.so"
 
 RUN_DIR = "/run/migrrdma"
 """State that ends with the boot: ``containers/<id>/``, what is known of each container."""
+
+RUN_DIR_MODE = 0o711
+"""To be passed through, not listed: CRIU mounts the folder below that containers have as their own root, who may be
+anybody. What is private in it has a mode of its own."""
 
 AGENT_CONFIG_FILE = "/etc/migrrdma/agent.toml"
 """The agent's configuration, apart from the runtime's, which every container start reads and pays for."""
@@ -57,7 +66,8 @@ GUEST_SOCKET_DIR = "agent"
 """Below ``run_dir``: the directory that is bind-mounted into containers. A mounted directory shows the socket
 that a restarted agent makes; a mounted socket file would be the dead one of its predecessor."""
 
-GUEST_SOCKET_DIR_IN_CONTAINER = "/run/migrrdma/agent"
+GUEST_SOCKET_DIR_IN_CONTAINER = "/dev/migrrdma/agent"
+"""Where that directory is mounted (``guest/control/thread.c`` looks there first)."""
 
 GUEST_SOCKET = "guest.sock"
 

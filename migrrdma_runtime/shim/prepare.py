@@ -36,7 +36,7 @@ def prepare_bundle(invocation: "Invocation", config: "Config", broken: ConfigErr
     value, unsafe = bundle.read(path)
     if not isinstance(value, dict):
         return  # not an object: for the low-level runtime to refuse
-    from migrrdma_runtime.shim import spec
+    from migrrdma_runtime.shim import mount_points, spec
 
     try:
         wanted, edited = spec.holds_rdma(value), spec.is_edited(value)
@@ -52,6 +52,7 @@ def prepare_bundle(invocation: "Invocation", config: "Config", broken: ConfigErr
             raise SpecError(f"larger than {_MAX_EDITABLE >> 20} MiB, too large to be edited")
         if wanted:
             spec.edit(value, _additions(invocation, config, path, value))
+            mount_points.provide(value, invocation.value("b", "bundle") or ".")
         else:
             spec.strip(value)  # edited before the user said org.migrrdma.enable=false
     except SpecError as error:
@@ -93,7 +94,10 @@ def _cgroup(value: "Spec", invocation: "Invocation", config: "Config") -> str | 
 def spec_path(invocation: "Invocation") -> str:
     """The spec that the low-level runtime will read (``--config`` is crun's)."""
     folder = invocation.value("b", "bundle") or "."
-    return os.path.abspath(os.path.join(folder, invocation.value("f", "config") or "config.json"))
+    name = invocation.value("f", "config") or "config.json"
+    path = os.path.join(os.getcwd(), folder, name)
+    # Behind a symbolic link, `..` is not what the path without the two would be.
+    return path if ".." in path.split("/") else os.path.normpath(path)
 
 
 def _criu_config_path(path: str) -> str:
@@ -128,6 +132,7 @@ def _additions(invocation: "Invocation", config: "Config", path: str, original: 
     socket_dir = f"{config.run_dir}/{paths.GUEST_SOCKET_DIR}"
     try:
         os.makedirs(socket_dir, exist_ok=True)  # there before the agent's first start, too
+        os.chmod(config.run_dir, paths.RUN_DIR_MODE)
     except OSError as error:
         raise SpecError(f"cannot make {socket_dir}: {error.strerror}") from error
     return spec.Additions(

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from cluster import PATIENT_S, Cluster, GuestProcess, Host, Move, ends, keep_alive, make_sysfs
+from cluster import Cluster, Host, ends, keep_alive
 from guest_agent import Program
 from guest_build import Built, compile_c
+from guest_process import PATIENT_S, GuestProcess
+from moves import Move
+from sysfs import make_sysfs
 
 from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guest_objects import GuestState, QueuePair

@@ -61,9 +61,9 @@ def compile_c(output: Path, *arguments: str | Path) -> None:
 
 def build(directory: Path, variant: str) -> Built:
     sanitizer = SANITIZERS[variant]
-    # ThreadSanitizer is for the library alone: the test double and the program have races of their own.
+    # ThreadSanitizer is for libraries alone: the program has races of its own.
     around = [] if variant == "thread" else sanitizer
-    build_in_process(directory / "libibverbs.so.1", *around)
+    build_in_process(directory / "libibverbs.so.1", *sanitizer)
     compile_c(
         directory / "libmigrrdma.so",
         *sanitizer, *GUEST, *(STANDALONE if variant == "plain" else []), *guest_sources(variant),

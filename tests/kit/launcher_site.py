@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from migrrdma_runtime import checkpoint, oci
+from migrrdma_runtime import checkpoint, oci, restore
 from migrrdma_runtime.shim import bundle, lowlevel, runtime_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,11 +25,16 @@ class Site:
     def __init__(self, root: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
         self.config = root / "config.toml"
+        self._runtime("relative/runc")  # which neither may run
         self.runc = self._runtime("bin/runc")
         self.crun = self._runtime("other/crun")
         self._add_bundle("plain", b'{"ociVersion": "1.0.2"}')
         self._add_bundle("rdma", b'{"linux": {"devices": [{"path": "/dev/infiniband/uverbs0"}]}}')
         self._add_bundle("broken", b"{")
+        self._add_bundle("away", b'{"annotations": {"org.migrrdma.enable": "true"}}')
+        (root / "away" / "inner").mkdir()
+        (root / "link").symlink_to("away/inner")  # link/.. is away
+        (root / "config.json").write_bytes(b"{}")
         for name, state in (("c1", b'{"id": "c1"}'), ("c2", b'{"labels": ["org.migrrdma.guest=0123"]}')):
             (root / "state" / name).mkdir(parents=True)
             (root / "state" / name / "state.json").write_bytes(state)
@@ -81,6 +86,7 @@ class Site:
                 for module, name in (
                     (bundle, "replace"),
                     (checkpoint, "run"),
+                    (restore, "run"),
                     (runtime_log, "error"),
                     (runtime_log, "warn"),
                 ):

@@ -7,7 +7,7 @@ import pytest
 from bundles import Bundle
 from installed import Installation
 
-_LIBRARY = "/usr/lib/migrrdma/{version}/libmigrrdma.so"
+_LIBRARY = "/dev/migrrdma/guest/{version}/libmigrrdma.so"
 
 
 def _succeed(host: Installation, *args: str | Path) -> str:
@@ -41,7 +41,7 @@ def test_an_rdma_container_lives_with_the_guest_library_and_leaves_nothing(
 
 
 def test_an_ordinary_container_gets_nothing(host: Installation, bundle: Bundle) -> None:
-    bundle.command("cat /proc/self/maps; ls /usr/lib/migrrdma")
+    bundle.command("cat /proc/self/maps; ls /dev/migrrdma/guest")
     before = bundle.spec.read_bytes()
     result = host.run("run", "--bundle", bundle.path, "c1")
     assert "migrrdma" not in result.stdout.decode()
@@ -100,7 +100,7 @@ def test_the_edit_takes_the_newest_library_and_the_older_stays_mounted(
     """Edited before, created again: as after an upgrade."""
     bundle.enable_rdma()
     older = host.version
-    bundle.command("cat /proc/self/maps; ls /usr/lib/migrrdma")
+    bundle.command("cat /proc/self/maps; ls /dev/migrrdma/guest")
     _succeed(host, "run", "--bundle", bundle.path, "c1")
     host.add_guest("1" * 40)
     output = _succeed(host, "run", "--bundle", bundle.path, "c1")

@@ -22,7 +22,7 @@ _LINE_BY_LINE = "-t"  # perftest's output would stay in its buffer until it ends
 
 def _maps_the_guest_library(container: Container, *exec_options: str) -> bool:
     maps = container.docker("exec", *exec_options, container.name, "cat", "/proc/self/maps").stdout
-    return "/usr/lib/migrrdma/" in maps
+    return "/dev/migrrdma/guest/" in maps
 
 
 @pytest.mark.parametrize("runtime", ["runc", "migrrdma"])
@@ -74,7 +74,9 @@ def test_every_way_to_hold_a_device_loads_the_guest_library(
     src: Shell, containers: Register, options: tuple[str, ...]
 ) -> None:
     container = containers(Container(src, "holder", _SLEEP, options)).run()
-    assert "/usr/lib/migrrdma/" in src.sh("cat /proc/$(docker inspect -f {{.State.Pid}} holder)/maps").stdout
+    assert (
+        "/dev/migrrdma/guest/" in src.sh("cat /proc/$(docker inspect -f {{.State.Pid}} holder)/maps").stdout
+    )
     assert _maps_the_guest_library(container)
     # A user's own preload in an exec survives, and ours is still there.
     assert _maps_the_guest_library(container, "-e", "LD_PRELOAD=/lib/x86_64-linux-gnu/libm.so.6")

@@ -188,6 +188,18 @@ def test_no_two_files_have_functions_of_one_name(objects: Objects) -> None:
     assert objects.shared_names() == {}
 
 
+def test_every_kind_has_a_row_and_every_row_a_list() -> None:
+    sources = "".join(path.read_text() for path in (GUEST / "objects").glob("*.c"))
+    defined = re.findall(r"^const struct mig_kind (\w+) = {", sources, re.M)
+    rows = re.findall(r"\bX\((\w+)\)", (GUEST / "objects/kinds.h").read_text())
+    assert sorted(defined) == sorted(rows)
+    lists = re.search(
+        r"struct mig_link (\w+(?:, \w+)+); /\* verb gate", (GUEST / "shadow/context.h").read_text()
+    )
+    assert lists
+    assert sorted(re.findall(r"MIG_LIST_OF\((\w+)\)", sources)) == sorted(lists[1].split(", "))
+
+
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     """A library of two folders, in order."""

@@ -195,7 +195,8 @@ int host_follow(struct host *host, const char *path, uint32_t network, uint32_t 
 	if (!follower)
 		return ENOMEM;
 	*follower = (struct follower){ .socket = { heard, -1 }, .host = host, .network = network & mask, .mask = mask };
-	int error = host->follower ? EEXIST : open_socket(path, &follower->socket.fd);
+	host_follow_end(host);
+	int error = open_socket(path, &follower->socket.fd);
 	if (!error)
 		error = watch_add(&follower->socket);
 	if (!error && send(follower->socket.fd, &dump, sizeof(dump), 0) < 0)
@@ -213,8 +214,15 @@ int host_follow(struct host *host, const char *path, uint32_t network, uint32_t 
 
 void host_follow_end(struct host *host)
 {
-	if (host->follower)
-		watch_remove(&host->follower->socket);
-	free(host->follower);
+	struct follower *follower = host->follower;
+
+	if (!follower)
+		return;
+	/* The socket would keep the namespace, and what is in it, alive. */
+	watch_remove(&follower->socket);
+	for (int i = 0; i < HOST_GIDS; i++)
+		if (follower->entries[i].used)
+			set_entry(follower, i, 0, OWN_NAMESPACE, 0);
+	free(follower);
 	host->follower = NULL;
 }

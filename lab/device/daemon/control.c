@@ -10,6 +10,7 @@
  *	gid HOST INDEX ADDRESS|none [IFINDEX]		an entry of the GID table: an IPv4 or IPv6 address
  *	follow HOST NAMESPACE NETWORK/BITS		its GID table follows the addresses of that network in a network namespace
  *							(/proc/PID/ns/net) and those that interfaces have moved to from it
+ *	follow HOST none				no more, before the namespace is to end
  *	show HOST FOLDER				where the device is laid out for the host's sysfs: its GIDs are kept there
  *	port HOST up|down
  *	part HOST HOST on|off				the network between two devices
@@ -157,9 +158,15 @@ static int do_show(struct command *command)
 
 static int do_follow(struct command *command)
 {
-	char *slash = strchr(command->words[3], '/');
+	char *slash;
 	struct in_addr network;
 	uint64_t bits = 32;
+
+	if (command->count == 3) {
+		host_follow_end(host_named(command, 1));
+		return strcmp(command->words[2], "none") ? EINVAL : 0;
+	}
+	slash = strchr(command->words[3], '/');
 	int error = slash ? number(slash + 1, &bits) : 0;
 
 	if (slash)
@@ -265,7 +272,7 @@ static const struct {
 	{ "get", 3, 3, true, do_get },		 { "settings", 1, 1, false, do_settings }, { "numbers", 4, 4, true, do_numbers },
 	{ "gid", 4, 5, true, do_gid },		 { "port", 3, 3, true, do_port },	   { "part", 4, 4, true, do_part },
 	{ "raise", 4, 4, true, do_raise },	 { "fault", 6, 6, true, do_fault },	   { "count", 3, 3, true, do_count },
-	{ "follow", 4, 4, true, do_follow },	 { "show", 3, 3, true, do_show },
+	{ "follow", 3, 4, true, do_follow },	 { "show", 3, 3, true, do_show },
 	{ "stop", 1, 1, false, do_stop },
 };
 

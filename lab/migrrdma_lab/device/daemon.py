@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +71,15 @@ class DeviceHost:
 
 
 class Daemon:
-    """One running daemon; ``folder`` holds its control socket, its pid and its log."""
+    """One running daemon; ``folder`` holds its control socket, its pid and its log.
 
-    def __init__(self, program: Path, folder: Path) -> None:
+    ``within`` is put before its command: what brings it into the namespaces of the processes that it serves.
+    """
+
+    def __init__(self, program: Path, folder: Path, within: Sequence[str] = ()) -> None:
         self._program = program
         self._folder = folder
+        self._within = within
         self.control = Control(folder / "control")
 
     @property
@@ -93,7 +96,7 @@ class Daemon:
         with self.log.open("wb") as log, os.fdopen(ours, "rb") as said:
             with os.fdopen(theirs, "wb") as standard_output:
                 process = subprocess.Popen(
-                    [self._program, self.control.path, commands],
+                    [*self._within, self._program, self.control.path, commands],
                     stdin=subprocess.DEVNULL, stdout=standard_output, stderr=log, start_new_session=True,
                 )  # fmt: skip
             (self._folder / "pid").write_text(str(process.pid))
@@ -115,11 +118,11 @@ class Daemon:
             return
         try:
             # The number may be another process's by now.
-            if self._program.name not in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[0]:
+            if str(self.control.path) not in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
                 return
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
-            deadline = time.monotonic() + _READY
-            if not select.select([handle], [], [], deadline - time.monotonic())[0]:
+            with contextlib.suppress(RackError):
+                self.control.ask("stop")
+            if not select.select([handle], [], [], _READY)[0]:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)

@@ -1,16 +1,11 @@
-"""What a kernel with an RDMA driver shows of its device in /sys, laid out in a folder and put over a host's /sys.
+"""What a kernel with an RDMA driver shows of its device in /sys, laid out in a folder.
 
-``layout`` writes plain files and links, as ``class/infiniband/rxe0``, ``class/infiniband_verbs/uverbs0`` and
-``dev/char/10:229``. ``show`` mounts them in the mount namespace of the caller: sysfs has no place for new entries, so
-that ``/sys/class`` and ``/sys/dev/char`` become folders that lead to what was there before and to the device.
-
-It can be run as a program inside of a node: ``python3 sysfs.py FOLDER DEVICE NODE MAJOR:MINOR GUID``.
+``layout`` writes plain files and links: ``class/infiniband/rxe0``, ``class/infiniband_verbs/uverbs0``,
+``dev/char/10:229``. The program ``appear`` puts them over a host's /sys.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 GID_TABLE = 16
@@ -70,36 +65,3 @@ def layout(folder: Path, device: str, node: str, number: str, guid: str) -> Path
 def _link(path: Path, target: str) -> None:
     path.unlink(missing_ok=True)
     path.symlink_to(target)
-
-
-def _mount(*arguments: str | Path) -> None:
-    subprocess.run(["mount", *map(str, arguments)], check=True)
-
-
-def show(folder: Path, sys_folder: Path = Path("/sys")) -> None:
-    """Put what `layout` made over the /sys of this mount namespace. Needs CAP_SYS_ADMIN there."""
-    stage = folder / "sys"
-    classes, characters = stage / "class", stage / "char"
-    classes.mkdir(parents=True, exist_ok=True)
-    characters.mkdir(exist_ok=True)
-    for known in sorted((sys_folder / "class").iterdir()):
-        (classes / known.name).mkdir(exist_ok=True)
-        _mount("--bind", known, classes / known.name)
-    for known in sorted((sys_folder / "dev" / "char").iterdir()):
-        _link(characters / known.name, str(known.parent / known.readlink()))
-    devices = folder / "devices" / "rdma"
-    for kind in ("infiniband", "infiniband_verbs"):
-        (classes / kind).mkdir(exist_ok=True)
-        for device in (devices / kind).iterdir():
-            _link(classes / kind / device.name, str(device))
-    (classes / "infiniband_verbs" / "abi_version").write_text("6\n")
-    for entry in (folder / "dev" / "char").iterdir():
-        _link(characters / entry.name, str(devices / "infiniband_verbs" / entry.readlink().name))
-    _mount("--rbind", classes, sys_folder / "class")
-    _mount("--bind", characters, sys_folder / "dev" / "char")
-
-
-if __name__ == "__main__":
-    place, *words = sys.argv[1:]
-    layout(Path(place), *words)
-    show(Path(place))

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MachineError
-from ..plan import Node
+from ..plan import NODES, Node
 from . import cgroups, network
 from .disk import Disk
 from .keeping import Keeper, children, end
+from .rdma_device import RdmaDevices
 from .shell import NamespaceShell
 
 _BOOT_NODE = Path(__file__).with_name("node") / "boot-node"
@@ -75,12 +76,14 @@ class Host:
                     return child
         return None
 
-    def boot(self, device: Path | None = None, uptime: int | None = None) -> None:
-        """Start it from its disk; returns when systemd has started everything.
+    def boot(self, devices: RdmaDevices | None = None, uptime: int | None = None) -> None:
+        """Start it from its disk, with its one of ``devices``; returns when systemd has started everything.
 
         Its monotonic and boot clocks are ``uptime`` seconds ahead of this machine's; by default each node's differ.
         """
         network.plug_in(self.keeper, self.node, self._network)
+        if devices:
+            devices.follow(self.node, self._network)
         notify = self.keeper.places.run / f"{self.node.name}.notify"
         notify.unlink(missing_ok=True)
         ahead = self.node.index % 10 * _CLOCK_STEP_SECONDS if uptime is None else uptime
@@ -89,7 +92,7 @@ class Host:
             self.keeper.sh(
                 _START, self.keeper.base / "cgroup" / self.keeper.cgroup_name / self.node.name, self._network,
                 str(ahead), self.console, _BOOT_NODE, self.disk.root, self.node.name, str(uuid.uuid4()), notify,
-                device or "",
+                devices.folder(self.node) if devices else "",
             )  # fmt: skip
             self._wait_until_started(listener)
         notify.unlink()
@@ -132,6 +135,8 @@ class Host:
         init = self.init()
         if init is not None:
             end(init)
+        if self.node in NODES:
+            RdmaDevices(self.keeper).unfollow(self.node)
         network.unplug(self.keeper, self.node, self._network)
         cgroups.remove(self._cgroup)
 

@@ -19,6 +19,7 @@ from .. import project
 from ..bootstrap import recipe_key
 from ..container_images import archive_path, container_archive
 from ..errors import BuildError
+from ..filesystem import node_root
 from ..plan import RELEASES, Places
 from ..steps import run_logged, step
 from .system import build_system_layers, system_layers
@@ -53,7 +54,7 @@ Golden = Callable[[list[Path], DockerState | None], AbstractContextManager["Host
 def docker_state(places: Places) -> DockerState:
     """Where the state of a Docker is, or will be, that has loaded every release's container image."""
     archives = [archive_path(places, release).name for release in RELEASES]
-    return DockerState(places.images / f"fast-docker-{recipe_key(system_layers(places)[0].name, *archives)}")
+    return DockerState(places.images / f"fast-docker-{recipe_key(node_root(places).name, *archives)}")
 
 
 def build_docker_state(places: Places, golden: Golden) -> DockerState:
@@ -92,7 +93,7 @@ def _load(host: Host, archive: Path) -> None:
 
 def project_layer(places: Places, state: str) -> Path:
     """Where what installing this project in ``state`` adds to a node is, or will be."""
-    return places.disks / f"project-{recipe_key(state, docker_state(places).directory.name)}"
+    return places.disks / f"project-{recipe_key(state, system_layers(places)[0].name)}"
 
 
 def build_project_layer(places: Places, docker: DockerState, wheel: Path, golden: Golden) -> Path:

@@ -20,6 +20,7 @@ from . import cgroups, layers, network, requirements
 from .host import Host
 from .keeping import Keeper
 from .layers import DockerState
+from .rdma_device import RdmaDevices, build_device, device_build
 from .shell import NamespaceShell
 from .system import system_layers
 
@@ -42,6 +43,7 @@ class FastRack(Rack):
             )
         self.owner = owner
         self.keeper = Keeper(places)
+        self.devices = RdmaDevices(self.keeper)
 
     def host(self, node: Node) -> Host:
         """The namespaces of ``node``."""
@@ -87,6 +89,7 @@ class FastRack(Rack):
         if not missing:
             return
         stack, docker = self._layers()
+        self.devices.start(device_build(self.places))
         with step(f"starting {', '.join(node.name for node in missing)}"):
             self._side_by_side(missing, lambda node: self._start(node, stack, docker))
 
@@ -97,14 +100,15 @@ class FastRack(Rack):
         docker = layers.docker_state(places)
         built = layers.project_layer(places, project.tree_state())
         # Whoever builds holds the lock on everything that is built, perhaps for minutes: not needed to use it.
-        if all(path.exists() for path in (*below, docker.directory, built)):
-            return [built, *below], docker
+        device = device_build(places)
+        if all(path.exists() for path in (*below, docker.directory, built, device.directory)):
+            return [built, device.layer, *below], docker
         with self._alone():
             places.disks.mkdir(parents=True, exist_ok=True)
             docker = layers.build_docker_state(places, self._golden)
             wheel = project.prepare(places)
             built = layers.build_project_layer(places, docker, wheel, self._golden)
-            return [built, *system_layers(places)], docker
+            return [built, build_device(places).layer, *system_layers(places)], docker
 
     @contextlib.contextmanager
     def _golden(self, stack: list[Path], docker: DockerState | None) -> Iterator[Host]:
@@ -124,7 +128,7 @@ class FastRack(Rack):
         self._end(host)
         host.disk.make(stack, docker)
         project.put_certificate(self.places, node, self.keeper.outside(host.disk.root))
-        host.boot()
+        host.boot(self.devices)
 
     def _end(self, host: Host) -> None:
         host.power_off()
@@ -152,6 +156,7 @@ class FastRack(Rack):
             if not nodes:
                 raise RackError("no node is there to reset; `lab/rack --fast up` first")
             stack, docker = self._layers()
+            self.devices.start(device_build(self.places), anew=True)
             with step("making every node anew"):
                 self._side_by_side(nodes, lambda node: self._start(node, stack, docker))
 
@@ -208,7 +213,7 @@ class FastRack(Rack):
         if self.keeper.pid is None or not host.disk.exists():
             raise RackError(f"{node.name} has no disk to boot from: `lab/rack --fast up`")
         host.power_off()  # what is left if it ended by itself
-        host.boot(uptime=uptime)
+        host.boot(self.devices, uptime)
 
     def fill_disk(self, node: Node) -> None:
         """From now on nothing more can be written on ``node``: ENOSPC; until `free_disk`."""

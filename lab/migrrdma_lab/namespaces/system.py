@@ -8,7 +8,7 @@ from pathlib import Path
 from ..bootstrap import recipe_key
 from ..filesystem import build_node_root, node_root, write_files
 from ..plan import Places
-from . import criu_sockets
+from . import criu_kernel
 
 _MASKED = (
     # the machine below is not the node's to set up
@@ -42,7 +42,7 @@ _FILES = {
 def system_layers(places: Places) -> list[Path]:
     """Where Debian and the layer over it are, or will be; the uppermost first."""
     root = node_root(places)
-    patch = criu_sockets.recipe() if root.exists() and criu_sockets.needed(root) else ""
+    patch = criu_kernel.recipe() if root.exists() and criu_kernel.needed(root) else ""
     return [places.images / f"fast-system-{recipe_key(Path(__file__).read_text(), root.name, patch)}", root]
 
 
@@ -60,7 +60,7 @@ def build_system_layers(places: Places) -> list[Path]:
             units.mkdir(parents=True, exist_ok=True)
             for unit in _MASKED:
                 (units / unit).symlink_to("/dev/null")
-            if criu_sockets.needed(root):
-                criu_sockets.install(draft, places.build / "logs" / "criu-sockets.log")
+            if criu_kernel.needed(root):
+                criu_kernel.install(draft, places.build / "logs" / "criu-kernel.log")
             draft.rename(layer)
     return [layer, root]

@@ -9,47 +9,27 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
 
-from migrrdma_runtime.agent.local import devices
-from migrrdma_runtime.agent.local.devices import GidEntry
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import Connect, GidChange, QueuePair
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles.fit import find_devices
+from migrrdma_runtime.agent.roles.reconnection import Reconnection
 from migrrdma_runtime.agent.roles.records import DestinationData, DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
-from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import (
     AgentError,
-    GuestError,
-    ManifestError,
     MigrRDMAError,
     RefusedError,
     RestoreError,
     UnreachableError,
 )
-from migrrdma_runtime.wire import manifest_schema, remote_keys, tokens
+from migrrdma_runtime.wire import manifest_schema, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message, Step
 
 _log = logging.getLogger(__name__)
-
-End = tuple[str, int]
-_Place = tuple[str, int, int]
-"""A queue pair of the container: process, context, virtual QPN."""
-
-
-@dataclass(frozen=True)
-class _Rebuilt:
-    """A queue pair that was made again."""
-
-    guest: Guest
-    pair: QueuePair
-    gid: str
-    """Where it is now: the guest goes on naming the GIDs of the application's first device."""
 
 
 class Destination:
@@ -64,9 +44,10 @@ class Destination:
     async def restore(self, container: str, document: Message, runtime: Runtime) -> Message:
         """Restore a container's RDMA from its manifest, around the runtime's restore of everything else."""
         timeline = Timeline(self._agent.identity.name)
-        # Nothing is claimed before it could be restored. In a thread: see Source._describe.
-        changes = await asyncio.to_thread(self._examine, manifest_schema.validate(document))
+        # Nothing is claimed before it could be restored. In a thread: see checkpoint_document.py.
+        devices = await asyncio.to_thread(find_devices, self._agent, manifest_schema.validate(document))
         record = self._begin(container, document, runtime)
+        reconnection = Reconnection(self._agent, document)
         try:
             with timeline.step("claim"), runtime.step("claiming the checkpoint"):
                 before = await self._claim(record)
@@ -77,10 +58,10 @@ class Destination:
             with timeline.step("reconnect"), runtime.step("waiting for the processes"):
                 guests = await self._guests(record, document)
             with timeline.step("rebuild"), runtime.step("rebuilding"):
-                rebuilt = await self._rebuild(guests, document, changes)
+                await reconnection.rebuild(guests, devices)
             with timeline.step("connect"), runtime.step("connecting"):
-                new_ends = await self._prepare(record, rebuilt, document)
-                await self._connect(rebuilt, new_ends, document)
+                await reconnection.prepare(record)
+                await reconnection.connect()
             with timeline.step("commit"):
                 await self._commit(record)
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
@@ -135,42 +116,6 @@ class Destination:
                 await guest.resume(self._deadlines.guest)
                 self._agent.guests.stop_asking(guest.name)
                 self._store.note(record, pending=[one for one in pending if one != guest.name])
-
-    # --- before anything is claimed ---------------------------------------------------------------------
-
-    def _examine(self, document: Message) -> dict[tuple[str, int], tuple[str, list[GidChange]]]:
-        """For each context of each process, the device here and its GIDs; refuses what does not fit."""
-        if document["left_running"]:
-            raise ManifestError(
-                "the container went on running after this checkpoint (--leave-running), and its partners "
-                "with it: its connections cannot be restored from it"
-            )
-        for guest in document["guests"]:
-            library = self._agent.config.guest_dir / guest["build_id"] / paths.GUEST_LIBRARY
-            if not library.is_file():
-                raise RestoreError(
-                    f"process {guest['pid']} ({guest['command']}) was dumped with the guest library of "
-                    f"build-id {guest['build_id']}, which is not here: copy {library.parent} from "
-                    f"{document['source']['name']}"
-                )
-        for name, needed in document["devices"].items():
-            offered = self._agent.devices.capabilities(self._agent.devices.counterpart(name))
-            if short := devices.shortfalls(needed, offered):
-                raise RestoreError(f"the RDMA device here cannot carry what {name} did: {'; '.join(short)}")
-        return {
-            (guest["process"], context["context"]): self._device_for(context)
-            for guest in document["guests"]
-            for context in guest["contexts"]
-        }
-
-    def _device_for(self, context: Message) -> tuple[str, list[GidChange]]:
-        device = self._agent.devices.counterpart(context["device"])
-        changes = []
-        for used in context["gids"]:
-            there = GidEntry(used["port"], used["index"], used["gid"], used["type"])
-            new = self._agent.devices.counterpart_of_gid(there, device)
-            changes.append(GidChange(there.port, there.index, new.port, new.index))
-        return device, changes
 
     # --- the steps --------------------------------------------------------------------------------------
 
@@ -236,130 +181,6 @@ class Destination:
         for name in record.data.guests:
             self._agent.guests.ask_to_connect(name)
 
-    async def _rebuild(
-        self,
-        guests: list[Guest],
-        document: Message,
-        changes: dict[tuple[str, int], tuple[str, list[GidChange]]],
-    ) -> dict[_Place, _Rebuilt]:
-        """Make every object again on this host's device."""
-        self._agent.fault_point("destination: rebuild")
-        described = {one["process"]: one for one in document["guests"]}
-
-        async def rebuild(guest: Guest) -> list[_Rebuilt]:
-            made: list[_Rebuilt] = []
-            for context in described[guest.name]["contexts"]:
-                device, gid_changes = changes[guest.name, context["context"]]
-                pairs = await guest.rebuild(
-                    context["context"], device, gid_changes, self._deadlines.reconnect
-                )
-                made += [_Rebuilt(guest, pair, self._new_gid(pair, device, gid_changes)) for pair in pairs]
-            return made
-
-        lists: list[list[_Rebuilt]] = await wait_for_all(*(rebuild(guest) for guest in guests))
-        return {_place_of(one): one for made in lists for one in made}
-
-    def _new_gid(self, pair: QueuePair, device: str, changes: list[GidChange]) -> str:
-        for one in changes:
-            if (one.port, one.index) == (pair.port, pair.sgid_index):
-                entry = self._agent.devices.entry(device, one.new_port, one.new_index)
-                return entry.gid if entry else pair.sgid
-        return pair.sgid
-
-    async def _prepare(
-        self, record: DestinationRecord, rebuilt: dict[_Place, _Rebuilt], document: Message
-    ) -> dict[End, Message]:
-        """Give the partners the new numbers and learn theirs; by the other end as it was."""
-        keys = await self._remote_keys(rebuilt)
-
-        async def prepare(partner: SwitchedPartner, described: Message) -> list[Message]:
-            self._agent.fault_point(f"destination: prepare {partner.name}")
-            request = {
-                **self._held(record, partner.key),
-                "destination": self._agent.contact.as_message(),
-                "connections": [self._offer(one, rebuilt) for one in described["connections"]],
-                "keys": {name: keys[name] for name in {c["process"] for c in described["connections"]}},
-            }
-            limit = self._deadlines.peer + 3 * self._deadlines.guest
-            answer = await self._agent.ask(partner.address, "prepare", request, limit)
-            sent = {(one["gid"], one["qpn"]): one for one in request["connections"]}
-            made: list[Message] = answer["connections"]
-            if {(one["gid"], one["qpn"]) for one in made} != sent.keys():
-                raise RestoreError(f"agent {partner.name} prepared other connections than it was asked to")
-            return [{**one, "offer": sent[one["gid"], one["qpn"]]} for one in made]
-
-        described = {one["name"]: one for one in document["partners"]}
-        lists = await wait_for_all(*(prepare(one, described[one.name]) for one in record.data.partners))
-        return {(one["gid"], one["qpn"]): one for made in lists for one in made}
-
-    async def _remote_keys(self, rebuilt: dict[_Place, _Rebuilt]) -> dict[str, str]:
-        guests = {one.guest.name: one.guest for one in rebuilt.values()}
-        lists = await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in guests.values()))
-        return {name: remote_keys.pack(pairs) for name, pairs in zip(guests, lists, strict=True)}
-
-    def _offer(self, one: Message, rebuilt: dict[_Place, _Rebuilt]) -> Message:
-        """What a partner must know to connect to a queue pair of ours."""
-        made = self._made(one, rebuilt)
-        return {
-            "gid": one["peer_gid"],
-            "qpn": one["peer_qpn"],
-            "new_peer_gid": made.gid,
-            "new_peer_qpn": made.pair.next_pqpn,
-            # Random, as the numbers of a new connection are: a packet of the old one must not fit.
-            "sq_psn": secrets.randbits(24),
-            "rq_psn": secrets.randbits(24),
-            "peer": made.guest.name,
-        }
-
-    async def _connect(
-        self, rebuilt: dict[_Place, _Rebuilt], new_ends: dict[End, Message], document: Message
-    ) -> None:
-        """Connect our ends, to the partners' and among themselves."""
-        self._agent.fault_point("destination: connect")
-        by_guest: dict[str, list[Connect]] = {}
-        for partner in document["partners"]:
-            for one in partner["connections"]:
-                made, answer = self._made(one, rebuilt), new_ends[one["peer_gid"], one["peer_qpn"]]
-                offer = answer["offer"]
-                by_guest.setdefault(made.guest.name, []).append(
-                    Connect(
-                        made.pair.name,
-                        answer["new_qpn"],
-                        answer["new_gid"],
-                        offer["rq_psn"],
-                        offer["sq_psn"],
-                        answer["process"],
-                    )
-                )
-        for name, connect, _ in self._internal(rebuilt, document):
-            by_guest.setdefault(name, []).append(connect)
-        guests = {one.guest.name: one.guest for one in rebuilt.values()}
-        limit = self._deadlines.guest
-        await wait_for_all(*(guests[name].connect(ones, limit) for name, ones in by_guest.items()))
-        neighbours = {(name, peer) for name, _, peer in self._internal(rebuilt, document)}
-        for name, peer in sorted(neighbours):
-            pairs = await guests[peer].remote_keys(limit)
-            await guests[name].learn_keys(peer, pairs, limit)
-
-    def _internal(
-        self, rebuilt: dict[_Place, _Rebuilt], document: Message
-    ) -> Iterable[tuple[str, Connect, str]]:
-        """The connections within the container: who is to connect to what, and to whom."""
-        by_end = {(one["gid"], one["qpn"]): self._made(one, rebuilt) for one in document["internal"]}
-        for one in document["internal"]:
-            made, other = self._made(one, rebuilt), by_end[one["peer_gid"], one["peer_qpn"]]
-            # Both ends must come to the same two numbers without a word: from what both know.
-            psns = {end: end.pair.next_pqpn ^ 0x5A5A5A for end in (made, other)}
-            connect = Connect(
-                made.pair.name,
-                other.pair.next_pqpn,
-                other.gid,
-                psns[made],
-                psns[other],
-                other.guest.name,
-            )
-            yield made.guest.name, connect, other.guest.name
-
     async def _commit(self, record: DestinationRecord) -> None:
         """Ask the source's agent for the authority until it has answered; until then nothing is begun."""
         self._agent.fault_point("destination: commit")
@@ -404,7 +225,9 @@ class Destination:
 
     async def _switch(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
         limit = self._deadlines.peer + self._deadlines.guest
-        answer = await self._agent.ask(partner.address, "switch", self._held(record, partner.key), limit)
+        answer = await self._agent.ask(
+            partner.address, "switch", record.data.show_claim(record.id, partner.key), limit
+        )
         partner.switched, partner.blackout = True, answer["blackout"]
 
     async def _finish(self, record: DestinationRecord) -> None:
@@ -463,7 +286,9 @@ class Destination:
             record.state = State.RELEASED
         for partner in record.data.partners if record.data.epoch else ():
             try:
-                await self._agent.ask(partner.address, "retract", self._held(record, partner.key))
+                await self._agent.ask(
+                    partner.address, "retract", record.data.show_claim(record.id, partner.key)
+                )
             except AgentError as error:
                 _log.info("%s; it will ask", error)
         try:
@@ -492,22 +317,9 @@ class Destination:
         self._store.note(record, returned=True)
 
     async def _ask_source(self, record: DestinationRecord, name: str) -> None:
-        await self._agent.ask(record.data.source.address, name, self._held(record, record.data.source_key))
-
-    @staticmethod
-    def _held(record: DestinationRecord, key: str) -> Message:
-        return {"migration": record.id, "key": key, "epoch": record.data.epoch}
-
-    @staticmethod
-    def _made(one: Message, rebuilt: dict[_Place, _Rebuilt]) -> _Rebuilt:
-        made = rebuilt.get((one["process"], one["context"], one["vqpn"]))
-        if made is None:
-            raise GuestError(f"QP 0x{one['vqpn']:x} of the checkpoint was not rebuilt by its process")
-        return made
-
-
-def _place_of(one: _Rebuilt) -> _Place:
-    return one.guest.name, one.pair.name.context, one.pair.name.vqpn
+        await self._agent.ask(
+            record.data.source.address, name, record.data.show_claim(record.id, record.data.source_key)
+        )
 
 
 def _downtime(steps: list[Step]) -> float:

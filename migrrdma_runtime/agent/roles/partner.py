@@ -15,19 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import Connect, GuestState, QPName, QueuePair
+from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.peers.certificates import Identity
-from migrrdma_runtime.agent.roles.records import PartnerData, PartnerGuest, PartnerQP, PartnerRecord
-from migrrdma_runtime.agent.roles.states import Role, State
+from migrrdma_runtime.agent.roles.partner_guests import (
+    connected_guest,
+    describe_owner,
+    find_owners,
+    names_of,
+    prepare_guest,
+    require_free,
+)
+from migrrdma_runtime.agent.roles.records import PartnerData, PartnerRecord
+from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
-from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
 from migrrdma_runtime.wire import remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
 
 _log = logging.getLogger(__name__)
-
-End = tuple[str, int]
 
 _OVER = (State.COMMITTED.value, State.DONE.value)
 _NOT_MINE = (State.RELEASED.value, UNKNOWN)
@@ -61,12 +66,12 @@ class Partner:
         agent.fault_point("partner: suspend")
         async with agent.lock(request["migration"]):
             try:
-                owners = await self._owners(request["connections"])
+                owners = await find_owners(self._agent, request["connections"])
             except GuestError:
                 if not await agent.guests.wait_for_returning_guests():
                     raise
-                owners = await self._owners(request["connections"])
-            self._require_free(request["migration"], [guest for guest, _ in owners])
+                owners = await find_owners(self._agent, request["connections"])
+            require_free(self._agent, request["migration"], [guest for guest, _ in owners])
             record = self._store.begin(
                 request["migration"],
                 PartnerData(
@@ -74,7 +79,7 @@ class Partner:
                     key_digest=request["key_digest"],
                     boot=_boot_id(),
                     suspended=time.time(),
-                    guests=[_describe_owner(guest, pairs) for guest, pairs in owners],
+                    guests=[describe_owner(guest, pairs) for guest, pairs in owners],
                 ),
             )
         agent.tasks.follow(record.id, self.watch(record))
@@ -88,7 +93,7 @@ class Partner:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, not to be drained")
         self._agent.fault_point("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
-        guests = [(await self._guest(one), _names(one)) for one in record.data.guests]
+        guests = [(await connected_guest(self._agent, one), names_of(one)) for one in record.data.guests]
         seconds, margin = request["seconds"], self._deadlines.guest
         # Whatever an agent decides about the wait (watch, below) it decides before the guest does without one.
         alone = self._deadlines.partner + self._deadlines.ask + 3 * self._deadlines.peer
@@ -119,7 +124,7 @@ class Partner:
         self._require_key(record, request["key"])
         self._require_not_lost(record)
         for one in record.data.guests:
-            await self._guest(one)
+            await connected_guest(self._agent, one)
         return {"state": record.state.value}
 
     async def prepare(self, caller: Identity, request: Message) -> Message:
@@ -147,7 +152,7 @@ class Partner:
             agent.fault_point("partner: prepare")
             prepared: list[Message] = []
             for guest in record.data.guests:
-                prepared += await self._prepare_guest(guest, wanted, remote_keys.unpack(request["keys"]))
+                prepared += await prepare_guest(agent, guest, wanted, remote_keys.unpack(request["keys"]))
             agent.fault_point("partner: prepared")
             self._store.move(record, State.PREPARED, epoch=epoch, destination=destination, prepared=prepared)
         return {"connections": prepared}
@@ -300,80 +305,6 @@ class Partner:
                 except GuestError as error:
                     _log.warning("migration %s: %s; it will be told again when it connects", record.id, error)
 
-    # --- the guests -------------------------------------------------------------------------------------
-
-    async def _owners(self, connections: list[Message]) -> list[tuple[Guest, list[QueuePair]]]:
-        """Whose queue pairs these are: each must belong to exactly one process with the guest library."""
-        found: dict[tuple[End, End], list[tuple[Guest, QueuePair]]] = {}
-        for guest, pairs in await self._all_queue_pairs():
-            for pair in pairs:
-                if pair.is_connected:
-                    found.setdefault((pair.end, pair.other_end), []).append((guest, pair))
-        owners: dict[str, tuple[Guest, list[QueuePair]]] = {}
-        for one in connections:
-            end, other = (one["gid"], one["qpn"]), (one["peer_gid"], one["peer_qpn"])
-            candidates = found.get((end, other), [])
-            if len(candidates) != 1:
-                raise GuestError(_explain_owner(self._agent.identity.name, end, other, candidates))
-            guest, pair = candidates[0]
-            owners.setdefault(guest.container + "/" + guest.name, (guest, []))[1].append(pair)
-        return list(owners.values())
-
-    async def _all_queue_pairs(self) -> list[tuple[Guest, list[QueuePair]]]:
-        async def ask(guest: Guest) -> tuple[Guest, list[QueuePair]]:
-            try:
-                return guest, await guest.queue_pairs(self._deadlines.guest)
-            except GuestError as error:
-                # If it owns one of those that are looked for, that one will be missed by name.
-                _log.warning("%s", error)
-                return guest, []
-
-        return list(await asyncio.gather(*(ask(guest) for guest in self._agent.guests.all())))
-
-    def _require_free(self, migration: str, guests: list[Guest]) -> None:
-        """Whether none of these takes part in another migration."""
-        for record in self._store.every():
-            if record.id == migration and record.role is Role.PARTNER:
-                continue
-            if record.is_busy and any(record.data.concerns(guest.container, guest.name) for guest in guests):
-                raise RefusedError(
-                    f"a partner on {self._agent.identity.name} takes part in migration {record.id} "
-                    f"({record.state.value}): try again when that has ended"
-                )
-
-    async def _prepare_guest(
-        self, one: PartnerGuest, wanted: dict[End, Message], keys_of_peers: dict[str, list[tuple[int, int]]]
-    ) -> list[Message]:
-        guest, limit = await self._guest(one), self._deadlines.guest
-        ends = {QPName(qp.context, qp.vqpn): (qp.gid, qp.qpn) for qp in one.qps}
-        pairs = {pair.name: pair for pair in await guest.prepare(_names(one), limit)}
-        if not ends.keys() <= pairs.keys():
-            raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
-        await guest.connect([_connect(name, wanted[end]) for name, end in ends.items()], limit)
-        for peer in sorted({wanted[end]["peer"] for end in ends.values()}):
-            await guest.learn_keys(peer, keys_of_peers.get(peer, []), limit)
-        return [
-            {
-                "gid": end[0],
-                "qpn": end[1],
-                "new_gid": pairs[name].sgid,
-                "new_qpn": pairs[name].next_pqpn,
-                "process": guest.name,
-            }
-            for name, end in ends.items()
-        ]
-
-    async def _guest(self, one: PartnerGuest) -> Guest:
-        guests, who = self._agent.guests, (one.container, one.process)
-        await guests.wait_for_returning_guests(lambda: guests.find(*who) is not None)
-        guest = guests.find(*who)
-        if guest is None:
-            raise GuestError(
-                f"{one.who} on {self._agent.identity.name}, a partner, is not connected to its agent: "
-                "it has ended, or hangs"
-            )
-        return guest
-
     # --- who may -----------------------------------------------------------------------------------------
 
     def _record(self, migration: str) -> PartnerRecord:
@@ -408,35 +339,6 @@ def _pending(record: PartnerRecord) -> dict[str, Any]:
     return {"pending": [one.process for one in record.data.guests]}
 
 
-def _describe_owner(guest: Guest, pairs: list[QueuePair]) -> PartnerGuest:
-    return PartnerGuest(
-        container=guest.container,
-        process=guest.name,
-        who=str(guest),
-        qps=[PartnerQP(one.name.context, one.name.vqpn, one.sgid, one.pqpn) for one in pairs],
-    )
-
-
-def _names(one: PartnerGuest) -> list[QPName]:
-    return [QPName(qp.context, qp.vqpn) for qp in one.qps]
-
-
 def _boot_id() -> str:
     """Which boot of the host it is: processes do not outlive it, records do."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _connect(name: QPName, one: Message) -> Connect:
-    return Connect(name, one["new_peer_qpn"], one["new_peer_gid"], one["sq_psn"], one["rq_psn"], one["peer"])
-
-
-def _explain_owner(host: str, end: End, other: End, found: list[tuple[Guest, QueuePair]]) -> str:
-    what = (
-        f"QP 0x{end[1]:x} of {gids.shown(end[0])} (connected to QP 0x{other[1]:x} of {gids.shown(other[0])})"
-    )
-    if found:
-        return f"on {host}, {' and '.join(str(guest) for guest, _ in found)} both claim {what}"
-    return (
-        f"on {host}, no process with the guest library has {what}: "
-        "start the partner's container with --runtime=migrrdma as well"
-    )

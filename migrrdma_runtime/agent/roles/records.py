@@ -36,6 +36,8 @@ class SourceData:
     committed: float = 0.0
     """Seconds since 1970, as ``claimed``."""
     timeline: list[Step] = field(default_factory=list)
+    reason: str = ""
+    """Why it was undone."""
     pending: list[str] = field(default_factory=list)
     """Guests that are still to be told of the end."""
 
@@ -92,6 +94,10 @@ class DestinationData:
     def concerns(self, container: str, _process: str = "") -> bool:
         """Whether it is about this container; all of its processes take part."""
         return container == self.container
+
+    def show_claim(self, migration: str, key: str) -> Message:
+        """What the holder of a claim shows to the agent whose key it is."""
+        return {"migration": migration, "key": key, "epoch": self.epoch}
 
 
 @dataclass

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, Move
+from cluster import Cluster
+from moves import Move
 from typer.testing import CliRunner
 
 from migrrdma_runtime.agent.peers import certificates

@@ -60,6 +60,7 @@ def test_calls_of_every_container_start_no_interpreter(site: Site, line: str) ->
         f"{_DOCKER} create --bundle broken c1",
         f"{_DOCKER} create --bundle missing c1",
         f"{_DOCKER} create --bundle plain/../rdma c1",
+        f"{_DOCKER} create --bundle link/.. c1",
         f"{_DOCKER} create c1 --bundle rdma",
         f"{_DOCKER} create --bundle plain --bundle rdma c1",
         f"{_DOCKER} run --bundle=rdma -- c1",
@@ -95,7 +96,8 @@ def test_it_knows_the_parsers_options() -> None:
 _NAMES = """b bundle c1 c2 config config-path console-socket create cgroup-manager d debug delete detach e env exec
     f h help kill log log-format no-pivot p pid-file plain preserve-fds process rdma restore root run state t tty
     v version systemd-cgroup rootless criu news"""
-_VALUES = "plain rdma broken missing . .. / plain/ ./plain plain/../rdma state c1 c2 c3 3 - -- --- a=b create exec run"
+_VALUES = """plain rdma broken missing . .. / plain/ ./plain plain/../rdma link/..
+    state c1 c2 c3 3 - -- --- a=b create exec run"""
 _ANY = st.binary(max_size=5).map(lambda word: word.replace(b"\0", b""))
 _NAME = st.sampled_from([os.fsencode(name) for name in _NAMES.split()])
 _VALUE = st.one_of(st.sampled_from([os.fsencode(value) for value in (*_VALUES.split(), "")]), _ANY)

@@ -27,7 +27,7 @@ _OTHER_VERSION = spec.Additions(
     record_dir="/run/x/containers/c1",
     criu_config="/b2/migrrdma-criu.conf",
 )
-_LIBRARY = "/usr/lib/migrrdma/abc/libmigrrdma.so"
+_LIBRARY = "/dev/migrrdma/guest/abc/libmigrrdma.so"
 
 _STRINGS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
 _HOOKS: dict[str, Any] = {
@@ -116,13 +116,13 @@ def test_the_edit_adds_mount_library_hooks_and_annotations() -> None:
         process={"args": ["sh"], "env": ["A=1", f"LD_PRELOAD={_LIBRARY}"]},
         mounts=[
             {
-                "destination": "/usr/lib/migrrdma",
+                "destination": "/dev/migrrdma/guest",
                 "type": "bind",
                 "source": "/var/lib/guest",
                 "options": ["bind", "ro", "nosuid", "nodev", "rprivate"],
             },
             {
-                "destination": "/run/migrrdma/agent",
+                "destination": "/dev/migrrdma/agent",
                 "type": "bind",
                 "source": "/run/migrrdma/agent",
                 "options": ["bind", "ro", "nosuid", "nodev", "rprivate"],
@@ -157,7 +157,7 @@ def test_the_edit_adds_mount_library_hooks_and_annotations() -> None:
         ([], [f"LD_PRELOAD={_LIBRARY}"]),
         (["LD_PRELOAD="], [f"LD_PRELOAD={_LIBRARY}:"]),
         (["B=2", "LD_PRELOAD=/a.so /b.so", "C=3"], ["B=2", f"LD_PRELOAD={_LIBRARY}:/a.so /b.so", "C=3"]),
-        (["LD_PRELOAD=/usr/lib/migrrdma/old/libmigrrdma.so:/a.so"], [f"LD_PRELOAD={_LIBRARY}:/a.so"]),
+        (["LD_PRELOAD=/dev/migrrdma/guest/old/libmigrrdma.so:/a.so"], [f"LD_PRELOAD={_LIBRARY}:/a.so"]),
         (["LD_PRELOAD=/a.so", "LD_PRELOAD=/b.so"], [f"LD_PRELOAD={_LIBRARY}:{x}.so" for x in ("/a", "/b")]),
     ],
 )
@@ -184,8 +184,8 @@ def test_hooks_of_others_keep_their_places() -> None:
 
 
 def test_a_mount_of_the_users_in_our_place_is_refused() -> None:
-    mount = {"destination": "/usr/lib/migrrdma", "source": "/mine", "type": "bind"}
-    with pytest.raises(SpecError, match="the container has a mount of its own on /usr/lib/migrrdma"):
+    mount = {"destination": "/dev/migrrdma/guest", "source": "/mine", "type": "bind"}
+    with pytest.raises(SpecError, match="the container has a mount of its own on /dev/migrrdma/guest"):
         _edited(_container(mounts=[mount]))
 
 

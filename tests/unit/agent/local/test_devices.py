@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 
 import pytest
-from cluster import make_sysfs
+from sysfs import make_sysfs
 
 from migrrdma_runtime.agent.local.devices import Devices, GidEntry, shortfalls
 from migrrdma_runtime.base import gids

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import PATIENT_S, Cluster, FakeContainers
+from cluster import Cluster, FakeContainers
+from guest_process import PATIENT_S
 
 from migrrdma_runtime.agent.daemon import Daemon
 from migrrdma_runtime.agent.local import runtime_api

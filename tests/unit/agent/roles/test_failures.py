@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import pytest
-from cluster import PATIENT_S, Cluster, Move, dropping, ends, keep_alive
+from cluster import Cluster, dropping, ends, keep_alive
+from guest_process import PATIENT_S
+from moves import Move
 
 from migrrdma_runtime.agent.roles.records import Record, SourceData
 from migrrdma_runtime.agent.roles.store import Store

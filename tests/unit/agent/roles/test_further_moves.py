@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from cluster import Cluster, Move, keep_alive
+from cluster import Cluster, keep_alive
+from moves import Move
 
 from migrrdma_runtime.base.errors import MigrRDMAError
 

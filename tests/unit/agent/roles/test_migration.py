@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from cluster import Cluster, Move, ends
+from cluster import Cluster, ends
+from moves import Move
 
 from migrrdma_runtime.agent.local.containers import Process
+from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.base.errors import (
     AgentError,
     DrainError,
@@ -206,6 +208,9 @@ def test_a_drain_that_does_not_end_refuses_the_checkpoint_and_names_the_queue_pa
         await getattr(move, who).tell("fault QUIESCE QPs did not drain in time")
         message = await refused(move, DrainError, "did not drain within the deadline")
         assert ("QP 0x11, QP 0x12" if who == "mover" else "QP 0x21, QP 0x22") in message
+        [record] = move.src.agent.store.all(SourceData)
+        assert record.data.reason == message
+        assert [step["name"] for step in record.data.timeline] == ["suspend", "drain"]
 
     play(scenario)
 

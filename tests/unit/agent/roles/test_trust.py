@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import PATIENT_S, Cluster, Host, Move
+from cluster import Cluster, Host
+from guest_process import PATIENT_S
+from moves import Move
 
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles

@@ -1,0 +1,109 @@
+"""The manifest of a checkpoint, written by its source once no process can change anything any more."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Iterable
+
+from migrrdma_runtime.agent.local.devices import ROCE_V2
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Context, QueuePair
+from migrrdma_runtime.agent.roles.participants import Connection, Mover, Participants, look_into
+from migrrdma_runtime.agent.roles.records import SourceRecord
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
+from migrrdma_runtime.base.errors import GuestError
+from migrrdma_runtime.wire import manifest
+from migrrdma_runtime.wire.agent_messages import Message
+
+
+async def describe(agent: ThisAgent, record: SourceRecord, participants: Participants, token: str) -> Message:
+    """The manifest, as things are now that no process can change them."""
+    agent.fault_point("source: describe")
+    after: list[Mover] = await wait_for_all(*(look_into(agent, one.guest) for one in participants.movers))
+    before = {
+        _key(one.guest, pair): pair for one in participants.movers for pair in one.pairs if pair.is_connected
+    }
+    now = {_key(one.guest, pair): pair for one in after for pair in one.pairs if pair.is_connected}
+    changed = [f"QP 0x{key[2]:x}" for key in before.keys() ^ now.keys()]
+    if changed:
+        raise GuestError(
+            f"connections of container {record.data.container:.12} came or went while it was quiesced "
+            f"({', '.join(changed[:8])}): try again"
+        )
+    devices = sorted({context.real_device for one in after for context in one.contexts})
+    # Not in the event loop: a GID table is a thousand small files, pyverbs takes its time to load.
+    capabilities, kinds = await asyncio.to_thread(_survey, agent, devices)
+    return manifest.seal(
+        {
+            "migration": record.id,
+            "token": token,
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "container": record.data.container,
+            "left_running": record.data.left_running,
+            "source": agent.contact.as_message(),
+            "devices": capabilities,
+            "guests": [_describe_guest(one, kinds) for one in after],
+            "partners": [
+                {"name": one.name, "address": one.address, "connections": _ends(one.connections)}
+                for one in participants.partners
+            ],
+            "internal": _ends(participants.internal),
+        }
+    )
+
+
+def _survey(
+    agent: ThisAgent, devices: list[str]
+) -> tuple[dict[str, dict[str, int]], dict[tuple[str, str], str]]:
+    """What these devices can carry, and of which type their GIDs are, by device and GID."""
+    tables = {name: agent.devices.gid_table(name) for name in devices}
+    kinds = {(name, entry.gid): entry.type for name, table in tables.items() for entry in table}
+    return {name: agent.devices.capabilities(name) for name in devices}, kinds
+
+
+def _describe_guest(one: Mover, kinds: dict[tuple[str, str], str]) -> Message:
+    return {
+        "process": one.guest.name,
+        "pid": one.guest.pid_in_container,
+        "command": one.guest.process.command,
+        "build_id": one.guest.build_id,
+        "objects": one.inventory.counts,
+        "contexts": [_describe_context(context, one.pairs, kinds) for context in one.contexts],
+    }
+
+
+def _describe_context(context: Context, pairs: list[QueuePair], kinds: dict[tuple[str, str], str]) -> Message:
+    used = sorted(
+        {
+            (pair.port, pair.sgid_index, pair.sgid)
+            for pair in pairs
+            if pair.name.context == context.id and pair.is_connected
+        }
+    )
+    # By the GID: port and index are those that the application uses, of its first device.
+    device = context.real_device
+    found = [
+        {"port": port, "index": index, "gid": gid, "type": kinds.get((device, gid), ROCE_V2)}
+        for port, index, gid in used
+    ]
+    return {"context": context.id, "device": context.real_device, "gids": found}
+
+
+def _key(guest: Guest, pair: QueuePair) -> tuple[str, int, int]:
+    return guest.name, pair.name.context, pair.name.vqpn
+
+
+def _ends(connections: Iterable[Connection]) -> list[Message]:
+    return [
+        {
+            "process": guest.name,
+            "context": pair.name.context,
+            "vqpn": pair.name.vqpn,
+            "gid": pair.sgid,
+            "qpn": pair.pqpn,
+            "peer_gid": pair.dgid,
+            "peer_qpn": pair.dest_pqpn,
+        }
+        for guest, pair in connections
+    ]

@@ -1,0 +1,133 @@
+"""The processes of a partner's host: whose a queue pair is, and how they are given new ones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Connect, QPName, QueuePair
+from migrrdma_runtime.agent.roles.records import PartnerGuest, PartnerQP
+from migrrdma_runtime.agent.roles.states import Role
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent
+from migrrdma_runtime.base import gids
+from migrrdma_runtime.base.errors import GuestError, RefusedError
+from migrrdma_runtime.wire.agent_messages import Message
+
+_log = logging.getLogger(__name__)
+
+End = tuple[str, int]
+"""GID and QPN, as the network knows them."""
+
+
+async def find_owners(agent: ThisAgent, connections: list[Message]) -> list[tuple[Guest, list[QueuePair]]]:
+    """Whose queue pairs these are: each must belong to exactly one process with the guest library."""
+    found: dict[tuple[End, End], list[tuple[Guest, QueuePair]]] = {}
+    for guest, pairs in await _all_queue_pairs(agent):
+        for pair in pairs:
+            if pair.is_connected:
+                found.setdefault((pair.end, pair.other_end), []).append((guest, pair))
+    owners: dict[str, tuple[Guest, list[QueuePair]]] = {}
+    for one in connections:
+        end, other = (one["gid"], one["qpn"]), (one["peer_gid"], one["peer_qpn"])
+        candidates = found.get((end, other), [])
+        if len(candidates) != 1:
+            raise GuestError(_explain_owner(agent.identity.name, end, other, candidates))
+        guest, pair = candidates[0]
+        owners.setdefault(guest.container + "/" + guest.name, (guest, []))[1].append(pair)
+    return list(owners.values())
+
+
+async def _all_queue_pairs(agent: ThisAgent) -> list[tuple[Guest, list[QueuePair]]]:
+    async def ask(guest: Guest) -> tuple[Guest, list[QueuePair]]:
+        try:
+            return guest, await guest.queue_pairs(agent.config.deadlines.guest)
+        except GuestError as error:
+            # If it owns one of those that are looked for, that one will be missed by name.
+            _log.warning("%s", error)
+            return guest, []
+
+    return list(await asyncio.gather(*(ask(guest) for guest in agent.guests.all())))
+
+
+def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) -> None:
+    """Whether none of these takes part in another migration."""
+    for record in agent.store.every():
+        if record.id == migration and record.role is Role.PARTNER:
+            continue
+        if record.is_busy and any(record.data.concerns(guest.container, guest.name) for guest in guests):
+            raise RefusedError(
+                f"a partner on {agent.identity.name} takes part in migration {record.id} "
+                f"({record.state.value}): try again when that has ended"
+            )
+
+
+async def prepare_guest(
+    agent: ThisAgent,
+    one: PartnerGuest,
+    wanted: dict[End, Message],
+    keys_of_peers: dict[str, list[tuple[int, int]]],
+) -> list[Message]:
+    """Have a process make and connect new queue pairs, and learn the keys of who faces it; the new numbers."""
+    guest, limit = await connected_guest(agent, one), agent.config.deadlines.guest
+    ends = {QPName(qp.context, qp.vqpn): (qp.gid, qp.qpn) for qp in one.qps}
+    pairs = {pair.name: pair for pair in await guest.prepare(names_of(one), limit)}
+    if not ends.keys() <= pairs.keys():
+        raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
+    await guest.connect([_connect(name, wanted[end]) for name, end in ends.items()], limit)
+    for peer in sorted({wanted[end]["peer"] for end in ends.values()}):
+        await guest.learn_keys(peer, keys_of_peers.get(peer, []), limit)
+    return [
+        {
+            "gid": end[0],
+            "qpn": end[1],
+            "new_gid": pairs[name].sgid,
+            "new_qpn": pairs[name].next_pqpn,
+            "process": guest.name,
+        }
+        for name, end in ends.items()
+    ]
+
+
+async def connected_guest(agent: ThisAgent, one: PartnerGuest) -> Guest:
+    """The process, which is given time to connect if this agent has only just started; `GuestError`: it has not."""
+    guests, who = agent.guests, (one.container, one.process)
+    await guests.wait_for_returning_guests(lambda: guests.find(*who) is not None)
+    guest = guests.find(*who)
+    if guest is None:
+        raise GuestError(
+            f"{one.who} on {agent.identity.name}, a partner, is not connected to its agent: "
+            "it has ended, or hangs"
+        )
+    return guest
+
+
+def describe_owner(guest: Guest, pairs: list[QueuePair]) -> PartnerGuest:
+    """What is kept of a process and its queue pairs that take part."""
+    return PartnerGuest(
+        container=guest.container,
+        process=guest.name,
+        who=str(guest),
+        qps=[PartnerQP(one.name.context, one.name.vqpn, one.sgid, one.pqpn) for one in pairs],
+    )
+
+
+def names_of(one: PartnerGuest) -> list[QPName]:
+    """Its queue pairs as the guest calls them."""
+    return [QPName(qp.context, qp.vqpn) for qp in one.qps]
+
+
+def _connect(name: QPName, one: Message) -> Connect:
+    return Connect(name, one["new_peer_qpn"], one["new_peer_gid"], one["sq_psn"], one["rq_psn"], one["peer"])
+
+
+def _explain_owner(host: str, end: End, other: End, found: list[tuple[Guest, QueuePair]]) -> str:
+    what = (
+        f"QP 0x{end[1]:x} of {gids.shown(end[0])} (connected to QP 0x{other[1]:x} of {gids.shown(other[0])})"
+    )
+    if found:
+        return f"on {host}, {' and '.join(str(guest) for guest, _ in found)} both claim {what}"
+    return (
+        f"on {host}, no process with the guest library has {what}: "
+        "start the partner's container with --runtime=migrrdma as well"
+    )

@@ -1,0 +1,171 @@
+"""The connections of a restored container, made again: its objects, the partners' new ends, and the numbers of both."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Connect, GidChange, QueuePair
+from migrrdma_runtime.agent.roles.fit import NewDevices
+from migrrdma_runtime.agent.roles.records import DestinationRecord, SwitchedPartner
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
+from migrrdma_runtime.base.errors import GuestError, RestoreError
+from migrrdma_runtime.wire import remote_keys
+from migrrdma_runtime.wire.agent_messages import Message
+
+_End = tuple[str, int]
+"""GID and QPN, as the network knew them before the move."""
+
+_Place = tuple[str, int, int]
+"""A queue pair of the container: process, context, virtual QPN."""
+
+
+@dataclass(frozen=True)
+class _Rebuilt:
+    """A queue pair that was made again."""
+
+    guest: Guest
+    pair: QueuePair
+    gid: str
+    """Where it is now: the guest goes on naming the GIDs of the application's first device."""
+
+
+class Reconnection:
+    """The steps between a restored container and its commit; nothing is sent yet."""
+
+    def __init__(self, agent: ThisAgent, document: Message) -> None:
+        self._agent = agent
+        self._deadlines = agent.config.deadlines
+        self._document = document
+        self._rebuilt: dict[_Place, _Rebuilt] = {}
+        self._new_ends: dict[_End, Message] = {}
+        """What the partners have prepared, by their end as it was."""
+
+    async def rebuild(
+        self,
+        guests: list[Guest],
+        devices: NewDevices,
+    ) -> None:
+        """Make every object again on this host's device."""
+        self._agent.fault_point("destination: rebuild")
+        described = {one["process"]: one for one in self._document["guests"]}
+
+        async def rebuild_one(guest: Guest) -> list[_Rebuilt]:
+            made: list[_Rebuilt] = []
+            for context in described[guest.name]["contexts"]:
+                device, gid_changes = devices[guest.name, context["context"]]
+                pairs = await guest.rebuild(
+                    context["context"], device, gid_changes, self._deadlines.reconnect
+                )
+                made += [_Rebuilt(guest, pair, self._new_gid(pair, device, gid_changes)) for pair in pairs]
+            return made
+
+        lists: list[list[_Rebuilt]] = await wait_for_all(*(rebuild_one(guest) for guest in guests))
+        self._rebuilt = {_place_of(one): one for made in lists for one in made}
+
+    def _new_gid(self, pair: QueuePair, device: str, changes: list[GidChange]) -> str:
+        for one in changes:
+            if (one.port, one.index) == (pair.port, pair.sgid_index):
+                entry = self._agent.devices.entry(device, one.new_port, one.new_index)
+                return entry.gid if entry else pair.sgid
+        return pair.sgid
+
+    async def prepare(self, record: DestinationRecord) -> None:
+        """Give the partners the new numbers and learn theirs."""
+        keys = await self._remote_keys()
+
+        async def prepare_one(partner: SwitchedPartner, described: Message) -> list[Message]:
+            self._agent.fault_point(f"destination: prepare {partner.name}")
+            request = {
+                **record.data.show_claim(record.id, partner.key),
+                "destination": self._agent.contact.as_message(),
+                "connections": [self._offer(one) for one in described["connections"]],
+                "keys": {name: keys[name] for name in {c["process"] for c in described["connections"]}},
+            }
+            limit = self._deadlines.peer + 3 * self._deadlines.guest
+            answer = await self._agent.ask(partner.address, "prepare", request, limit)
+            sent = {(one["gid"], one["qpn"]): one for one in request["connections"]}
+            made: list[Message] = answer["connections"]
+            if {(one["gid"], one["qpn"]) for one in made} != sent.keys():
+                raise RestoreError(f"agent {partner.name} prepared other connections than it was asked to")
+            return [{**one, "offer": sent[one["gid"], one["qpn"]]} for one in made]
+
+        described = {one["name"]: one for one in self._document["partners"]}
+        lists = await wait_for_all(*(prepare_one(one, described[one.name]) for one in record.data.partners))
+        self._new_ends = {(one["gid"], one["qpn"]): one for made in lists for one in made}
+
+    async def _remote_keys(self) -> dict[str, str]:
+        guests = {one.guest.name: one.guest for one in self._rebuilt.values()}
+        lists = await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in guests.values()))
+        return {name: remote_keys.pack(pairs) for name, pairs in zip(guests, lists, strict=True)}
+
+    def _offer(self, one: Message) -> Message:
+        """What a partner must know to connect to a queue pair of ours."""
+        made = self._made(one)
+        return {
+            "gid": one["peer_gid"],
+            "qpn": one["peer_qpn"],
+            "new_peer_gid": made.gid,
+            "new_peer_qpn": made.pair.next_pqpn,
+            # Random, as the numbers of a new connection are: a packet of the old one must not fit.
+            "sq_psn": secrets.randbits(24),
+            "rq_psn": secrets.randbits(24),
+            "peer": made.guest.name,
+        }
+
+    async def connect(self) -> None:
+        """Connect our ends, to the partners' and among themselves."""
+        self._agent.fault_point("destination: connect")
+        by_guest: dict[str, list[Connect]] = {}
+        for partner in self._document["partners"]:
+            for one in partner["connections"]:
+                made, answer = self._made(one), self._new_ends[one["peer_gid"], one["peer_qpn"]]
+                offer = answer["offer"]
+                by_guest.setdefault(made.guest.name, []).append(
+                    Connect(
+                        made.pair.name,
+                        answer["new_qpn"],
+                        answer["new_gid"],
+                        offer["rq_psn"],
+                        offer["sq_psn"],
+                        answer["process"],
+                    )
+                )
+        for name, connect, _ in self._internal():
+            by_guest.setdefault(name, []).append(connect)
+        guests = {one.guest.name: one.guest for one in self._rebuilt.values()}
+        limit = self._deadlines.guest
+        await wait_for_all(*(guests[name].connect(ones, limit) for name, ones in by_guest.items()))
+        neighbours = {(name, peer) for name, _, peer in self._internal()}
+        for name, peer in sorted(neighbours):
+            pairs = await guests[peer].remote_keys(limit)
+            await guests[name].learn_keys(peer, pairs, limit)
+
+    def _internal(self) -> Iterable[tuple[str, Connect, str]]:
+        """The connections within the container: who is to connect to what, and to whom."""
+        by_end = {(one["gid"], one["qpn"]): self._made(one) for one in self._document["internal"]}
+        for one in self._document["internal"]:
+            made, other = self._made(one), by_end[one["peer_gid"], one["peer_qpn"]]
+            # Both ends must come to the same two numbers without a word: from what both know.
+            psns = {end: end.pair.next_pqpn ^ 0x5A5A5A for end in (made, other)}
+            connect = Connect(
+                made.pair.name,
+                other.pair.next_pqpn,
+                other.gid,
+                psns[made],
+                psns[other],
+                other.guest.name,
+            )
+            yield made.guest.name, connect, other.guest.name
+
+    def _made(self, one: Message) -> _Rebuilt:
+        made = self._rebuilt.get((one["process"], one["context"], one["vqpn"]))
+        if made is None:
+            raise GuestError(f"QP 0x{one['vqpn']:x} of the checkpoint was not rebuilt by its process")
+        return made
+
+
+def _place_of(one: _Rebuilt) -> _Place:
+    return one.guest.name, one.pair.name.context, one.pair.name.vqpn

@@ -1,0 +1,157 @@
+"""Moves of a container between the hosts of a cluster, driven as the runtimes on both hosts would."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cluster import Cluster, Host, ends, hexadecimal
+from guest_process import PATIENT_S, GuestProcess
+
+from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.wire import runtime_client
+
+
+@dataclass
+class Move:
+    """A container's move, with a partner on a third host, as the runtimes on both hosts drive it."""
+
+    cluster: Cluster
+    src: Host
+    dst: Host
+    peer: Host
+    mover: GuestProcess
+    partner: GuestProcess
+    container: str = "c1"
+    lands_in: str = "c2"
+    document: Any = None
+    image: Any = None
+    restored: GuestProcess | None = None
+    where: Host | None = None
+
+    @classmethod
+    async def begin(cls, cluster: Cluster, count: int = 2) -> Move:
+        src, dst, peer = [
+            await cluster.host(name, number) for number, name in enumerate(("src", "dst", "peer"), 2)
+        ]
+        return cls(cluster, src, dst, peer, *await cluster.pair(src, peer, count))
+
+    def onward(self, dst: Host) -> Move:
+        """The next move of the container that was restored."""
+        assert self.restored is not None and self.where is not None
+        return Move(
+            self.cluster, self.where, dst, self.peer, self.restored, self.partner,
+            container=self.lands_in, lands_in=self.lands_in + "+",
+        )  # fmt: skip
+
+    def other_end(self, dst: Host, container: str = "p1") -> Move:
+        """A move of the partner, whose partner is the container that was restored."""
+        assert self.restored is not None and self.where is not None
+        return Move(
+            self.cluster, self.peer, dst, self.where, self.partner, self.restored,
+            container=container, lands_in=container + "+",
+        )  # fmt: skip
+
+    async def checkpoint(self, *, succeeded: bool = True, leave_running: bool = False) -> Any:
+        """What the runtime does of a checkpoint; ``succeeded``: how the dump goes."""
+
+        async def dump(ready: Any) -> None:
+            self.document = ready["manifest"]
+            self.image = (await self.mover.show())["image"]
+            if succeeded and not leave_running:
+                await self.mover.kill()
+
+        return await self._drive(
+            self.src,
+            lambda agent: agent.checkpoint(self.container, leave_running=leave_running),
+            lambda ready: ready["migration"],
+            dump,
+            succeeded,
+        )
+
+    async def restore(self, host: Host | None = None, *, succeeded: bool = True) -> Any:
+        """What the runtime does of a restore; what it has restored it kills when the agent says no."""
+        host = host or self.dst
+
+        async def start(_: Any) -> None:
+            if succeeded:
+                count = len(self.document["partners"][0]["connections"])
+                qps = self.image or ends(self.src, 0x11, self.peer, 0x21, count)
+                self.restored = await self.cluster.guest(
+                    host, self.lands_in, self.mover.name, qps, state=4, gid=hexadecimal(host.gid)
+                )
+                self.where = host
+
+        try:
+            return await self._drive(
+                host, lambda agent: agent.restore(self.lands_in, self.document), str, start, succeeded
+            )
+        except MigrRDMAError:
+            if self.restored is not None:
+                await self.restored.kill()
+                self.restored = None
+            raise
+
+    async def both_go_on_as_before(self) -> None:
+        """Wait until both ends run on the connections they had."""
+        await self._connected(self.mover, self.partner, 0x11, 0x21)
+
+    async def both_go_on_after_the_move(self) -> None:
+        """Wait until both ends run on the new connections, at one place."""
+        assert self.restored is not None
+        await self._connected(self.restored, self.partner, 0x11 + 0x3000, 0x21 + 0x7000)
+
+    async def both_go_on_anew(self) -> None:
+        """Wait until both ends run on connections that were not there before, from where the container is."""
+        assert self.restored is not None and self.where is not None
+        [old] = self.image[:1]
+        await self._connected(self.restored, self.partner, old["pqpn"] + 0x3000, old["dest_pqpn"] + 0x7000)
+        assert {qp["sgid"] for qp in (await self.restored.show())["qps"]} == {hexadecimal(self.where.gid)}
+
+    async def _connected(self, one: GuestProcess, other: GuestProcess, qpn: int, dest: int) -> None:
+        async def are_connected() -> bool:
+            mine, theirs = await one.show(), await other.show()
+            assert [qp["pqpn"] for qp in mine["qps"]][:1] in ([qpn], [qpn - 0x3000], [0x11]), mine
+            return (
+                mine["state"] == theirs["state"] == 1
+                and mine["qps"][0]["pqpn"] == qpn
+                and theirs["qps"][0]["pqpn"] == dest
+                and all(
+                    (a["sgid"], a["pqpn"], a["dgid"], a["dest_pqpn"])
+                    == (b["dgid"], b["dest_pqpn"], b["sgid"], b["pqpn"])
+                    and (a["psns"] or [0, 0]) == (b["psns"] or [0, 0])[::-1]
+                    and not a["quiesced"]
+                    and not b["quiesced"]
+                    for a, b in zip(mine["qps"], theirs["qps"], strict=True)
+                )
+            )
+
+        async with asyncio.timeout(PATIENT_S):
+            while not await are_connected():
+                await asyncio.sleep(0.02)  # two processes' states: there is no one event to wait for
+
+    async def _are_there(self, *guests: GuestProcess) -> None:
+        """Wait until these, if they live, are connected to their agents, which may just have started."""
+        for host in self.cluster.hosts.values():
+            here = [one for one in guests if one.is_alive and one.pid in host.containers.members]
+            if host.daemon is not None and host.alive.is_set():
+                await host.daemon.agent.guests.have_pids({one.pid for one in here})
+
+    async def _drive(
+        self, host: Host, ask: Any, name: Callable[[Any], str], act: Any, succeeded: bool
+    ) -> Any:
+        def with_agent(function: Callable[[runtime_client.Agent], Any]) -> Any:
+            return asyncio.to_thread(function, agent)
+
+        async with asyncio.timeout(PATIENT_S):
+            await host.alive.wait()
+        await self._are_there(self.partner, *([self.mover] if host is self.src else []))
+        agent = host.connect()
+        with agent:
+            ready = await with_agent(ask)
+            if ready is None:
+                return None
+            await act(ready)
+            return await with_agent(lambda one: one.report(name(ready), succeeded=succeeded))
