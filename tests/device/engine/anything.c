@@ -3,7 +3,7 @@
 
 #define PARTIES 4
 #define OBJECTS 24
-#define STEPS 30000
+#define STEPS 60000
 
 static uint64_t seed;
 
@@ -79,6 +79,13 @@ static void change(struct user *user, struct end *end, struct end *peer)
 	end_rtr(end, peer);
 	if (any(8))
 		end_rts(end, (uint8_t)any(8), (uint8_t)any(8));
+}
+
+static bool is_broken(struct user *user, struct end *end)
+{
+	struct ibv_qp_attr attr;
+
+	return rnic_query_qp(user->party.context, end->qp, &attr) || attr.qp_state != IBV_QPS_RTS;
 }
 
 static void post_anything(struct user *user, struct end *end, struct user *peer, struct end *to)
@@ -195,7 +202,9 @@ static void step(struct rig *rig, struct user *users)
 	to = &peer->ends[any((uint32_t)peer->end_count)];
 	switch (any(20)) {
 	case 0:
-		if (end->type == to->type && any(4) == 0) {
+	case 13:
+	case 14:
+		if (end->type == to->type && (any(20) == 0 || is_broken(user, end))) {
 			change(user, end, to);
 			change(peer, to, end);
 		}
