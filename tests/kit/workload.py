@@ -15,8 +15,8 @@ from migrrdma_lab.plan import container_image
 from migrrdma_lab.shell import Shell
 
 _WORKLOADS = ROOT / "tests" / "workloads"
-_ON_NODE = "/root/workload"
-_IN_CONTAINER = "/workload"
+ON_NODE = "/root/workload"
+IN_CONTAINER = "/workload"
 
 _SERVER_ADDRESS, _CLIENT_ADDRESS = "10.78.0.161", "10.78.0.160"
 
@@ -46,8 +46,8 @@ class Built:
     def put(self, *shells: Shell) -> None:
         """Copy it to these nodes, where the containers of `end` find it."""
         for shell in shells:
-            shell.run("rm", "-rf", _ON_NODE)
-            shell.copy(str(self.directory), f":{_ON_NODE}")
+            shell.run("rm", "-rf", ON_NODE)
+            shell.copy(str(self.directory), f":{ON_NODE}")
 
 
 def build(directory: Path) -> Built:
@@ -99,9 +99,9 @@ def end(
     return Container(
         shell, name,
         # A node has one processor; what polls must not keep Docker from it.
-        ["nice", "-n", "19", f"{_IN_CONTAINER}/integrity", *options, *([server] if server else [])],
+        ["nice", "-n", "19", f"{IN_CONTAINER}/integrity", *options, *([server] if server else [])],
         [*shell.rdma_options, f"--network={network}",
-         f"--volume={_ON_NODE}:{_IN_CONTAINER}:ro", *docker_options],
+         f"--volume={ON_NODE}:{IN_CONTAINER}:ro", *docker_options],
         container_image(release), runtime,
     )  # fmt: skip
 
@@ -120,7 +120,7 @@ def pair(client_on: Shell, server_on: Shell, *options: str) -> tuple[Container, 
 
 def command(*options: str) -> list[str]:
     """One end as a plain process on a node that `Built.put` was told of; nice, for the node has one processor."""
-    return ["nice", "-n", "19", f"{_ON_NODE}/integrity", *options]
+    return ["nice", "-n", "19", f"{ON_NODE}/integrity", *options]
 
 
 def on_node(
@@ -129,8 +129,8 @@ def on_node(
     """Run one end as a plain process on a node that `Built.put` was told of, with a device that may be broken."""
     words = ["timeout", str(seconds)]
     if fault:
-        words += ["env", f"LD_PRELOAD={_ON_NODE}/faults.so", f"FAULT={fault}"]
-    words += [f"{_ON_NODE}/integrity", *options, *([server] if server else [])]
+        words += ["env", f"LD_PRELOAD={ON_NODE}/faults.so", f"FAULT={fault}"]
+    words += [f"{ON_NODE}/integrity", *options, *([server] if server else [])]
     result = shell.run(*words, timeout=seconds + 20, check=False)
     return agreeing(judge(result.stdout.splitlines()), result.returncode)
 

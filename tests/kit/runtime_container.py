@@ -1,0 +1,171 @@
+"""A container of the OCI runtime's own, on a node and without an engine: a bundle, and the four commands that move it.
+
+It has what a container of Docker's on the data network has: the image's file system (read-only), the node's RDMA
+device by its CDI specification, an interface and an address of its own, and a pipe for its output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from migrrdma_lab.containers import carry
+from migrrdma_lab.errors import RackError
+from migrrdma_lab.plan import container_image
+from migrrdma_lab.shell import Shell
+
+_IMAGES = "/root/images-of-runtime-containers"
+_CDI = "/etc/cdi/rack.json"
+
+_MAKE_NETWORK = """
+ip netns add "$1"
+ip link add own link rd0 netns "$1" type macvlan mode bridge
+ip -n "$1" link set lo up
+ip -n "$1" addr add "$2/24" dev own
+ip -n "$1" link set own up
+"""
+
+# What the container writes reaches a pipe, which CRIU leaves to the runtime; the file behind it is the node's.
+_WITH_OUTPUT = 'log=$1; shift; exec "$@" </dev/null > >(exec cat >>"$log" 2>/dev/null) 2>&1'
+
+_FOLLOW = """
+coproc tail -n +1 -f "$1"
+trap 'kill $COPROC_PID' EXIT
+number=0
+while IFS= read -r line <&"${COPROC[0]}"; do
+  number=$((number + 1))
+  if [ $number -gt "$3" ] && [[ $line =~ $2 ]]; then exit 0; fi
+done
+exit 1
+"""
+
+
+@dataclass(frozen=True)
+class RuntimeContainer:
+    """The container ``name`` on the node behind ``shell``."""
+
+    shell: Shell
+    name: str
+    address: str
+    command: Sequence[str]
+    binds: Sequence[tuple[str, str]] = ()
+    """Folders of the node, and at which of the image's the container sees them, read-only."""
+
+    @property
+    def _bundle(self) -> str:
+        return f"/root/{self.name}.bundle"
+
+    @property
+    def _output(self) -> str:
+        return f"/root/{self.name}.output"
+
+    @property
+    def _log(self) -> str:
+        return f"/root/{self.name}.log"
+
+    def on(self, shell: Shell) -> RuntimeContainer:
+        """The same container on another node."""
+        return RuntimeContainer(shell, self.name, self.address, self.command, self.binds)
+
+    def prepare(self) -> RuntimeContainer:
+        """Make the bundle; the network comes with `run` and `restore`, for an address can be in one place."""
+        self.shell.sh(
+            f"rm -rf {self._bundle} {self._output}; mkdir {self._bundle}; cd {self._bundle}; runc spec"
+        )
+        spec = json.loads(self.shell.run("cat", f"{self._bundle}/config.json").stdout)
+        self._edit(spec)
+        self.shell.run("tee", f"{self._bundle}/config.json", stdin=json.dumps(spec).encode())
+        return self
+
+    def _edit(self, spec: dict[str, Any]) -> None:
+        layer = self.shell.run(
+            "docker", "image", "inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", container_image("trixie")
+        )
+        spec["root"] = {"path": layer.stdout.strip(), "readonly": True}
+        spec["process"] |= {"terminal": False, "args": list(self.command)}
+        del spec["process"]["rlimits"]
+        spec["linux"]["cgroupsPath"] = f"/runtime-containers/{self.name}"
+        for namespace in spec["linux"]["namespaces"]:
+            if namespace["type"] == "network":
+                namespace["path"] = f"/run/netns/{self.name}"
+        mounts = [(source, target, ["rbind", "ro"]) for source, target in self.binds]
+        (device,) = json.loads(self.shell.run("cat", _CDI).stdout)["devices"]
+        edits = device["containerEdits"]
+        mounts += [(m["hostPath"], m["containerPath"], m["options"]) for m in edits["mounts"]]
+        for source, target, options in mounts:
+            spec["mounts"].append(
+                {"destination": target, "source": source, "type": "bind", "options": options}
+            )
+        for node in edits["deviceNodes"]:
+            found = self.shell.run("stat", "-c", "%Hr %Lr", node["path"]).stdout.split()
+            number = {"type": "c", "major": int(found[0]), "minor": int(found[1])}
+            spec["linux"].setdefault("devices", []).append({"path": node["path"], "fileMode": 0o666} | number)
+            spec["linux"]["resources"]["devices"].append({"allow": True, "access": "rw"} | number)
+
+    def _make_network(self) -> None:
+        self.shell.run("sh", "-euc", _MAKE_NETWORK, "network", self.name, self.address)
+
+    def _runtime(self, *words: str, output: bool = False) -> None:
+        command = ["migrrdma-runtime", "--log", self._log, *words]
+        if output:
+            command = ["bash", "-c", _WITH_OUTPUT, "container", self._output, *command]
+        result = self.shell.run(*command, check=False)
+        if result.returncode:
+            said = self.shell.sh(f"tail -n 3 {self._log} {self._output}", check=False).stdout
+            raise RackError(f"{self.shell.node.name}: `{' '.join(words)}`: {result.stderr.strip()} {said}")
+
+    def run(self) -> RuntimeContainer:
+        """Start it."""
+        self._make_network()
+        self._runtime("run", "--detach", "--bundle", self._bundle, self.name, output=True)
+        return self
+
+    def move(self, destination: Shell) -> RuntimeContainer:
+        """Dump it here, carry the images, restore it on a node where `prepare` has been called."""
+        moved = self.on(destination)
+        for shell in (self.shell, destination):
+            shell.run("rm", "-rf", _IMAGES)
+            shell.run("mkdir", "-p", _IMAGES)
+        self._runtime("checkpoint", "--image-path", f"{_IMAGES}/{self.name}", self.name)
+        self.remove()
+        carry(_IMAGES, self.name, self.shell, destination)
+        moved._make_network()
+        moved._runtime(
+            "restore", "--detach", "--bundle", moved._bundle, "--image-path", f"{_IMAGES}/{self.name}", self.name,
+            output=True,
+        )  # fmt: skip
+        return moved
+
+    def lines(self) -> list[str]:
+        """What it has printed on this node."""
+        return self.shell.run("cat", self._output).stdout.splitlines()
+
+    def wait_for_line(self, pattern: str, seconds: float = 60, *, after: int = 0) -> None:
+        """Wait until a line that matches ``pattern`` (a regular expression) follows the first ``after``."""
+        words = (
+            "timeout",
+            str(int(seconds)),
+            "bash",
+            "-c",
+            _FOLLOW,
+            "wait",
+            self._output,
+            pattern,
+            str(after),
+        )
+        if self.shell.run(*words, timeout=seconds + 20, check=False).returncode:
+            last = "\n".join(self.lines()[-10:])
+            raise RackError(
+                f"{self.shell.node.name}: container {self.name} printed no line like {pattern!r} in {seconds:.0f} s "
+                f"after its first {after}; its last lines are:\n{last}"
+            )
+
+    def remove(self) -> None:
+        """Kill it and remove what is left of it, but for its bundle and its output; none is no error."""
+        self.shell.run("migrrdma-runtime", "delete", "--force", self.name, check=False)
+        self.shell.run("ip", "netns", "delete", self.name, check=False)
+
+
+Register = Callable[[RuntimeContainer], RuntimeContainer]
