@@ -74,5 +74,8 @@ GUEST_SOCKET = "guest.sock"
 RUNTIME_SOCKET = "agent.sock"
 """Below ``run_dir``, where no container sees it: what the OCI runtime and ``migrrdma status`` talk to."""
 
+PLUGIN_IMAGE = "migrrdma.img"
+"""In a checkpoint directory: what CRIU's plugin took over. Where it is, the manifest must be as well."""
+
 MANIFEST = "migrrdma.json"
 """In a checkpoint directory: what the checkpoint holds of RDMA, and the token that lets it be restored."""

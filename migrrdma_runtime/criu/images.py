@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import CheckpointDirError
 from migrrdma_runtime.base.files import sync_directory
 
@@ -86,6 +87,11 @@ def examine(directory: Path) -> CheckpointDir:
     for name in _REQUIRED:
         if Path(name) not in files or not (directory / name).stat().st_size:
             raise CheckpointDirError(f"{directory} is not a complete checkpoint: {name} is missing or empty")
+    if Path(paths.PLUGIN_IMAGE) in files and Path(paths.MANIFEST) not in files:
+        raise CheckpointDirError(
+            f"{directory} is not a complete checkpoint: it holds RDMA ({paths.PLUGIN_IMAGE}), and {paths.MANIFEST} "
+            "is missing, without which nobody may restore its connections"
+        )
     if _magic(directory / _INVENTORY) != _INVENTORY_MAGIC:
         raise CheckpointDirError(f"{directory / _INVENTORY} is not an image that CRIU wrote")
     return CheckpointDir(directory, tuple(directories), tuple(files), size)

@@ -52,12 +52,20 @@ def remove(directory: str) -> None:
 
 
 def read(directory: str) -> "Manifest | None":
-    """The manifest of a checkpoint; None when it holds nothing of RDMA."""
+    """The manifest of a checkpoint; None when it holds nothing of RDMA.
+
+    Raises `ManifestError` for one that is damaged, or missing although the checkpoint holds RDMA.
+    """
     path = os.path.join(directory, paths.MANIFEST)
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
+        if os.path.exists(os.path.join(directory, paths.PLUGIN_IMAGE)):
+            raise ManifestError(
+                f"{path} is missing, and the checkpoint holds RDMA ({paths.PLUGIN_IMAGE}): without it nobody may "
+                "restore its connections; copy the checkpoint again, whole"
+            ) from None
         return None
     except OSError as error:
         raise ManifestError(f"cannot read {path}: {error.strerror}") from error

@@ -102,6 +102,16 @@ def test_an_incomplete_checkpoint_is_refused(source: Path, name: str, damage: Ca
         images.examine(source)
 
 
+def test_a_checkpoint_that_holds_rdma_and_no_manifest_is_refused(source: Path) -> None:
+    (source / "migrrdma.img").write_bytes(b"descriptors")
+    with pytest.raises(
+        CheckpointDirError, match=r"migrrdma.json is missing, without which nobody may restore"
+    ):
+        images.examine(source)
+    (source / "migrrdma.json").write_text("{}")
+    images.examine(source)
+
+
 def test_an_inventory_of_something_else_is_refused(source: Path) -> None:
     (source / "inventory.img").write_bytes(b"\x7fELF")
     with pytest.raises(CheckpointDirError, match="not an image that CRIU wrote"):

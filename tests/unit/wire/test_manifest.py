@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from migrrdma_runtime.base.errors import (
-    ManifestError,
-)
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.errors import ManifestError
 from migrrdma_runtime.wire import manifest
 
 
@@ -43,4 +42,11 @@ def test_a_manifest_that_is_not_one_is_named(tmp_path: Path, content: str, messa
 def test_a_manifest_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "migrrdma.json").symlink_to("/etc/passwd")
     with pytest.raises(ManifestError, match="cannot read"):
+        manifest.read(str(tmp_path))
+
+
+def test_a_missing_manifest_of_a_checkpoint_that_holds_rdma_is_refused(tmp_path: Path) -> None:
+    assert manifest.read(str(tmp_path)) is None
+    (tmp_path / paths.PLUGIN_IMAGE).touch()
+    with pytest.raises(ManifestError, match=r"migrrdma.json is missing, and the checkpoint holds RDMA"):
         manifest.read(str(tmp_path))
