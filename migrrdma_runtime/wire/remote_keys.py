@@ -20,6 +20,11 @@ def pack(pairs: Pairs) -> str:
     return base64.b64encode(b"".join(_PAIR.pack(*pair) for pair in pairs)).decode()
 
 
+def packed_size(count: int) -> int:
+    """The length of the word for so many pairs."""
+    return (count * _PAIR.size + 2) // 3 * 4
+
+
 def unpack(packed: dict[str, str]) -> dict[str, Pairs]:
     """The pairs of each process; `MessageError` if a word holds no such pairs."""
     try:

@@ -109,6 +109,9 @@ class FakeGuest:
             return
         if fault == "exit":
             sys.exit(0)
+        if fault.startswith("binds "):  # something that cannot be moved, just before
+            self.spec["reasons"] = [fault.removeprefix("binds ")]
+            fault = ""
         if fault == "connects":  # another queue pair, just before
             (context, vqpn), pair = next(iter(self.pairs.items()))
             numbers = {"vqpn": vqpn + 0x400, "pqpn": vqpn + 0x400}

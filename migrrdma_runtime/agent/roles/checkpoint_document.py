@@ -9,18 +9,30 @@ from collections.abc import Iterable
 from migrrdma_runtime.agent.local.devices import ROCE_V2
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Context, QueuePair
-from migrrdma_runtime.agent.roles.participants import Connection, Mover, Participants, look_into
+from migrrdma_runtime.agent.roles.participants import (
+    Connection,
+    Mover,
+    Participants,
+    PartnerAgent,
+    look_into,
+    require_movable,
+)
 from migrrdma_runtime.agent.roles.records import SourceRecord
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base.errors import GuestError
-from migrrdma_runtime.wire import manifest
+from migrrdma_runtime.wire import agent_messages, manifest, remote_keys
 from migrrdma_runtime.wire.agent_messages import Message
+
+_PREPARE_BESIDE = 1 << 16
+"""Bytes of a *prepare* beside its connections and keys: names of processes and agents, far fewer than that."""
 
 
 async def describe(agent: ThisAgent, record: SourceRecord, participants: Participants, token: str) -> Message:
     """The manifest, as things are now that no process can change them."""
     agent.fault_point("source: describe")
     after: list[Mover] = await wait_for_all(*(look_into(agent, one.guest) for one in participants.movers))
+    # Made since they were asked first; from PARK on nothing is made any more.
+    require_movable(record.data.container, after)
     before = {
         _key(one.guest, pair): pair for one in participants.movers for pair in one.pairs if pair.is_connected
     }
@@ -31,6 +43,8 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
             f"connections of container {record.data.container:.12} came or went while it was quiesced "
             f"({', '.join(changed[:8])}): try again"
         )
+    for partner in participants.partners:
+        _require_sendable(partner, after)
     devices = sorted({context.real_device for one in after for context in one.contexts})
     # Not in the event loop: a GID table is a thousand small files, pyverbs takes its time to load.
     capabilities, kinds = await asyncio.to_thread(_survey, agent, devices)
@@ -51,6 +65,28 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
             "internal": _ends(participants.internal),
         }
     )
+
+
+def _require_sendable(partner: PartnerAgent, movers: list[Mover]) -> None:
+    """Whether the restore can ask this partner to prepare: found out now, since the dump ends the container."""
+    longest = ":".join(["ffff"] * 8)
+    connection = {
+        **dict.fromkeys(("gid", "new_peer_gid"), longest),
+        **dict.fromkeys(("qpn", "new_peer_qpn", "sq_psn", "rq_psn"), 0xFFFFFF),
+        "peer": "0" * 16,
+    }
+    regions = sum(
+        one.inventory.counts.get("mrs", 0)
+        for one in movers
+        if any(guest.name == one.guest.name for guest, _ in partner.connections)
+    )
+    size = len(partner.connections) * (len(agent_messages.encode(connection)) + 1)
+    size += remote_keys.packed_size(regions) + _PREPARE_BESIDE
+    if size > agent_messages.MAX_BYTES:
+        raise GuestError(
+            f"{len(partner.connections)} connections to {partner.name} and {regions} memory regions make a message "
+            f"of {size >> 20} MiB at the restore, more than the {agent_messages.MAX_BYTES >> 20} MiB that one may have"
+        )
 
 
 def _survey(

@@ -43,7 +43,9 @@ class Participants:
 
 
 async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
-    """The processes of the container that hold RDMA.
+    """The processes of the container in which the guest library is at work, also those with no device open.
+
+    Each has a connection to this agent, with which CRIU could not dump it.
 
     Raises `GuestError`, with every reason, for what cannot be moved, and `RefusedError` while the container takes part
     in another migration.
@@ -59,13 +61,17 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
             "open without the guest library (or its agent's connection): start the container with "
             "--runtime=migrrdma, and the program dynamically linked"
         )
-    _require_free(agent, container)
+    require_container_free(agent, container)
     movers: list[Mover] = await wait_for_all(*(look_into(agent, guest) for guest in guests))
-    movers = [one for one in movers if one.contexts]
+    require_movable(container, movers)
+    return movers
+
+
+def require_movable(container: str, movers: list[Mover]) -> None:
+    """Refuse what cannot be moved, with every reason."""
     reasons = [f"{one.guest}: {reason}" for one in movers for reason in one.inventory.reasons]
     if reasons:
         raise GuestError(f"container {container:.12} cannot be migrated: {'; '.join(reasons)}")
-    return movers
 
 
 async def look_into(agent: ThisAgent, guest: Guest) -> Mover:
@@ -79,7 +85,8 @@ async def look_into(agent: ThisAgent, guest: Guest) -> Mover:
     )
 
 
-def _require_free(agent: ThisAgent, container: str) -> None:
+def require_container_free(agent: ThisAgent, container: str) -> None:
+    """Refuse a container that takes part in another migration."""
     for record in agent.store.every():
         if record.is_busy and record.data.concerns(container):
             raise RefusedError(

@@ -71,7 +71,7 @@ class Partner:
                 if not await agent.guests.wait_for_returning_guests():
                     raise
                 owners = await find_owners(self._agent, request["connections"])
-            require_free(self._agent, request["migration"], [guest for guest, _ in owners])
+            await require_free(self._agent, request["migration"], [guest for guest, _ in owners])
             record = self._store.begin(
                 request["migration"],
                 PartnerData(
@@ -123,6 +123,11 @@ class Partner:
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
         self._require_not_lost(record)
+        if record.state is State.SWITCHED:
+            raise RefusedError(
+                f"a partner's agent, {self._agent.identity.name}, has switched migration {record.id} over for claim "
+                f"{record.data.epoch} already: it faces what was restored then, or nothing"
+            )
         for one in record.data.guests:
             await connected_guest(self._agent, one)
         return {"state": record.state.value}
@@ -252,7 +257,7 @@ class Partner:
             silent, state = str(error), "?"
         else:
             silent, state = "", answer["state"]
-        if state in (State.UNDONE.value, UNKNOWN):
+        if state in (State.UNDONE.value, State.ABANDONED.value, UNKNOWN):
             async with self._agent.lock(record.id):
                 if not record.is_final:
                     self._store.move(record, State.UNDONE, **_pending(record))

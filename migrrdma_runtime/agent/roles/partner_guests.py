@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Connect, QPName, QueuePair
-from migrrdma_runtime.agent.roles.records import PartnerGuest, PartnerQP
-from migrrdma_runtime.agent.roles.states import Role
+from migrrdma_runtime.agent.roles.records import AnyRecord, PartnerGuest, PartnerQP
+from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import GuestError, RefusedError
@@ -50,16 +51,36 @@ async def _all_queue_pairs(agent: ThisAgent) -> list[tuple[Guest, list[QueuePair
     return list(await asyncio.gather(*(ask(guest) for guest in agent.guests.all())))
 
 
-def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) -> None:
-    """Whether none of these takes part in another migration."""
+async def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) -> None:
+    """Whether none of these takes part in another migration; `RefusedError` names it.
+
+    Of two ends that are checkpointed at once each refuses the other. One must win: that of the lower name. The other
+    is refused by it without a wait, so here it is waited for until that has happened.
+    """
+    other = _other_migration(agent, migration, guests)
+    if other is not None and _gives_way(other, migration):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(agent.config.deadlines.peer):
+                await agent.tasks.decided(other.id)
+        other = _other_migration(agent, migration, guests)
+    if other is not None:
+        raise RefusedError(
+            f"a partner on {agent.identity.name} takes part in migration {other.id} "
+            f"({other.state.value}): try again when that has ended"
+        )
+
+
+def _other_migration(agent: ThisAgent, migration: str, guests: list[Guest]) -> AnyRecord | None:
     for record in agent.store.every():
         if record.id == migration and record.role is Role.PARTNER:
             continue
         if record.is_busy and any(record.data.concerns(guest.container, guest.name) for guest in guests):
-            raise RefusedError(
-                f"a partner on {agent.identity.name} takes part in migration {record.id} "
-                f"({record.state.value}): try again when that has ended"
-            )
+            return record
+    return None
+
+
+def _gives_way(record: AnyRecord, migration: str) -> bool:
+    return record.role is Role.SOURCE and record.state is State.SUSPENDING and record.id > migration
 
 
 async def prepare_guest(

@@ -18,6 +18,7 @@ from migrrdma_runtime.agent.roles.participants import (
     PartnerAgent,
     find_movers,
     find_participants,
+    require_container_free,
 )
 from migrrdma_runtime.agent.roles.records import SourceData, SourceRecord
 from migrrdma_runtime.agent.roles.states import State
@@ -41,30 +42,38 @@ class Source:
 
     async def checkpoint(self, container: str, leave_running: bool, runtime: Runtime) -> Message:
         """Quiesce a container's RDMA, have the runtime dump it, keep its place for whoever restores it."""
-        timeline = Timeline(self._agent.identity.name)
-        movers = await find_movers(
-            self._agent, container
-        )  # nothing is touched before all that can be refused was
+        # Nothing is touched before all that can be refused was.
+        movers = await find_movers(self._agent, container)
         if not movers:
             return {"rdma": False}
         participants = await find_participants(self._agent, movers)
         token = tokens.new_token()
+        # Another checkpoint of it may have come this far as well.
+        require_container_free(self._agent, container)
         record = self._begin(container, leave_running, participants, token, runtime)
+        with self._agent.tasks.conducting(record.id):
+            await self._suspend_and_drain(record, participants, token, runtime)
+        return await self._after_dump(record, runtime)
+
+    async def _suspend_and_drain(
+        self, record: SourceRecord, participants: Participants, token: str, runtime: Runtime
+    ) -> None:
+        """Everything up to the dump; undone if any of it fails."""
+        timeline = Timeline(self._agent.identity.name)
         try:
             with timeline.step("suspend"), runtime.step("suspending partners"):
                 await self._suspend(record, participants, token)
             with timeline.step("drain"), runtime.step("draining both ends"):
                 await self._drain(record, participants)
-            await self._park(movers)
+            await self._park(participants.movers)
             document = await describe(self._agent, record, participants, token)
-            await self._hang_up(movers)
+            await self._hang_up(participants.movers)
             self._agent.fault_point("source: dumping")
             self._store.move(record, State.DUMPING, timeline=timeline.steps)
             runtime.ready(record.id, document, self._outcome_file(record))
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
             await self._undo(record, str(error), timeline)
             raise
-        return await self._after_dump(record, runtime)
 
     async def _after_dump(self, record: SourceRecord, runtime: Runtime) -> Message:
         """Go on once the runtime has dumped the container, or failed to."""

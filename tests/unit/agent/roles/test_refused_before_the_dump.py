@@ -1,0 +1,146 @@
+"""What cannot work is refused while the application is still there, or decided between two that want the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from cluster import Cluster, ends
+from moves import Move
+
+from migrrdma_runtime.agent.roles import source
+from migrrdma_runtime.agent.roles.records import SourceData
+from migrrdma_runtime.agent.roles.source import Source
+from migrrdma_runtime.base.errors import GuestError, MigrRDMAError, RefusedError
+from migrrdma_runtime.wire import agent_messages
+
+Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+
+
+def test_a_guest_without_an_open_device_hangs_up_too(play: Play) -> None:
+    """CRIU does not dump a process with our socket open."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        idle = await cluster.guest(move.src, "c1", "e" * 16, [], contexts=[])
+        await move.checkpoint(succeeded=False)
+        assert {"parked": True} in idle.events
+        await move.both_go_on_as_before()
+        await idle.until_asked("UNDO")
+        assert (await idle.show())["state"] == 1
+        assert [one["process"] for one in move.document["guests"]] == [move.mover.name, idle.name]
+
+    play(scenario)
+
+
+def test_an_object_that_cannot_be_moved_and_was_made_during_the_drain_refuses_the_checkpoint(
+    play: Play,
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.mover.tell("fault PARK binds a memory window")
+        with pytest.raises(GuestError, match=r"container c1 cannot be migrated: .*a memory window"):
+            await move.checkpoint()
+        assert {"parked": True} not in move.mover.events
+        await move.both_go_on_as_before()
+
+    play(scenario)
+
+
+def test_more_than_a_message_holds_is_refused_before_the_dump(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        monkeypatch.setattr(agent_messages, "MAX_BYTES", 65_600)
+        with pytest.raises(GuestError, match="2 connections to peer and 0 memory regions make a message"):
+            await move.checkpoint()
+        assert {"parked": True} not in move.mover.events
+        await move.both_go_on_as_before()
+
+    play(scenario)
+
+
+def test_of_two_ends_that_are_checkpointed_at_once_one_is(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        other = Move(cluster, move.peer, move.dst, move.src, move.partner, move.mover, container="p1")
+        both = asyncio.Barrier(2)
+        real = Source._suspend
+
+        async def suspend(self: Source, *arguments: Any) -> None:
+            await both.wait()
+            await real(self, *arguments)
+
+        monkeypatch.setattr(Source, "_suspend", suspend)
+        ended = await asyncio.gather(move.checkpoint(), other.checkpoint(), return_exceptions=True)
+        [mine] = move.src.agent.store.all(SourceData)
+        [theirs] = move.peer.agent.store.all(SourceData)
+        states = [one.state.value for one in sorted((mine, theirs), key=lambda one: one.id)]
+        assert states == ["parked", "undone"]
+        [refusal] = [one for one in ended if isinstance(one, BaseException)]
+        assert isinstance(refusal, RefusedError)
+        assert "try again when that has ended" in str(refusal)
+
+    play(scenario)
+
+
+def test_two_checkpoints_of_one_container_at_once_are_one(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src = await cluster.host("src", 2)
+        for name, qps in (
+            ("a" * 16, ends(src, 0x11, src, 0x21, 1)),
+            ("b" * 16, ends(src, 0x21, src, 0x11, 1)),
+        ):
+            await cluster.guest(src, "c1", name, qps)
+        both = asyncio.Barrier(2)
+        real = source.find_participants
+
+        async def find(*arguments: Any) -> Any:
+            await both.wait()
+            return await real(*arguments)
+
+        monkeypatch.setattr(source, "find_participants", find)
+
+        def checkpoint() -> Any:
+            with src.connect() as agent:
+                return agent.checkpoint("c1", leave_running=False)
+
+        ended = await asyncio.gather(
+            *(asyncio.to_thread(checkpoint) for _ in range(2)), return_exceptions=True
+        )
+        [refusal] = [one for one in ended if isinstance(one, BaseException)]
+        assert isinstance(refusal, RefusedError)
+        assert "container c1 takes part in migration" in str(refusal)
+
+    play(scenario)
+
+
+def test_a_partner_that_has_switched_refuses_a_restore_before_it_is_begun(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        cluster.impatient(move.peer, partner=0.3)
+        await move.peer.restart()
+        await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
+        move.dst.kill_at = "destination: commit"
+        call = asyncio.ensure_future(move.restore())
+        await move.dst.killed.wait()
+        await move.dst.stop()
+        await move.src.stop()
+        with pytest.raises(MigrRDMAError):
+            await call
+        await move.partner.until_asked("RESUME")  # forwards: the destination might have been running
+        assert move.peer.state() == {"partner": "switched"}
+        await move.src.start()
+        with pytest.raises(MigrRDMAError, match=r"has switched migration .* over for claim 1 already"):
+            await move.restore(move.src)
+        assert move.restored is None
+
+    play(scenario)
