@@ -10,7 +10,7 @@ import time
 
 from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError
 from migrrdma_runtime.criu import stats
-from migrrdma_runtime.shim import child
+from migrrdma_runtime.shim import auto_remove, child
 from migrrdma_runtime.shim.criu_run import CriuRun
 
 TYPE_CHECKING = False
@@ -54,6 +54,11 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
         raise CheckpointError(
             f"checkpoint of {options.container_id}: {options.partial[0]} cannot be used with a container that may "
             "hold RDMA connections, because a NIC's writes escape CRIU's dirty tracking; dump it whole"
+        )
+    if not options.leave_running and auto_remove.takes_checkpoint_along(dump.facts.docker_folder):
+        raise CheckpointError(
+            f"checkpoint of {options.container_id}: the container was started with --rm, so Docker would remove it "
+            "when the dump ends it, and this checkpoint with it: put it elsewhere with --checkpoint-dir"
         )
     with runtime_client.connect(config.run_dir) as agent:
         with dump.container.thawed():

@@ -15,7 +15,16 @@ import typer
 
 from migrrdma_runtime import __version__
 from migrrdma_runtime.base.errors import MigrRDMAError
-from migrrdma_runtime.commands import agent, check, checkpoint_import, install, status, timeline, uninstall
+from migrrdma_runtime.commands import (
+    agent,
+    check,
+    checkpoint_import,
+    install,
+    migration,
+    status,
+    timeline,
+    uninstall,
+)
 
 app = typer.Typer(
     name="migrrdma",
@@ -27,6 +36,7 @@ app = typer.Typer(
 )
 checkpoint = typer.Typer(help="Checkpoints that Docker made on another host.", no_args_is_help=True)
 agents = typer.Typer(help=agent.GROUP_HELP, no_args_is_help=True)
+migrations = typer.Typer(help=migration.GROUP_HELP, no_args_is_help=True)
 authority = typer.Typer(help="The cluster's certificate authority.", no_args_is_help=True)
 
 app.command("install", help=install.HELP)(install.install)
@@ -41,11 +51,18 @@ authority.command("init", help=agent.CA_INIT_HELP)(agent.ca_init)
 authority.command("issue", help=agent.CA_ISSUE_HELP)(agent.ca_issue)
 app.add_typer(checkpoint, name="checkpoint")
 checkpoint.command("import", help=checkpoint_import.HELP)(checkpoint_import.checkpoint_import)
+app.add_typer(migrations, name="migration")
+migrations.command("abandon", help=migration.ABANDON_HELP)(migration.abandon)
 
 
 @checkpoint.callback()
 def _checkpoint() -> None:
     """Keep ``import`` a subcommand: typer would merge an only command into its group."""
+
+
+@migrations.callback()
+def _migration() -> None:
+    """Keep ``abandon`` a subcommand."""
 
 
 def _print_version(wanted: bool) -> None:

@@ -72,7 +72,7 @@ class Daemon:
         self._source = Source(self.agent)
         self._destination = Destination(self.agent)
         self._partner = Partner(self.agent)
-        Arbiter(self.agent)
+        self._arbiter = Arbiter(self.agent)
         self._server = GrpcServer(credentials, handlers)
 
     async def start(self) -> None:
@@ -92,6 +92,7 @@ class Daemon:
                 "restore": self._restore,
                 "report": self._late_report,
                 "status": self._status,
+                "abandon": self._abandon,
             }
         )
         _log.info("agent %s listens on %s", self.agent.identity.name, ", ".join(self._addresses))
@@ -123,18 +124,22 @@ class Daemon:
         # A host may be both; the runtime that reports is then the one that began it, or the later report is meant.
         mine = [one for one in known if one.data.runtime == runtime.process] or known
         meant = max(mine, key=lambda one: one.updated, default=None)
-        if restored is not None and meant is restored:
-            if restored.state in (State.COMMITTED, State.DONE):
-                return self._destination.result(restored)
-            runtime.released = restored.state is State.RELEASED
-        elif dumped is not None and meant is dumped:
-            undone = dumped.state is State.UNDONE and not dumped.data.left_running
-            if not undone and dumped.state not in (State.SUSPENDING, State.DUMPING):
-                return self._source.result(dumped)
+        if meant is not None and meant.role is Role.DESTINATION:
+            if meant.state in (State.COMMITTED, State.DONE):
+                return self._destination.result(meant)
+            runtime.released = meant.state is State.RELEASED
+        elif meant is not None:
+            undone = meant.state is State.UNDONE and not meant.data.left_running
+            if not undone and meant.state not in (State.SUSPENDING, State.DUMPING):
+                return self._source.result(meant)
         raise AgentError(
             f"migration {migration} was undone when the agent was restarted: what was dumped cannot be "
             "restored with its connections, and what was restored must not run"
         )
+
+    async def _abandon(self, request: Message, _runtime: Runtime) -> Message:
+        await self._arbiter.abandon(request["migration"], request["lost"])
+        return {}
 
     async def _status(self, _request: Message, _runtime: Runtime) -> Message:
         return {

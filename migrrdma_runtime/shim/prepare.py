@@ -50,6 +50,10 @@ def prepare_bundle(invocation: "Invocation", config: "Config", broken: ConfigErr
             raise unsafe
         if os.stat(path).st_size > _MAX_EDITABLE:
             raise SpecError(f"larger than {_MAX_EDITABLE >> 20} MiB, too large to be edited")
+        if wanted and not restores:
+            from migrrdma_runtime.shim.held import require_not_held
+
+            require_not_held(invocation.container_id)
         if wanted:
             spec.edit(value, _additions(invocation, config, path, value))
             mount_points.provide(value, invocation.value("b", "bundle") or ".")

@@ -135,6 +135,10 @@ class Agent:
         result: Message = self._request({"op": "status"}, None)["done"]
         return result
 
+    def abandon(self, migration: str, *, lost: bool) -> None:
+        """Give up a checkpoint that waits, or (``lost``) one whose destination is gone."""
+        self._request({"op": "abandon", "migration": migration, "lost": lost}, None)
+
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(self._patience)

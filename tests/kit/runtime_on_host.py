@@ -48,6 +48,9 @@ class RuntimeOnHost:
         spec = {"ociVersion": "1.0.2", "linux": {"devices": [{"path": "/dev/infiniband/uverbs0"}]}}
         (self.bundle / "config.json").write_text(json.dumps(spec))
         self._folder = folder
+        self._agent_config = folder / "agent.toml"
+        self._agent_config.write_text(f'state_dir = "{host.config.state_dir}"\n')
+        self.state = state
 
     def does(self, command: str, *lines: str) -> None:
         """What the low-level runtime does when it is called so, in the shell's words."""
@@ -79,7 +82,7 @@ class RuntimeOnHost:
             *("--root", self._folder / "root", "--log", self._log, "--log-format", "json"),
             *arguments,
             "c1",
-            env=installation.environment,
+            env={**installation.environment, "MIGRRDMA_AGENT_CONFIG": str(self._agent_config)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -89,6 +92,9 @@ class RuntimeOnHost:
 
     async def checkpoint(self) -> Ended:
         return await self.run("checkpoint", "--image-path", self.images)
+
+    async def create(self) -> Ended:
+        return await self.run("create", "--bundle", self.bundle)
 
     async def restore(self) -> Ended:
         return await self.run("restore", "--detach", "--image-path", self.images, "--bundle", self.bundle)

@@ -47,6 +47,7 @@ REQUESTS = {
         steps=list_of(_STEP, 16),
     ),
     "status": record(op={}),
+    "abandon": record(op={}, migration=MIGRATION, lost={"type": "boolean"}),
 }
 
 

@@ -84,6 +84,26 @@ class Arbiter:
                 self._store.move(record, State.DONE)
         return {}
 
+    async def abandon(self, migration: str, lost: bool) -> None:
+        """Give up a checkpoint for a person who says so; ``lost``: also one whose destination is gone with it.
+
+        Partners learn of it when they ask. Raises `RefusedError` for one that is restored, or is just being.
+        """
+        record = self._store.find(migration, SourceData)
+        if record is None:
+            raise RefusedError(
+                f"{self._agent.identity.name} has made no checkpoint called migration {migration}"
+            )
+        async with self._agent.lock(record.id):
+            if record.state is State.CLAIMED and record.data.holder:
+                await self._take_back(record, record.data.holder)
+            if record.state is State.PARKED:
+                self._store.move(record, State.ABANDONED, reason="given up by a person")
+            elif record.state is State.COMMITTED and lost:
+                self._store.move(record, State.DONE, reason="the host that it was restored on is lost")
+            else:
+                raise RefusedError(_explain_state(record))
+
     async def outcome(self, caller: Identity, request: Message) -> Message:
         """How it stands, to a partner that has heard nothing."""
         record = self._store.find(request["migration"], SourceData)
@@ -150,6 +170,7 @@ def _explain_state(record: SourceRecord) -> str:
         State.CLAIMED: f"is being restored on {holder}",
         State.COMMITTED: f"was restored on {holder} already",
         State.DONE: f"was restored on {holder} already",
+        State.ABANDONED: "was given up by a person",
         State.UNDONE: "was undone: the container went on running after this checkpoint",
     }
     return f"migration {record.id} {words[record.state]}"

@@ -14,7 +14,8 @@ follows from the durable states alone::
                          ├──► LOST      │
                          └──► UNDONE ◄──┘
 
-The authority is the source's host in every state but ``COMMITTED`` and ``DONE``; from the moment the source's
+A person may abandon what is ``PARKED``: then the application is nowhere, and is not restored any more. The authority
+is the source's host in every state but ``COMMITTED`` and ``DONE``; from the moment the source's
 agent has written ``COMMITTED`` it is the destination's. That one write is the commit point. A destination
 acts on it (state ``COMMITTED``) only when it has heard of it, and one that gives up waiting to hear writes
 ``RELEASED`` first, never acts on that claim again, and hands the authority back.
@@ -46,6 +47,7 @@ class State(StrEnum):
     CLAIMED = "claimed"
     COMMITTED = "committed"
     DONE = "done"
+    ABANDONED = "abandoned"
     UNDONE = "undone"
 
     RESTORING = "restoring"
@@ -68,10 +70,11 @@ TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
     Role.SOURCE: {
         State.SUSPENDING: frozenset({State.DUMPING, State.UNDONE}),
         State.DUMPING: frozenset({State.PARKED, State.UNDONE}),
-        State.PARKED: frozenset({State.CLAIMED}),
+        State.PARKED: frozenset({State.CLAIMED, State.ABANDONED}),
         State.CLAIMED: frozenset({State.PARKED, State.COMMITTED}),
         State.COMMITTED: frozenset({State.PARKED, State.DONE}),
         State.DONE: frozenset(),
+        State.ABANDONED: frozenset(),
         State.UNDONE: frozenset(),
     },
     Role.DESTINATION: {
