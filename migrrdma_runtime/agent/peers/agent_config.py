@@ -40,7 +40,7 @@ class Deadlines:
     )
     partner: float = _deadline(
         900,
-        "How long a suspended partner waits for the end of a migration before it gives the connection up.",
+        "How long a suspended partner waits without a word on its migration before it gives the connection up.",
     )
     ask: float = _deadline(5, "How often one that hears nothing asks.")
 

@@ -11,7 +11,7 @@ import time
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.roles.records import SourceData, SourceRecord
 from migrrdma_runtime.agent.roles.states import State
-from migrrdma_runtime.agent.roles.this_agent import ThisAgent
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock
 from migrrdma_runtime.base.errors import RefusedError, UnreachableError
 from migrrdma_runtime.wire import tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
@@ -49,7 +49,8 @@ class Arbiter:
                 epoch=record.data.epoch + 1,
                 attempt=request["attempt"],
                 holder=holder,
-                claimed=time.time(),
+                claimed=boot_clock(),
+                claimed_in=self._agent.containers.boot,
             )
         return _granted(record)
 
@@ -131,7 +132,9 @@ class Arbiter:
             )
             state = answer["state"]
         except UnreachableError as error:
-            age = time.time() - record.data.claimed
+            # A host that was started anew knows of its present boot only.
+            same = record.data.claimed_in == self._agent.containers.boot
+            age = boot_clock() - (record.data.claimed if same else 0)
             if record.state is State.COMMITTED or age < self._agent.config.deadlines.doubt:
                 raise RefusedError(f"{_explain_state(record)}, and cannot be asked: {error}") from error
             state = UNKNOWN

@@ -27,7 +27,7 @@ from migrrdma_runtime.agent.roles.partner_guests import (
 from migrrdma_runtime.agent.roles.records import PartnerData, PartnerRecord
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import tell_until_all_know
-from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock, wait_for_all
 from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
 from migrrdma_runtime.wire import remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
@@ -45,6 +45,9 @@ class Partner:
         self._agent = agent
         self._store = agent.store
         self._deadlines = agent.config.deadlines
+        self._heard: dict[str, float] = {}
+        """When there was a word on a migration last, by :func:`boot_clock`; for an agent that has been restarted, its
+        own start."""
         agent.handlers |= {
             "suspend": self.suspend,
             "drain": self.drain,
@@ -91,6 +94,7 @@ class Partner:
         self._require_source(caller, record)
         if record.state is not State.SUSPENDED:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, not to be drained")
+        self._hear(record)
         self._agent.fault_point("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
         guests = [(await connected_guest(self._agent, one), names_of(one)) for one in record.data.guests]
@@ -122,6 +126,7 @@ class Partner:
         """Whether a restore would find everything here: asked before the container is started."""
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
+        self._hear(record)
         self._require_not_lost(record)
         if record.state is State.SWITCHED:
             raise RefusedError(
@@ -138,6 +143,7 @@ class Partner:
         self._require_key(record, request["key"])
         destination = Contact(**request["destination"])
         agent.require_is(caller, destination)
+        self._hear(record)
         for one in request["connections"]:
             agent.require_speaks_for(caller, one["new_peer_gid"], destination.address)
         async with agent.lock(record.id):
@@ -204,7 +210,8 @@ class Partner:
                 self._store.move(record, State.LOST, reason="the host was started anew")
 
     async def watch(self, record: PartnerRecord) -> None:
-        """Ask, as long as nothing is heard, and give up in the end."""
+        """Ask, and give up when there has been no word for too long; as long as there is, wait for ever."""
+        self._hear(record)
         while not record.is_final:
             await asyncio.sleep(self._deadlines.ask)
             if record.is_final:
@@ -216,10 +223,26 @@ class Partner:
 
     async def _look_around(self, record: PartnerRecord) -> None:
         silent = await self._ask_around(record)
+        if not silent:
+            self._hear(record)
+            await self._pass_the_word_on(record)
         async with self._agent.lock(record.id):
-            waited = time.time() - record.data.suspended
+            waited = boot_clock() - self._heard[record.id]
             if not record.is_final and waited > self._deadlines.partner:
                 await self._give_up(record, silent)
+
+    def _hear(self, record: PartnerRecord) -> None:
+        self._heard[record.id] = boot_clock()
+
+    async def _pass_the_word_on(self, record: PartnerRecord) -> None:
+        """Let the guests hear something: they too count the time without a word, and would go on by themselves."""
+        for one in record.data.guests if not record.is_final else ():
+            guest = self._agent.guests.find(one.container, one.process)
+            if guest is not None:
+                try:
+                    await guest.contexts(self._deadlines.guest)
+                except GuestError as error:
+                    _log.warning("migration %s: %s", record.id, error)
 
     async def settle(self, guest: Guest, record: PartnerRecord) -> None:
         """Have a guest do what the record's state says, if that is still to be done."""
@@ -263,7 +286,9 @@ class Partner:
                     self._store.move(record, State.UNDONE, **_pending(record))
                 await self._settle_all(record)
         elif record.state is State.PREPARED and record.data.destination:
-            silent = await self._ask_destination(record, record.data.destination) or silent
+            unheard = await self._ask_destination(record, record.data.destination)
+            # Of what has been committed only the destination has to tell.
+            return unheard if silent or state in _OVER else ""
         return silent
 
     async def _ask_destination(self, record: PartnerRecord, destination: Contact) -> str:
@@ -283,7 +308,7 @@ class Partner:
 
     async def _give_up(self, record: PartnerRecord, silent: str) -> None:
         """End the wait in the only direction that cannot connect this end to two others."""
-        reason = f"it was not restored within {self._deadlines.partner:g} s" + (
+        reason = f"nothing was heard of it for {self._deadlines.partner:g} s" + (
             f" ({silent})" if silent else ""
         )
         _log.error("giving up migration %s: %s; its connections will fail", record.id, reason)

@@ -33,8 +33,10 @@ class SourceData:
     """By which the holder of the last claim is recognised when it asks again."""
     holder: Contact | None = None
     claimed: float = 0.0
+    """Seconds since the boot ``claimed_in``."""
+    claimed_in: str = ""
     committed: float = 0.0
-    """Seconds since 1970, as ``claimed``."""
+    """Seconds since 1970."""
     timeline: list[Step] = field(default_factory=list)
     reason: str = ""
     """Why it was undone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -65,6 +66,14 @@ class ThisAgent:
                 f"agent {caller.name} speaks of GID {gids.shown(gid)}, which neither its certificate names "
                 "nor [peers] here gives to it"
             )
+
+
+def boot_clock() -> float:
+    """Seconds since this boot, those that the host slept included: what every wait of a role is counted in.
+
+    The wall clock jumps, and the monotonic clock stands while a host sleeps, during which others' deadlines pass.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def wait_for_all(*work: Coroutine[Any, Any, Any]) -> list[Any]:

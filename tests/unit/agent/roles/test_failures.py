@@ -325,8 +325,25 @@ def test_a_partner_that_hears_of_nobody_gives_up_backwards_and_no_restore_succee
         await move.partner.until_asked("UNDO")
         assert move.peer.state() == {"partner": "lost"}
         await move.src.start()
-        with pytest.raises(MigrRDMAError, match=r"has given migration .* up: it was not restored within"):
+        with pytest.raises(MigrRDMAError, match=r"has given migration .* up: nothing was heard of it for"):
             await move.restore()
+
+    play(scenario)
+
+
+def test_a_partner_waits_as_long_as_somebody_says_that_it_is_to_wait(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        cluster.impatient(move.peer, partner=0.5)
+        await move.peer.restart()
+        await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
+        await move.checkpoint()
+        begin = move.partner.asked.count("LIST_CONTEXTS")
+        # The guest counts as well, so each word is passed on to it: ten of them take longer than the deadline.
+        await move.partner.until(lambda: move.partner.asked.count("LIST_CONTEXTS") >= begin + 10)
+        assert move.peer.state() == {"partner": "suspended"}
+        await move.restore()
+        await move.both_go_on_after_the_move()
 
     play(scenario)
 
