@@ -63,11 +63,17 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
         if status:
             return status
         try:
-            agent.report_restored(migration, steps=stats.restore_steps(restoration.work, start))
+            result = agent.report_restored(migration, steps=stats.restore_steps(restoration.work, start))
         except MigrRDMAError as error:
             if error.released:
                 restoration.container.run("delete", "--force")  # before it runs on without its connections
                 raise
             # It may be committed, and then this is the only copy there is.
             restoration.warn(f"container {options.container_id} was restored, but {error}")
+            return status
+        if result["lost"]:
+            restoration.warn(
+                f"container {options.container_id} was restored, and finds {len(result['lost'])} of its connections "
+                f"broken: {'; '.join(result['lost'][:8])}"
+            )
         return status

@@ -18,7 +18,7 @@ from migrrdma_runtime.base.errors import MessageError
 if TYPE_CHECKING:
     import jsonschema
 
-VERSION = 2
+VERSION = 3
 """Of this vocabulary; agents of different versions do not migrate between them."""
 
 MAX_BYTES = 16 << 20
@@ -137,7 +137,11 @@ EXCHANGES: dict[str, Exchange] = {
                 "additionalProperties": {"type": "string", "contentEncoding": "base64"},
             },
         ),
-        record(connections=list_of(record(gid=GID, qpn=QPN, new_gid=GID, new_qpn=QPN, process=PROCESS))),
+        record(
+            connections=list_of(record(gid=GID, qpn=QPN, new_gid=GID, new_qpn=QPN, process=PROCESS)),
+            # Of which the process has ended, or has closed the queue pair.
+            lost=list_of(record(gid=GID, qpn=QPN, reason={"type": "string", "maxLength": 1024})),
+        ),
     ),
     "retract": Exchange(record(**_HELD), record()),
     "switch": Exchange(record(**_HELD), record(blackout=SECONDS)),

@@ -114,8 +114,8 @@ class Agent:
 
     def report_restored(
         self, migration: str, *, steps: "list[Message]", patience: float = IN_DOUBT_S
-    ) -> None:
-        """Say that a restore succeeded, and wait until it is committed or given back.
+    ) -> "Message":
+        """Say that a restore succeeded, and wait until it is committed, and return the result, or given back.
 
         An error with ``released``: it was given back, and what was restored is to be killed. Any other error, also of
         an agent that says nothing for ``patience`` seconds in all: it may be committed, and nothing may be killed.
@@ -123,8 +123,7 @@ class Agent:
         deadline = time.monotonic() + patience
         while True:
             try:
-                self.report(migration, succeeded=True, steps=steps)
-                return
+                return self.report(migration, succeeded=True, steps=steps)
             except UnreachableError as error:
                 if error.answered or time.monotonic() > deadline:
                     raise

@@ -75,6 +75,12 @@ class FakeGuest:
         elif word == "fault":
             kind, _, what = rest.partition(" ")
             self.faults[kind] = what
+        elif word == "close":  # a queue pair, by context and number
+            context, vqpn = map(int, rest.split())
+            del self.pairs[context, vqpn]
+        elif word == "disconnect" and self.connection is not None:
+            self.spec["reconnects"] = False
+            self.connection.shutdown(socket.SHUT_RDWR)
         elif word == "send" and self.connection is not None:
             self.connection.send(bytes.fromhex(rest))
         elif word == "show":

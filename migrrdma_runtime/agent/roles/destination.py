@@ -65,6 +65,7 @@ class Destination:
             with timeline.step("connect"), runtime.step("connecting"):
                 await reconnection.prepare(record)
                 await reconnection.connect()
+                record.data.lost = reconnection.lost  # on the disk with the next state
             with timeline.step("commit"):
                 await self._commit(record)
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
@@ -87,6 +88,7 @@ class Destination:
             "timeline": steps,
             "blackout": record.data.blackouts,
             "downtime": record.data.downtime or 0.0,
+            "lost": record.data.lost,
         }
 
     async def holding(self, _caller: Identity, request: Message) -> Message:

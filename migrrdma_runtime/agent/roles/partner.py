@@ -20,6 +20,7 @@ from migrrdma_runtime.agent.roles.partner_guests import (
     connected_guest,
     describe_owner,
     find_owners,
+    living_guest,
     names_of,
     prepare_guest,
     require_free,
@@ -134,7 +135,7 @@ class Partner:
                 f"{record.data.epoch} already: it faces what was restored then, or nothing"
             )
         for one in record.data.guests:
-            await connected_guest(self._agent, one)
+            await living_guest(self._agent, one)
         return {"state": record.state.value}
 
     async def prepare(self, caller: Identity, request: Message) -> Message:
@@ -150,7 +151,7 @@ class Partner:
             self._require_not_lost(record)
             epoch = request["epoch"]
             if record.state is State.PREPARED and record.data.epoch == epoch:
-                return {"connections": record.data.prepared}
+                return {"connections": record.data.prepared, "lost": record.data.lost}
             if record.data.epoch >= epoch or record.state not in (State.SUSPENDED, State.PREPARED):
                 raise RefusedError(
                     f"migration {record.id} is {record.state.value} here for claim {record.data.epoch}; "
@@ -162,11 +163,16 @@ class Partner:
                 raise RefusedError(f"migration {record.id} has {len(known)} connections here, not these ones")
             agent.fault_point("partner: prepare")
             prepared: list[Message] = []
+            lost: list[Message] = []
             for guest in record.data.guests:
-                prepared += await prepare_guest(agent, guest, wanted, remote_keys.unpack(request["keys"]))
+                made = await prepare_guest(agent, guest, wanted, remote_keys.unpack(request["keys"]))
+                prepared += made.connections
+                lost += made.lost
             agent.fault_point("partner: prepared")
-            self._store.move(record, State.PREPARED, epoch=epoch, destination=destination, prepared=prepared)
-        return {"connections": prepared}
+            self._store.move(
+                record, State.PREPARED, epoch=epoch, destination=destination, prepared=prepared, lost=lost
+            )
+        return {"connections": prepared, "lost": lost}
 
     async def retract(self, _caller: Identity, request: Message) -> Message:
         """The destination did not make it: wait for the next one. The new queue pairs stay until then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import dataclass, field
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Connect, QPName, QueuePair
@@ -83,31 +84,66 @@ def _gives_way(record: AnyRecord, migration: str) -> bool:
     return record.role is Role.SOURCE and record.state is State.SUSPENDING and record.id > migration
 
 
+@dataclass
+class Prepared:
+    """What a process of a partner's host has been made ready with, as in the answer to *prepare*."""
+
+    connections: list[Message] = field(default_factory=list)
+    lost: list[Message] = field(default_factory=list)
+    """Those of which this end is no more: a peer that has died, which the restored process is to find so."""
+
+
 async def prepare_guest(
     agent: ThisAgent,
     one: PartnerGuest,
     wanted: dict[End, Message],
     keys_of_peers: dict[str, list[tuple[int, int]]],
-) -> list[Message]:
+) -> Prepared:
     """Have a process make and connect new queue pairs, and learn the keys of who faces it; the new numbers."""
-    guest, limit = await connected_guest(agent, one), agent.config.deadlines.guest
     ends = {QPName(qp.context, qp.vqpn): (qp.gid, qp.qpn) for qp in one.qps}
-    pairs = {pair.name: pair for pair in await guest.prepare(names_of(one), limit)}
+    guest, limit = await living_guest(agent, one), agent.config.deadlines.guest
+    if guest is None:
+        reason = f"{one.who} on {agent.identity.name} has ended"
+        return Prepared(lost=[_lost(end, reason) for end in ends.values()])
+    there = {pair.name for pair in await guest.queue_pairs(limit) if pair.is_connected}
+    reason = f"{one.who} on {agent.identity.name} has closed it"
+    lost = [_lost(end, reason) for name, end in ends.items() if name not in there]
+    ends = {name: end for name, end in ends.items() if name in there}
+    if not ends:
+        return Prepared(lost=lost)
+    pairs = {pair.name: pair for pair in await guest.prepare(list(ends), limit)}
     if not ends.keys() <= pairs.keys():
         raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
     await guest.connect([_connect(name, wanted[end]) for name, end in ends.items()], limit)
     for peer in sorted({wanted[end]["peer"] for end in ends.values()}):
         await guest.learn_keys(peer, keys_of_peers.get(peer, []), limit)
-    return [
-        {
-            "gid": end[0],
-            "qpn": end[1],
-            "new_gid": pairs[name].sgid,
-            "new_qpn": pairs[name].next_pqpn,
-            "process": guest.name,
-        }
-        for name, end in ends.items()
-    ]
+    return Prepared(
+        [
+            {
+                "gid": end[0],
+                "qpn": end[1],
+                "new_gid": pairs[name].sgid,
+                "new_qpn": pairs[name].next_pqpn,
+                "process": guest.name,
+            }
+            for name, end in ends.items()
+        ],
+        lost,
+    )
+
+
+def _lost(end: End, reason: str) -> Message:
+    return {"gid": end[0], "qpn": end[1], "reason": reason[:1024]}
+
+
+async def living_guest(agent: ThisAgent, one: PartnerGuest) -> Guest | None:
+    """The process; None: it has ended. `GuestError`: it is not connected, but it lives."""
+    try:
+        return await connected_guest(agent, one)
+    except GuestError:
+        if one.process_id is None or agent.containers.is_alive(one.process_id):
+            raise
+        return None
 
 
 async def connected_guest(agent: ThisAgent, one: PartnerGuest) -> Guest:

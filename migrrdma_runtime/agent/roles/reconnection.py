@@ -11,6 +11,7 @@ from migrrdma_runtime.agent.local.guest_objects import Connect, GidChange, Queue
 from migrrdma_runtime.agent.roles.fit import NewDevices
 from migrrdma_runtime.agent.roles.records import DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
+from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import GuestError, RestoreError
 from migrrdma_runtime.wire import remote_keys
 from migrrdma_runtime.wire.agent_messages import Message
@@ -20,6 +21,10 @@ _End = tuple[str, int]
 
 _Place = tuple[str, int, int]
 """A queue pair of the container: process, context, virtual QPN."""
+
+
+_NOBODY = 1
+"""A QPN at which no connection's packet is taken: that of every port's general services (IBA 3.9.3)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Reconnection:
         self._rebuilt: dict[_Place, _Rebuilt] = {}
         self._new_ends: dict[_End, Message] = {}
         """What the partners have prepared, by their end as it was."""
+        self.lost: list[str] = []
+        """Connections of which the other end is no more, for people."""
 
     async def rebuild(
         self,
@@ -87,9 +94,12 @@ class Reconnection:
             limit = self._deadlines.peer + 3 * self._deadlines.guest
             answer = await self._agent.ask(partner.address, "prepare", request, limit)
             sent = {(one["gid"], one["qpn"]): one for one in request["connections"]}
-            made: list[Message] = answer["connections"]
-            if {(one["gid"], one["qpn"]) for one in made} != sent.keys():
+            made: list[Message] = [*answer["connections"], *map(_towards_nobody, answer["lost"])]
+            if len(made) != len(sent) or {(one["gid"], one["qpn"]) for one in made} != sent.keys():
                 raise RestoreError(f"agent {partner.name} prepared other connections than it was asked to")
+            self.lost += [
+                f"QP 0x{one['qpn']:x} of {gids.shown(one['gid'])}: {one['reason']}" for one in answer["lost"]
+            ]
             return [{**one, "offer": sent[one["gid"], one["qpn"]]} for one in made]
 
         described = {one["name"]: one for one in self._document["partners"]}
@@ -138,6 +148,9 @@ class Reconnection:
         guests = {one.guest.name: one.guest for one in self._rebuilt.values()}
         limit = self._deadlines.guest
         await wait_for_all(*(guests[name].connect(ones, limit) for name, ones in by_guest.items()))
+        for process, connects in by_guest.items():
+            for name in {one.peer for one in connects if one.dest_pqpn == _NOBODY}:
+                await guests[process].learn_keys(name, [], limit)
         neighbours = {(name, peer) for name, _, peer in self._internal()}
         for name, peer in sorted(neighbours):
             pairs = await guests[peer].remote_keys(limit)
@@ -165,6 +178,20 @@ class Reconnection:
         if made is None:
             raise GuestError(f"QP 0x{one['vqpn']:x} of the checkpoint was not rebuilt by its process")
         return made
+
+
+def _towards_nobody(lost: Message) -> Message:
+    """Where a connection leads whose other end is no more: to where nothing answers, as it does after a peer's death.
+
+    The application learns of it as it would have: by a completion in error for whatever it sends.
+    """
+    return {
+        "gid": lost["gid"],
+        "qpn": lost["qpn"],
+        "new_gid": lost["gid"],
+        "new_qpn": _NOBODY,
+        "process": secrets.token_hex(8),
+    }
 
 
 def _place_of(one: _Rebuilt) -> _Place:

@@ -97,6 +97,8 @@ class DestinationData:
     blackouts: dict[str, float] = field(default_factory=dict)
     downtime: float | None = None
     """Seconds from the dump's begin to the restore's end."""
+    lost: list[str] = field(default_factory=list)
+    """Connections of which the other end is no more, for people."""
     reason: str = ""
     told: bool = False
     """The source's agent knows how it ended: that the claim is free, or that nobody will ask any more."""
@@ -167,7 +169,8 @@ class PartnerData:
     drained: bool = False
     destination: Contact | None = None
     prepared: list[Message] = field(default_factory=list)
-    """The answer to the destination's *prepare*, for when it asks again."""
+    """The answer to the destination's *prepare*, for when it asks again; with ``lost``."""
+    lost: list[Message] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)
     blackout: float | None = None
     reason: str = ""

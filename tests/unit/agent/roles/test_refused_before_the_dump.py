@@ -10,7 +10,7 @@ import pytest
 from cluster import Cluster, ends
 from moves import Move
 
-from migrrdma_runtime.agent.roles import source
+from migrrdma_runtime.agent.roles.participants import find_participants
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.base.errors import GuestError, MigrRDMAError, RefusedError
@@ -100,13 +100,13 @@ def test_two_checkpoints_of_one_container_at_once_are_one(
         ):
             await cluster.guest(src, "c1", name, qps)
         both = asyncio.Barrier(2)
-        real = source.find_participants
+        real = find_participants
 
         async def find(*arguments: Any) -> Any:
             await both.wait()
             return await real(*arguments)
 
-        monkeypatch.setattr(source, "find_participants", find)
+        monkeypatch.setattr("migrrdma_runtime.agent.roles.source.find_participants", find)
 
         def checkpoint() -> Any:
             with src.connect() as agent:
