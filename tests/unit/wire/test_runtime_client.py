@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from migrrdma_runtime.base.errors import (
-    UnreachableError,
-)
+from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RestoreError, UnreachableError
 from migrrdma_runtime.wire import manifest, runtime_client
 
 
@@ -43,3 +46,67 @@ def test_an_agent_that_is_not_there_is_said_to_be_started(tmp_path: Path) -> Non
     with pytest.raises(UnreachableError, match=r"No such file.*systemctl start migrrdma-agent"):
         runtime_client.connect(str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+SILENT = None
+"""An answer that never comes."""
+
+
+@contextmanager
+def answering(path: Path, *answers: Any) -> Iterator[list[Any]]:
+    """An agent that answers one request on each connection; yields what it is asked."""
+    asked: list[Any] = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rw") as stream:
+                    asked.append(json.loads(stream.readline()))
+                    if answer is not SILENT:
+                        stream.write(json.dumps(answer) + "\n")
+                        stream.flush()
+                    stream.read()  # until the other end has had enough
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield asked
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def test_an_agent_that_hangs_after_a_restore_is_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    with answering(path, SILENT, SILENT, {"done": {"lost": []}}) as asked:
+        with runtime_client.Agent(str(path), patience=0.2) as agent:
+            assert agent.report_restored("m", steps=[]) == {"lost": []}
+        assert [(one["op"], one["succeeded"]) for one in asked] == [("report", True)] * 3
+
+
+def test_nobody_is_killed_for_an_agent_that_goes_on_hanging(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    with (
+        answering(path, SILENT, SILENT),
+        runtime_client.Agent(str(path), patience=0.2) as agent,
+        pytest.raises(UnreachableError) as caught,
+    ):
+        agent.report_restored("m", steps=[], patience=0.3)
+    assert not caught.value.released
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("RestoreError", RestoreError), ("Exception", AgentError)])
+@pytest.mark.parametrize("released", [True, False])
+def test_an_answer_says_whether_what_was_restored_is_to_be_killed(
+    tmp_path: Path, kind: str, expected: type[MigrRDMAError], released: bool
+) -> None:
+    path = tmp_path / "agent.sock"
+    error = {"kind": kind, "message": "no", "released": released}
+    with (
+        answering(path, {"error": error}),
+        runtime_client.Agent(str(path)) as agent,
+        pytest.raises(expected) as caught,
+    ):
+        agent.report_restored("m", steps=[])
+    assert (caught.value.answered, caught.value.released) == (True, released)
