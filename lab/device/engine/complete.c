@@ -1,11 +1,5 @@
-/* The requester's other half: acknowledgements, responses and timers end requests, or send them again. */
+/* The requester's other half: acknowledgements and responses end requests, or have them sent again. */
 #include "internal.h"
-
-/* IBTA table 46: the RNR timer's codes in units of 10 us. */
-static const uint32_t rnr_times[32] = {
-	65536, 1,   2,	 3,   4,    6,	  8,	12,   16,   24,	  32,	48,    64,    96,    128,   192,
-	256,   384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152,
-};
 
 static struct rnic_sent *sent_at(struct rnic_qp *qp, uint32_t counter)
 {
@@ -84,8 +78,7 @@ void rnic_fail_request(struct rnic_qp *qp, uint32_t counter, enum ibv_wc_status 
 	rnic_retire(qp);
 }
 
-/* The request whose span of PSNs holds psn and that is not done; `started`: none. */
-static uint32_t find(struct rnic_qp *qp, uint32_t psn)
+uint32_t rnic_sent_find(struct rnic_qp *qp, uint32_t psn)
 {
 	uint32_t counter = qp->req.queue.head;
 
@@ -102,7 +95,7 @@ static uint32_t find(struct rnic_qp *qp, uint32_t psn)
 void rnic_go_back(struct rnic_qp *qp, uint32_t psn)
 {
 	struct rnic_requester *req = &qp->req;
-	uint32_t target = find(qp, psn), mtu = rnic_mtu_bytes(qp->attr.path_mtu);
+	uint32_t target = rnic_sent_find(qp, psn), mtu = rnic_mtu_bytes(qp->attr.path_mtu);
 
 	if (target == req->started)
 		return;
@@ -158,33 +151,6 @@ static bool acknowledge_before(struct rnic_qp *qp, uint32_t psn)
 	return true;
 }
 
-static void wait_for_receive(struct rnic_qp *qp, uint8_t code)
-{
-	struct rnic_requester *req = &qp->req;
-	struct rnic_fabric *fabric = qp->device->fabric;
-
-	if (qp->device->settings[RNIC_SET_WAIT_FOR_PEER]) {
-		rnic_park(qp);
-		return;
-	}
-	/* Seven stands for ever (IBTA 9.9.2.1.1). */
-	if (qp->attr.rnr_retry != 7 && req->rnr_retries++ >= qp->attr.rnr_retry) {
-		rnic_fail_request(qp, req->next, IBV_WC_RNR_RETRY_EXC_ERR);
-		return;
-	}
-	req->waiting = true;
-	rnic_event_arm(fabric, &req->wait_event, fabric->time + rnr_times[code & 31] * 10000ull);
-}
-
-void rnic_wait_fired(struct rnic_fabric *fabric, struct rnic_event *event)
-{
-	struct rnic_qp *qp = rnic_of(event, struct rnic_qp, req.wait_event);
-
-	(void)fabric;
-	qp->req.waiting = false;
-	rnic_runnable(qp);
-}
-
 void rnic_unheard(struct rnic_qp *qp, const struct rnic_packet *packet)
 {
 	if (!rnic_acknowledges(qp) || qp->state < IBV_QPS_RTS || !is_outstanding(qp, packet->psn))
@@ -200,7 +166,7 @@ static void refused(struct rnic_qp *qp, const struct rnic_packet *packet)
 		[RNIC_ACCESS_ERROR] = IBV_WC_REM_ACCESS_ERR,
 		[RNIC_OPERATIONAL_ERROR] = IBV_WC_REM_OP_ERR,
 	};
-	uint32_t counter = find(qp, packet->psn);
+	uint32_t counter = rnic_sent_find(qp, packet->psn);
 
 	if (counter != qp->req.started)
 		rnic_fail_request(qp, counter, statuses[packet->syndrome]);
@@ -226,7 +192,7 @@ void rnic_acknowledged(struct rnic_qp *qp, const struct rnic_packet *packet)
 	switch (packet->syndrome) {
 	case RNIC_NOT_READY:
 		rnic_go_back(qp, packet->psn);
-		wait_for_receive(qp, packet->timer);
+		rnic_wait_for_receive(qp, packet->timer);
 		break;
 	case RNIC_BAD_SEQUENCE:
 		rnic_go_back(qp, packet->psn);
@@ -300,42 +266,4 @@ void rnic_atomic_arrived(struct rnic_qp *qp, const struct rnic_packet *packet)
 
 	if (is_due(qp, packet, &counter) && sent_at(qp, counter)->opcode != IBV_WR_RDMA_READ)
 		response_arrived(qp, packet, counter);
-}
-
-void rnic_await(struct rnic_qp *qp)
-{
-	struct rnic_requester *req = &qp->req;
-	struct rnic_device *device = qp->device;
-	uint64_t from = device->fabric->time;
-
-	if (!qp->attr.timeout || req->acked == req->psn)
-		return;
-	/* What has not left the host yet cannot be answered. */
-	if (device->wire_free > from)
-		from = device->wire_free;
-	req->deadline = from + (4096ull << qp->attr.timeout);
-	if (!req->retry_event.place)
-		rnic_event_arm(device->fabric, &req->retry_event, req->deadline);
-}
-
-void rnic_retry_fired(struct rnic_fabric *fabric, struct rnic_event *event)
-{
-	struct rnic_qp *qp = rnic_of(event, struct rnic_qp, req.retry_event);
-	struct rnic_requester *req = &qp->req;
-
-	if (req->acked == req->psn || req->waiting)
-		return;
-	/* There was progress since it was armed. */
-	if (fabric->time < req->deadline) {
-		rnic_event_arm(fabric, event, req->deadline);
-		return;
-	}
-	if (req->retries++ >= qp->attr.retry_cnt) {
-		uint32_t counter = find(qp, req->acked);
-
-		if (counter != req->started)
-			rnic_fail_request(qp, counter, IBV_WC_RETRY_EXC_ERR);
-		return;
-	}
-	rnic_go_back(qp, req->acked);
 }

@@ -21,14 +21,28 @@ void *rnic_find(const struct rnic_context *context, enum rnic_kind kind, uint32_
 	return rnic_handle_find(&context->handles[kind], handle);
 }
 
+/* Of the kinds whose number nothing else bounds. */
+static bool is_room(const struct rnic_device *device, enum rnic_kind kind)
+{
+	switch (kind) {
+	case RNIC_PD: return device->made[kind] < device->settings[RNIC_SET_MAX_PD];
+	case RNIC_AH: return device->made[kind] < device->settings[RNIC_SET_MAX_AH];
+	case RNIC_MW: return device->made[kind] < device->settings[RNIC_SET_MAX_MW];
+	case RNIC_XRCD: return device->made[kind] < device->settings[RNIC_SET_MAX_XRCD];
+	default: return true;
+	}
+}
+
 void *rnic_make(struct rnic_context *context, enum rnic_kind kind, size_t size)
 {
-	struct rnic_object *object = calloc(1, size);
+	struct rnic_object *object = is_room(context->device, kind) ? calloc(1, size) : NULL;
 
 	if (!object)
 		return NULL;
 	object->context = context;
+	context->device->made[kind]++;
 	if (rnic_handle_take(&context->handles[kind], object, &object->handle)) {
+		context->device->made[kind]--;
 		free(object);
 		return NULL;
 	}
@@ -40,6 +54,7 @@ void rnic_unmake(enum rnic_kind kind, void *object)
 	struct rnic_object *one = object;
 
 	rnic_handle_give(&one->context->handles[kind], one->handle);
+	one->context->device->made[kind]--;
 	free(one);
 }
 

@@ -149,8 +149,9 @@ int rnic_attach(struct rnic_context *context, uint32_t handle, const uint8_t gid
 	group = find_group(device, gid);
 	member = calloc(1, sizeof(*member));
 	if (!group) {
-		group = calloc(1, sizeof(*group));
+		group = device->group_count < device->settings[RNIC_SET_MAX_GROUPS] ? calloc(1, sizeof(*group)) : NULL;
 		if (group) {
+			device->group_count++;
 			memcpy(group->gid, gid, 16);
 			rnic_list_init(&group->members);
 			rnic_list_add(&device->groups, &group->node);
@@ -173,6 +174,7 @@ static void leave(struct member *member)
 	rnic_list_remove(&member->of_qp);
 	if (rnic_list_empty(&member->group->members)) {
 		rnic_list_remove(&member->group->node);
+		member->qp->device->group_count--;
 		free(member->group);
 	}
 	free(member);

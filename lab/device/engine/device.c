@@ -1,8 +1,6 @@
 /* One host's device: its GIDs, its port, what it says of itself. */
 #include "internal.h"
 
-uint64_t rnic_setting_standard(enum rnic_setting setting);
-
 struct rnic_device *rnic_device_new(struct rnic_fabric *fabric, const char *name, const char *host)
 {
 	struct rnic_device *device = calloc(1, sizeof(*device));
@@ -37,6 +35,39 @@ struct rnic_device *rnic_device_new(struct rnic_fabric *fabric, const char *name
 	return device;
 }
 
+static uint32_t gid_slot(const uint8_t gid[16])
+{
+	uint32_t words[4];
+
+	memcpy(words, gid, sizeof(words));
+	return (words[0] * 31 ^ words[1] * 17 ^ words[2] ^ words[3] * 2654435769u) >> 16 & (RNIC_GID_SLOTS - 1);
+}
+
+static const uint8_t no_gid[16];
+
+/* Where two hosts have the same, as while an address moves, the one that was made first is meant. */
+static void index_gids(struct rnic_fabric *fabric)
+{
+	memset(fabric->gids, 0, sizeof(fabric->gids));
+	for (struct rnic_node *node = fabric->devices.next; node != &fabric->devices; node = node->next) {
+		struct rnic_device *device = rnic_of(node, struct rnic_device, node);
+
+		for (uint64_t i = 0; i < device->settings[RNIC_SET_GID_TABLE]; i++) {
+			uint32_t slot = gid_slot(device->gids[i].raw), tried = 0;
+
+			if (!memcmp(device->gids[i].raw, no_gid, 16))
+				continue;
+			while (fabric->gids[slot].device && memcmp(fabric->gids[slot].raw, device->gids[i].raw, 16) &&
+			       tried++ < RNIC_GID_SLOTS)
+				slot = (slot + 1) & (RNIC_GID_SLOTS - 1);
+			if (!fabric->gids[slot].device) {
+				memcpy(fabric->gids[slot].raw, device->gids[i].raw, 16);
+				fabric->gids[slot].device = device;
+			}
+		}
+	}
+}
+
 static void forget_part(struct rnic_device *device, const struct rnic_device *other)
 {
 	for (int i = 0; i < device->parted_count; i++)
@@ -51,6 +82,7 @@ void rnic_device_free(struct rnic_device *device)
 	while (!rnic_list_empty(&device->contexts))
 		rnic_close(rnic_of(device->contexts.next, struct rnic_context, node));
 	rnic_list_remove(&device->node);
+	index_gids(fabric);
 	rnic_event_cancel(fabric, &device->wire_event);
 	/* A packet remembers where it came from only to be counted. */
 	for (uint32_t i = 1; i <= fabric->events; i++)
@@ -86,17 +118,6 @@ static void tell_all(struct rnic_device *device, enum ibv_event_type type, uint6
 	}
 }
 
-int rnic_gid_set(struct rnic_device *device, int index, const uint8_t gid[16], int type, uint32_t ifindex)
-{
-	if (index < 0 || (uint64_t)index >= device->settings[RNIC_SET_GID_TABLE])
-		return EINVAL;
-	memcpy(device->gids[index].raw, gid, 16);
-	device->gids[index].type = type;
-	device->gids[index].ifindex = ifindex;
-	tell_all(device, IBV_EVENT_GID_CHANGE, 1);
-	return 0;
-}
-
 int rnic_gid_get(const struct rnic_device *device, int index, uint8_t gid[16], int *type, uint32_t *ifindex)
 {
 	if (index < 0 || (uint64_t)index >= device->settings[RNIC_SET_GID_TABLE])
@@ -111,18 +132,31 @@ int rnic_gid_get(const struct rnic_device *device, int index, uint8_t gid[16], i
 
 struct rnic_device *rnic_device_of(struct rnic_fabric *fabric, const uint8_t gid[16])
 {
-	static const uint8_t none[16];
+	uint32_t slot = gid_slot(gid);
 
-	if (!memcmp(gid, none, 16))
-		return NULL;
-	for (struct rnic_node *node = fabric->devices.next; node != &fabric->devices; node = node->next) {
-		struct rnic_device *device = rnic_of(node, struct rnic_device, node);
-
-		for (uint64_t i = 0; i < device->settings[RNIC_SET_GID_TABLE]; i++)
-			if (!memcmp(device->gids[i].raw, gid, 16))
-				return device;
+	for (uint32_t tried = 0; tried < RNIC_GID_SLOTS && fabric->gids[slot].device; tried++) {
+		if (!memcmp(fabric->gids[slot].raw, gid, 16))
+			return fabric->gids[slot].device;
+		slot = (slot + 1) & (RNIC_GID_SLOTS - 1);
 	}
 	return NULL;
+}
+
+int rnic_gid_set(struct rnic_device *device, int index, const uint8_t gid[16], int type, uint32_t ifindex)
+{
+	struct rnic_gid *own;
+
+	if (index < 0 || (uint64_t)index >= device->settings[RNIC_SET_GID_TABLE])
+		return EINVAL;
+	own = &device->gids[index];
+	if (!memcmp(own->raw, gid, 16) && own->type == type && own->ifindex == ifindex)
+		return 0;
+	memcpy(own->raw, gid, 16);
+	own->type = type;
+	own->ifindex = ifindex;
+	index_gids(device->fabric);
+	tell_all(device, IBV_EVENT_GID_CHANGE, 1);
+	return 0;
 }
 
 void rnic_port(struct rnic_device *device, bool up)

@@ -3,11 +3,9 @@
 
 #define REMOTE_CHANGES (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
 
-uint32_t rnic_key_variant(const struct rnic_device *device)
+uint32_t rnic_key_variant(struct rnic_device *device)
 {
-	static uint32_t last;
-
-	return device->settings[RNIC_SET_KEY_VARIANTS] ? ++last & 0x7f : 0;
+	return device->settings[RNIC_SET_KEY_VARIANTS] ? ++device->last_variant & 0x7f : 0;
 }
 
 /* The lowest bit is what an rkey differs in from its lkey. */

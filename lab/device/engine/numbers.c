@@ -76,7 +76,7 @@ uint32_t rnic_number_take(struct rnic_numbers *numbers, const struct rnic_table 
 	do {
 		number = numbers->next & numbers->mask;
 		numbers->next += numbers->step;
-	} while (!number || number == RNIC_MULTICAST_QPN || rnic_table_find(taken, number));
+	} while (!number || number == 0xffffff /* no QPN, but a group of them */ || rnic_table_find(taken, number));
 	return number;
 }
 

@@ -1,4 +1,4 @@
-/* The responder: executes the requests that arrive at a connected QP. */
+/* The responder: what arrives at a connected QP, in which order, and what is refused. */
 #include "internal.h"
 
 struct rnic_srq *rnic_message_srq(const struct rnic_qp *qp, uint32_t srqn)
@@ -48,6 +48,7 @@ void rnic_receive_done(struct rnic_qp *qp, const struct rnic_packet *packet, enu
 {
 	struct rnic_responder *resp = &qp->resp;
 	struct rnic_srq *srq = rnic_message_srq(qp, resp->srqn);
+	struct rnic_cq *cq = srq && srq->cq ? srq->cq : qp->recv_cq;
 	bool write = packet->opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
 	struct rnic_completion completion = {
 		.wr_id = resp->taken->wr_id,
@@ -68,11 +69,12 @@ void rnic_receive_done(struct rnic_qp *qp, const struct rnic_packet *packet, enu
 	resp->has_receive = false;
 	if (!srq)
 		rnic_queue_consume(&resp->queue, resp->queue.head + 1);
-	rnic_complete(srq && srq->cq ? srq->cq : qp->recv_cq, &completion, packet->flags & RNIC_SOLICITED);
+	/* An XRC queue may have ended in the middle of its message, and its completion queue with it. */
+	if (cq)
+		rnic_complete(cq, &completion, packet->flags & RNIC_SOLICITED);
 }
 
-/* A request that cannot be executed ends a reliable connection; of an unreliable one the message is dropped. */
-static void refuse(struct rnic_qp *qp, const struct rnic_packet *packet, enum rnic_syndrome syndrome,
+void rnic_refuse(struct rnic_qp *qp, const struct rnic_packet *packet, enum rnic_syndrome syndrome,
 		   enum ibv_wc_status receive_status)
 {
 	enum ibv_event_type event = syndrome == RNIC_ACCESS_ERROR ? IBV_EVENT_QP_ACCESS_ERR : IBV_EVENT_QP_REQ_ERR;
@@ -100,7 +102,7 @@ static void not_ready(struct rnic_qp *qp, const struct rnic_packet *packet)
 		qp->resp.dropping = true;
 }
 
-static unsigned int right_of(uint32_t opcode)
+unsigned int rnic_right_of(uint32_t opcode)
 {
 	switch (opcode) {
 	case IBV_WR_RDMA_WRITE:
@@ -116,198 +118,27 @@ static bool takes_receive(const struct rnic_packet *packet)
 {
 	if (packet->opcode == IBV_WR_RDMA_WRITE_WITH_IMM)
 		return packet->flags & RNIC_LAST;
-	return !right_of(packet->opcode) && packet->flags & RNIC_FIRST;
-}
-
-/* Where a piece of a write goes, or NULL. Of the first piece the whole message's place is checked. */
-static struct rnic_mr *write_target(struct rnic_qp *qp, const struct rnic_packet *packet, uint64_t *address)
-{
-	struct rnic_pd *pd = rnic_message_pd(qp, packet->srqn);
-	uint32_t length = packet->flags & RNIC_FIRST ? packet->length : packet->bytes;
-
-	*address = packet->address;
-	return pd ? rnic_remote(qp, pd, packet->rkey, address, length, IBV_ACCESS_REMOTE_WRITE) : NULL;
-}
-
-static int write_at(struct rnic_mr *mr, uint64_t iova, uint32_t length, const void *data)
-{
-	struct rnic_context *context = mr->object.context;
-	struct rnic_span span = { rnic_mr_address(mr, iova), length };
-
-	return context->sinks->write(context->process, &span, 1, data);
-}
-
-/* A device with that fault mixes keys up: of another process if there is one, else any other. */
-static struct rnic_mr *foreign(struct rnic_device *device, const struct rnic_mr *mr)
-{
-	struct rnic_mr *found = NULL;
-
-	for (uint32_t i = 0; i < device->memory.size; i++)
-		for (struct rnic_link *link = device->memory.buckets[i]; link; link = link->next) {
-			struct rnic_mr *other = rnic_of(link, struct rnic_mr, object.link);
-
-			if (other == mr || other->is_window || !(other->access & IBV_ACCESS_LOCAL_WRITE))
-				continue;
-			if (!found || other->object.context != mr->object.context)
-				found = other;
-		}
-	return found;
-}
-
-static void execute_write(struct rnic_qp *qp, const struct rnic_packet *packet)
-{
-	uint64_t address;
-	struct rnic_mr *mr = packet->length ? write_target(qp, packet, &address) : NULL;
-	uint32_t bytes = packet->bytes;
-
-	if (packet->length && !mr) {
-		refuse(qp, packet, RNIC_ACCESS_ERROR, IBV_WC_REM_ACCESS_ERR);
-		return;
-	}
-	if (mr && rnic_is_fault(qp->device, RNIC_SET_FOREIGN_KEY) && foreign(qp->device, mr)) {
-		mr = foreign(qp->device, mr);
-		address = mr->iova;
-		if (bytes > mr->length)
-			bytes = (uint32_t)mr->length;
-	}
-	if (mr && bytes && write_at(mr, address, bytes, packet->data)) {
-		refuse(qp, packet, RNIC_ACCESS_ERROR, IBV_WC_REM_ACCESS_ERR);
-		return;
-	}
-	if (packet->flags & RNIC_LAST && packet->opcode == IBV_WR_RDMA_WRITE_WITH_IMM)
-		rnic_receive_done(qp, packet, IBV_WC_SUCCESS, packet->length, 0);
-}
-
-static void execute_send(struct rnic_qp *qp, const struct rnic_packet *packet)
-{
-	struct rnic_responder *resp = &qp->resp;
-	struct rnic_pd *pd = rnic_message_pd(qp, packet->srqn);
-	enum ibv_wc_status status = IBV_WC_SUCCESS;
-
-	if (packet->length > resp->taken->length) {
-		refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_LOC_LEN_ERR);
-		return;
-	}
-	if (qp->srq || qp->type == IBV_QPT_XRC_RECV)
-		pd = rnic_message_srq(qp, packet->srqn)->pd;
-	if (packet->bytes)
-		status = rnic_scatter(qp->device, pd, resp->taken->sges, resp->taken->num_sge, resp->received, packet->bytes,
-				      packet->data);
-	if (status != IBV_WC_SUCCESS) {
-		refuse(qp, packet, RNIC_OPERATIONAL_ERROR, IBV_WC_LOC_PROT_ERR);
-		return;
-	}
-	if (packet->flags & RNIC_LAST && packet->opcode == IBV_WR_SEND_WITH_INV && rnic_invalidate(qp, pd, packet->imm)) {
-		refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_LOC_QP_OP_ERR);
-		return;
-	}
-	if (packet->flags & RNIC_LAST)
-		rnic_receive_done(qp, packet, IBV_WC_SUCCESS, packet->length, 0);
-}
-
-static void execute_read(struct rnic_qp *qp, const struct rnic_packet *packet)
-{
-	struct rnic_pd *pd = rnic_message_pd(qp, packet->srqn);
-	uint64_t address = packet->address;
-	struct rnic_reply *reply;
-
-	if (!qp->attr.max_dest_rd_atomic) {
-		refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
-		return;
-	}
-	if (packet->length && (!pd || !rnic_remote(qp, pd, packet->rkey, &address, packet->length, IBV_ACCESS_REMOTE_READ))) {
-		refuse(qp, packet, RNIC_ACCESS_ERROR, IBV_WC_REM_ACCESS_ERR);
-		return;
-	}
-	reply = rnic_reply_new(qp);
-	if (!reply)
-		return; /* as if it had been lost: it comes again */
-	*reply = (struct rnic_reply){ .kind = RNIC_REPLY_READ,
-				      .psn = packet->psn,
-				      .rkey = packet->rkey,
-				      .address = packet->address,
-				      .length = packet->length,
-				      .srqn = packet->srqn };
-}
-
-static void answer_atomic(struct rnic_qp *qp, uint32_t psn, uint64_t value)
-{
-	struct rnic_reply *reply = rnic_reply_new(qp);
-
-	if (reply)
-		*reply = (struct rnic_reply){ .kind = RNIC_REPLY_ATOMIC, .psn = psn, .value = value };
-}
-
-static void execute_atomic(struct rnic_qp *qp, const struct rnic_packet *packet)
-{
-	struct rnic_pd *pd = rnic_message_pd(qp, packet->srqn);
-	uint64_t address = packet->address, value, changed;
-	struct rnic_mr *mr = pd ? rnic_remote(qp, pd, packet->rkey, &address, 8, IBV_ACCESS_REMOTE_ATOMIC) : NULL;
-	struct rnic_context *context = mr ? mr->object.context : NULL;
-	struct rnic_span span;
-
-	if (!qp->attr.max_dest_rd_atomic || packet->address & 7) {
-		refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
-		return;
-	}
-	if (mr)
-		span = (struct rnic_span){ rnic_mr_address(mr, address), 8 };
-	if (!mr || context->sinks->read(context->process, &span, 1, &value)) {
-		refuse(qp, packet, RNIC_ACCESS_ERROR, IBV_WC_REM_ACCESS_ERR);
-		return;
-	}
-	changed = value;
-	if (packet->opcode == IBV_WR_ATOMIC_FETCH_AND_ADD)
-		changed = value + packet->compare_add;
-	else if (value == packet->compare_add)
-		changed = packet->swap;
-	if (context->sinks->write(context->process, &span, 1, &changed)) {
-		refuse(qp, packet, RNIC_ACCESS_ERROR, IBV_WC_REM_ACCESS_ERR);
-		return;
-	}
-	qp->resp.results[qp->resp.next_result++ % RNIC_MAX_READS] =
-		(struct rnic_atomic_result){ .psn = packet->psn, .valid = true, .value = value };
-	answer_atomic(qp, packet->psn, value);
-}
-
-static void execute(struct rnic_qp *qp, const struct rnic_packet *packet)
-{
-	struct rnic_responder *resp = &qp->resp;
-
-	if (packet->flags & RNIC_FIRST) {
-		resp->opcode = packet->opcode;
-		resp->received = 0;
-	}
-	resp->in_message = !(packet->flags & RNIC_LAST);
-	switch (packet->opcode) {
-	case IBV_WR_RDMA_WRITE:
-	case IBV_WR_RDMA_WRITE_WITH_IMM: execute_write(qp, packet); break;
-	case IBV_WR_RDMA_READ: execute_read(qp, packet); break;
-	case IBV_WR_ATOMIC_FETCH_AND_ADD:
-	case IBV_WR_ATOMIC_CMP_AND_SWP: execute_atomic(qp, packet); break;
-	default: execute_send(qp, packet); break;
-	}
-	resp->received += packet->bytes;
+	return !rnic_right_of(packet->opcode) && packet->flags & RNIC_FIRST;
 }
 
 /* What goes before execution; false: it has been answered. */
 static bool check(struct rnic_qp *qp, const struct rnic_packet *packet)
 {
 	struct rnic_responder *resp = &qp->resp;
-	unsigned int right = right_of(packet->opcode);
+	unsigned int right = rnic_right_of(packet->opcode);
 
 	if (packet->flags & RNIC_FIRST ? resp->in_message : !resp->in_message || resp->opcode != packet->opcode) {
-		refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
+		rnic_refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
 		return false;
 	}
 	if (right && !(qp->attr.qp_access_flags & right)) {
-		refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
+		rnic_refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
 		return false;
 	}
 	if (!resp->has_receive)
 		resp->srqn = packet->srqn;
 	if (qp->type == IBV_QPT_XRC_RECV && !rnic_message_srq(qp, packet->srqn)) {
-		refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
+		rnic_refuse(qp, packet, RNIC_INVALID_REQUEST, IBV_WC_REM_INV_REQ_ERR);
 		return false;
 	}
 	if (takes_receive(packet) && !rnic_take_receive(qp)) {
@@ -319,27 +150,27 @@ static bool check(struct rnic_qp *qp, const struct rnic_packet *packet)
 
 static uint32_t span_of(const struct rnic_qp *qp, const struct rnic_packet *packet)
 {
-	if (right_of(packet->opcode) == IBV_ACCESS_REMOTE_ATOMIC)
+	if (rnic_right_of(packet->opcode) == IBV_ACCESS_REMOTE_ATOMIC)
 		return 1;
 	return rnic_packets_of(qp, packet->opcode == IBV_WR_RDMA_READ ? packet->length : packet->bytes);
 }
 
 static bool is_answered_later(const struct rnic_packet *packet)
 {
-	return right_of(packet->opcode) & (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC);
+	return rnic_right_of(packet->opcode) & (IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC);
 }
 
 /* C9-105: what was executed is acknowledged again; reads are read again, an atomic's old result is sent. */
 static void duplicate(struct rnic_qp *qp, const struct rnic_packet *packet)
 {
 	if (packet->opcode == IBV_WR_RDMA_READ) {
-		execute_read(qp, packet);
+		rnic_execute_read(qp, packet);
 		return;
 	}
 	if (is_answered_later(packet)) {
 		for (uint32_t i = 0; i < RNIC_MAX_READS; i++)
 			if (qp->resp.results[i].valid && qp->resp.results[i].psn == packet->psn) {
-				answer_atomic(qp, packet->psn, qp->resp.results[i].value);
+				rnic_answer_atomic(qp, packet->psn, qp->resp.results[i].value);
 				return;
 			}
 		return;
@@ -365,13 +196,13 @@ static void reliable_arrived(struct rnic_qp *qp, const struct rnic_packet *packe
 	if (!check(qp, packet))
 		return;
 	resp->psn = rnic_psn_add(resp->psn, span);
-	execute(qp, packet);
+	rnic_execute(qp, packet);
 	if (qp->state == IBV_QPS_ERR)
 		return;
-	if (packet->flags & RNIC_LAST && right_of(packet->opcode) != IBV_ACCESS_REMOTE_WRITE &&
+	if (packet->flags & RNIC_LAST && rnic_right_of(packet->opcode) != IBV_ACCESS_REMOTE_WRITE &&
 	    packet->opcode != IBV_WR_RDMA_READ && packet->flags & RNIC_FIRST && rnic_is_fault(qp->device, RNIC_SET_REPEAT_SEND) &&
 	    check(qp, packet))
-		execute(qp, packet);
+		rnic_execute(qp, packet);
 	if (!is_answered_later(packet))
 		rnic_acknowledge(qp, rnic_psn_add(resp->psn, RNIC_PSN_MASK), RNIC_ACKNOWLEDGED);
 }
@@ -387,7 +218,7 @@ static void unreliable_arrived(struct rnic_qp *qp, const struct rnic_packet *pac
 		resp->dropping = true;
 	resp->psn = rnic_psn_add(packet->psn, span_of(qp, packet));
 	if (!resp->dropping && check(qp, packet))
-		execute(qp, packet);
+		rnic_execute(qp, packet);
 }
 
 void rnic_request_arrived(struct rnic_qp *qp, const struct rnic_packet *packet)

@@ -89,7 +89,7 @@ EXPORT void fake_restore(void)
 
 		/* A second restore must not replace what has its number by then. */
 		local_links = local->next;
-		local->link.left_behind = true;
+		__atomic_store_n(&local->link.left_behind, true, __ATOMIC_RELAXED);
 		dup2(placeholder, local->link.cmd_fd);
 		dup2(placeholder, local->link.async_fd);
 		for (uint32_t i = 0; i < channels->room; i++)

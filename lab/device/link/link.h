@@ -18,7 +18,7 @@
 struct device_link {
 	int cmd_fd, async_fd;
 	uint32_t ways;		    /* enum rnic_ways */
-	bool left_behind;	    /* a restore: whoever touches it now is wrong */
+	bool left_behind;	    /* a restore: whoever touches it now is wrong; read without a lock */
 	struct rnic_events *async;
 	const uint32_t *faults;	    /* nonzero: the data path asks first */
 };

@@ -326,7 +326,7 @@ void device_link_progress(struct device_link *link)
 
 void device_link_check(const struct device_link *link, const char *function)
 {
-	if (!link->left_behind)
+	if (!__atomic_load_n(&link->left_behind, __ATOMIC_RELAXED))
 		return;
 	fprintf(stderr, "device: %s on an object that was left behind by a restore\n", function);
 	abort();

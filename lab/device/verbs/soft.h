@@ -111,7 +111,7 @@ static inline struct device_link *soft_link(struct ibv_context *ibv, const char 
 {
 	struct device_link *link = soft_context(ibv)->link;
 
-	if (__builtin_expect(link->left_behind, 0))
+	if (__builtin_expect(__atomic_load_n(&link->left_behind, __ATOMIC_RELAXED), 0))
 		device_link_check(link, function);
 	return link;
 }

@@ -177,6 +177,45 @@ CASE(xrc_messages_go_to_the_queue_they_name)
 	free(ring);
 }
 
+CASE(an_xrc_queue_that_ends_in_the_middle_of_its_message_ends_the_connection)
+{
+	struct rig rig;
+	struct party other;
+	struct end initiator, target;
+	struct rnic_ring *ring = ring_new(8, rnic_stride(sizeof(struct rnic_receive), 2, 0));
+	struct rnic_srq_init init = { .type = IBV_SRQT_XRC, .max_wr = 8, .max_sge = 2, .ring = ring };
+	struct rnic_qp_init target_init = { .type = IBV_QPT_XRC_RECV, .pd = RNIC_NONE, .send_cq = RNIC_NONE,
+					    .recv_cq = RNIC_NONE, .srq = RNIC_NONE };
+	uint32_t srq, srqn;
+
+	rig_up(&rig);
+	party_open(&other, rig.right.device);
+	SAME(rnic_set(rig.left.device, "bandwidth", 1000000000), 0);
+	SAME(rnic_open_xrcd(rig.right.context, 4711, O_CREAT, &target_init.xrcd), 0);
+	SAME(rnic_open_xrcd(other.context, 4711, O_CREAT, &init.xrcd), 0);
+	init.pd = other.pd;
+	init.cq = other.cq;
+	SAME(rnic_create_srq(other.context, &init, &srq, &srqn), 0);
+	target = (struct end){ .party = &rig.right, .type = IBV_QPT_XRC_RECV, .mtu = IBV_MTU_1024, .gid_index = 1 };
+	SAME(rnic_create_qp(rig.right.context, &target_init, &target.qp, &target.qpn), 0);
+	end_new(&initiator, &rig.left, IBV_QPT_XRC_SEND, RNIC_NONE);
+	connect_ends(&initiator, &target);
+	ring_receive(ring, &other, 9, 0, MEMORY);
+	request(&initiator, 1, IBV_WR_SEND, 0, 1000000)->xrc_srqn = srqn;
+	post(&initiator);
+	run_for(&rig, 500000);
+	rnic_close(other.context);
+	run_for(&rig, 1000000);
+	expect(&rig.left, 1, IBV_WC_REM_INV_REQ_ERR);
+	state_is(&target, IBV_QPS_ERR);
+	SAME(rnic_destroy_qp(rig.right.context, target.qp), 0);
+	end_destroy(&initiator);
+	free(other.memory);
+	free(other.cq_ring);
+	rig_down(&rig);
+	free(ring);
+}
+
 CASE(freed_numbers_come_back_and_hosts_have_different_ones)
 {
 	struct rig rig;
@@ -227,6 +266,11 @@ CASE(limits_hold)
 	SAME(rnic_create_srq(rig.left.context, &init, &handle, &key), EOPNOTSUPP);
 	SAME(rnic_dealloc_pd(rig.left.context, rig.left.pd), EBUSY);
 	SAME(rnic_dealloc_pd(rig.left.context, 99), EINVAL);
+	SAME(rnic_set(rig.left.device, "max_pd", 2), 0);
+	SAME(rnic_alloc_pd(rig.left.context, &handle), 0);
+	SAME(rnic_alloc_pd(rig.left.context, &key), ENOMEM);
+	SAME(rnic_dealloc_pd(rig.left.context, handle), 0);
+	SAME(rnic_alloc_pd(rig.left.context, &handle), 0);
 	rig_down(&rig);
 }
 

@@ -88,6 +88,33 @@ CASE(a_partition_that_heals_in_time_costs_only_time)
 	rig_down(&rig);
 }
 
+CASE(a_device_that_was_kept_from_running_does_not_blame_its_peer)
+{
+	struct rig rig;
+	struct end left, right;
+
+	rig_up(&rig);
+	end_new(&left, &rig.left, IBV_QPT_RC, RNIC_NONE);
+	end_new(&right, &rig.right, IBV_QPT_RC, RNIC_NONE);
+	end_init(&left, 0);
+	end_init(&right, IBV_ACCESS_REMOTE_WRITE);
+	end_rtr(&left, &right);
+	end_rtr(&right, &left);
+	end_rts(&left, 0, 7);
+	SAME(rnic_set(rig.left.device, "latency", 5000), 0);
+	SAME(rnic_set(rig.right.device, "latency", 5000), 0);
+	send_now(&left, 1, IBV_WR_RDMA_WRITE, 0, 10, &right, 0);
+	run(&rig);
+	/* Everything is late at once: the request's arrival and the timer for its answer. */
+	rig_time += 500 * MS;
+	run_for(&rig, 10000);
+	expect(&rig.left, 1, IBV_WC_SUCCESS);
+	SAME(rnic_count(rig.left.device, "retries"), 0);
+	end_destroy(&left);
+	end_destroy(&right);
+	rig_down(&rig);
+}
+
 CASE(a_peer_that_is_gone_is_not_another_with_its_number)
 {
 	struct rig rig;
