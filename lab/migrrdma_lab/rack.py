@@ -96,9 +96,28 @@ class Rack(ABC):
         """Everything on ``node`` ends at once, as by pulling the plug; its disk stays."""
         raise self._does_not_offer("power", node)
 
-    def boot(self, node: Node) -> None:
-        """Start ``node`` again after `power_off`, from its disk; returns when it answers."""
-        raise self._does_not_offer("power", node)
+    def boot(self, node: Node, uptime: int | None = None) -> None:
+        """Start ``node`` again after `power_off`, from its disk; returns when it answers.
+
+        ``uptime``, where ``uptime`` is offered: how many seconds ahead of this machine's its monotonic clock is.
+        """
+        raise self._does_not_offer("power")
+
+    def fill_disk(self, node: Node) -> None:
+        """From now on nothing more can be written on ``node``: ENOSPC; until `free_disk`."""
+        raise self._does_not_offer("disk")
+
+    def free_disk(self, node: Node) -> None:
+        """Undo `fill_disk`."""
+        raise self._does_not_offer("disk")
+
+    def freeze(self, node: Node) -> None:
+        """Stop every process of ``node`` where it is, until `thaw`: to itself it is a clock that jumps."""
+        raise self._does_not_offer("freeze")
+
+    def thaw(self, node: Node) -> None:
+        """Undo `freeze`."""
+        raise self._does_not_offer("freeze")
 
     def _does_not_offer(self, what: str, node: Node, *arguments: str) -> RackError:
         asked = " ".join((what, *arguments))
