@@ -87,7 +87,7 @@ def test_a_command_that_is_given_up_leaves_no_process_behind(src: Shell) -> None
 
 
 def test_what_only_the_other_rack_has_is_refused_by_name(rack: FastRack) -> None:
-    with pytest.raises(RackError, match="does not offer netem"):
+    with pytest.raises(RackError, match="the fast rack does not offer netem"):
         rack.netem(SRC, ["delay", "1ms"])
     with pytest.raises(RackError, match="the fast rack runs trixie only"):
         FastRack(Places(RELEASES["bookworm"], FastRack.kind))

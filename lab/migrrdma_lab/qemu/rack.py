@@ -241,7 +241,7 @@ class EmulatedRack(Rack):
     def boot(self, node: Node, uptime: int | None = None) -> None:
         """Boot the machine from its disk; returns when systemd has started what it starts."""
         if uptime is not None:
-            raise self._does_not_offer("uptime")
+            raise self._does_not_offer("uptime", node)
         if not self.running(node):
             self._forget_connection(node)
             self.machine(node).start(self.accelerator)
