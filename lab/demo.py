@@ -120,7 +120,7 @@ def main(*, fast: bool) -> int:
     if "kernel-rdma" not in rack.offers:
         console.print(
             "[bold yellow]The RDMA device is a software one[/] and the machines are namespaces of this one's kernel; "
-            "`make demo` shows the same on the kernel's own RDMA. Docker, runc, CRIU and the agents are real here, too.",
+            "`make demo` shows the same on the kernel's own RDMA. Docker, runc, CRIU and the agents are real.",
             soft_wrap=True,
         )
     console.rule("an RDMA application on two machines; each end prints its rate once a second")
