@@ -1,8 +1,4 @@
-"""The rack as fixtures. A rack that does not come up fails the tests; nothing here skips.
-
-A test that fails when the emulator has crashed a node's kernel (`migrrdma_lab.crashes`: by registers that no processor
-can have, so not by anything that runs on it) has shown nothing. It is run again, once, and the report says so.
-"""
+"""The rack as fixtures. A rack that does not come up fails the tests; nothing here skips."""
 
 from __future__ import annotations
 
@@ -10,12 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
 from migrrdma_lab.choice import RACKS, choose_rack
 from migrrdma_lab.containers import Container
-from migrrdma_lab.plan import DST, NODES, PEER, SRC
-from migrrdma_lab.qemu.crashes import emulator_faults
-from migrrdma_lab.qemu.rack import EmulatedRack
+from migrrdma_lab.plan import DST, PEER, SRC
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
@@ -45,74 +38,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in lacking]
 
 
-_BOOT_SECONDS = 300
-
-_known: set[str] = set()
-"""Crashes for which a test was run again."""
-
-_again: list[str] = []
-"""Such tests."""
-
-
-def _new_faults() -> set[str]:
-    found = set()
-    rack = choose_rack()
-    if not isinstance(rack, EmulatedRack):
-        return set()
-    for node in NODES:
-        console = rack.machine(node).console
-        if console.exists():
-            faults = emulator_faults(console.read_text(errors="replace"))
-            found |= {f"{node.name} after {fault}" for fault in faults}
-    return found - _known
-
-
-def _wait_for_nodes() -> None:
-    """A node that crashed boots by itself, with everything on its disk."""
-    rack = choose_rack()
-    assert isinstance(rack, EmulatedRack)
-    for node in NODES:
-        shell = rack.shell(node)
-        shell.disconnect()
-        shell.wait(_BOOT_SECONDS, rack.machine(node).console)
-        shell.run("systemctl", "is-system-running", "--wait", timeout=_BOOT_SECONDS, check=False)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Run a test; once more, if it failed and the emulator had."""
-    if Path(__file__).parent not in item.path.parents:
-        return None
-    hook = item.ihook
-    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    faults = _new_faults() if any(report.failed for report in reports) else set()
-    if faults:
-        _known.update(faults)
-        _again.append(f"{item.nodeid}: {', '.join(sorted(faults))}")
-        _wait_for_nodes()
-        reports = runtestprotocol(item, log=False, nextitem=nextitem)
-    for report in reports:
-        hook.pytest_runtest_logreport(report=report)
-    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which tests were run again, and why."""
-    if _again:
-        terminalreporter.section("run again, for the emulator crashed a node")
-        for line in _again:
-            terminalreporter.line(line)
-
-
 @pytest.fixture(scope="session")
 def rack() -> Rack:
     """Three nodes, up, with this working tree's build."""
     rack = choose_rack()
     rack.up()
     rack.install()
-    _known.update(_new_faults())  # from before
     return rack
 
 

@@ -18,6 +18,8 @@ from migrrdma_lab.containers import Container
 from migrrdma_lab.errors import NodeCommandError
 from migrrdma_lab.shell import Shell
 
+pytestmark = pytest.mark.needs("kernel-rdma")
+
 _PROBES = Path(__file__).parents[1] / "probes"
 _HOME = "/root/criu-plugin"
 _GUEST = f"{_HOME}/lib/libmigrrdma.so"

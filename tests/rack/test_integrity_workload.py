@@ -12,6 +12,8 @@ from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import PEER
 from migrrdma_lab.shell import Shell
 
+pytestmark = pytest.mark.needs("kernel-rdma")
+
 Register = Callable[[Container], Container]
 Start = Callable[..., tuple[Container, Container]]
 

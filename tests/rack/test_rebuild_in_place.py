@@ -17,6 +17,8 @@ from migrrdma_lab.plan import PEER
 from migrrdma_lab.shell import Shell
 from remote_guest import RemoteGuest, put
 
+pytestmark = pytest.mark.needs("kernel-rdma")
+
 _QPS = 8
 _DRAIN_MS = 60_000
 _RTS = 3

@@ -14,6 +14,8 @@ from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import container_image
 from migrrdma_lab.shell import Shell
 
+pytestmark = pytest.mark.needs("kernel-rdma")
+
 Register = Callable[[Container], Container]
 
 _HERE = Path(__file__).resolve().parents[1] / "transparency"

@@ -31,9 +31,27 @@ def test_every_node_has_its_name_its_addresses_and_its_rdma_device(rack: Rack) -
         assert "state ACTIVE" in shell.run("rdma", "link", "show", "rxe0/1").stdout
 
 
-def test_nodes_continued_from_one_snapshot_do_not_draw_the_same_random_numbers(rack: Rack) -> None:
-    drawn = {rack.shell(node).sh("od -An -N16 -tx1 /dev/urandom").stdout for node in NODES}
-    assert len(drawn) == len(NODES)
+_IDENTITIES = {
+    "boot ID": "cat /proc/sys/kernel/random/boot_id",
+    "boot ID in a container": "docker run --rm rdma-tools:trixie cat /proc/sys/kernel/random/boot_id",
+    "machine ID": "cat /etc/machine-id",
+    "host name": "hostname",
+    "host key": "cat /etc/ssh/ssh_host_ed25519_key.pub | cut -d' ' -f2",
+    "random number": "od -An -N16 -tx1 /dev/urandom",
+}
+
+
+@pytest.mark.parametrize("what", _IDENTITIES)
+def test_no_two_nodes_have_the_same(rack: Rack, what: str) -> None:
+    """Programs take two nodes with one boot ID for one machine: UCX then talks over shared memory."""
+    found = [rack.shell(node).sh(_IDENTITIES[what]).stdout.strip() for node in NODES]
+    assert all(found), found
+    assert len(set(found)) == len(NODES), found
+
+
+def test_a_containers_boot_id_is_its_nodes(src: Shell) -> None:
+    of_the_node = src.sh(_IDENTITIES["boot ID"]).stdout
+    assert src.sh(_IDENTITIES["boot ID in a container"]).stdout == of_the_node
 
 
 def test_ssh_passes_streams_and_exit_code_through(rack: Rack) -> None:
@@ -91,11 +109,30 @@ def test_netem_delays_what_a_node_sends(rack: Rack, src: Shell) -> None:
         rack.heal(SRC)
 
 
+@pytest.mark.needs("power")
+def test_a_node_without_power_is_silent_and_boots_with_what_it_had_written(rack: Rack, src: Shell) -> None:
+    node = rack.shell(DST)
+    before = node.sh(_IDENTITIES["boot ID"]).stdout
+    node.sh("echo written >/root/written; sync /root/written /root")
+    rack.power_off(DST)
+    assert not rack.running(DST)
+    with pytest.raises(NodeCommandError, match="100% packet loss"):
+        src.run("ping", "-c1", "-W2", DST.data_address)
+    rack.boot(DST)
+    assert node.run("cat", "/root/written").stdout == "written\n"
+    assert node.sh(_IDENTITIES["boot ID"]).stdout != before
+    src.run("ping", "-c1", "-W2", DST.data_address)
+
+
 def test_up_on_a_rack_that_is_up_does_nothing_and_reset_goes_back(rack: Rack, src: Shell) -> None:
     boot = src.run("cat", "/proc/sys/kernel/random/boot_id").stdout
     rack.up()
     assert src.run("cat", "/proc/sys/kernel/random/boot_id").stdout == boot
     src.run("touch", "/root/left-behind")
-    rack.reset()
+    drawn = set()
+    for _ in range(2):
+        rack.reset()
+        drawn.add(src.sh(_IDENTITIES["random number"]).stdout)
     with pytest.raises(NodeCommandError):
         src.run("test", "-e", "/root/left-behind")
+    assert len(drawn) == 2, "a node put back to its snapshot draws the same random numbers again"

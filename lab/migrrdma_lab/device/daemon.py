@@ -24,8 +24,8 @@ _READY = 10
 """Seconds until the daemon listens, and until it has ended."""
 
 
-def node_number() -> str:
-    """MAJOR:MINOR of a device that opens without an effect and that CRIU leaves to plugins.
+def _harmless_device() -> tuple[str, str]:
+    """Name and MAJOR:MINOR of a device that opens without an effect and that CRIU leaves to plugins.
 
     CRIU serves memory devices, terminals, tun and autofs by itself; every other character device it offers to its
     plugins, which ask sysfs what it is. Nothing can be said to /dev/fuse that was not mounted, nor to /dev/loop-control
@@ -34,10 +34,20 @@ def node_number() -> str:
     known = dict(line.split()[::-1] for line in Path("/proc/misc").read_text().splitlines())
     for name in ("fuse", "loop-control"):
         if name in known:
-            return f"10:{known[name]}"
+            return name, f"10:{known[name]}"
     raise RackError(
         "the kernel has neither /dev/fuse nor /dev/loop-control: load the module fuse (modprobe fuse)"
     )
+
+
+def node_number() -> str:
+    """MAJOR:MINOR of what stands in for a uverbs device."""
+    return _harmless_device()[1]
+
+
+def own_node() -> str:
+    """The machine's own node of that device, for a test outside of any rack."""
+    return f"/dev/{_harmless_device()[0]}"
 
 
 @dataclass(frozen=True)
@@ -57,10 +67,11 @@ class DeviceHost:
     shown: Path | None = None
     first_qpn: int = 17
     first_key: int = 0x1000
+    node: str = NODE
 
     def commands(self) -> Iterator[str]:
         """What tells the daemon of it."""
-        yield f"host {self.name} {self.device} {self.folder / SOCKET} {NODE} {node_number()}"
+        yield f"host {self.name} {self.device} {self.folder / SOCKET} {self.node} {node_number()}"
         yield f"numbers {self.name} {self.first_qpn} {self.first_key}"
         if self.shown:
             yield f"show {self.name} {self.shown}"

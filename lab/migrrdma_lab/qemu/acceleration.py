@@ -33,8 +33,7 @@ KVM = Accelerator("kvm", ("-accel", "kvm", "-cpu", "host"), "the kernel boots un
 def emulation(reason: str) -> Accelerator:
     """QEMU's own translation of the machines' instructions.
 
-    The processor is a plain one: nothing on the nodes needs what ``max`` has beyond it. It crashes a node's kernel
-    as rarely, and as surely, as that one (see `migrrdma_lab.qemu.crashes`).
+    The processor is a plain one: nothing on the nodes needs what ``max`` has beyond it.
     """
     return Accelerator("tcg", ("-accel", "tcg,thread=multi", "-cpu", "Nehalem"), reason)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..bootstrap import recipe_key
 from ..container_images import container_archive
 from ..filesystem import build_node_root, node_root, write_files
-from ..plan import CONTAINER_PACKAGES, DATA_MTU, GOLDEN, RELEASES, Places
+from ..plan import CONTAINER_PACKAGES, DATA_MTU, RELEASES, Places
 from ..steps import run_logged, step
 
 _DISK_SIZE = "12G"  # sparse; room for Docker's layers and checkpoints
@@ -105,16 +105,24 @@ def _customise(root: Path, image: NodeImage) -> None:
     write_files(
         root,
         {
-            "etc/rack-node": f"{GOLDEN.name} {GOLDEN.index}\n",
             "etc/rack-mtu": f"{DATA_MTU}\n",
             "etc/modules-load.d/rack.conf": "rdma_rxe\nib_uverbs\nrdma_ucm\nmacvlan\noverlay\nbr_netfilter\n",
-            "etc/ssh/sshd_config.d/rack.conf": "UseDNS no\nPermitRootLogin prohibit-password\nMaxSessions 64\n",
+            # Without PAM there is no session, and no user's systemd that would begin and end with a connection.
+            "etc/ssh/sshd_config.d/rack.conf": "UseDNS no\nUsePAM no\nPermitRootLogin prohibit-password\n"
+            "MaxSessions 64\nHostKey /etc/ssh/ssh_host_ed25519_key\n",
             "etc/systemd/journald.conf.d/rack.conf": "[Journal]\nStorage=volatile\n",
+            # Nothing has changed since the packages were installed: no first boot's ldconfig and hwdb.
+            "etc/.updated": "",
+            "var/.updated": "",
             "root/.ssh/authorized_keys": image.ssh_key.with_suffix(".pub").read_text(),
         },
     )
     (root / "root/.ssh").chmod(0o700)
+    for key in (root / "etc/ssh").glob("ssh_host_*"):  # the package makes them; a node makes its own
+        key.unlink()
     (root / "var/lib/rack/images").mkdir(parents=True)
+    for unit in ("getty@tty1.service", "serial-getty@ttyS0.service"):  # nobody sits there
+        (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
     for name, mode, target in (
         ("rack-node", 0o755, "usr/local/sbin/rack-node"),
         ("rack-node.service", 0o644, "etc/systemd/system/rack-node.service"),

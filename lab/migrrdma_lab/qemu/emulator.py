@@ -38,9 +38,13 @@ class Emulator:
         ]  # fmt: skip
 
     def system(self, *arguments: str) -> list[str]:
-        """The command that runs a machine; it finds firmware and modules in its own folder."""
+        """The command that runs a machine; it finds firmware and modules in its own folder.
+
+        Its tables of translated code are hundreds of megabytes, looked up at every jump after a switch of processes:
+        in huge pages that takes a fifth off a ``docker run`` (docs/lab.md).
+        """
         return [
-            "env", f"QEMU_MODULE_DIR={self.root / _LIBRARIES / 'qemu'}",
+            "env", f"QEMU_MODULE_DIR={self.root / _LIBRARIES / 'qemu'}", "GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
             *self._by_its_own_linker("qemu-system-x86_64"),
             "-L", str(self.root / "usr/share/qemu"), "-L", str(self.root / "usr/share/seabios"),
             *arguments,

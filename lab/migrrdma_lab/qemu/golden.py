@@ -1,13 +1,12 @@
-"""The golden machine: booted once per image, its container images loaded, snapshotted running.
+"""The golden disk: a machine booted once per image, its Docker filled with the container images, and shut down.
 
-Booting three machines on two emulated cores takes a minute and a half; continuing three copies of a machine
-that has booted takes seconds. The snapshot holds QEMU's own state, so it belongs to one QEMU and accelerator.
+Every node boots from an overlay on it, and so becomes a machine of its own: boot ID, machine ID, host keys and Docker's
+engine ID are made at its first boot, and what the golden machine had of them is removed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 
 from ..plan import GOLDEN, Places
@@ -19,38 +18,33 @@ from .emulator import emulator
 from .machine import Machine
 from .ssh import SshShell
 
-SNAPSHOT = "golden"
-_BOOT_SECONDS = 300
-_REPORTING_SECONDS = 30
-_REPORTING_PERIOD_SECONDS = 2.5
+_BOOT_SECONDS = 600
+_POWER_OFF_SECONDS = 180
 
-
-def _wait_for_freed_memory(machine: Machine) -> None:
-    """Wait while the guest still reports free pages: what it has reported is not copied three times.
-
-    The kernel reports in batches, two seconds apart (mm/page_reporting.c), and tells nobody when it is done.
-    """
-    deadline = time.monotonic() + _REPORTING_SECONDS
-    before = machine.resident_bytes()
-    while time.monotonic() < deadline:
-        time.sleep(_REPORTING_PERIOD_SECONDS)
-        now = machine.resident_bytes()
-        if now >= before:
-            return
-        before = now
+_REMOVE_IDENTITY = """
+rm -f /etc/ssh/ssh_host_* /var/lib/systemd/random-seed /var/lib/docker/engine-id
+: >/etc/machine-id
+"""
+"""Removed rather than changed; an empty machine-id(5) is filled at the next boot."""
 
 
 def golden_path(places: Places, image: NodeImage, accelerator: Accelerator) -> Path:
-    """Where the golden machine's overlay is, made or not; another QEMU or accelerator has another one."""
+    """Where the golden disk is, made or not; another QEMU, accelerator or processor of this host has another one.
+
+    The nodes' snapshots hold QEMU's state and how fast the processor's counter runs, and `up` compares this name.
+    """
     version = emulator(places).version()
     definition = (Path(__file__).parent / "machine.py").read_text()
     runs_on = (accelerator.name, accelerator.qemu_options)  # and not why: that is worded anew every time
-    key = hashlib.sha256(f"{version}\0{runs_on}\0{definition}".encode()).hexdigest()[:12]
+    processor = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ][:1]
+    key = hashlib.sha256(f"{version}\0{runs_on}\0{processor}\0{definition}".encode()).hexdigest()[:12]
     return image.directory / f"golden-{key}.qcow2"
 
 
 def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> Path:
-    """Build (or find) the overlay that holds the running golden machine."""
+    """Build (or find) the golden disk, an overlay on the image's."""
     disk = golden_path(places, image, accelerator)
     if disk.exists():
         return disk
@@ -59,7 +53,7 @@ def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> P
     machine.stop()
     try:
         with step("booting the golden machine"):
-            machine.create_disk()
+            machine.create_disk(image.disk, "raw")
             machine.start(accelerator)
             shell.wait(_BOOT_SECONDS, machine.console)
             # Every unit has been started, Docker's among them; a failed one would be in every node.
@@ -67,15 +61,11 @@ def golden_disk(places: Places, image: NodeImage, accelerator: Accelerator) -> P
         with step("loading the container images into its Docker"):
             for archive in sorted(shell.sh("ls /var/lib/rack/images").stdout.split()):
                 shell.run("docker", "load", "-q", "-i", f"/var/lib/rack/images/{archive}", timeout=600)
-            # The first container loads a dozen kernel modules and warms the page cache, once for all nodes.
-            shell.run(
-                "docker", "run", "--rm", f"rdma-tools:{places.release.name}", "ibv_devices", timeout=120
-            )
-            shell.sh("sync; echo 3 >/proc/sys/vm/drop_caches")
-        with step("snapshot of the golden machine"):
+        with step("shutting the golden machine down"):
+            shell.sh(f"systemctl stop docker.socket docker; {_REMOVE_IDENTITY}")
+            shell.run("systemctl", "poweroff", "--no-block")
             shell.disconnect()
-            _wait_for_freed_memory(machine)
-            machine.save(SNAPSHOT)
+            machine.wait_for_end(_POWER_OFF_SECONDS)
     finally:
         shell.disconnect()
         machine.stop()

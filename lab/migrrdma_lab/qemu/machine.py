@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -51,19 +50,10 @@ class Machine:
     def _qmp_socket(self) -> Path:
         return self.places.run / f"{self.node.name}.qmp"
 
-    def create_disk(self) -> None:
-        """Make an empty overlay."""
+    def create_disk(self, below: Path, form: str) -> None:
+        """Make an empty overlay on the disk ``below``, which is ``raw`` or ``qcow2``."""
         self.disk.parent.mkdir(parents=True, exist_ok=True)
-        emulator(self.places).img(
-            "create", "-q", "-f", "qcow2", "-b", str(self.image.disk), "-F", "raw", str(self.disk)
-        )
-
-    def copy_disk(self, golden: Path) -> None:
-        """Take over another machine's overlay with its snapshots; whole or not at all."""
-        self.disk.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.disk.with_name(f".{self.disk.name}")
-        shutil.copyfile(golden, unfinished)
-        unfinished.rename(self.disk)
+        emulator(self.places).img("create", "-q", "-f", "qcow2", "-b", str(below), "-F", form, str(self.disk))
 
     def has_snapshot(self, name: str) -> bool:
         """Whether the machine's disk holds a snapshot called ``name``; QEMU lists one when it is complete."""
@@ -82,13 +72,14 @@ class Machine:
             "-machine", "q35", *accelerator.qemu_options, "-smp", "1", "-m", str(_MEMORY_MIB),
             "-nodefaults", "-display", "none", "-daemonize", "-pidfile", str(self._pid_file),
             "-serial", f"file:{self.console}", "-qmp", f"unix:{self._qmp_socket},server=on,wait=off",
-            # Without it, machines continued from one snapshot would draw the same "random" numbers:
-            # a new generation ID makes the kernel reseed.
+            # Without it, a machine put back to its snapshot would draw the same "random" numbers again: a new
+            # generation ID makes the kernel reseed.
             "-device", "vmgenid,guid=auto",
             # Memory the guest frees goes back to the host, and is not copied into snapshots.
             "-device", "virtio-balloon-pci,free-page-reporting=on",
             "-kernel", str(self.image.kernel), "-initrd", str(self.image.initrd),
-            "-append", "console=ttyS0 root=/dev/vda rw panic=1 mitigations=off quiet net.ifnames=0",
+            "-append", "console=ttyS0 root=/dev/vda rw panic=1 mitigations=off quiet net.ifnames=0"
+            f" rack.node={self.node.name},{self.node.index}",
             "-drive", f"file={self.disk},if=virtio,format=qcow2,cache=unsafe",
             *self._nic("mgmt"), *self._nic("data"),
             *(["-loadvm", snapshot] if snapshot else []),
@@ -102,12 +93,11 @@ class Machine:
             raise MachineError(f"{self.node.name}: QEMU did not start: {log.read_text().strip()[-500:]}")
 
     def _nic(self, bridge: str) -> list[str]:
-        # The hardware address is part of a snapshot; a copy of the golden machine changes it from inside.
-        last = f"{0x77 if bridge == 'mgmt' else 0x78:02x}:00:99"
+        network = "77" if bridge == "mgmt" else "78"
         name = tap(bridge, self.node)
         return [
             "-netdev", f"tap,id={bridge},ifname={name},script=no,downscript=no",
-            "-device", f"virtio-net-pci,netdev={bridge},mac=52:54:00:{last}",
+            "-device", f"virtio-net-pci,netdev={bridge},mac=52:54:00:{network}:00:{self.node.index}",
         ]  # fmt: skip
 
     @property
@@ -129,14 +119,15 @@ class Machine:
         """Put the running machine back to ``snapshot``."""
         self._monitor(f"loadvm {snapshot}")
 
-    def forget(self, snapshot: str) -> None:
-        """Delete ``snapshot`` of the running machine; its room on the disk is used by the next one."""
-        self._monitor(f"delvm {snapshot}")
-
-    def resident_bytes(self) -> int:
-        """How much of the host's memory the running machine holds."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    def wait_for_end(self, seconds: float) -> None:
+        """Wait until the machine has ended by itself, as after ``poweroff``."""
+        deadline = time.monotonic() + seconds
+        while self.pid is not None:
+            if time.monotonic() > deadline:
+                raise MachineError(
+                    f"{self.node.name} has not powered off in {seconds:.0f} s; its console is {self.console}"
+                )
+            time.sleep(0.1)  # not our child: there is nothing to wait for but its disappearance
 
     def stop(self) -> None:
         """End the machine at once, as pulling the plug does."""

@@ -20,7 +20,6 @@ from . import acceleration, network
 from .acceleration import Accelerator
 from .disk import NodeImage, build_node_image, node_image, remove_unused
 from .emulator import build_emulator, emulator
-from .golden import SNAPSHOT as GOLDEN_SNAPSHOT
 from .golden import golden_disk, golden_path
 from .machine import Machine
 from .ssh import SshShell
@@ -47,7 +46,7 @@ class EmulatedRack(Rack):
         return self.places.disks / "golden"
 
     def _made_from(self) -> Path | None:
-        """The golden disk that the machines are copies of: their snapshots hold the state of its QEMU."""
+        """The golden disk below the machines' own; its name tells the QEMU whose state their snapshots hold."""
         with contextlib.suppress(OSError):
             return Path(self._origin.read_text())
         return None
@@ -95,46 +94,60 @@ class EmulatedRack(Rack):
             write_whole(self._origin, str(golden))
             remove_unused(self.places)
             network.create(self.places)
-            # Machines are named one after the other, because a new one answers at the golden address;
-            # what follows is done side by side.
             built = project.prepare(self.places)
+            new = [node for node in nodes if not self.machine(node).has_snapshot(BOOT_SNAPSHOT)]
+            if new:
+                golden_disk(self.places, image, self.accelerator)
             with ThreadPoolExecutor() as pool:
-                finished = [pool.submit(self._finish, node, built) for node in nodes if self._start(node)]
+                finished = [
+                    pool.submit(self._make, node, golden, built)
+                    if node in new
+                    else pool.submit(self._continue, node)
+                    for node in nodes
+                ]
                 for future in finished:
                     future.result()
         console.print(f"[green]the rack is up[/green] after {time.monotonic() - start:.0f} s")
 
-    def _start(self, node: Node) -> bool:
-        """Start ``node`` if it does not run; whether it is new, and so has no project and no snapshot yet."""
+    def _continue(self, node: Node) -> None:
+        """Have a node that was made before run."""
         machine = self.machine(node)
-        complete = machine.has_snapshot(BOOT_SNAPSHOT)
         if machine.pid:
-            if complete:
-                return False
-            machine.stop()  # begun by a command that was interrupted: without a name, perhaps, or the project
-        self.shell(node).disconnect()
-        if complete:
-            with step(f"continuing {node.name} from its snapshot"):
-                network.forget_neighbour(self.places, node.management_address)
-                machine.start(self.accelerator, BOOT_SNAPSHOT)
-                self._wake(node)
-            return False
-        golden = golden_disk(self.places, self.image, self.accelerator)
-        with step(f"making {node.name} from the golden machine"):
-            machine.copy_disk(golden)
-            network.forget_neighbour(self.places, GOLDEN.management_address)
-            machine.start(self.accelerator, GOLDEN_SNAPSHOT)
-            self._name(node)
-        return True
+            return
+        with step(f"continuing {node.name} from its snapshot"):
+            self._forget_connection(node)
+            machine.start(self.accelerator, BOOT_SNAPSHOT)
+            self._wake(node)
 
-    def _finish(self, node: Node, built: Path) -> None:
-        """Install the project on a new node and take the snapshot that `reset` goes back to."""
+    def _make(self, node: Node, golden: Path, built: Path) -> None:
+        """Boot a node, install the project on it and take the snapshot that `reset` goes back to.
+
+        It boots, rather than being a copy of a machine that has, because a boot ID cannot be changed afterwards: what
+        takes two machines with one boot ID for one machine (UCX does) must find three.
+        """
+        machine = self.machine(node)
+        machine.stop()  # begun by a command that was interrupted
+        with step(f"booting {node.name}"):
+            machine.create_disk(golden, "qcow2")
+            self._forget_connection(node)
+            machine.start(self.accelerator)
+            self._wait_until_booted(node)
         with step(f"installing the project on {node.name}"):
             project.install(self.shell(node), built)
         with step(f"snapshot of {node.name}"):
             self.shell(node).disconnect()
-            self.machine(node).forget(GOLDEN_SNAPSHOT)
-            self.machine(node).save(BOOT_SNAPSHOT)
+            machine.save(BOOT_SNAPSHOT)
+
+    def _forget_connection(self, node: Node) -> None:
+        """What led to the machine that was called ``node`` leads nowhere now."""
+        self.shell(node).disconnect()
+        network.forget_neighbour(self.places, node.management_address)
+
+    def _wait_until_booted(self, node: Node) -> None:
+        """Wait until systemd has started what it starts, Docker among it."""
+        shell = self.shell(node)
+        shell.wait(_BOOT_SECONDS, self.machine(node).console)
+        shell.run("systemctl", "is-system-running", "--wait", timeout=_BOOT_SECONDS, check=False)
 
     def _discard(self) -> None:
         """The recipe has changed since these machines were made: they go."""
@@ -142,18 +155,6 @@ class EmulatedRack(Rack):
             self.shell(node).disconnect()
             self.machine(node).stop()
         shutil.rmtree(self.places.disks, ignore_errors=True)
-
-    def _name(self, node: Node) -> None:
-        """Turn the golden machine that has just been continued into ``node``."""
-        golden = self.shell(GOLDEN)
-        golden.wait(_ANSWER_SECONDS, self.machine(node).console)
-        # Detached, because the address this connection goes to is about to vanish.
-        golden.run(
-            "systemd-run", "--collect", "--quiet", "/usr/local/sbin/rack-node", node.name, str(node.index)
-        )
-        golden.disconnect()
-        network.forget_neighbour(self.places, GOLDEN.management_address)
-        self._wake(node)
 
     def _wake(self, node: Node) -> None:
         """After a snapshot was loaded: wait for ssh, and bring the clock to the present."""
@@ -237,14 +238,14 @@ class EmulatedRack(Rack):
         self.shell(node).disconnect()
         self.machine(node).stop()
 
-    def boot(self, node: Node) -> None:
+    def boot(self, node: Node, uptime: int | None = None) -> None:
         """Boot the machine from its disk; returns when systemd has started what it starts."""
+        if uptime is not None:
+            raise self._does_not_offer("uptime", node)
         if not self.running(node):
-            network.forget_neighbour(self.places, node.management_address)
+            self._forget_connection(node)
             self.machine(node).start(self.accelerator)
-        shell = self.shell(node)
-        shell.wait(_BOOT_SECONDS, self.machine(node).console)
-        shell.run("systemctl", "is-system-running", "--wait", timeout=_BOOT_SECONDS, check=False)
+        self._wait_until_booted(node)
 
     def running(self, node: Node) -> bool:
         """Whether the machine runs."""

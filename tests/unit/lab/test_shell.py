@@ -19,9 +19,10 @@ _PANIC = "[ 1654.469098] BUG: kernel NULL pointer dereference, address: 00000000
     [
         (f"booting\n{_PANIC}\nmore of it\n", f"exited with 255: the connection to it broke; its kernel says: {_PANIC}"),
         ("booting\n", "exited with 255: the connection to it broke$"),
+        ("[ 377.8] watchdog: BUG: soft lockup - CPU#0 stuck for 145s!\n", "255: the connection to it broke$"),
         (None, "exited with 255: the connection to it broke$"),
     ],
-    ids=["crashed", "did not crash", "no console"],
+    ids=["crashed", "did not crash", "was starved", "no console"],
 )  # fmt: skip
 def test_a_crashed_kernel_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, console: str | None, told: str

@@ -52,7 +52,7 @@ def test_all_nodes_are_made_named_and_carry_the_project(
     rack = _rack()
     for node in NODES:
         machine = Machine(rack.places, node, rack.image)
-        assert machine.memory.read_text() == f"booted, named {node.name}, project installed"
+        assert machine.memory.read_text() == f"booted as {node.name}, project installed"
         assert machine.disk.read_text() == f"boot: {machine.memory.read_text()}\n"
     complete = left_by(tmp_path)
     up()
@@ -72,7 +72,7 @@ def test_snapshots_of_another_emulator_are_not_continued(
     monkeypatch.setattr(acceleration, "emulation", lambda _reason: acceleration.KVM)
     up()
     for disk, node in zip(disks, NODES, strict=True):
-        assert disk.read_text() == f"boot: booted, named {node.name}, project installed\n"
+        assert disk.read_text() == f"boot: booted as {node.name}, project installed\n"
 
 
 @pytest.mark.parametrize(
