@@ -164,6 +164,11 @@ def test_call_takes_its_time_or_never_ends_on_request(hosts: SoftwareHosts, hold
     hosts.wait_for_count("one", "mrs", 0)
 
 
+def test_only_memory_that_is_there_is_registered(hosts: SoftwareHosts, holder: Path) -> None:
+    """Whole, as the process may use it: EFAULT is printed as 1."""
+    assert hosts.run("one", holder, "memory") == (0, "0 1 1 0 1 ")
+
+
 def test_limits_differ_from_host_to_host(hosts: SoftwareHosts) -> None:
     hosts.control.set("two", "max_srq", 0)
     code, said = hosts.run("two", "ibv_srq_pingpong", "-g", "1")
@@ -175,15 +180,15 @@ def test_limits_differ_from_host_to_host(hosts: SoftwareHosts) -> None:
 
 def test_events_of_the_port_are_heard(hosts: SoftwareHosts) -> None:
     with hosts.start("one", "stdbuf", "-oL", "ibv_asyncwatch") as watch:
-        assert watch.stdout is not None
-        assert "rxe0" in watch.stdout.readline()
-        hosts.control.ask("port", "one", "down")
-        hosts.control.ask("port", "one", "up")
-        assert [watch.stdout.readline() for _ in range(2)] == [
-            "  event_type port error (10), port 1\n",
-            "  event_type port active (9), port 1\n",
-        ]
-        watch.kill()
+        try:
+            assert watch.stdout is not None
+            assert "rxe0" in watch.stdout.readline()
+            hosts.control.ask("port", "one", "down")
+            hosts.control.ask("port", "one", "up")
+            assert "PORT_ERR (10), port 1" in watch.stdout.readline()
+            assert "PORT_ACTIVE (9), port 1" in watch.stdout.readline()
+        finally:
+            watch.kill()
 
 
 def test_daemon_refuses_what_it_does_not_know(hosts: SoftwareHosts) -> None:
