@@ -221,7 +221,9 @@ class Source:
 
     async def _verdict(self, record: SourceRecord, runtime: Runtime) -> Verdict:
         """How the dump went, by the runtime's word or else by what it has left behind."""
-        if record.data.boot == self._agent.containers.boot:
+        # An agent of before this was kept wrote no boot; it had a dump under way when it was replaced by this one.
+        same_boot = record.data.boot in ("", self._agent.containers.boot)
+        if same_boot:
             verdict = await runtime.verdict(record.id)
             if verdict.succeeded:
                 return verdict
@@ -232,7 +234,7 @@ class Source:
         steps = dump_outcome.read(self._outcome_file(record))
         if steps is not None:
             return Verdict(succeeded=True, steps=steps)
-        if record.data.boot != self._agent.containers.boot:
+        if not same_boot:
             _log.warning("migration %s: the host was started anew during the dump", record.id)
             return verdict
         # CRIU ends what it has dumped as the very last thing. Also where somebody reports that the dump failed: what
