@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import typer
 
 from migrrdma_runtime.base import config
-from migrrdma_runtime.commands.options import require_root
+from migrrdma_runtime.commands.options import AS_JSON, require_root
 from migrrdma_runtime.wire import runtime_client
 
 GROUP_HELP = "Migrations that wait for somebody: `migrrdma status` lists them."
@@ -27,7 +29,7 @@ _LOST = typer.Option(
 )
 
 
-def abandon(migration: str = _MIGRATION, lost: bool = _LOST) -> None:
+def abandon(migration: str = _MIGRATION, lost: bool = _LOST, as_json: bool = AS_JSON) -> None:
     """Have this host's agent give it up."""
     require_root("migrrdma migration abandon")
     shared, broken = config.load()
@@ -35,4 +37,5 @@ def abandon(migration: str = _MIGRATION, lost: bool = _LOST) -> None:
         raise broken
     with runtime_client.connect(shared.run_dir) as agent:
         agent.abandon(migration, lost=lost)
-    typer.echo(f"migration {migration} is given up")
+    document = json.dumps({"migration": migration, "abandoned": True})
+    typer.echo(document if as_json else f"migration {migration} is given up")

@@ -327,6 +327,7 @@ def test_a_partner_that_hears_of_nobody_gives_up_backwards_and_no_restore_succee
         await move.src.start()
         with pytest.raises(MigrRDMAError, match=r"has given migration .* up: nothing was heard of it for"):
             await move.restore()
+        assert move.restored is None
 
     play(scenario)
 

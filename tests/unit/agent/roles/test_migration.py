@@ -13,7 +13,6 @@ from moves import Move
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.base.errors import (
-    AgentError,
     DrainError,
     GuestError,
     ManifestError,
@@ -323,31 +322,5 @@ def test_a_restore_that_failed_can_be_tried_again_elsewhere(play: Play) -> None:
             await move.restore(succeeded=False)
         await move.restore(move.src)
         await move.both_go_on_after_the_move()
-
-    play(scenario)
-
-
-def test_a_partner_that_ended_meanwhile_is_found_before_anything_is_restored(play: Play) -> None:
-    async def scenario(cluster: Cluster) -> None:
-        move = await Move.begin(cluster)
-        await move.checkpoint()
-        await move.partner.kill()
-        with pytest.raises(GuestError, match="a partner, is not connected to its agent"):
-            await move.restore()
-        assert move.restored is None
-
-    play(scenario)
-
-
-def test_a_partner_that_has_given_up_is_found_before_anything_is_restored(play: Play) -> None:
-    async def scenario(cluster: Cluster) -> None:
-        move = await Move.begin(cluster)
-        cluster.impatient(move.peer, partner=0.3)
-        await move.peer.restart()
-        await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
-        await move.checkpoint()
-        await move.partner.until_asked("UNDO")
-        with pytest.raises(AgentError, match=r"has given migration .* up"):
-            await move.restore()
 
     play(scenario)
