@@ -84,7 +84,8 @@ def _customise(root: Path, log: Path) -> None:
             "etc/docker/daemon.json": DAEMON_JSON,
             "root/daemon.json": DAEMON_JSON,  # what an uninstall must give back
             "etc/cdi/rack.json": _CDI,
-            "etc/containerd/config.toml": (root / "etc/containerd/config.toml").read_text() + _COLLECT_AT_ONCE,
+            "etc/containerd/config.toml": (root / "etc/containerd/config.toml").read_text()
+            + _COLLECT_AT_ONCE,
         },
     )
     # What would wake an idle node, and make two runs of one test differ; and what serves no container of ours.
