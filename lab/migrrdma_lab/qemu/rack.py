@@ -33,7 +33,7 @@ class EmulatedRack(Rack):
     """Three QEMU machines."""
 
     kind = "emulated"
-    offers = frozenset({"kernel-rdma", "netem", "power"})
+    offers = frozenset({"kernel-rdma", "netem", "own-kernel", "power"})
 
     @property
     def image(self) -> NodeImage:
