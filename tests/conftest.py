@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 from installed import FakeRuntime, Installation
 
 pytest_plugins = ["tiers"]
+
+# A busy machine takes its time, and how long one example takes is nothing that these tests are about.
+hypothesis.settings.register_profile("migrrdma", deadline=None)
+hypothesis.settings.load_profile("migrrdma")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -172,10 +172,44 @@ def power_off(context: typer.Context, name: NodeName) -> None:
 
 
 @app.command()
-def boot(context: typer.Context, name: NodeName) -> None:
+def boot(
+    context: typer.Context,
+    name: NodeName,
+    uptime: Annotated[
+        int | None, typer.Option(help="Fast rack: seconds its clock is ahead of this machine's.")
+    ] = None,
+) -> None:
     """Start a node again after `power-off`, from its disk."""
     rack = _rack(context)
-    rack.boot(rack.node(name))
+    rack.boot(rack.node(name), uptime)
+
+
+@app.command()
+def fill_disk(context: typer.Context, name: NodeName) -> None:
+    """Let nothing more be written on a node (fast rack); `free-disk` undoes it."""
+    rack = _rack(context)
+    rack.fill_disk(rack.node(name))
+
+
+@app.command()
+def free_disk(context: typer.Context, name: NodeName) -> None:
+    """Undo `fill-disk`."""
+    rack = _rack(context)
+    rack.free_disk(rack.node(name))
+
+
+@app.command()
+def freeze(context: typer.Context, name: NodeName) -> None:
+    """Stop every process of a node where it is (fast rack); `thaw` undoes it, and the node's clocks jump."""
+    rack = _rack(context)
+    rack.freeze(rack.node(name))
+
+
+@app.command()
+def thaw(context: typer.Context, name: NodeName) -> None:
+    """Undo `freeze`."""
+    rack = _rack(context)
+    rack.thaw(rack.node(name))
 
 
 def main() -> None:

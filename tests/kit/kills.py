@@ -23,6 +23,8 @@ def killed_at(number: int, action: Action, kill: signal.Signals = signal.SIGKILL
     """Do it in a process that dies at its ``number``-th change to the file system; whether it got that far."""
     child = os.fork()
     if child == 0:
+        # A test run in a shell's background ignores it (POSIX, Shell & Utilities, 2.11), and so would its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         left = number
 
         def watch(event: str, arguments: tuple[object, ...]) -> None:

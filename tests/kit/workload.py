@@ -18,8 +18,6 @@ _WORKLOADS = ROOT / "tests" / "workloads"
 ON_NODE = "/root/workload"
 IN_CONTAINER = "/workload"
 
-_SERVER_ADDRESS, _CLIENT_ADDRESS = "10.78.0.161", "10.78.0.160"
-
 RATE = "^ *[0-9]+ s +[0-9]+ ops/s  seq [0-9]+"
 """The line that a running workload prints once a second; bash reads this expression, too."""
 
@@ -106,14 +104,21 @@ def end(
     )  # fmt: skip
 
 
-def pair(client_on: Shell, server_on: Shell, *options: str) -> tuple[Container, Container]:
-    """A client that waits for events and its server, which polls, each with an address that can move with it."""
+def pair(client_on: Shell, server_on: Shell, *options: str, number: int = 0) -> tuple[Container, Container]:
+    """A client that waits for events and its server, which polls, each with an address that can move with it.
+
+    Pairs of different ``number``, 0 to 9, can run at one time.
+    """
     for shell in (client_on, server_on):
         rdma.join_data_network(shell)
-    server = end(server_on, "server", *options, network="data", docker_options=[f"--ip={_SERVER_ADDRESS}"])
+    client_address, server_address = f"10.78.0.{160 + 2 * number}", f"10.78.0.{161 + 2 * number}"
+    suffix = str(number or "")
+    server = end(
+        server_on, f"server{suffix}", *options, network="data", docker_options=[f"--ip={server_address}"]
+    )
     client = end(
-        client_on, "client", "-e", *options, server=_SERVER_ADDRESS, network="data",
-        docker_options=[f"--ip={_CLIENT_ADDRESS}"],
+        client_on, f"client{suffix}", "-e", *options, server=server_address, network="data",
+        docker_options=[f"--ip={client_address}"],
     )  # fmt: skip
     return client, server
 

@@ -161,6 +161,7 @@ def test_an_established_tcp_connection_moves_with_the_containers_address(
         peer.run("systemctl", "stop", "echo-server", check=False)
 
 
+@pytest.mark.needs("own-kernel")
 def test_when_criu_fails_the_user_sees_why_and_the_container_goes_on(
     src: Shell, containers: Register
 ) -> None:

@@ -33,7 +33,7 @@ def plain_bundle(tmp_path: Path) -> Path:
     return bundle
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_WORDS, max_size=7))
 def test_any_arguments_arrive_to_the_byte(
     installation: Installation, fake_runtime: MakeFake, plain_bundle: Path, words: list[bytes]

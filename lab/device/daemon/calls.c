@@ -7,13 +7,22 @@
 
 #include "daemon.h"
 
-int client_extend(struct client *client, struct rnic_call *call);
-
 static void answer(struct rnic_slot *slot, const struct rnic_call *call)
 {
 	slot->call = *call;
 	__atomic_store_n(&slot->state, RNIC_SLOT_ANSWERED, __ATOMIC_RELEASE);
 	syscall(SYS_futex, &slot->state, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+/* What a driver's own part of the kernel would do before the device hears of it. */
+static int prepare(struct client *client, const struct rnic_call *call)
+{
+	const unsigned int writing = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND;
+
+	if (call->name == CALL_REG_MR ||
+	    (call->name == CALL_REREG_MR && call->mr.flags & IBV_REREG_MR_CHANGE_TRANSLATION))
+		return client_check_region(client, call->mr.address, call->mr.length, call->mr.access & writing);
+	return 0;
 }
 
 static void serve(struct client *client, struct rnic_slot *slot, int verdict)
@@ -25,7 +34,7 @@ static void serve(struct client *client, struct rnic_slot *slot, int verdict)
 		call.error = verdict;
 	} else if (call.name == CALL_AREA) {
 		call.error = client_extend(client, &call);
-	} else {
+	} else if (!(call.error = prepare(client, &call))) {
 		serve_call(&client->served, &call);
 		client->gone |= call.name == CALL_CLOSE;
 	}

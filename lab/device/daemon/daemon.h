@@ -95,12 +95,15 @@ void host_follow_end(struct host *host);
 int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, struct rnic_answer *answer);
 bool client_is_known(pid_t pid, uint64_t id);
 void client_close(struct client *client);
+/* Another piece of shared memory. */
+int client_extend(struct client *client, struct rnic_call *call);
 /* Ends those that are gone, and those whose process has become another program. */
 void clients_sweep(bool look);
 
 /* memory.c: the engine's ways to a client's memory. */
 extern const struct rnic_sinks client_memory;
 bool client_is_there(struct client *client);
+int client_check_region(struct client *client, uint64_t address, uint64_t length, bool writes);
 
 /* calls.c: whether anything was found. */
 bool client_look(struct client *client);

@@ -4,6 +4,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -67,3 +69,28 @@ static int write_memory(void *process, const struct rnic_span *spans, int count,
 }
 
 const struct rnic_sinks client_memory = { .read = read_memory, .write = write_memory };
+
+/* A kernel pins a region's pages when it is registered, for writing if any side may write: EFAULT where it cannot. */
+int client_check_region(struct client *client, uint64_t address, uint64_t length, bool writes)
+{
+	uint64_t start, end, reached = address, last = address + length;
+	char path[32], line[512], perms[5];
+
+	if (!length)
+		return 0;
+	if (last < address || !client_is_there(client))
+		return EFAULT;
+	snprintf(path, sizeof(path), "/proc/%d/maps", client->pid);
+	FILE *maps = fopen(path, "re");
+	if (!maps)
+		return EFAULT;
+	while (reached < last && fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, perms) != 3 || end <= reached)
+			continue;
+		if (start > reached || perms[0] != 'r' || (writes && perms[1] != 'w'))
+			break;
+		reached = end;
+	}
+	fclose(maps);
+	return reached < last ? EFAULT : 0;
+}

@@ -38,8 +38,8 @@ exec "$@" "$cgroup" "$OWNER"
 """
 
 
-_begun: list[subprocess.Popen[bytes]] = []
-"""What this process has started and has to collect."""
+_begun: dict[Path, subprocess.Popen[bytes]] = {}
+"""What this process has started and has to collect, by the rack's folder."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Keeper:
                 pass_fds=[watched] if watched >= 0 else [],
                 env={**os.environ, "OWNER": str(watched)},
             )  # fmt: skip
-        _begun.append(process)
+        _begun[self.base] = process
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         with process.stdout as said:
             readable, _, _ = select.select([said], [], [], _START_SECONDS)
@@ -153,8 +153,8 @@ class Keeper:
                     if not _wait(ended, _STOP_SECONDS):
                         raise MachineError(f"the rack's keeper (pid {pid}) does not end, not even killed")
         self._record.unlink(missing_ok=True)
-        while _begun:
-            _begun.pop().wait(_STOP_SECONDS)
+        if begun := _begun.pop(self.base, None):
+            begun.wait(_STOP_SECONDS)
 
 
 def children(pid: int) -> list[int]:

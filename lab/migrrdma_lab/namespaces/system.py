@@ -33,6 +33,8 @@ schedule_delay = "0ms"
 
 _FILES = {
     "etc/resolv.conf": "",
+    # Podman's default, 2048, cannot be had where the machine has the pids controller in version 1's hierarchy.
+    "etc/containers/containers.conf.d/rack.conf": "[containers]\npids_limit = 0\n",
     # The kernel's messages and its audit records are the machine's.
     "etc/systemd/journald.conf.d/rack.conf": "[Journal]\nStorage=persistent\nReadKMsg=no\nAudit=no\n",
     "etc/ssh/sshd_config.d/rack.conf": "UseDNS no\nHostKey /etc/ssh/ssh_host_ed25519_key\n",

@@ -33,7 +33,7 @@ class EmulatedRack(Rack):
     """Three QEMU machines."""
 
     kind = "emulated"
-    offers = frozenset({"kernel-rdma", "netem", "power"})
+    offers = frozenset({"kernel-rdma", "netem", "own-kernel", "power"})
 
     @property
     def image(self) -> NodeImage:
@@ -238,8 +238,10 @@ class EmulatedRack(Rack):
         self.shell(node).disconnect()
         self.machine(node).stop()
 
-    def boot(self, node: Node) -> None:
+    def boot(self, node: Node, uptime: int | None = None) -> None:
         """Boot the machine from its disk; returns when systemd has started what it starts."""
+        if uptime is not None:
+            raise self._does_not_offer("uptime", node)
         if not self.running(node):
             self._forget_connection(node)
             self.machine(node).start(self.accelerator)

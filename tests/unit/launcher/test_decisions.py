@@ -13,9 +13,7 @@ from launcher_site import Site
 from migrrdma_runtime.base import config
 from migrrdma_runtime.shim import argv, bundle
 
-_EXAMPLES = settings(
-    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+_EXAMPLES = settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 _DOCKER = "--root state --log log.json --log-format json"
 
