@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -212,8 +214,16 @@ def thaw(context: typer.Context, name: NodeName) -> None:
     rack.thaw(rack.node(name))
 
 
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Whoever is killed or loses its terminal clears up as after Ctrl-C."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command; a rack's error is one message, not a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _end)
     try:
         app()
     except RackError as exc:
