@@ -43,6 +43,8 @@ def choose(
 
 
 def _rack(context: typer.Context) -> Rack:
+    if os.geteuid() != 0:
+        raise RackError("a rack's hosts, disks and networks are root's: run lab/rack as root")
     assert isinstance(context.obj, Rack)  # noqa: S101 - `choose` has put it there
     return context.obj
 
@@ -215,7 +217,7 @@ def thaw(context: typer.Context, name: NodeName) -> None:
 def main() -> None:
     """Run the command; a rack's error is one message, not a traceback."""
     try:
-        app()
+        app(prog_name="lab/rack")
     except RackError as exc:
         print(f"rack: error: {exc}", file=sys.stderr)
         sys.exit(1)
