@@ -45,6 +45,8 @@ def choose(
 
 
 def _rack(context: typer.Context) -> Rack:
+    if os.geteuid() != 0:
+        raise RackError("a rack's hosts, disks and networks are root's: run lab/rack as root")
     assert isinstance(context.obj, Rack)  # noqa: S101 - `choose` has put it there
     return context.obj
 
@@ -225,7 +227,7 @@ def main() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _end)
     try:
-        app()
+        app(prog_name="lab/rack")
     except RackError as exc:
         print(f"rack: error: {exc}", file=sys.stderr)
         sys.exit(1)

@@ -23,6 +23,15 @@ DAEMON_JSON = """\
 """
 """Docker's configuration on a node without this project, which an uninstall must give back."""
 
+# dockerd hands each checkpoint's images to containerd's content store, on `checkpoint create` and again on `start`,
+# and fails if they are there already. They are until the next collection, which by default comes long after.
+_COLLECT_AT_ONCE = """
+[plugins."io.containerd.gc.v1.scheduler"]
+deletion_threshold = 1
+pause_threshold = 0.5
+schedule_delay = "0ms"
+"""
+
 _CDI = json.dumps(
     {
         "cdiVersion": "0.5.0",
@@ -75,6 +84,8 @@ def _customise(root: Path, log: Path) -> None:
             "etc/docker/daemon.json": DAEMON_JSON,
             "root/daemon.json": DAEMON_JSON,  # what an uninstall must give back
             "etc/cdi/rack.json": _CDI,
+            "etc/containerd/config.toml": (root / "etc/containerd/config.toml").read_text()
+            + _COLLECT_AT_ONCE,
         },
     )
     # What would wake an idle node, and make two runs of one test differ; and what serves no container of ours.

@@ -119,6 +119,17 @@ class Places:
         """The nodes' disks and snapshots."""
         return self.build / "racks" / self.identity
 
+    def make(self) -> None:
+        """Make its folders, which root alone enters.
+
+        Below them are whole Debians with their set-user-ID programs, keys of agents, and the sockets of devices and
+        machines, which a container may ask but no other user of this machine.
+        """
+        for folder in (self.images, self.disks.parent, self.run.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        self.run.mkdir(exist_ok=True)
+
     def clear_unfinished(self) -> None:
         """Remove what a command that was killed has left; only for the holder of the build directory's lock.
 

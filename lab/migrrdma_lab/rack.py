@@ -137,8 +137,7 @@ class Rack(ABC):
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """One command at a time changes a build directory; a second one waits, saying so."""
-        self.places.images.mkdir(parents=True, exist_ok=True)
-        self.places.run.mkdir(parents=True, exist_ok=True)
+        self.places.make()
         with (self.places.build / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

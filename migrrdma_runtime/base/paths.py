@@ -30,7 +30,10 @@ CRIU refuses to restore a process whose mapped file differs in size or build-id,
 long as a process or a checkpoint may still use it. ``current`` is a symbolic link to the newest.
 """
 
-GUEST_DIR_IN_CONTAINER = "/dev/migrrdma/guest"
+DIR_IN_CONTAINER = "/dev/migrrdma"
+"""The one folder in which everything of ours is, in a container that holds an RDMA device."""
+
+GUEST_DIR_IN_CONTAINER = f"{DIR_IN_CONTAINER}/guest"
 """Where ``GUEST_DIR`` is bind-mounted, read-only, in a container that holds an RDMA device.
 
 ``/dev`` is a tmpfs of every container's own: its mount points can be made whoever the container's root is, and also
@@ -66,7 +69,7 @@ GUEST_SOCKET_DIR = "agent"
 """Below ``run_dir``: the directory that is bind-mounted into containers. A mounted directory shows the socket
 that a restarted agent makes; a mounted socket file would be the dead one of its predecessor."""
 
-GUEST_SOCKET_DIR_IN_CONTAINER = "/dev/migrrdma/agent"
+GUEST_SOCKET_DIR_IN_CONTAINER = f"{DIR_IN_CONTAINER}/agent"
 """Where that directory is mounted (``guest/control/thread.c`` looks there first)."""
 
 GUEST_SOCKET = "guest.sock"

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from migrrdma_runtime.base import paths
+from migrrdma_runtime.shim.spec import is_bind
 
 _DEV = "/dev"
 
@@ -21,7 +22,7 @@ def provide(spec: dict[str, Any], bundle: str) -> None:
     What we cannot make either is for the low-level runtime to refuse, in its own words.
     """
     mounts = [mount for mount in spec.get("mounts") or () if _destination(mount) == _DEV]
-    if not mounts or not _is_bind(mounts[-1]) or not _has_user_namespace(spec):
+    if not mounts or not is_bind(mounts[-1]) or not _has_user_namespace(spec):
         return
     folder = os.path.join(bundle, str(mounts[-1].get("source", "")))
     for destination in (paths.GUEST_DIR_IN_CONTAINER, paths.GUEST_SOCKET_DIR_IN_CONTAINER):
@@ -47,13 +48,6 @@ def _make(folder: str, names: list[str]) -> None:
 def _destination(mount: object) -> str:
     destination = mount.get("destination") if isinstance(mount, dict) else None
     return os.path.normpath(f"/{str(destination).lstrip('/')}")
-
-
-def _is_bind(mount: dict[str, Any]) -> bool:
-    options = mount.get("options")
-    return mount.get("type") == "bind" or (
-        isinstance(options, list) and ("bind" in options or "rbind" in options)
-    )
 
 
 def _has_user_namespace(spec: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ edit of an edited spec gives what an edit of the original would, also when the g
 between. Everything the user or another tool set stays, in its order.
 """
 
+import os
 from typing import Any
 
 from migrrdma_runtime.base import paths
@@ -73,7 +74,7 @@ def holds_rdma(spec: Spec) -> bool:
     if any(_below_devices(entry.get("path")) for entry in devices if isinstance(entry, dict)):
         return True
     mounts = _child(spec, "mounts", list)
-    return any(_below_devices(entry.get("source")) for entry in mounts if isinstance(entry, dict))
+    return any(_brings_devices(entry) for entry in mounts if isinstance(entry, dict))
 
 
 def is_edited(spec: Spec) -> bool:
@@ -116,10 +117,12 @@ def edit(spec: Spec, additions: Additions) -> None:
     strip(spec)
     user_criu_config(spec)  # refused before anything is added
     for entry in _child(spec, "mounts", list):
-        if isinstance(entry, dict) and entry.get("destination") in _OUR_MOUNTS:
+        destination = entry.get("destination") if isinstance(entry, dict) else None
+        # Also above and below them: in one we would make our mount points, the other we would hide.
+        if isinstance(destination, str) and _is_within(destination, paths.DIR_IN_CONTAINER):
             raise SpecError(
-                f"the container has a mount of its own on {entry['destination']}, which is where "
-                f"{_OUR_MOUNTS[entry['destination']]} goes: move it, or set the annotation "
+                f"the container has a mount of its own on {destination}, which is where "
+                f"{' and '.join(_OUR_MOUNTS.values())} go: move it, or set the annotation "
                 f'{ENABLE}="false"'
             )
 
@@ -225,8 +228,28 @@ def _is_our_hook(entry: Spec) -> bool:
     return isinstance(args, list) and bool(args) and str(args[0]).startswith(_HOOK_NAME)
 
 
+def _brings_devices(mount: Spec) -> bool:
+    """Whether a mount is of the devices, or puts something in their place: its source may be a link to them."""
+    if _below_devices(mount.get("source")):
+        return True
+    return is_bind(mount) and _below_devices(mount.get("destination"))
+
+
+def is_bind(mount: Spec) -> bool:
+    """Whether a mount is a bind mount, by the two ways there are to say so."""
+    options = mount.get("options")
+    return mount.get("type") == "bind" or (
+        isinstance(options, list) and ("bind" in options or "rbind" in options)
+    )
+
+
 def _below_devices(path: object) -> bool:
-    return isinstance(path, str) and (path == _DEVICES or path.startswith(f"{_DEVICES}/"))
+    return isinstance(path, str) and _is_within(path, _DEVICES)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    """Whether a path is ``folder`` or below it, however it is spelt; the runtimes clean paths as well."""
+    return f"/{os.path.normpath(path).lstrip('/')}/".startswith(f"{folder}/")
 
 
 def _env(process: Spec) -> list[str]:

@@ -86,30 +86,47 @@ static int receive(int fd, struct rnic_question *question, int *descriptors)
 	return -1;
 }
 
-/* The other side has a second to ask: it sends before it waits. */
-static void connected(struct watch *watch)
+/* A process that has connected. What it asks is read when it is there: one that says nothing keeps nobody waiting. */
+struct asker {
+	struct watch watch;
+	struct host *host;
+};
+
+static void asked(struct watch *watch)
 {
-	struct host *host = (struct host *)watch;
-	struct timeval patience = { 1, 0 };
+	struct asker *asker = (struct asker *)watch;
 	struct rnic_question question;
 	struct rnic_answer answer = { 0 };
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 	int descriptors[RNIC_OPEN_DESCRIPTORS];
-	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC);
+	int count = receive(watch->fd, &question, descriptors);
 
-	if (fd < 0)
-		return;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	int count = receive(fd, &question, descriptors);
-	if (count >= 0 && !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size)) {
-		answer_question(host, &question, peer.pid, descriptors, count, &answer);
-		if (send(fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
-			complain("%s: process %d is gone before its answer: %s", host->name, peer.pid, strerror(errno));
+	if (count >= 0 && !getsockopt(watch->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size)) {
+		answer_question(asker->host, &question, peer.pid, descriptors, count, &answer);
+		if (send(watch->fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0)
+			complain("%s: process %d is gone before its answer: %s", asker->host->name, peer.pid,
+				 strerror(errno));
 	}
 	for (int i = 0; i < count; i++)
 		close(descriptors[i]);
-	close(fd);
+	watch_remove(watch);
+	free(asker);
+}
+
+static void connected(struct watch *watch)
+{
+	struct asker *asker = calloc(1, sizeof(*asker));
+	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0 && asker) {
+		*asker = (struct asker){ { asked, fd }, (struct host *)watch };
+		if (!watch_add(&asker->watch))
+			return;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(asker);
 }
 
 static int listen_at(struct host *host)

@@ -56,7 +56,7 @@ class FastRack(Rack):
     @contextlib.contextmanager
     def _mine(self) -> Iterator[None]:
         """One command at a time changes this rack; a second one waits, saying so."""
-        self.places.run.mkdir(parents=True, exist_ok=True)
+        self.places.make()
         with (self.places.run.parent / f"{self.places.identity}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

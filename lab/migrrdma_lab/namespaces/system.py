@@ -21,16 +21,6 @@ _MASKED = (
     "getty@.service", "console-getty.service", "systemd-logind.service", "systemd-update-utmp.service",
 )  # fmt: skip
 
-# dockerd hands each checkpoint's images to containerd's content store, on `checkpoint create` and again on `start`,
-# and fails if they are there already. They are until the next collection, which by default may be a second away; in
-# emulation nothing is fast enough to see it.
-_COLLECT_AT_ONCE = """
-[plugins."io.containerd.gc.v1.scheduler"]
-deletion_threshold = 1
-pause_threshold = 0.5
-schedule_delay = "0ms"
-"""
-
 _FILES = {
     "etc/resolv.conf": "",
     # Podman's default, 2048, cannot be had where the machine has the pids controller in version 1's hierarchy.
@@ -56,8 +46,7 @@ def build_system_layers(places: Places) -> list[Path]:
         with tempfile.TemporaryDirectory(dir=places.images, prefix=".fast-system-") as work:
             draft = Path(work) / "layer"
             draft.mkdir(0o755)
-            containerd = (root / "etc/containerd/config.toml").read_text() + _COLLECT_AT_ONCE
-            write_files(draft, {**_FILES, "etc/containerd/config.toml": containerd})
+            write_files(draft, _FILES)
             units = draft / "etc/systemd/system"
             units.mkdir(parents=True, exist_ok=True)
             for unit in _MASKED:

@@ -44,6 +44,17 @@ def take_down(directory: Path) -> None:
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def test_only_root_reaches_what_a_rack_consists_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set-user-ID programs of whole Debians, agents' keys, sockets that containers may use; also of earlier racks."""
+    pretend(monkeypatch, tmp_path)
+    places = _rack().places
+    places.images.mkdir(parents=True)
+    up()
+    for path in (places.images, places.disks, places.run):
+        above = (path, *path.relative_to(tmp_path).parents)
+        assert any((tmp_path / one).stat().st_mode & 0o077 == 0 for one in above), path
+
+
 def test_all_nodes_are_made_named_and_carry_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,21 @@ def _edited(original: spec.Spec, additions: spec.Additions = _ADDITIONS) -> spec
         ({"mounts": [{"destination": "/x", "source": "/dev/infiniband"}]}, True),
         ({"mounts": [{"destination": "/x", "source": "/dev/infiniband/uverbs1"}]}, True),
         ({"mounts": [{"destination": "/dev/infiniband", "type": "tmpfs", "source": "tmpfs"}]}, False),
+        ({"linux": {"devices": [{"path": "/dev//infiniband/./uverbs0"}]}}, True),
+        ({"linux": {"devices": [{"path": "/dev/fuse/../infiniband/uverbs0"}]}}, True),
+        ({"linux": {"devices": [{"path": "/dev/infiniband/../fuse"}]}}, False),
+        ({"mounts": [{"destination": "/x", "source": "/dev//infiniband/", "type": "bind"}]}, True),
+        # The source may be a link to the devices.
+        ({"mounts": [{"destination": "/dev/infiniband", "source": "/opt/rdma", "type": "bind"}]}, True),
+        (
+            {
+                "mounts": [
+                    {"destination": "//dev/infiniband/uverbs0", "source": "/opt/0", "options": ["rbind"]}
+                ]
+            },
+            True,
+        ),
+        ({"mounts": [{"destination": "/opt/infiniband", "source": "/opt/rdma", "type": "bind"}]}, False),
         ({"annotations": {"org.migrrdma.enable": "true"}}, True),
         (
             {
@@ -183,10 +198,27 @@ def test_hooks_of_others_keep_their_places() -> None:
     assert [len(stage) for stage in edited.values()] == [1, 3, 2]
 
 
-def test_a_mount_of_the_users_in_our_place_is_refused() -> None:
-    mount = {"destination": "/dev/migrrdma/guest", "source": "/mine", "type": "bind"}
-    with pytest.raises(SpecError, match="the container has a mount of its own on /dev/migrrdma/guest"):
+@pytest.mark.parametrize(
+    "destination",
+    [
+        "/dev/migrrdma/guest",
+        "/dev/migrrdma/agent/",
+        "/dev//migrrdma/guest",
+        "/dev/shm/../migrrdma/guest",
+        "/dev/migrrdma",  # in it, the low-level runtime would make mount points for ours: in the user's files
+        "/dev/migrrdma/guest/mine",  # it would be hidden
+    ],
+)
+def test_a_mount_of_the_users_in_our_place_is_refused(destination: str) -> None:
+    mount = {"destination": destination, "source": "/mine", "type": "bind"}
+    with pytest.raises(SpecError, match=f"the container has a mount of its own on {destination}, which"):
         _edited(_container(mounts=[mount]))
+
+
+@pytest.mark.parametrize("destination", ["/dev", "/dev/migrrdma-of-mine", "/migrrdma"])
+def test_a_mount_beside_ours_is_the_users_own(destination: str) -> None:
+    mount = {"destination": destination, "source": "/mine", "type": "bind"}
+    assert _edited(_container(mounts=[mount]))["mounts"][0] == mount
 
 
 @pytest.mark.parametrize(
