@@ -194,7 +194,7 @@ def test_two_that_boot_a_node_at_once_boot_it_once(rack: FastRack) -> None:
 
 
 def test_layers_in_use_are_not_removed_for_newer_ones(rack: FastRack) -> None:
-    in_use = layers.project_layer(rack.places, project.installed_state(rack.shell(SRC)))
+    in_use = layers.project_layer(rack.places, project.tree_state())
     former = rack.places.disks / "project-former"
     former.mkdir()
     rack.keeper.remove_unused("project-*")
