@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -43,6 +45,8 @@ def choose(
 
 
 def _rack(context: typer.Context) -> Rack:
+    if os.geteuid() != 0:
+        raise RackError("a rack's hosts, disks and networks are root's: run lab/rack as root")
     assert isinstance(context.obj, Rack)  # noqa: S101 - `choose` has put it there
     return context.obj
 
@@ -212,10 +216,18 @@ def thaw(context: typer.Context, name: NodeName) -> None:
     rack.thaw(rack.node(name))
 
 
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Whoever is killed or loses its terminal clears up as after Ctrl-C."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Run the command; a rack's error is one message, not a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _end)
     try:
-        app()
+        app(prog_name="lab/rack")
     except RackError as exc:
         print(f"rack: error: {exc}", file=sys.stderr)
         sys.exit(1)

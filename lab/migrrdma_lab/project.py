@@ -15,7 +15,15 @@ from .plan import NODES, REPOSITORY, Node, Places
 from .shell import Shell
 from .steps import run_logged
 
-_WHEEL_SOURCES = ("migrrdma_runtime", "hooks", "guest", "criu_plugin", "meson.build", "pyproject.toml")
+_WHEEL_SOURCES = (
+    "migrrdma_runtime",
+    "hooks",
+    "guest",
+    "criu_plugin",
+    "launcher",
+    "meson.build",
+    "pyproject.toml",
+)
 
 _INSTALL = """
 rm -rf /opt/migrrdma/lib/python3*/site-packages/migrrdma_runtime* /opt/migrrdma/bin/migrrdma

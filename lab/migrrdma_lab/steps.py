@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -33,11 +36,8 @@ def run_logged(command: Sequence[str | Path], log: Path, timeout: float) -> None
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         try:
-            result = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, timeout=timeout,
-                check=False,
-            )  # fmt: skip
-            problem = f"exit code {result.returncode}" if result.returncode else ""
+            code = _run_group(command, output, timeout)
+            problem = f"exit code {code}" if code else ""
         except subprocess.TimeoutExpired:
             problem = f"no end after {timeout:.0f} s"
         except FileNotFoundError as exc:
@@ -47,3 +47,15 @@ def run_logged(command: Sequence[str | Path], log: Path, timeout: float) -> None
     if problem:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise BuildError(f"{command[0]}: {problem}; the end of {log}:\n{tail}")
+
+
+def _run_group(command: Sequence[str | Path], output: IO[bytes], timeout: float) -> int:
+    """Run ``command`` to its end; if it is given up, all that it has started ends with it, and nobody writes on."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, process_group=0
+    ) as process:
+        try:
+            return process.wait(timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise

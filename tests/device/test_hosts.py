@@ -130,6 +130,23 @@ def test_objects_end_when_another_program_takes_the_process(
     hosts.wait_for_count("one", "qps", 0, held)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_call_fails_when_the_daemon_was_killed(
+    hosts: SoftwareHosts, held: subprocess.Popen[str], restarted: bool
+) -> None:
+    """It would wait for ever for the answer of a daemon that could end nothing in order."""
+    hosts.kill_daemon()
+    try:
+        if restarted:
+            hosts.start_daemon()
+        said, _ = held.communicate("more\n", timeout=30)
+        assert said == "Input/output error\n"
+    finally:
+        if not restarted:
+            hosts.start_daemon()
+    assert hosts.control.count("one", "qps") == 0
+
+
 def test_only_who_has_the_node_opens_the_device(hosts: SoftwareHosts, holder: Path) -> None:
     code, said = hosts.run("one", "sh", "-c", f"rm /dev/infiniband/uverbs0; {holder}")
     assert (code, "No such file or directory" in said) == (1, True), said

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from migrrdma_lab import project
 from migrrdma_lab.errors import NodeCommandError, RackError
+from migrrdma_lab.namespaces import layers
+from migrrdma_lab.namespaces.keeping import children
 from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import DST, NODES, PEER, RELEASES, REPOSITORY, SRC, Places
 from migrrdma_lab.shell import Shell
@@ -176,6 +183,37 @@ def test_up_on_a_rack_that_is_up_does_nothing_and_reset_goes_back(rack: FastRack
     rack.reset()
     with pytest.raises(NodeCommandError):
         src.run("test", "-e", "/root/left-behind")
+
+
+def test_two_that_boot_a_node_at_once_boot_it_once(rack: FastRack) -> None:
+    rack.power_off(PEER)
+    with ThreadPoolExecutor(2) as pool:
+        for booted in [pool.submit(FastRack(rack.places).boot, PEER) for _ in range(2)]:
+            booted.result()
+    assert rack.shell(PEER).run("systemctl", "is-system-running").stdout == "running\n"
+
+
+def test_layers_in_use_are_not_removed_for_newer_ones(rack: FastRack) -> None:
+    in_use = layers.project_layer(rack.places, project.tree_state())
+    former = rack.places.disks / "project-former"
+    former.mkdir()
+    rack.keeper.remove_unused("project-*")
+    assert in_use.exists()
+    assert not former.exists()
+
+
+def test_up_says_that_the_devices_are_gone_and_reset_makes_them_anew(rack: FastRack, src: Shell) -> None:
+    entered = int((rack.places.run / "device" / "pid").read_text())
+    (daemon,) = children(entered)
+    ended = os.pidfd_open(daemon)
+    os.kill(daemon, signal.SIGKILL)
+    assert select.select([ended], [], [], 20)[0]
+    os.close(ended)
+    with pytest.raises(RackError, match="the daemon of their RDMA devices has ended"):
+        rack.up()
+    assert rack.running(SRC)
+    rack.reset()
+    assert "rxe0" in src.run("ibv_devices").stdout
 
 
 def test_status_and_logs_are_there(rack: FastRack) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -36,12 +37,22 @@ class SoftwareHosts:
         build_library(folder / "libibverbs.so.1")
         self.daemon = Daemon(folder / "deviced", folder / "run")
         self.control = self.daemon.control
-        hosts = []
+        self._hosts = []
         for index, name in enumerate(HOSTS):
             (folder / name).mkdir()
             gids = [f"fe80::{index + 1}", ADDRESSES[name]]
-            hosts.append(DeviceHost(name, folder / name, gids=gids, first_qpn=17 + 5000 * index))
-        self.daemon.start(hosts)
+            self._hosts.append(DeviceHost(name, folder / name, gids=gids, first_qpn=17 + 5000 * index))
+        self.start_daemon()
+
+    def start_daemon(self) -> None:
+        """Start the daemon, again if it was killed."""
+        self.daemon.start(self._hosts)
+
+    def kill_daemon(self) -> None:
+        """Kill the daemon, which gets to end nothing in order."""
+        pid = int((self._folder / "run" / "pid").read_text())
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
     def stop(self) -> None:
         """End the daemon; its complaints are a failure."""

@@ -35,8 +35,8 @@ def _perftest(tool: str, *options: str) -> tuple[str, ...]:
     if tool.endswith("_lat"):
         rest = ("-s", "4096", "-D", "90")
     elif "-e" in options:
-        # It must not end before the move begins, which takes Docker some seconds: a minute at full speed.
-        rest = ("-s", "65536", "-n", str(128_000 // _qps(options)))
+        # It must not end before the move begins, which takes Docker some seconds: a minute at 45 MB/s.
+        rest = ("-s", "65536", "-n", str(42_000 // _qps(options)))
     else:
         rest = ("-s", "4096", "--run_infinitely", "-D", "2")
     # A node has one processor; what polls must not keep Docker and the agent from it.

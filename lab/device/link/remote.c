@@ -142,6 +142,17 @@ static struct rnic_slot *take_slot(struct remote_link *remote, uint32_t *bit)
 	}
 }
 
+/* A daemon that was killed has ended nothing in order: its socket tells, or another daemon that does not know this opening. */
+static int is_unknown(const struct remote_link *remote)
+{
+	struct rnic_question question = { .version = RNIC_WIRE_VERSION, .ask = RNIC_ASK_ALIVE, .id = remote->id };
+	struct rnic_answer answer;
+	int error = remote_ask(&question, NULL, &answer);
+
+	/* The child of a fork, which shares the memory, is known by no daemon. */
+	return error == ECONNREFUSED || (error == ENOENT && remote->pid == getpid());
+}
+
 /*
  * Whether nobody will answer any more: the daemon has ended its side, or CRIU has put something else in the device's place, and
  * with it the memory has become this process's own.
@@ -151,7 +162,7 @@ static int is_gone(const struct remote_link *remote)
 	struct stat device;
 
 	return __atomic_load_n(&remote->area->ended, __ATOMIC_ACQUIRE) || fstat(remote->link.cmd_fd, &device) ||
-	       !S_ISCHR(device.st_mode);
+	       !S_ISCHR(device.st_mode) || is_unknown(remote);
 }
 
 int device_link_call(struct device_link *link, struct rnic_call *call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -141,6 +142,14 @@ class Keeper:
     def sh(self, script: str, *words: str | Path, timeout: float = 60) -> str:
         """Run a shell script there, ``words`` being its ``$1``, ``$2`` and so on."""
         return self.run("sh", "-euc", script, "rack", *words, timeout=timeout)
+
+    def remove_unused(self, pattern: str) -> None:
+        """Remove the layers of this name that were built for this rack and of which no node of it has a mount."""
+        pid = self.pid
+        mounted = Path(f"/proc/{pid}/mounts").read_text() if pid else ""
+        for former in self.places.disks.glob(pattern):
+            if former.name not in mounted:
+                shutil.rmtree(former)
 
     def stop(self) -> None:
         """End the keeper and everything in the rack; returns when all of it is gone."""

@@ -6,7 +6,6 @@ what, by a node called ``golden`` where it takes one, and never written to again
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from ..errors import BuildError
 from ..filesystem import node_root
 from ..plan import RELEASES, Places
 from ..steps import run_logged, step
+from .keeping import Keeper
 from .system import build_system_layers, system_layers
 
 if TYPE_CHECKING:
@@ -96,13 +96,13 @@ def project_layer(places: Places, state: str) -> Path:
     return places.disks / f"project-{recipe_key(state, system_layers(places)[0].name)}"
 
 
-def build_project_layer(places: Places, docker: DockerState, wheel: Path, golden: Golden) -> Path:
+def build_project_layer(keeper: Keeper, docker: DockerState, wheel: Path, golden: Golden) -> Path:
     """Build it from the project's ``wheel``, if it is not built."""
+    places = keeper.places
     layer = project_layer(places, wheel.parent.name)
     if layer.exists():
         return layer
-    for former in places.disks.glob("project-*"):
-        shutil.rmtree(former)
+    keeper.remove_unused("project-*")
     with tempfile.TemporaryDirectory(dir=places.disks, prefix=".project-") as work:
         draft = Path(work) / "layer"
         with (

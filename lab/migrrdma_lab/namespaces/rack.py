@@ -85,6 +85,7 @@ class FastRack(Rack):
     def _up(self, nodes: Sequence[Node]) -> None:
         self.keeper.start(self.owner)
         network.create(self.keeper)
+        self._see_that_devices_are_there()
         missing = [node for node in nodes if not self.running(node)]
         if not missing:
             return
@@ -92,6 +93,15 @@ class FastRack(Rack):
         self.devices.start(device_build(self.places))
         with step(f"starting {', '.join(node.name for node in missing)}"):
             self._side_by_side(missing, lambda node: self._start(node, stack, docker))
+
+    def _see_that_devices_are_there(self) -> None:
+        """A node that runs cannot be given another device: what it has mounted belongs to the daemon that has ended."""
+        running = [node.name for node in NODES if self.running(node)]
+        if running and not self.devices.runs():
+            raise RackError(
+                f"{', '.join(running)}: the daemon of their RDMA devices has ended "
+                f"(its words: {self.devices.daemon.log}); `lab/rack --fast reset` makes nodes and devices anew"
+            )
 
     def _layers(self) -> tuple[list[Path], DockerState]:
         """What today's nodes are made of; what is not built is built."""
@@ -107,8 +117,8 @@ class FastRack(Rack):
             places.disks.mkdir(parents=True, exist_ok=True)
             docker = layers.build_docker_state(places, self._golden)
             wheel = project.prepare(places)
-            built = layers.build_project_layer(places, docker, wheel, self._golden)
-            return [built, build_device(places).layer, *system_layers(places)], docker
+            built = layers.build_project_layer(self.keeper, docker, wheel, self._golden)
+            return [built, build_device(self.keeper).layer, *system_layers(places)], docker
 
     @contextlib.contextmanager
     def _golden(self, stack: list[Path], docker: DockerState | None) -> Iterator[Host]:
@@ -203,17 +213,19 @@ class FastRack(Rack):
 
     def power_off(self, node: Node) -> None:
         """Everything on ``node`` is killed at once; its disk stays, with all that was written."""
-        self.host(node).power_off()
+        with self._mine():
+            self.host(node).power_off()
 
     def boot(self, node: Node, uptime: int | None = None) -> None:
         """Start ``node`` from its disk; its monotonic clock is ``uptime`` seconds ahead of this machine's."""
         host = self.host(node)
-        if host.init() is not None:
-            return
-        if self.keeper.pid is None or not host.disk.exists():
-            raise RackError(f"{node.name} has no disk to boot from: `lab/rack --fast up`")
-        host.power_off()  # what is left if it ended by itself
-        host.boot(self.devices, uptime)
+        with self._mine():
+            if host.init() is not None:
+                return
+            if self.keeper.pid is None or not host.disk.exists():
+                raise RackError(f"{node.name} has no disk to boot from: `lab/rack --fast up`")
+            host.power_off()  # what is left if it ended by itself
+            host.boot(self.devices, uptime)
 
     def fill_disk(self, node: Node) -> None:
         """From now on nothing more can be written on ``node``: ENOSPC; until `free_disk`."""

@@ -58,14 +58,14 @@ def device_build(places: Places) -> DeviceBuild:
     return DeviceBuild(places.disks / f"device-{recipe_key(node_root(places).name, sources.hexdigest())}")
 
 
-def build_device(places: Places) -> DeviceBuild:
+def build_device(keeper: Keeper) -> DeviceBuild:
     """Build it, if it is not built."""
+    places = keeper.places
     built = device_build(places)
     if built.directory.exists():
         return built
     places.disks.mkdir(parents=True, exist_ok=True)
-    for former in places.disks.glob("device-*"):
-        shutil.rmtree(former)
+    keeper.remove_unused("device-*")
     with (
         step("building the software RDMA device"),
         tempfile.TemporaryDirectory(dir=places.disks, prefix=".device-") as work,
@@ -129,7 +129,7 @@ class RdmaDevices:
         Whatever has a device open loses it then.
         """
         record = self._home / "build"
-        if self._runs() and (not anew or record.read_text() == built.directory.name):
+        if self.runs() and (not anew or record.read_text() == built.directory.name):
             return
         self.daemon.stop()
         shutil.rmtree(self._home, ignore_errors=True)  # of a rack that came to its end with its owner
@@ -139,7 +139,8 @@ class RdmaDevices:
         )
         record.write_text(built.directory.name)
 
-    def _runs(self) -> bool:
+    def runs(self) -> bool:
+        """Whether the daemon answers."""
         with contextlib.suppress(RackError):
             self.daemon.control.ask("hosts")
             return True
@@ -162,5 +163,5 @@ class RdmaDevices:
 
     def unfollow(self, node: Node) -> None:
         """Let go of its network namespace, which would stay as long as the daemon listens in it."""
-        if self._runs():
+        if self.runs():
             self.daemon.control.ask("follow", node.name, "none")

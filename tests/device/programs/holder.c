@@ -1,7 +1,7 @@
 /*
  * Opens the first device, makes a queue pair and what it needs, and says "open". A line on standard input ends it; the line
- * "exec" has another program take its place, as an application that starts a helper without fork would. With an argument it
- * tries memory that cannot be registered, and prints the errors.
+ * "exec" has another program take its place, as an application that starts a helper without fork would, and "more" makes
+ * another protection domain, and prints the error. With an argument it tries memory that cannot be registered, and prints the errors.
  */
 #include <errno.h>
 #include <infiniband/verbs.h>
@@ -50,7 +50,11 @@ int main(int argc, char **argv)
 	}
 	puts("open");
 	fflush(stdout);
-	if (fgets(line, sizeof(line), stdin) && !strcmp(line, "exec\n"))
+	if (!fgets(line, sizeof(line), stdin))
+		return 0;
+	if (!strcmp(line, "exec\n"))
 		execl("/bin/cat", "cat", NULL);
+	if (!strcmp(line, "more\n"))
+		puts(ibv_alloc_pd(context) ? "made" : strerror(errno));
 	return 0;
 }
