@@ -27,6 +27,7 @@ class Rack:
             print("down", flush=True)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and one of nohup this
 cli.Rack = Rack
 cli.choose_rack = lambda *_: Rack()
 sys.argv = ["rack", "up"]
@@ -43,7 +44,10 @@ def test_up_clears_up_when_it_is_ended_by(number: signal.Signals) -> None:
         assert command.stdout is not None
         assert command.stdout.readline() == "up\n"
         command.send_signal(number)
-        assert command.communicate(timeout=30)[0] == "down\n"
+        try:
+            assert command.communicate(timeout=30)[0] == "down\n"
+        finally:
+            command.kill()
         assert command.returncode == 128 + number
 
 
