@@ -121,6 +121,8 @@ def _run_logged(command: Sequence[str | Path], log: Path, _timeout: float) -> No
             (last / name).write_text(name)
         (last / "etc/systemd/system/multi-user.target.wants").mkdir(parents=True)
         (last / "usr/local/sbin").mkdir(parents=True)
+        (last / "etc/containerd").mkdir()
+        (last / "etc/containerd/config.toml").write_text("version = 2\n")
     elif "mmdebstrap" in words:
         last.write_text("layer")
     elif words[:2] == ["cp", "-al"]:
