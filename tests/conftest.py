@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from installed import FakeRuntime, Installation
+from migrrdma_lab.containers import Container
+from migrrdma_lab.plan import DST, PEER, SRC
+from migrrdma_lab.rack import Rack
+from migrrdma_lab.shell import Shell
 
 pytest_plugins = ["tiers"]
 
@@ -18,6 +22,37 @@ hypothesis.settings.load_profile("migrrdma")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long forms of the rack tests")
+
+
+@pytest.fixture(scope="session")
+def src(rack: Rack) -> Shell:
+    """A node of the rack that the folder's own conftest brings up; `dst` and `peer` likewise."""
+    return rack.shell(SRC)
+
+
+@pytest.fixture(scope="session")
+def dst(rack: Rack) -> Shell:
+    return rack.shell(DST)
+
+
+@pytest.fixture(scope="session")
+def peer(rack: Rack) -> Shell:
+    return rack.shell(PEER)
+
+
+@pytest.fixture
+def containers() -> Iterator[Callable[[Container], Container]]:
+    """Register a container for removal after the test, on whichever node it is."""
+    made: list[Container] = []
+
+    def register(container: Container) -> Container:
+        container.remove()  # what a killed test run left behind
+        made.append(container)
+        return container
+
+    yield register
+    for container in made:
+        container.remove()
 
 
 @pytest.fixture

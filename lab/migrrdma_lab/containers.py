@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from subprocess import CompletedProcess
+from typing import Protocol
 
 from .errors import RackError
 from .plan import container_image
@@ -17,15 +18,46 @@ COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
 
 # The follower is ended at once: it would keep the ssh session open until the container's next line.
 _WAIT = """
-coproc docker logs -f "$1" 2>&1
+coproc "${@:3}" 2>&1
 trap 'kill $COPROC_PID' EXIT
 number=0
 while IFS= read -r line <&"${COPROC[0]}"; do
   number=$((number + 1))
-  if [ $number -gt "$3" ] && [[ $line =~ $2 ]]; then exit 0; fi
+  if [ $number -gt "$2" ] && [[ $line =~ $1 ]]; then exit 0; fi
 done
 exit 1
 """
+
+
+class Printing(Protocol):
+    """What prints lines on a node."""
+
+    @property
+    def shell(self) -> Shell:
+        """Root's shell on the node."""
+
+    @property
+    def name(self) -> str:
+        """What the container is called there."""
+
+    def lines(self) -> list[str]:
+        """What it has printed."""
+
+
+def wait_for_line(
+    printing: Printing, follow: Sequence[str], pattern: str, seconds: float, after: int
+) -> None:
+    """Wait until the command ``follow`` prints a line like ``pattern``, a regular expression, behind ``after`` others.
+
+    Raises `RackError` with the last lines after ``seconds``.
+    """
+    words = ("timeout", str(int(seconds)), "bash", "-c", _WAIT, "wait", pattern, str(after), *follow)
+    if printing.shell.run(*words, timeout=seconds + 20, check=False).returncode:
+        last = "\n".join(printing.lines()[-10:])
+        raise RackError(
+            f"{printing.shell.node.name}: container {printing.name} printed no line like {pattern!r} "
+            f"in {seconds:.0f} s after its first {after}; its last lines are:\n{last}"
+        )
 
 
 @dataclass(frozen=True)
@@ -75,14 +107,7 @@ class Container:
 
     def wait_for_line(self, pattern: str, seconds: float = 60, *, after: int = 0) -> None:
         """Wait until a line that matches ``pattern`` (a regular expression) follows the first ``after``."""
-        words = ("timeout", str(int(seconds)), "bash", "-c", _WAIT, "wait", self.name, pattern, str(after))
-        result = self.shell.run(*words, timeout=seconds + 20, check=False)
-        if result.returncode:
-            last = "\n".join(self.lines()[-10:])
-            raise RackError(
-                f"{self.shell.node.name}: container {self.name} printed no line like {pattern!r} "
-                f"in {seconds:.0f} s after its first {after}; its last lines are:\n{last}"
-            )
+        wait_for_line(self, ("docker", "logs", "-f", self.name), pattern, seconds, after)
 
     def running(self) -> bool:
         """Whether Docker says it runs."""

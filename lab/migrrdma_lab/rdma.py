@@ -56,6 +56,13 @@ def move(source: Container, destination: Shell, checkpoint: str = "move") -> Con
     for node in (source.shell, destination):
         node.run("rm", "-rf", CHECKPOINTS)
     source.checkpoint(checkpoint, "--checkpoint-dir", CHECKPOINTS)
+    moved = restore(source, destination, checkpoint)
+    source.remove()
+    return moved
+
+
+def restore(source: Container, destination: Shell, checkpoint: str = "move") -> Container:
+    """Carry a checkpoint that lies in `CHECKPOINTS` to ``destination`` and restore it there; the source stays."""
     carry(CHECKPOINTS, checkpoint, source.shell, destination)
     moved = source.on(destination)
     moved.remove()
@@ -63,7 +70,6 @@ def move(source: Container, destination: Shell, checkpoint: str = "move") -> Con
     moved.create()
     destination.run("migrrdma", "checkpoint", "import", f"{CHECKPOINTS}/{checkpoint}", moved.name)
     moved.restore(checkpoint)
-    source.remove()
     return moved
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import workload
-from migrrdma_lab.containers import Container
 from migrrdma_lab.namespaces.rack import FastRack, owned_by_this_process
-from migrrdma_lab.plan import DEFAULT_RELEASE, DST, PEER, RELEASES, SRC, Places
+from migrrdma_lab.plan import DEFAULT_RELEASE, RELEASES, Places
 from migrrdma_lab.shell import Shell
 
 
@@ -31,36 +30,7 @@ def rack() -> Iterator[FastRack]:
     rack.down()
 
 
-@pytest.fixture(scope="session")
-def src(rack: FastRack) -> Shell:
-    return rack.shell(SRC)
-
-
-@pytest.fixture(scope="session")
-def dst(rack: FastRack) -> Shell:
-    return rack.shell(DST)
-
-
-@pytest.fixture(scope="session")
-def peer(rack: FastRack) -> Shell:
-    return rack.shell(PEER)
-
-
 @pytest.fixture(scope="module")
 def on_the_nodes(src: Shell, dst: Shell, peer: Shell, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The integrity workload, for the containers that `workload` and `runtime_container` start."""
     workload.build(tmp_path_factory.mktemp("workload")).put(src, dst, peer)
-
-
-@pytest.fixture
-def containers() -> Iterator[Callable[[Container], Container]]:
-    """Register a container for removal after the test, on whichever node it is."""
-    made: list[Container] = []
-
-    def register(container: Container) -> Container:
-        made.append(container)
-        return container
-
-    yield register
-    for container in made:
-        container.remove()

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import workload
 from migrrdma_lab import rdma
-from migrrdma_lab.containers import Container, carry
+from migrrdma_lab.containers import Container
 from migrrdma_lab.errors import NodeCommandError
 from migrrdma_lab.shell import Shell
 
@@ -31,12 +31,8 @@ def test_a_container_with_a_restart_policy_moves_and_is_not_started_afresh(
     if policy != "no":
         assert "is not created: its checkpoint (migration" in _error(client)
     assert not client.running()
-    carry(rdma.CHECKPOINTS, "move", src, dst)
-    moved = containers(client.on(dst))
-    rdma.join_data_network(dst)
-    moved.create()
-    dst.run("migrrdma", "checkpoint", "import", f"{rdma.CHECKPOINTS}/move", moved.name)
-    moved.restore("move")
+    containers(client.on(dst))
+    moved = rdma.restore(client, dst)
     moved.wait_for_line(workload.RATE)
     assert moved.running()
     assert not client.running()

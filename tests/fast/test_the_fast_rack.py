@@ -9,13 +9,14 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import partition
 import pytest
 from migrrdma_lab import project
 from migrrdma_lab.errors import NodeCommandError, RackError
 from migrrdma_lab.namespaces import layers
 from migrrdma_lab.namespaces.keeping import children
 from migrrdma_lab.namespaces.rack import FastRack
-from migrrdma_lab.plan import DST, NODES, PEER, RELEASES, REPOSITORY, SRC, Places
+from migrrdma_lab.plan import NODES, PEER, RELEASES, REPOSITORY, SRC, Places
 from migrrdma_lab.shell import Shell
 
 
@@ -101,16 +102,7 @@ def test_what_only_the_other_rack_has_is_refused_by_name(rack: FastRack) -> None
 
 
 def test_a_partition_is_silent_and_heals(rack: FastRack, src: Shell) -> None:
-    ping = ("ping", "-c1", "-W2", DST.data_address)
-    src.run(*ping)
-    rack.partition(DST)
-    try:
-        with pytest.raises(NodeCommandError, match="100% packet loss"):
-            src.run(*ping)
-        assert "state UP" in rack.shell(DST).run("ip", "link", "show", "rd0").stdout
-    finally:
-        rack.heal(DST)
-    src.run(*ping)
+    partition.is_silent_and_heals(rack, src)
 
 
 def test_a_node_whose_power_fails_cleans_nothing_up_and_keeps_its_disk(rack: FastRack) -> None:

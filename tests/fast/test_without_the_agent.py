@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import workload
 from migrrdma_lab import rdma
-from migrrdma_lab.containers import Container, carry
+from migrrdma_lab.containers import Container
 from migrrdma_lab.shell import Shell
 
 pytestmark = pytest.mark.usefixtures("on_the_nodes")
@@ -51,12 +51,8 @@ def test_a_dump_that_succeeds_while_the_agent_is_stopped_is_restored(
     while _state(src) != "parked":
         assert time.monotonic() < deadline, f"the agent that is back finds the migration {_state(src)}"
         time.sleep(0.2)  # the agent's own state: nothing tells of it
-    carry(rdma.CHECKPOINTS, "move", src, dst)
-    moved = containers(client.on(dst))
-    rdma.join_data_network(dst)
-    moved.create()
-    dst.run("migrrdma", "checkpoint", "import", f"{rdma.CHECKPOINTS}/move", moved.name)
-    moved.restore("move")
+    containers(client.on(dst))
+    moved = rdma.restore(client, dst)
     moved.wait_for_line(workload.RATE)
     server.wait_for_line(workload.RATE, after=len(server.lines()))
     assert moved.running()

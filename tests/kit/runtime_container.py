@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migrrdma_lab.containers import carry
+from migrrdma_lab.containers import carry, wait_for_line
 from migrrdma_lab.errors import RackError
 from migrrdma_lab.plan import container_image
 from migrrdma_lab.shell import Shell
@@ -29,17 +29,6 @@ ip -n "$1" link set own up
 
 # What the container writes reaches a pipe, which CRIU leaves to the runtime; the file behind it is the node's.
 _WITH_OUTPUT = 'log=$1; shift; exec "$@" </dev/null > >(exec cat >>"$log" 2>/dev/null) 2>&1'
-
-_FOLLOW = """
-coproc tail -n +1 -f "$1"
-trap 'kill $COPROC_PID' EXIT
-number=0
-while IFS= read -r line <&"${COPROC[0]}"; do
-  number=$((number + 1))
-  if [ $number -gt "$3" ] && [[ $line =~ $2 ]]; then exit 0; fi
-done
-exit 1
-"""
 
 
 @dataclass(frozen=True)
@@ -144,23 +133,7 @@ class RuntimeContainer:
 
     def wait_for_line(self, pattern: str, seconds: float = 60, *, after: int = 0) -> None:
         """Wait until a line that matches ``pattern`` (a regular expression) follows the first ``after``."""
-        words = (
-            "timeout",
-            str(int(seconds)),
-            "bash",
-            "-c",
-            _FOLLOW,
-            "wait",
-            self._output,
-            pattern,
-            str(after),
-        )
-        if self.shell.run(*words, timeout=seconds + 20, check=False).returncode:
-            last = "\n".join(self.lines()[-10:])
-            raise RackError(
-                f"{self.shell.node.name}: container {self.name} printed no line like {pattern!r} in {seconds:.0f} s "
-                f"after its first {after}; its last lines are:\n{last}"
-            )
+        wait_for_line(self, ("tail", "-n", "+1", "-f", self._output), pattern, seconds, after)
 
     def remove(self) -> None:
         """Kill it and remove what is left of it, but for its bundle and its output; none is no error."""

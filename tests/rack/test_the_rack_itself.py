@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import partition
 import pytest
 from migrrdma_lab.choice import choose_rack
 from migrrdma_lab.errors import NodeCommandError, RackError
@@ -89,16 +90,7 @@ def test_unknown_names_are_refused_by_name() -> None:
 
 
 def test_a_partition_is_silent_and_heals(rack: Rack, src: Shell) -> None:
-    ping = ("ping", "-c1", "-W2", DST.data_address)
-    src.run(*ping)
-    rack.partition(DST)
-    try:
-        with pytest.raises(NodeCommandError, match="100% packet loss"):
-            src.run(*ping)
-        assert "state UP" in rack.shell(DST).run("ip", "link", "show", "rd0").stdout
-    finally:
-        rack.heal(DST)
-    src.run(*ping)
+    partition.is_silent_and_heals(rack, src)
 
 
 @pytest.mark.needs("netem")
