@@ -8,8 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from . import project
 from .errors import RackError
 from .plan import NODES, Node, Places
 from .shell import Shell
@@ -138,17 +140,35 @@ class Rack(ABC):
     def _alone(self) -> Iterator[None]:
         """One command at a time changes a build directory; a second one waits, saying so."""
         self.places.make()
-        with (self.places.build / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                console.print(f"  waiting for another rack command that uses {self.places.build} …")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.places.build / "lock", f"another rack command that uses {self.places.build}"):
             self.places.clear_unfinished()
             yield
 
+    def _install(self, node: Node, built: Path) -> None:
+        """Put the wheel ``built`` on a node that runs, unless it has it."""
+        shell = self.shell(node)
+        if project.installed_state(shell) != built.parent.name:
+            project.install(shell, built)
+
     def _everywhere(self, action: Callable[[Node], None]) -> None:
         """Do ``action`` on every running node at once."""
-        with ThreadPoolExecutor(len(NODES)) as pool:
-            for future in [pool.submit(action, node) for node in NODES if self.running(node)]:
-                future.result()
+        side_by_side([node for node in NODES if self.running(node)], action)
+
+
+def side_by_side(nodes: Sequence[Node], action: Callable[[Node], None]) -> None:
+    """Do ``action`` for all ``nodes`` at once; raises the error of the first that failed."""
+    with ThreadPoolExecutor(len(NODES)) as pool:
+        for future in [pool.submit(action, node) for node in nodes]:
+            future.result()
+
+
+@contextlib.contextmanager
+def locked(path: Path, by: str) -> Iterator[None]:
+    """Hold the lock on ``path``; while ``by`` holds it, wait, and say so."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"  waiting for {by} …")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

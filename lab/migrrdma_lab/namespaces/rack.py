@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .. import project
 from ..errors import RackError
 from ..plan import DEFAULT_RELEASE, GOLDEN, NODES, Node, Places
-from ..rack import NodeStatus, Rack
+from ..rack import NodeStatus, Rack, locked, side_by_side
 from ..steps import console, step
 from . import cgroups, layers, network, requirements
 from .host import Host
@@ -57,12 +55,8 @@ class FastRack(Rack):
     def _mine(self) -> Iterator[None]:
         """One command at a time changes this rack; a second one waits, saying so."""
         self.places.make()
-        with (self.places.run.parent / f"{self.places.identity}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                console.print("  waiting for another command that uses this rack …")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        lock = self.places.run.parent / f"{self.places.identity}.lock"
+        with locked(lock, "another command that uses this rack"):
             yield
 
     def up(self, nodes: Sequence[Node] = NODES) -> None:
@@ -92,7 +86,7 @@ class FastRack(Rack):
         stack, docker = self._layers()
         self.devices.start(device_build(self.places))
         with step(f"starting {', '.join(node.name for node in missing)}"):
-            self._side_by_side(missing, lambda node: self._start(node, stack, docker))
+            side_by_side(missing, lambda node: self._start(node, stack, docker))
 
     def _see_that_devices_are_there(self) -> None:
         """A node that runs cannot be given another device: what it has mounted belongs to the daemon that has ended."""
@@ -144,11 +138,6 @@ class FastRack(Rack):
         host.power_off()
         host.disk.remove()
 
-    def _side_by_side(self, nodes: Sequence[Node], action: object) -> None:
-        with ThreadPoolExecutor(len(nodes)) as pool:
-            for future in [pool.submit(action, node) for node in nodes]:  # type: ignore[arg-type, var-annotated]
-                future.result()
-
     def down(self) -> None:
         """End every process of the rack, its mounts, networks and cgroups; images and layers stay."""
         with self._mine():
@@ -168,21 +157,14 @@ class FastRack(Rack):
             stack, docker = self._layers()
             self.devices.start(device_build(self.places), anew=True)
             with step("making every node anew"):
-                self._side_by_side(nodes, lambda node: self._start(node, stack, docker))
+                side_by_side(nodes, lambda node: self._start(node, stack, docker))
 
     def install(self) -> None:
         """Put this working tree's build on every node that runs and has another."""
         with self._mine():
             with self._alone():
                 wheel = project.prepare(self.places)
-            self._side_by_side(
-                [node for node in NODES if self.running(node)], lambda node: self._install(node, wheel)
-            )
-
-    def _install(self, node: Node, wheel: Path) -> None:
-        shell = self.shell(node)
-        if project.installed_state(shell) != wheel.parent.name:
-            project.install(shell, wheel)
+            self._everywhere(lambda node: self._install(node, wheel))
 
     def status(self) -> list[NodeStatus]:
         """What every node is doing now."""

@@ -170,11 +170,6 @@ class EmulatedRack(Rack):
             with step("installing it on every running node"):
                 self._everywhere(lambda node: self._install(node, built))
 
-    def _install(self, node: Node, built: Path) -> None:
-        shell = self.shell(node)
-        if project.installed_state(shell) != built.parent.name:
-            project.install(shell, built)
-
     def reset(self) -> None:
         """Every node back to its snapshot, with this working tree's build."""
         with self._alone():
