@@ -8,6 +8,7 @@ take for finished.
 from __future__ import annotations
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -43,10 +44,16 @@ _CDI = json.dumps(
 )
 
 
+_INITRAMFS = Path(__file__).resolve().parent / "initramfs-tools"
+"""What the kernel's package finds there when it makes the initrd of the emulated machines."""
+
+
 def node_root(places: Places) -> Path:
     """Where the file system that today's recipe makes is, or will be."""
     release = places.release
-    key = recipe_key(release.name, *release.packages, Path(__file__).read_text(), *LEAN)
+    files = sorted(path for path in _INITRAMFS.rglob("*") if path.is_file())
+    recipe = [path.read_text() for path in (Path(__file__), *files)]
+    key = recipe_key(release.name, *release.packages, *recipe, *LEAN)
     return places.images / f"root-{release.name}-{key}"
 
 
@@ -65,7 +72,8 @@ def build_node_root(places: Places) -> Path:
         logs = places.build / "logs"
         run_logged(
             ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
-             f"--include={','.join(release.packages)}", *LEAN, release.name, unfinished],
+             f"--include={','.join(release.packages)}", *LEAN,
+             f"--essential-hook=copy-in {shlex.quote(str(_INITRAMFS))} /etc", release.name, unfinished],
             logs / f"node-{release.name}.log",
             DEBIAN_SECONDS,
         )  # fmt: skip
@@ -89,7 +97,7 @@ def _customise(root: Path, log: Path) -> None:
         },
     )
     # What would wake an idle node, and make two runs of one test differ; and what serves no container of ours.
-    _mask(
+    mask(
         root,
         "apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer", "man-db.timer",
         "dpkg-db-backup.timer", "netavark-dhcp-proxy.service", "netavark-dhcp-proxy.socket",
@@ -103,7 +111,7 @@ def _customise(root: Path, log: Path) -> None:
     )
 
 
-def _mask(root: Path, *units: str) -> None:
+def mask(root: Path, *units: str) -> None:
     """Have systemd never start these units."""
     for unit in units:
         link = root / "etc/systemd/system" / unit

@@ -35,7 +35,7 @@ class Node:
 SRC, DST, PEER = Node("src", 11), Node("dst", 12), Node("peer", 13)
 NODES = (SRC, DST, PEER)
 GOLDEN = Node("golden", 99)
-"""The machine that is booted once per image and whose running snapshot all the others start from."""
+"""The node of the fast rack on which the project is installed once, for all the others."""
 
 GATEWAY = "10.77.0.1"
 """The namespace's own address on the management bridge."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from migrrdma_lab import container_images, filesystem, project, steps
+from migrrdma_lab import container_images, docker_state, filesystem, project, steps
 from migrrdma_lab.plan import Node, Places
-from migrrdma_lab.qemu import acceleration, disk, emulator, golden, network, rack
+from migrrdma_lab.qemu import acceleration, disk, emulator, network, rack
 from migrrdma_lab.qemu.disk import NodeImage
 from migrrdma_lab.qemu.emulator import Emulator
 
@@ -44,9 +44,8 @@ class Machine:
     def pid(self) -> int | None:
         return 1 if self.memory.exists() else None
 
-    def create_disk(self, below: Path, form: str) -> None:
+    def create_disk(self, below: Path) -> None:
         assert below.exists()
-        assert form in ("raw", "qcow2")
         self.disk.write_text("")
 
     def has_snapshot(self, name: str) -> bool:
@@ -59,9 +58,6 @@ class Machine:
 
     def save(self, snapshot: str) -> None:
         self._store({**self._snapshots(), snapshot: self.memory.read_text()})
-
-    def wait_for_end(self, _seconds: float) -> None:
-        assert self.pid is None
 
     def stop(self) -> None:
         self.memory.unlink(missing_ok=True)
@@ -93,9 +89,7 @@ class Shell:
     image: NodeImage
 
     def run(self, *words: str, **_options: object) -> SimpleNamespace:
-        if words[:2] == ("systemctl", "poweroff"):
-            Machine(self.places, self.node, self.image).stop()
-        elif words[:2] == ("sh", "-euc"):
+        if words[:2] == ("sh", "-euc"):
             Machine(self.places, self.node, self.image).note("project installed")
         return SimpleNamespace(stdout="")
 
@@ -120,13 +114,20 @@ def _run_logged(command: Sequence[str | Path], log: Path, _timeout: float) -> No
         for name in ("vmlinuz", "initrd.img"):
             (last / name).write_text(name)
         (last / "etc/systemd/system/multi-user.target.wants").mkdir(parents=True)
+        (last / "lib/modules/6.12").mkdir(parents=True)
+        (last / "var/lib").mkdir(parents=True)
         (last / "usr/local/sbin").mkdir(parents=True)
         (last / "etc/containerd").mkdir()
         (last / "etc/containerd/config.toml").write_text("version = 2\n")
     elif "mmdebstrap" in words:
         last.write_text("layer")
     elif words[:2] == ["cp", "-al"]:
-        shutil.copytree(words[2], last, symlinks=True, copy_function=os.link)
+        shutil.copytree(words[-2], last, symlinks=True, copy_function=os.link, dirs_exist_ok=True)
+    elif words[0] == "unshare":
+        storage = Path(words[words.index("sh", words.index("-euc")) + 3])
+        (storage / "image").mkdir()
+        (storage / "overlay2/layer/diff").mkdir(parents=True)
+        (storage / "overlay2/layer/diff/file").write_text("of an image")
     elif words[0] == "mke2fs":
         Path(words[-2]).write_text("disk")
     elif words[0] == "ssh-keygen":
@@ -150,10 +151,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     """Have every rack of this process be a pretended one, below ``directory``."""
     monkeypatch.setenv("MIGRRDMA_LAB_DIR", str(directory / "build"))
     monkeypatch.setattr(Places, "run", property(lambda places: directory / "run" / places.identity))
-    for module in (rack, golden):
-        monkeypatch.setattr(module, "Machine", Machine)
-        monkeypatch.setattr(module, "SshShell", Shell)
-    for module in (container_images, filesystem, disk, emulator, project):
+    monkeypatch.setattr(rack, "Machine", Machine)
+    monkeypatch.setattr(rack, "SshShell", Shell)
+    for module in (container_images, docker_state, filesystem, disk, emulator, project):
         monkeypatch.setattr(module, "run_logged", _run_logged)
     for name in ("create", "forget_neighbour"):
         monkeypatch.setattr(network, name, lambda *_arguments: None)

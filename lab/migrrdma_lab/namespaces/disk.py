@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..docker_state import DockerState
 from ..errors import MachineError
 from ..plan import Node
 from .keeping import Keeper
-from .layers import DockerState
 
 DISK_MIB = 4096
 """How much a node can write; it is memory of this machine, used as it is written to."""
@@ -32,7 +32,6 @@ for folder in docker containerd containers; do
   mkdir -p "$disk/$folder" "$root/var/lib/$folder"
   mount --bind "$disk/$folder" "$root/var/lib/$folder"
 done
-[ -n "$docker" ] || exit 0
 cp -a "$docker/." "$disk/docker"
 for layer in "$images"/*; do
   on=$disk/docker/overlay2/$(basename "$layer")/diff
@@ -84,11 +83,11 @@ class Disk:
         """Whether `make` has been called."""
         return self.keeper.outside(self.storage / "upper").exists()
 
-    def make(self, layers: Sequence[Path], docker: DockerState | None) -> None:
-        """Make an empty disk over ``layers``, the uppermost first, with Docker's images if they are given."""
+    def make(self, layers: Sequence[Path], docker: DockerState) -> None:
+        """Make an empty disk over ``layers``, the uppermost first, with Docker's images."""
         self.keeper.sh(
             _MAKE, self.storage, self.root, ":".join(map(str, layers)), f"{DISK_MIB}m",
-            docker.state if docker else "", docker.images if docker else "",
+            docker.state, docker.images,
         )  # fmt: skip
         self.keeper.sh(_IDENTIFY, self.root, self.node.name, uuid.uuid4().hex, self.node.data_address)
 

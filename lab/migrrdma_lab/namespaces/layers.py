@@ -1,94 +1,30 @@
 """What the nodes' file systems are made of: over the system's layers, what installing this project adds.
 
-Beside them the state of a Docker that has loaded the container images. Each is made once, under a name that says of
-what, by a node called ``golden`` where it takes one, and never written to again.
+It is made once for each state of the project, under a name that says of which, by a node called ``golden``, and never
+written to again.
 """
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import project
 from ..bootstrap import recipe_key
-from ..container_images import archive_path, container_archive
-from ..errors import BuildError
-from ..filesystem import node_root
-from ..plan import RELEASES, Places
+from ..docker_state import DockerState
+from ..plan import Places
 from ..steps import run_logged, step
 from .keeping import Keeper
-from .system import build_system_layers, system_layers
+from .system import system_layers
 
 if TYPE_CHECKING:
     from .host import Host
 
-_LOAD_SECONDS = 300
-
-
-@dataclass(frozen=True)
-class DockerState:
-    """What is in ``/var/lib/docker`` of a Docker that holds the container images and nothing else."""
-
-    directory: Path
-
-    @property
-    def state(self) -> Path:
-        """Everything but the images' files: small, each node has a copy."""
-        return self.directory / "state"
-
-    @property
-    def images(self) -> Path:
-        """The images' files, a folder for each layer: all nodes share them."""
-        return self.directory / "images"
-
-
-Golden = Callable[[list[Path], DockerState | None], AbstractContextManager["Host"]]
+Golden = Callable[[list[Path], DockerState], AbstractContextManager["Host"]]
 """Boots a node over these layers for as long as the context lasts."""
-
-
-def docker_state(places: Places) -> DockerState:
-    """Where the state of a Docker is, or will be, that has loaded every release's container image."""
-    archives = [archive_path(places, release).name for release in RELEASES]
-    return DockerState(places.images / f"fast-docker-{recipe_key(node_root(places).name, *archives)}")
-
-
-def build_docker_state(places: Places, golden: Golden) -> DockerState:
-    """Build it, if it is not built."""
-    archives = [container_archive(places, release) for release in RELEASES]
-    below = build_system_layers(places)
-    built = docker_state(places)
-    if built.directory.exists():
-        return built
-    with tempfile.TemporaryDirectory(dir=places.images, prefix=".fast-docker-") as work:
-        draft = DockerState(Path(work) / "docker")
-        with step("loading the container images into a Docker of the fast rack"), golden(below, None) as host:
-            for archive in archives:
-                _load(host, archive)
-            host.shell.run("systemctl", "stop", "docker.socket", "docker.service", "containerd.service")
-            draft.images.mkdir(parents=True)
-            storage = host.keeper.outside(host.disk.storage) / "docker"
-            _copy(storage, draft.state, places)
-            for layer in (draft.state / "overlay2").iterdir():
-                if (layer / "diff").is_dir():
-                    (layer / "diff").rename(draft.images / layer.name)
-                    (layer / "diff").mkdir()
-        draft.directory.rename(built.directory)
-    return built
-
-
-def _load(host: Host, archive: Path) -> None:
-    with archive.open("rb") as image:
-        result = subprocess.run(
-            host.shell.command(["docker", "load", "-q"]), stdin=image, capture_output=True, text=True,
-            timeout=_LOAD_SECONDS, check=False,
-        )  # fmt: skip
-    if result.returncode:
-        raise BuildError(f"docker load of {archive}: {result.stderr.strip()}")
 
 
 def project_layer(places: Places, state: str) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import project
+from ..docker_state import DockerState, build_docker_state, docker_state
 from ..errors import RackError
 from ..plan import DEFAULT_RELEASE, GOLDEN, NODES, Node, Places
 from ..rack import NodeStatus, Rack, locked, side_by_side
@@ -17,10 +18,9 @@ from ..steps import console, step
 from . import cgroups, layers, network, requirements
 from .host import Host
 from .keeping import Keeper
-from .layers import DockerState
 from .rdma_device import RdmaDevices, build_device, device_build
 from .shell import NamespaceShell
-from .system import system_layers
+from .system import build_system_layers, system_layers
 
 
 class FastRack(Rack):
@@ -101,7 +101,7 @@ class FastRack(Rack):
         """What today's nodes are made of; what is not built is built."""
         places = self.places
         below = system_layers(places)
-        docker = layers.docker_state(places)
+        docker = docker_state(places)
         built = layers.project_layer(places, project.tree_state())
         # Whoever builds holds the lock on everything that is built, perhaps for minutes: not needed to use it.
         device = device_build(places)
@@ -109,13 +109,14 @@ class FastRack(Rack):
             return [built, device.layer, *below], docker
         with self._alone():
             places.disks.mkdir(parents=True, exist_ok=True)
-            docker = layers.build_docker_state(places, self._golden)
+            docker = build_docker_state(places)
+            build_system_layers(places)
             wheel = project.prepare(places)
             built = layers.build_project_layer(self.keeper, docker, wheel, self._golden)
             return [built, build_device(self.keeper).layer, *system_layers(places)], docker
 
     @contextlib.contextmanager
-    def _golden(self, stack: list[Path], docker: DockerState | None) -> Iterator[Host]:
+    def _golden(self, stack: list[Path], docker: DockerState) -> Iterator[Host]:
         """A node of its own for as long as something is made on it."""
         host = self.host(GOLDEN)
         self._end(host)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import lzma
+import re
 import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..bootstrap import recipe_key
-from ..container_images import container_archive
-from ..filesystem import build_node_root, node_root, write_files
-from ..plan import CONTAINER_PACKAGES, DATA_MTU, RELEASES, Places
+from ..docker_state import build_docker_state, docker_state
+from ..filesystem import mask, node_root, write_files
+from ..plan import DATA_MTU, Places
 from ..steps import run_logged, step
 
 _DISK_SIZE = "12G"  # sparse; room for Docker's layers and checkpoints
@@ -49,53 +49,77 @@ class NodeImage:
 def node_image(places: Places) -> NodeImage:
     """Where the image that today's recipe makes is, or will be."""
     recipe = [path.read_text() for path in (Path(__file__), *sorted(_NODE_FILES.iterdir()))]
-    key = recipe_key(node_root(places).name, *CONTAINER_PACKAGES, str(DATA_MTU), *recipe)
+    key = recipe_key(node_root(places).name, docker_state(places).directory.name, str(DATA_MTU), *recipe)
     return NodeImage(places.images / f"node-{places.release.name}-{key}")
 
 
 def build_node_image(places: Places) -> NodeImage:
-    """Build (or find) the disk image of ``places.release``; it carries every release's container image."""
+    """Build (or find) the disk image of ``places.release``; its Docker holds every release's container image."""
     image = node_image(places)
     if image.directory.exists():
         return image
-    places.images.mkdir(parents=True, exist_ok=True)
+    docker = build_docker_state(places)
     logs = places.build / "logs"
-    with (
-        tempfile.TemporaryDirectory(dir=places.images, prefix=".node-") as work,
-        ThreadPoolExecutor() as pool,
-    ):
-        archives = [pool.submit(container_archive, places, name) for name in RELEASES]
-        pristine = build_node_root(places)
-        carried = [archive.result() for archive in archives]
+    with step("disk image"), tempfile.TemporaryDirectory(dir=places.images, prefix=".node-") as work:
         unfinished = NodeImage(Path(work) / "image")
         unfinished.directory.mkdir()
-        with step("disk image"):
-            root = Path(work) / "root"
-            # Hard links: what is added and changed here is written anew, and the original keeps what it has.
-            run_logged(["cp", "-al", pristine, root], logs / f"copy-{places.release.name}.log", 120)
-            _customise(root, unfinished)
-            for archive in carried:
-                os.link(archive, root / "var/lib/rack/images" / archive.name)
-            for name, target in (("vmlinuz", unfinished.kernel), ("initrd.img", unfinished.initrd)):
-                shutil.copy((root / name).resolve(), target)
+        root = Path(work) / "root"
+        copy_log = logs / f"copy-{places.release.name}.log"
+        # Hard links: what is added and changed here is written anew, and the original keeps what it has.
+        run_logged(["cp", "-al", node_root(places), root], copy_log, 120)
+        run_logged(["cp", "-al", "-T", docker.state, root / "var/lib/docker"], copy_log, 120)
+        for layer in docker.images.iterdir():
             run_logged(
-                ["mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1", "-d", root, unfinished.disk, _DISK_SIZE],
-                logs / f"mke2fs-{places.release.name}.log",
-                300,
-            )  # fmt: skip
+                ["cp", "-al", "-T", layer, root / "var/lib/docker/overlay2" / layer.name / "diff"],
+                copy_log,
+                120,
+            )
+        _customise(root, unfinished, logs / f"modules-{places.release.name}.log")
+        for name, target in (("vmlinuz", unfinished.kernel), ("initrd.img", unfinished.initrd)):
+            shutil.copy((root / name).resolve(), target)
+        run_logged(
+            ["mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1", "-d", root, unfinished.disk, _DISK_SIZE],
+            logs / f"mke2fs-{places.release.name}.log",
+            300,
+        )  # fmt: skip
         unfinished.directory.rename(image.directory)
     return image
 
 
 def remove_unused(places: Places) -> None:
     """Remove the node images that no rack of this build directory was made from: each is gigabytes."""
-    used = {Path(record.read_text()).parent for record in places.build.glob("racks/*/golden")}
+    used = {Path(record.read_text()).parent for record in places.build.glob("racks/*/origin")}
     for directory in places.images.glob("node-*"):
         if directory not in used:
             shutil.rmtree(directory)
 
 
-def _customise(root: Path, image: NodeImage) -> None:
+_MASKED = (
+    # nobody sits there
+    "getty@tty1.service", "serial-getty@ttyS0.service", "systemd-logind.service",
+    # devices that the machine does not have, and programs that it does not run
+    "modprobe@drm.service", "modprobe@efi_pstore.service", "modprobe@fuse.service", "systemd-pstore.service",
+    "proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", "systemd-binfmt.service",
+    "sys-fs-fuse-connections.mount", "rdma-ndd.service",
+)  # fmt: skip
+
+_MASKED_GENERATORS = (
+    "systemd-debug-generator", "systemd-getty-generator", "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator", "systemd-rc-local-generator", "systemd-run-generator",
+    "systemd-ssh-generator", "systemd-system-update-generator", "systemd-tpm2-generator",
+)  # fmt: skip
+"""Each is a program that every ``systemctl daemon-reload`` starts."""
+
+
+_LOADED_BY_CONTAINERS = (
+    "af_packet_diag", "inet_diag", "netlink_diag", "nf_conntrack_netlink", "nf_tables", "nft_chain_nat", "nft_compat",
+    "tcp_diag", "tun", "udp_diag", "unix_diag", "xfrm_user", "xt_addrtype", "xt_conntrack", "xt_mark", "xt_MASQUERADE",
+    "xt_nat", "xt_tcpudp",
+)  # fmt: skip
+"""Modules that the kernel loads when Docker and CRIU ask for what they do."""
+
+
+def _customise(root: Path, image: NodeImage, log: Path) -> None:
     """What makes a node a machine: the login key, its network, its kernel's modules, fewer things that wake it."""
     run_logged(
         ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "rack", "-f", image.ssh_key],
@@ -106,7 +130,9 @@ def _customise(root: Path, image: NodeImage) -> None:
         root,
         {
             "etc/rack-mtu": f"{DATA_MTU}\n",
-            "etc/modules-load.d/rack.conf": "rdma_rxe\nib_uverbs\nrdma_ucm\nmacvlan\noverlay\nbr_netfilter\n",
+            # rack.conf in modules-load.d has all that is used.
+            "etc/rdma/modules/rdma.conf": "",
+            "etc/rdma/modules/infiniband.conf": "",
             # Without PAM there is no session, and no user's systemd that would begin and end with a connection.
             "etc/ssh/sshd_config.d/rack.conf": "UseDNS no\nUsePAM no\nPermitRootLogin prohibit-password\n"
             "MaxSessions 64\nHostKey /etc/ssh/ssh_host_ed25519_key\n",
@@ -120,14 +146,34 @@ def _customise(root: Path, image: NodeImage) -> None:
     (root / "root/.ssh").chmod(0o700)
     for key in (root / "etc/ssh").glob("ssh_host_*"):  # the package makes them; a node makes its own
         key.unlink()
-    (root / "var/lib/rack/images").mkdir(parents=True)
-    for unit in ("getty@tty1.service", "serial-getty@ttyS0.service"):  # nobody sits there
-        (root / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    mask(root, *_MASKED)
+    generators = root / "etc/systemd/system-generators"
+    generators.mkdir()
+    for generator in _MASKED_GENERATORS:
+        (generators / generator).symlink_to("/dev/null")
     for name, mode, target in (
         ("rack-node", 0o755, "usr/local/sbin/rack-node"),
         ("rack-node.service", 0o644, "etc/systemd/system/rack-node.service"),
+        ("modules.conf", 0o644, "etc/modules-load.d/rack.conf"),
+        ("few-devices.conf", 0o644, "etc/systemd/system/systemd-udev-trigger.service.d/rack.conf"),
     ):
+        (root / target).parent.mkdir(exist_ok=True)
         shutil.copy(_NODE_FILES / name, root / target)
         (root / target).chmod(mode)
+    _unpack_modules(root, log)
     wants = root / "etc/systemd/system/multi-user.target.wants"
     (wants / "rack-node.service").symlink_to("/etc/systemd/system/rack-node.service")
+
+
+def _unpack_modules(root: Path, log: Path) -> None:
+    """Decompress the modules that a node loads: emulated, that is most of what loading one takes."""
+    [version] = [folder.name for folder in (root / "lib/modules").iterdir()]
+    used = [line for line in (_NODE_FILES / "modules.conf").read_text().split("\n") if line.isidentifier()]
+    modprobe = ["modprobe", "-S", version, "--show-depends", "-a", *used, *_LOADED_BY_CONTAINERS]
+    run_logged(["chroot", root, *modprobe], log, 60)
+    for name in re.findall(r"^insmod /(\S+)\.xz", log.read_text(), re.MULTILINE):
+        packed = root / f"{name}.xz"
+        if packed.exists():  # modules have dependencies in common
+            (root / name).write_bytes(lzma.decompress(packed.read_bytes()))
+            packed.unlink()
+    run_logged(["chroot", root, "depmod", version], log, 60)

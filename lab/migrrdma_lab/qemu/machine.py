@@ -12,16 +12,29 @@ from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError
 
+from ..bootstrap import recipe_key
 from ..errors import MachineError
 from ..plan import Node, Places
 from .acceleration import Accelerator
 from .disk import NodeImage
-from .emulator import emulator
+from .emulator import Emulator, emulator
 from .network import tap
 
 _MEMORY_MIB = 2048
 _START_SECONDS = 120
 _QMP_SECONDS = 120
+
+
+def state_key(emulator: Emulator, accelerator: Accelerator) -> str:
+    """Names what a snapshot's state depends on: this QEMU, accelerator, definition of a machine and processor.
+
+    A snapshot holds QEMU's own state and how fast the processor's counter runs.
+    """
+    runs_on = (accelerator.name, accelerator.qemu_options)  # and not why: that is worded anew every time
+    processor = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ][:1]
+    return recipe_key(emulator.version(), str(runs_on), str(processor), Path(__file__).read_text())
 
 
 @dataclass(frozen=True)
@@ -50,10 +63,12 @@ class Machine:
     def _qmp_socket(self) -> Path:
         return self.places.run / f"{self.node.name}.qmp"
 
-    def create_disk(self, below: Path, form: str) -> None:
-        """Make an empty overlay on the disk ``below``, which is ``raw`` or ``qcow2``."""
+    def create_disk(self, below: Path) -> None:
+        """Make an empty overlay on the raw disk ``below``."""
         self.disk.parent.mkdir(parents=True, exist_ok=True)
-        emulator(self.places).img("create", "-q", "-f", "qcow2", "-b", str(below), "-F", form, str(self.disk))
+        emulator(self.places).img(
+            "create", "-q", "-f", "qcow2", "-b", str(below), "-F", "raw", str(self.disk)
+        )
 
     def has_snapshot(self, name: str) -> bool:
         """Whether the machine's disk holds a snapshot called ``name``; QEMU lists one when it is complete."""
@@ -118,16 +133,6 @@ class Machine:
     def load(self, snapshot: str) -> None:
         """Put the running machine back to ``snapshot``."""
         self._monitor(f"loadvm {snapshot}")
-
-    def wait_for_end(self, seconds: float) -> None:
-        """Wait until the machine has ended by itself, as after ``poweroff``."""
-        deadline = time.monotonic() + seconds
-        while self.pid is not None:
-            if time.monotonic() > deadline:
-                raise MachineError(
-                    f"{self.node.name} has not powered off in {seconds:.0f} s; its console is {self.console}"
-                )
-            time.sleep(0.1)  # not our child: there is nothing to wait for but its disappearance
 
     def stop(self) -> None:
         """End the machine at once, as pulling the plug does."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 
 from ..errors import RackError
-from ..plan import DATA_MTU, GATEWAY, GOLDEN, NODES, Node, Places
+from ..plan import DATA_MTU, GATEWAY, NODES, Node, Places
 
 BRIDGES = ("mgmt", "data")
 
@@ -48,7 +48,7 @@ def create(places: Places) -> None:
             _ip("link", "add", bridge, "mtu", mtu, "type", "bridge", "stp_state", "0", "forward_delay", "0",
                 namespace=namespace)  # fmt: skip
         _ip("link", "set", bridge, "up", namespace=namespace)
-        for node in (*NODES, GOLDEN):
+        for node in NODES:
             name = tap(bridge, node)
             if name not in present:
                 # It gets its name when it hangs on the bridge: one that does not is there, but partitioned.

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from .. import project
 from ..errors import RackError
-from ..plan import GOLDEN, NODES, Node, write_whole
-from ..rack import NodeStatus, Rack
+from ..plan import NODES, Node, write_whole
+from ..rack import NodeStatus, Rack, side_by_side
 from ..steps import console, step
 from . import acceleration, network
 from .acceleration import Accelerator
 from .disk import NodeImage, build_node_image, node_image, remove_unused
 from .emulator import build_emulator, emulator
-from .golden import golden_disk, golden_path
-from .machine import Machine
+from .machine import Machine, state_key
 from .ssh import SshShell
 
 BOOT_SNAPSHOT = "boot"
@@ -38,15 +37,15 @@ class EmulatedRack(Rack):
     @property
     def image(self) -> NodeImage:
         """The image the machines were made from; if there are none, the one that `up` will make them from."""
-        golden = self._made_from()
-        return NodeImage(golden.parent) if golden else node_image(self.places)
+        origin = self._made_from()
+        return NodeImage(origin.parent) if origin else node_image(self.places)
 
     @property
     def _origin(self) -> Path:
-        return self.places.disks / "golden"
+        return self.places.disks / "origin"
 
     def _made_from(self) -> Path | None:
-        """The golden disk below the machines' own; its name tells the QEMU whose state their snapshots hold."""
+        """The machines' image, and in it the name of the QEMU whose state their snapshots hold."""
         with contextlib.suppress(OSError):
             return Path(self._origin.read_text())
         return None
@@ -87,27 +86,22 @@ class EmulatedRack(Rack):
                 qemu = pool.submit(build_emulator, self.places)
                 image = build_node_image(self.places)
                 qemu.result()
-            golden = golden_path(self.places, image, self.accelerator)
-            if self._made_from() != golden:
+            origin = image.directory / state_key(emulator(self.places), self.accelerator)
+            if self._made_from() != origin:
                 self._discard()
             self.places.disks.mkdir(parents=True, exist_ok=True)
-            write_whole(self._origin, str(golden))
+            write_whole(self._origin, str(origin))
             remove_unused(self.places)
             network.create(self.places)
             built = project.prepare(self.places)
-            new = [node for node in nodes if not self.machine(node).has_snapshot(BOOT_SNAPSHOT)]
-            if new:
-                golden_disk(self.places, image, self.accelerator)
-            with ThreadPoolExecutor() as pool:
-                finished = [
-                    pool.submit(self._make, node, golden, built)
-                    if node in new
-                    else pool.submit(self._continue, node)
-                    for node in nodes
-                ]
-                for future in finished:
-                    future.result()
+            side_by_side(nodes, lambda node: self._bring_up(node, image, built))
         console.print(f"[green]the rack is up[/green] after {time.monotonic() - start:.0f} s")
+
+    def _bring_up(self, node: Node, image: NodeImage, built: Path) -> None:
+        if self.machine(node).has_snapshot(BOOT_SNAPSHOT):
+            self._continue(node)
+        else:
+            self._make(node, image, built)
 
     def _continue(self, node: Node) -> None:
         """Have a node that was made before run."""
@@ -119,7 +113,7 @@ class EmulatedRack(Rack):
             machine.start(self.accelerator, BOOT_SNAPSHOT)
             self._wake(node)
 
-    def _make(self, node: Node, golden: Path, built: Path) -> None:
+    def _make(self, node: Node, image: NodeImage, built: Path) -> None:
         """Boot a node, install the project on it and take the snapshot that `reset` goes back to.
 
         It boots, rather than being a copy of a machine that has, because a boot ID cannot be changed afterwards: what
@@ -128,10 +122,11 @@ class EmulatedRack(Rack):
         machine = self.machine(node)
         machine.stop()  # begun by a command that was interrupted
         with step(f"booting {node.name}"):
-            machine.create_disk(golden, "qcow2")
+            machine.create_disk(image.disk)
             self._forget_connection(node)
             machine.start(self.accelerator)
             self._wait_until_booted(node)
+            self._see_that_no_unit_failed(node)
         with step(f"installing the project on {node.name}"):
             project.install(self.shell(node), built)
         with step(f"snapshot of {node.name}"):
@@ -148,6 +143,15 @@ class EmulatedRack(Rack):
         shell = self.shell(node)
         shell.wait(_BOOT_SECONDS, self.machine(node).console)
         shell.run("systemctl", "is-system-running", "--wait", timeout=_BOOT_SECONDS, check=False)
+
+    def _see_that_no_unit_failed(self, node: Node) -> None:
+        failed = (
+            self.shell(node)
+            .run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
+            .stdout.strip()
+        )
+        if failed:
+            raise RackError(f"{node.name}: after its first boot systemd has failed units:\n{failed}")
 
     def _discard(self) -> None:
         """The recipe has changed since these machines were made: they go."""
@@ -191,7 +195,7 @@ class EmulatedRack(Rack):
     def down(self) -> None:
         """Stop the machines and remove the network; disks and images stay for the next `up`."""
         with self._alone():
-            for node in (*NODES, GOLDEN):
+            for node in NODES:
                 self.shell(node).disconnect()
                 self.machine(node).stop()
             network.destroy(self.places)
