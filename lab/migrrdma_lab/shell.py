@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from .errors import MachineError, NodeCommandError
 from .plan import Node, Places
 
+_LOOK_SECONDS = 60
+
 
 class Shell(ABC):
     """What every rack's shell does, from the host command that its `command` gives."""
@@ -51,7 +53,7 @@ class Shell(ABC):
             )  # fmt: skip
         except subprocess.TimeoutExpired as exc:
             raise MachineError(
-                f"{self.node.name}: `{shlex.join(words)}` did not end in {timeout:.0f} s"
+                f"{self.node.name}: `{shlex.join(words)}` did not end in {timeout:.0f} s; {self._what_it_does()}"
             ) from exc
         result = subprocess.CompletedProcess(
             words, raw.returncode, raw.stdout.decode(errors="replace"), raw.stderr.decode(errors="replace")
@@ -65,6 +67,22 @@ class Shell(ABC):
                 result.returncode, result.stdout, result.stderr,
             )  # fmt: skip
         return result
+
+    def _what_it_does(self) -> str:
+        """What keeps a node busy on which a command has not come to its end: afterwards it cannot be seen any more."""
+        look = shlex.join(
+            ["ps", "-ww", "-eo", "pid,stat,wchan:24,pcpu,etime,args", "--sort=-pcpu", "--no-headers"]
+        )
+        try:
+            seen = subprocess.run(
+                self.command(["sh", "-euc", f"uptime; {look} | head -40 | cut -c1-240"]), stdin=subprocess.DEVNULL,
+                capture_output=True, timeout=_LOOK_SECONDS, check=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"nor did a look at its processes in {_LOOK_SECONDS} s"
+        except subprocess.CalledProcessError as exc:
+            return f"and its processes cannot be looked at: {self.explain(exc.returncode)}"
+        return f"what it does:\n{seen.stdout.decode(errors='replace')}"
 
     def sh(
         self, script: str, *, timeout: float = 120, check: bool = True

@@ -34,6 +34,9 @@ PATIENCE_S = 20
 IN_DOUBT_S = 600
 """For so long a restore waits to hear that it is committed, while the agent is restarted, hung or gone."""
 
+STARTED_S = 60
+"""An agent that is being started takes up what the last one has left before it answers; that is seconds at most."""
+
 _MAX_LINE = 64 << 20
 
 
@@ -130,8 +133,8 @@ class Agent:
             self._reconnect(deadline)
 
     def status(self) -> "Message":
-        """What the agent knows: its guests, its migrations."""
-        result: Message = self._request({"op": "status"}, None)["done"]
+        """What the agent knows: its guests, its migrations. It knows at once, unless it is still being started."""
+        result: Message = self._request({"op": "status"}, None, STARTED_S)["done"]
         return result
 
     def abandon(self, migration: str, *, lost: bool) -> None:
@@ -165,12 +168,20 @@ class Agent:
                     raise
             time.sleep(0.1)  # nothing tells when a service has been started again
 
-    def _request(self, request: "Message", on_step: "Callable[[str], None] | None") -> "Message":
-        """Ask, and wait for the runtime's turn or the end."""
+    def _request(
+        self, request: "Message", on_step: "Callable[[str], None] | None", within: "float | None" = None
+    ) -> "Message":
+        """Ask, and wait for the runtime's turn or the end; ``within`` seconds, if they are given."""
+        asked = time.monotonic()
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             while True:
                 answer = self._line()
+                if within is not None and answer.get("alive") and time.monotonic() - asked > within:
+                    raise UnreachableError(
+                        f"the agent of this host has not come to answer within {within:g} s ({self._path}), and says "
+                        "that it is alive: see what its start waits for in `journalctl -u migrrdma-agent`"
+                    )
                 if "error" in answer:
                     raise _error(answer["error"])
                 if "ready" in answer or "done" in answer:

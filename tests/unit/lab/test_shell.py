@@ -1,4 +1,4 @@
-"""What a broken connection to a node tells of the reason."""
+"""What a broken connection to a node, or a command that does not end there, tells of the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from migrrdma_lab.errors import NodeCommandError
+from migrrdma_lab.errors import MachineError, NodeCommandError
 from migrrdma_lab.plan import PEER, RELEASES, Places
 from migrrdma_lab.qemu.disk import NodeImage
 from migrrdma_lab.qemu.ssh import SshShell
@@ -35,3 +35,15 @@ def test_a_crashed_kernel_is_told_of(
     with pytest.raises(NodeCommandError, match=told.replace("[", r"\[")):
         shell.run("docker", "logs", "server")
     assert isinstance(shell.run("true", check=False), subprocess.CompletedProcess)
+
+
+def test_of_a_command_that_does_not_end_it_is_told_what_the_node_does_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards nobody can find out any more whether it starved, hung or was answered by nobody."""
+    monkeypatch.setattr(SshShell, "command", lambda _shell, words: list(words))
+    shell = SshShell(Places(RELEASES["trixie"]), PEER, NodeImage(tmp_path))
+    with pytest.raises(
+        MachineError, match=r"(?s)`sleep 4711` did not end in 0 s; what it does:\n.*load average.*kworker"
+    ):
+        shell.run("sleep", "4711", timeout=0.2)

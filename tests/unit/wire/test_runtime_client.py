@@ -42,6 +42,21 @@ def test_an_agent_that_says_nothing_is_given_up(tmp_path: Path) -> None:
             agent.status()
 
 
+def test_an_agent_that_is_alive_and_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says every three seconds that it is being started: nobody would see `migrrdma status` end."""
+    monkeypatch.setattr(runtime_client, "STARTED_S", 0)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent.sock"))
+        listener.listen()
+        agent = runtime_client.Agent(str(tmp_path / "agent.sock"), patience=10)
+        other_end, _ = listener.accept()
+        with agent, other_end, pytest.raises(UnreachableError, match=r"within 0 s .*journalctl"):
+            other_end.sendall(b'{"alive": true}\n' * 2)
+            agent.status()
+
+
 def test_an_agent_that_is_not_there_is_said_to_be_started(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError, match=r"No such file.*systemctl start migrrdma-agent"):
         runtime_client.connect(str(tmp_path))
