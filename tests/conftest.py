@@ -9,7 +9,8 @@ import hypothesis
 import pytest
 from installed import FakeRuntime, Installation
 from migrrdma_lab.containers import Container
-from migrrdma_lab.plan import DST, PEER, SRC
+from migrrdma_lab.namespaces.rack import FastRack, owned_by_this_process
+from migrrdma_lab.plan import DEFAULT_RELEASE, DST, PEER, RELEASES, SRC, Places
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
@@ -22,6 +23,16 @@ hypothesis.settings.load_profile("migrrdma")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long forms of the rack tests")
+
+
+@pytest.fixture(scope="session")
+def fast_rack() -> Iterator[FastRack]:
+    """The fast rack, with this working tree's build; it comes to its end with the tests, however they end."""
+    rack = owned_by_this_process(Places(RELEASES[DEFAULT_RELEASE], FastRack.kind))
+    rack.down()  # one that was left up is another process's
+    rack.up()
+    yield rack
+    rack.down()
 
 
 @pytest.fixture(scope="session")

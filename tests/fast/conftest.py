@@ -1,14 +1,12 @@
-"""The fast rack as fixtures: it comes to its end with the tests, however they end."""
+"""The fast rack as fixtures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import workload
-from migrrdma_lab.namespaces.rack import FastRack, owned_by_this_process
-from migrrdma_lab.plan import DEFAULT_RELEASE, RELEASES, Places
+from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.shell import Shell
 
 
@@ -21,13 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def rack() -> Iterator[FastRack]:
+def rack(fast_rack: FastRack) -> FastRack:
     """Three nodes, new, with this working tree's build."""
-    rack = owned_by_this_process(Places(RELEASES[DEFAULT_RELEASE], FastRack.kind))
-    rack.down()  # one that was left up is another process's
-    rack.up()
-    yield rack
-    rack.down()
+    return fast_rack
 
 
 @pytest.fixture(scope="module")

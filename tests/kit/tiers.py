@@ -41,7 +41,7 @@ TIERS = (
     ),
     Tier(
         "fast",
-        ("fast",),
+        ("docker", "fast"),
         "the whole chain at volume: real Docker, runc and CRIU, a software RDMA device",
     ),
     Tier(

@@ -91,7 +91,6 @@ def _has_no_error(one: Container) -> None:
 
 _MOVES = {
     # tool, options, and who moves to which node, one after the other
-    "forth and back": (("ib_send_bw",), ("client", "dst"), ("client", "src")),
     "server, 8 QPs": (("ib_write_bw", "-q", "8"), ("server", "dst")),
     "8 QPs by events": (("ib_read_bw", "-q", "8", "-e"), ("client", "dst")),
     "latency": (("ib_send_lat",), ("server", "dst")),

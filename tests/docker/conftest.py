@@ -1,0 +1,34 @@
+"""The chosen rack as a fixture: the fast one, which has all that these tests need, unless ``RACK=emulated``.
+
+The emulated one has the other Debian release.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from migrrdma_lab.choice import choose_rack
+from migrrdma_lab.namespaces.rack import FastRack
+from migrrdma_lab.rack import Rack
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Docker commands take seconds to tens of seconds in emulation, and the first test may build the rack."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(1200))
+
+
+@pytest.fixture(scope="session")
+def rack(request: pytest.FixtureRequest) -> Rack:
+    """Three nodes, up, with this working tree's build."""
+    if os.environ.get("RACK", FastRack.kind) == FastRack.kind:
+        fast: FastRack = request.getfixturevalue("fast_rack")
+        return fast
+    rack = choose_rack()
+    rack.up()
+    rack.install()
+    return rack
