@@ -2,6 +2,7 @@
 #ifndef MIGRRDMA_SHADOW_QP_H
 #define MIGRRDMA_SHADOW_QP_H
 
+#include "base/owner.h"
 #include "shadow/context.h"
 
 struct mig_section;
@@ -54,8 +55,7 @@ struct mig_qp {
 	uint32_t room;	    /* what one call may post: the real queue's depth */
 	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
 	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
-	struct mig_section *recv_owner;
-	int recv_transfers;
+	struct mig_owner recv_owner;
 	struct mig_lock recv_lock;
 
 	/* Sending, when it cannot go straight through. */
