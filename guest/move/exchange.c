@@ -83,7 +83,10 @@ static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 	if (error)
 		return error;
 	mig_lock(&qp->recv_lock);
-	qp->reposted = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+	/* Once: what has failed halfway is repeated, and goes on where it stopped. */
+	if (!qp->reposting)
+		qp->reposted = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+	qp->reposting = 1;
 	error = mig_recv_repost(qp, qp->next, context->lkeys, &qp->reposted);
 	if (!error) {
 		mig_qp_exchange(context, qp);

@@ -20,6 +20,8 @@ void mig_give_up(struct mig_context *context)
 	mig_kinds_give_up(context);
 	if (!context->next)
 		return;
+	if (context->async.inner == context->next->async_fd)
+		mig_relay_fd_exchange(&context->async, context->real->async_fd);
 	mig_keymap_free(context->next_lkeys);
 	context->next_lkeys = NULL;
 	context->next_gid_count = 0;

@@ -213,9 +213,15 @@ static void channel_end(struct mig_link *object)
 
 static void channel_give_up(struct mig_context *context, struct mig_link *object)
 {
+	struct mig_channel *channel = channel_of(object);
+
 	(void)context;
-	if (channel_of(object)->next)
-		channel_end(object);
+	if (!channel->next)
+		return;
+	/* An exchange may have come this far and not to its end. */
+	if (channel->event.inner == channel->next->fd)
+		mig_relay_fd_exchange(&channel->event, channel->real->fd);
+	channel_end(object);
 }
 
 static int channel_begin_exchange(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)

@@ -37,6 +37,7 @@ void mig_qp_give_up(struct mig_context *context, struct mig_qp *qp)
 	mig_keymap_drop(qp->next_rkeys);
 	qp->next_rkeys = NULL;
 	qp->next_dest_pqpn = 0;
+	qp->reposting = 0;
 }
 
 static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
@@ -50,6 +51,7 @@ static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
 	}
 	qp->next_dest_pqpn = 0;
 	qp->parked_at = qp->reposted;
+	qp->reposting = 0;
 	/* Its new queue is empty. */
 	MIG_SET_GATE(qp->send_gate, qp->send_gate | MIG_GATE_FRESH);
 	mig_qpn_set(context, qp->real->qp_num, qp);

@@ -82,6 +82,7 @@ struct mig_qp {
 	int recv_parked;   /* recv_lock: receives are only recorded */
 	uint32_t parked_at; /* those before this place are on `real` */
 	uint32_t reposted;  /* those before this place are on `next` */
+	int reposting;	    /* `next` has been given some, of a QP that is exchanged alone */
 
 	/* Quiescing; control thread with the verb gate closed, and cq->lock for the marker. */
 	int quiesced; /* counted in its CQs' gated */

@@ -16,6 +16,8 @@
  *     fast SIDE            polls 2000 times; whether the queue is polled without the guest library's lock then
  *     fast recv A          likewise for posting receives, with as many posts of none
  *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken
+ *     raise QPN TYPE       an asynchronous event of the device, by its number of the moment
+ *     async SIDE           the type of the next one
  *     numbers DEVICE QPN KEY, purge 0|1, fail VERB NTH ERRNO, made WHAT
  */
 #define _GNU_SOURCE
@@ -298,6 +300,18 @@ static int event(struct side *side)
 	return -1;
 }
 
+static int async(struct side *side)
+{
+	struct pollfd wanted = { .fd = side->context->async_fd, .events = POLLIN };
+	struct ibv_async_event event;
+
+	if (poll(&wanted, 1, 0) != 1 || ibv_get_async_event(side->context, &event))
+		return ENOENT;
+	ibv_ack_async_event(&event);
+	printf("%d\n", event.event_type);
+	return -1;
+}
+
 #define HARDWARE(type, name) ((type)(uintptr_t)dlsym(RTLD_DEFAULT, name))
 
 /* -1: it has answered already. */
@@ -354,6 +368,10 @@ static int obey(const char *line)
 		return HARDWARE(void (*)(int, uint32_t, uint32_t), "fake_set_numbers")(a, (uint32_t)b, (uint32_t)c), 0;
 	if (sscanf(line, "made %31s", word) == 1)
 		return printf("%llu\n", (unsigned long long)HARDWARE(uint64_t (*)(const char *), "fake_count")(word)), -1;
+	if (sscanf(line, "raise %d %d", &a, &b) == 2)
+		return HARDWARE(int (*)(uint32_t, int), "fake_raise")((uint32_t)a, b) ? 0 : ENOENT;
+	if (sscanf(line, "async %d", &a) == 1)
+		return async(&sides[a]);
 	if (sscanf(line, "purge %d", &a) == 1)
 		return HARDWARE(void (*)(int), "fake_purge")(a), 0;
 	if (sscanf(line, "fail %31s %d %d", word, &a, &b) == 3)

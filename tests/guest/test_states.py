@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from guest_agent import Agent, Program
+from guest_agent import MOVING, PARTNER, Agent, GuestError, Program
 from guest_build import GUEST_INCLUDES, Built, compile_c
+from guest_moves import GIDS, SAME_INDEX, move
+
+RESET, INIT, RTR, RTS, SQD, ERR = 0, 1, 2, 3, 4, 6
 
 
 class Shell(Program):
@@ -68,6 +71,94 @@ def shell(states: Path, built: Built, agent: Agent, tmp_path: Path) -> Iterator[
         agent.diagnosis = shell.diagnosis
         agent.accept()
         yield shell
+
+
+class Partner:
+    """An agent whose guest is at the other end of what moves: only some of its QPs take part."""
+
+    def __init__(self, shell: Shell, agent: Agent) -> None:
+        self.shell, self.agent = shell, agent
+
+    def names(self, names: str) -> list[dict[str, int]]:
+        return [{"context": self.shell.sides[n] + 1, "vqpn": self.shell.numbers[n]} for n in names]
+
+    def quiesce(self, names: str, timeout_ms: int = 2000) -> None:
+        self.agent.ask("QUIESCE", {"kind": 2, "timeout_ms": timeout_ms}, self.names(names))
+
+    def prepare(self, names: str) -> None:
+        self.agent.ask("PREPARE", {"kind": 2}, self.names(names))
+
+    def prepared(self) -> str:
+        """Which QPs have a successor."""
+        now = {q["vqpn"] for q in self.agent.qps() if q["next_pqpn"]}
+        return "".join(sorted(name for name, number in self.shell.numbers.items() if number in now))
+
+    def connect(self) -> None:
+        self.agent.connect_all({1: (GIDS[0], MOVING), 2: (GIDS[1], PARTNER)})
+        self.agent.give_keys(1, MOVING)
+        self.agent.give_keys(2, PARTNER)
+
+
+@pytest.fixture
+def partner(shell: Shell, agent: Agent) -> Partner:
+    return Partner(shell, agent)
+
+
+def receives(shell: Shell, agent: Agent, name: str) -> int:
+    [found] = [q for q in agent.qps() if q["vqpn"] == shell.numbers[name]]
+    return int(found["receives"])
+
+
+@pytest.mark.parametrize("way", ["rebuilt", "switched"])
+def test_resume_that_failed_halfway_is_repeated(
+    shell: Shell, agent: Agent, partner: Partner, way: str
+) -> None:
+    shell.connect("AB", "CD")
+    shell.do("recv B 3", "recv D 3")
+    if way == "rebuilt":
+        agent.quiesce()
+        agent.ask("PARK")
+        for context in (1, 2):
+            agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
+        agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
+        agent.give_keys(1, MOVING)
+        agent.give_keys(2, PARTNER)
+        shell.do("recv D 3")  # of which the new queue learns at RESUME
+        shell.do("fail post_recv 2 12")
+    else:
+        partner.prepare("ABCD")
+        partner.quiesce("ABCD")
+        partner.connect()
+        shell.do("fail post_recv 5 12")
+    with pytest.raises(GuestError, match="resuming"):
+        agent.resume()
+    agent.resume()
+    shell.do("arm 1", "send C 3", "send A 3")
+    assert shell.tell("event 1") == "1"
+    assert shell.poll(1) == "D:recv:0:0 D:recv:0:1 D:recv:0:2 B:recv:0:0 B:recv:0:1 B:recv:0:2"
+    assert receives(shell, agent, "D") == (3 if way == "rebuilt" else 0)
+    move(agent, (0, 1))
+    assert receives(shell, agent, "D") == (3 if way == "rebuilt" else 0)
+
+
+def test_resume_that_failed_halfway_can_be_undone(shell: Shell, agent: Agent) -> None:
+    shell.connect("AB")
+    shell.do("recv B 1")
+    agent.quiesce()
+    agent.ask("PARK")
+    for context in (1, 2):
+        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
+    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
+    shell.do("recv A 1", "fail post_recv 1 12")
+    with pytest.raises(GuestError, match="resuming"):
+        agent.resume()
+    agent.ask("UNDO")
+    shell.do("arm 1", "send A 1")
+    assert shell.tell("event 1") == "1"
+    assert shell.poll(1) == "B:recv:0:0"
+    sq_drained = 5
+    shell.do(f"raise {shell.numbers['A']} {sq_drained}")
+    assert shell.tell("async 0") == str(sq_drained)
 
 
 @pytest.mark.parametrize("threads", [4, 20])
