@@ -42,7 +42,7 @@ static void end_old(struct mig_context *context, struct ibv_context *old)
 static int exchange_context(struct mig_context *context, struct mig_qp_name *which)
 {
 	struct ibv_context *old = context->real;
-	struct mig_keymap *old_keys = context->lkeys;
+	struct mig_keymap *old_keys = context->lkeys, *old_spent = context->spent_rkeys;
 	int error = mig_relay_fd_exchange(&context->async, context->next->async_fd);
 
 	if (!error)
@@ -56,14 +56,18 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	context->next = NULL;
 	context->lkeys = context->next_lkeys;
 	context->next_lkeys = NULL;
+	context->spent_rkeys = context->next_spent_rkeys;
+	context->next_spent_rkeys = NULL;
 	memcpy(context->gids, context->next_gids, sizeof(context->gids));
 	context->gid_count = context->next_gid_count;
-	MIG_SET_GATE(context->translate, context->lkeys != NULL);
+	/* Also of regions that have ended: a number that was theirs must not be given again. */
+	MIG_SET_GATE(context->translate, context->lkeys || context->spent_rkeys);
 	mig_kinds_exchange(context);
 	context->verbs.context.cmd_fd = context->real->cmd_fd;
 	snprintf(context->device->real_name, sizeof(context->device->real_name), "%s", context->next_device);
 	end_old(context, old);
 	mig_keymap_free(old_keys);
+	mig_keymap_free(old_spent);
 	return 0;
 }
 

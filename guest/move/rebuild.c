@@ -24,6 +24,8 @@ void mig_give_up(struct mig_context *context)
 		mig_relay_fd_exchange(&context->async, context->real->async_fd);
 	mig_keymap_free(context->next_lkeys);
 	context->next_lkeys = NULL;
+	mig_keymap_free(context->next_spent_rkeys);
+	context->next_spent_rkeys = NULL;
 	context->next_gid_count = 0;
 	mig_real()->ibv_close_device(context->next);
 	context->next = NULL;

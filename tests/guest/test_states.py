@@ -173,3 +173,21 @@ def test_queue_that_one_thread_uses_alone_is_fast_again_after_any_number_of_owne
     agent.quiesce()
     agent.resume()
     assert shell.tell("fast 0") == "1"
+
+
+def test_key_that_has_ever_differed_is_never_given_to_another_region(shell: Shell, agent: Agent) -> None:
+    shell.connect("AB")
+    key = int(shell.tell("region 0 0"))
+    shell.do("write B 0")
+    assert shell.tell("show 0") == "4711"
+    move(agent, (1, 0))
+    shell.do("free 0")
+    shell.do(f"numbers 1 0 {key - 16}", f"numbers 1 0 {key & ~0xFF}")
+    for place in range(1, 9):  # the device comes by that number again
+        assert int(shell.tell(f"region {place} 0")) != key
+        shell.do(f"write B {place}")
+        assert shell.tell(f"show {place}") == "4711"
+    move(agent, (1, 0))
+    for place in range(1, 9):
+        shell.do(f"free {place}", f"numbers 1 0 {key & ~0xFF}")
+        assert int(shell.tell(f"region {place} 0")) != key
