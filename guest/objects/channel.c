@@ -7,6 +7,7 @@
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/kinds.h"
+#include "path/notify.h"
 #include "real/export.h"
 
 struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *ibv)
@@ -86,16 +87,6 @@ static struct mig_cq *channel_pop_owed(struct mig_channel *channel)
 	cq->owed = 0;
 	mig_relay_fd_paid(&channel->event);
 	return cq;
-}
-
-void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
-{
-	MIG_LOCKED(&channel->lock);
-	if (cq->owed)
-		return;
-	cq->owed = 1;
-	mig_list_add(&channel->owed_cqs, &cq->owed_link);
-	mig_relay_fd_owe(&channel->event);
 }
 
 /* One event of the real channel, acknowledged to it at once: we count what the application acknowledges. */

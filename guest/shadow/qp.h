@@ -23,6 +23,13 @@ enum mig_marker {
 	MIG_MARKER_FAILED,
 };
 
+/* Of a QP whose kept sends the device does not take although they were accepted. */
+enum mig_refusal {
+	MIG_REFUSAL_NONE = 0,
+	MIG_REFUSAL_SEEN,   /* the control thread is to put the QP into the error state */
+	MIG_REFUSAL_FAILED, /* it is there: what is left completes in error */
+};
+
 /* A send that the application posted while the QP was quiesced; its scatter list and inline data follow. */
 struct mig_send {
 	struct mig_send *next;
@@ -63,6 +70,7 @@ struct mig_qp {
 	struct mig_lock send_lock;
 	struct mig_send *kept, **kept_end; /* send_lock */
 	uint32_t kept_count;
+	enum mig_refusal refusal; /* send_lock */
 	struct mig_keymap *next_rkeys;
 
 	/* What it takes to make it again. */

@@ -191,3 +191,42 @@ def test_key_that_has_ever_differed_is_never_given_to_another_region(shell: Shel
     for place in range(1, 9):
         shell.do(f"free {place}", f"numbers 1 0 {key & ~0xFF}")
         assert int(shell.tell(f"region {place} 0")) != key
+
+
+def test_posting_is_refused_while_quiesced_as_the_device_would(shell: Shell, agent: Agent) -> None:
+    shell.connect("AB")
+    agent.quiesce()
+    shell.make(E=0)
+    assert shell.tell("send E 1") == "EINVAL"
+    shell.do("init E")
+    assert shell.tell("send E 1") == "EINVAL"
+    shell.do("rtr E B")
+    assert shell.tell("send E 1") == "EINVAL"
+    shell.do("rts E", "send E 1", "send A 1")
+    agent.resume()
+
+
+@pytest.mark.parametrize("fails", [0, 1], ids=["while posting", "also in the error state"])
+def test_kept_send_that_is_refused_stops_those_behind_it(shell: Shell, agent: Agent, fails: int) -> None:
+    shell.connect("AB")
+    shell.do("recv B 4", "arm 1")
+    agent.quiesce()
+    shell.do("send A 1", "refused A", "send A 2", "arm 0")
+    if fails:
+        shell.do("fail post_send 3 22")
+    agent.resume()
+    assert shell.poll(0) == "A:send:0:0 A:send:5:1 A:send:5:2 A:send:5:3"
+    assert shell.poll(1) == "B:recv:0:0"
+    assert shell.state("A") == ERR
+
+
+@pytest.mark.parametrize("fails", [0, 1], ids=["while posting", "also in the error state"])
+def test_kept_send_that_is_refused_wakes_whoever_waits_for_it(shell: Shell, agent: Agent, fails: int) -> None:
+    shell.connect("AB")
+    agent.quiesce()
+    shell.do("refused A", "arm 0")
+    if fails:
+        shell.do("fail post_send 2 22")
+    agent.resume()
+    assert shell.tell("event 0") == "1"
+    assert shell.poll(0) == "A:send:5:0"
