@@ -32,7 +32,7 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 		return errno ? errno : EINVAL;
 	qp->next_pdgid = attr.ah_attr.grh.dgid;
 	attr.rq_psn = record->rq_psn & 0xffffff;
-	attr.sq_psn = record->sq_psn & 0xffffff;
+	attr.sq_psn = qp->next_sq_psn = record->sq_psn & 0xffffff;
 	attr.qp_state = IBV_QPS_RTR;
 	error = mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTR]);
 	if (error || !qp->masks[IBV_QPS_RTS])

@@ -48,6 +48,8 @@ static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
 		qp->dest_pqpn = qp->next_dest_pqpn;
 		qp->psgid = qp->next_psgid;
 		qp->pdgid = qp->next_pdgid;
+		qp->agreed_sq_psn = qp->next_sq_psn;
+		qp->psn_is_agreed = 1;
 	}
 	qp->next_dest_pqpn = 0;
 	qp->parked_at = qp->reposted;

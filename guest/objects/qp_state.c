@@ -46,6 +46,7 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 		mig_qp_drop_marker(qp);
 		qp->broken = 0;
 		qp->dest_pqpn = 0;
+		qp->psn_is_agreed = 0;
 		mig_send_gate(qp, MIG_GATE_FRESH, 0);
 	}
 	qp_merge(qp, attr, mask);
@@ -55,11 +56,13 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 		mig_cannot_migrate("a QP with an alternate path");
 	if (mask & IBV_QP_AV && !attr->ah_attr.is_global)
 		mig_cannot_migrate("a QP without a global route (LIDs do not move)");
+	/* Which state it was in is no property of the next one. */
+	mask &= ~IBV_QP_CUR_STATE;
 	if (state >= IBV_QPS_INIT && state <= IBV_QPS_RTS) {
 		if (mask & IBV_QP_STATE && state != qp->ibv.state)
 			qp->masks[state] = mask;
 		else
-			qp->masks[state] |= mask & ~(IBV_QP_STATE | IBV_QP_CUR_STATE);
+			qp->masks[state] |= mask & ~IBV_QP_STATE;
 	}
 	if (mask & IBV_QP_STATE)
 		qp->ibv.state = attr->qp_state;
@@ -82,6 +85,9 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 		theirs.ah_attr.grh.sgid_index = (uint8_t)gid->new_index;
 	}
 	theirs.qp_access_flags |= mig_extra_access;
+	/* The other end has been told where this one begins. */
+	if (mask & IBV_QP_SQ_PSN && qp->psn_is_agreed)
+		theirs.sq_psn = qp->agreed_sq_psn;
 	int error = mig_real()->ibv_modify_qp(qp->real, &theirs, mask);
 	if (error)
 		return error;

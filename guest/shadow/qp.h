@@ -86,6 +86,9 @@ struct mig_qp {
 	union ibv_gid next_psgid, next_pdgid;
 	uint32_t dest_pqpn;
 	uint32_t next_dest_pqpn;
+	/* What the agents have agreed on, for a QP that moved before the application brought it to RTS. */
+	uint32_t agreed_sq_psn, next_sq_psn;
+	int psn_is_agreed;
 	int recv_closed;   /* recv_lock: nobody is made fast */
 	int recv_parked;   /* recv_lock: receives are only recorded */
 	uint32_t parked_at; /* those before this place are on `real` */

@@ -230,3 +230,33 @@ def test_kept_send_that_is_refused_wakes_whoever_waits_for_it(shell: Shell, agen
     agent.resume()
     assert shell.tell("event 0") == "1"
     assert shell.poll(0) == "A:send:5:0"
+
+
+@pytest.mark.parametrize("ready", ["A", "B", ""], ids=["this end", "the other end", "neither"])
+@pytest.mark.parametrize("way", ["rebuilt", "switched"])
+@pytest.mark.parametrize("rts", ["rts", "rts+"])
+def test_connection_that_is_half_made_is_finished_after_the_move(
+    shell: Shell, agent: Agent, partner: Partner, ready: str, way: str, rts: str
+) -> None:
+    shell.make(A=0, B=1)
+    for one, other in (("A", "B"), ("B", "A")):
+        shell.do(f"init {one}", f"recv {one} 3", f"rtr {one} {other}")
+    if ready:
+        shell.do(f"{rts} {ready}", f"send {ready} 1")
+    finish = [f"{rts} {end}" for end in "AB" if end != ready]
+    if way == "rebuilt":
+        move(agent, (1, 0))
+    else:
+        partner.prepare("AB")
+        partner.quiesce("AB")
+        partner.connect()
+        agent.resume()
+    shell.do(*finish)
+    shell.do("send A 1", "send B 1")
+    sent = {end: 2 if end == ready else 1 for end in "AB"}
+    for side, (end, other) in enumerate((("A", "B"), ("B", "A"))):
+        received = [f"{end}:recv:0:{i}" for i in range(sent[other])]
+        assert sorted(shell.poll(side).split()) == received + [f"{end}:send:0:{i}" for i in range(sent[end])]
+    move(agent, (0, 1))  # from what was finished late, too
+    shell.do("send A 1")
+    assert shell.poll(1).startswith("B:recv:0:")
