@@ -15,6 +15,7 @@
 #include "objects/async_event.h"
 #include "objects/kinds.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "path/poll.h"
 #include "path/recv.h"
 #include "real/real.h"
@@ -37,6 +38,7 @@ static void end_old(struct mig_context *context, struct ibv_context *old)
 		mig_real()->ibv_close_device(old);
 	}
 	context->left_behind = 0;
+	context->purges = 0;
 }
 
 static int exchange_context(struct mig_context *context, struct mig_qp_name *which)
@@ -126,7 +128,7 @@ int mig_resume(struct mig_qp_name *which)
 				continue;
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			/* There may be sends on the old one. */
-			error = qp->quiesced ? exchange_partner(context, qp) : EBUSY;
+			error = mig_is_held(qp) ? exchange_partner(context, qp) : EBUSY;
 		}
 	}
 	if (error) {

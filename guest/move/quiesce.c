@@ -43,8 +43,7 @@ void mig_select(const struct mig_selection *selection)
 	}
 }
 
-/* A QP outside the states of normal life cannot be brought to rest. */
-static int cannot_rest(const struct mig_qp *qp)
+int mig_cannot_rest(const struct mig_qp *qp)
 {
 	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state > IBV_QPS_RTS;
 }
@@ -87,7 +86,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		return error;
 	mig_select(selection);
 	EACH_QP(context, qp) {
-		if (qp->selected && cannot_rest(qp)) {
+		if (qp->selected && mig_cannot_rest(qp)) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			mig_verb_gate_open();
 			return EIO;
@@ -167,11 +166,11 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 		return now_ns() < deadline_ns ? EINPROGRESS : error;
 
 	EACH_QP(context, qp)
-		if (qp->quiesced)
+		if (mig_is_held(qp))
 			advance(qp);
 	error = collect_all();
 	EACH_QP(context, qp) {
-		if (!qp->quiesced || is_drained(qp))
+		if (!mig_is_held(qp) || is_drained(qp))
 			continue;
 		waiting++;
 		failed += is_broken(qp);

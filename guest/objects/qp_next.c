@@ -29,8 +29,10 @@ int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp)
 void mig_qp_give_up(struct mig_context *context, struct mig_qp *qp)
 {
 	if (qp->next) {
+		mig_lock(&context->lock);
 		if (!context->next && mig_qp_by_pqpn(context, qp->next->qp_num) == qp)
 			mig_qpn_set(context, qp->next->qp_num, NULL);
+		mig_unlock(&context->lock);
 		mig_real()->ibv_destroy_qp(qp->next);
 	}
 	qp->next = NULL;

@@ -4,8 +4,6 @@
 
 #include "base/verb_gate.h"
 #include "objects/qp.h"
-#include "path/kept.h"
-#include "path/recv.h"
 #include "real/export.h"
 #include "shadow/find.h"
 #include "shadow/process.h"
@@ -42,12 +40,6 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 	if (state == IBV_QPS_RESET && mask & IBV_QP_STATE) {
 		memset(qp->masks, 0, sizeof(qp->masks));
 		memset(&qp->attr, 0, sizeof(qp->attr));
-		mig_recv_clear(qp);
-		mig_qp_drop_marker(qp);
-		qp->broken = 0;
-		qp->dest_pqpn = 0;
-		qp->psn_is_agreed = 0;
-		mig_send_gate(qp, MIG_GATE_FRESH, 0);
 	}
 	qp_merge(qp, attr, mask);
 	if (mask & IBV_QP_DEST_QPN)
@@ -88,6 +80,7 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 	/* The other end has been told where this one begins. */
 	if (mask & IBV_QP_SQ_PSN && qp->psn_is_agreed)
 		theirs.sq_psn = qp->agreed_sq_psn;
+	enum ibv_qp_state before = qp->ibv.state;
 	int error = mig_real()->ibv_modify_qp(qp->real, &theirs, mask);
 	if (error)
 		return error;
@@ -99,6 +92,8 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 		qp->pdgid = attr->ah_attr.grh.dgid;
 	}
 	qp_remember(qp, attr, mask);
+	if (mask & IBV_QP_STATE && (attr->qp_state != before || attr->qp_state == IBV_QPS_RESET))
+		mig_qp_state_changed(qp, before);
 	return 0;
 }
 

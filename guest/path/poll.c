@@ -11,6 +11,7 @@
 
 #include "base/likely.h"
 #include "base/section.h"
+#include "path/hold.h"
 #include "path/kept.h"
 #include "path/ring.h"
 #include "shadow/find.h"
@@ -200,4 +201,14 @@ int mig_cq_collect(struct mig_cq *cq, int last)
 			return EIO;
 	}
 	return 0;
+}
+
+int mig_cq_collect_shared(struct mig_cq *cq)
+{
+	mig_cq_gate(cq, 1);
+	/* From here on nobody is in a poll that does not take the lock. */
+	mig_synchronize();
+	int error = mig_cq_collect(cq, 0);
+	mig_cq_gate(cq, -1);
+	return error;
 }

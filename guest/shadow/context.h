@@ -51,6 +51,7 @@ struct mig_context {
 	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the verb gate is closed */
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
 	int has_foreign_cqs; /* CQs of the real library share our channels */
+	int purges;	/* enum mig_purges of objects/purge.h, of the device of the moment; atomic */
 	struct mig_relay_fd async;
 	struct ibv_async_event *owed; /* lock: of devices that were exchanged, not read by the application yet */
 	uint32_t owed_events, owed_room; /* lock */
