@@ -168,7 +168,18 @@ class FakeGuest:
         return "QPS", {}, [self._record(pair) for pair in self.pairs.values()]
 
     def _on_list_mrs(self, _message: Message) -> Any:
-        return "MRS", {}, [{"vrkey": key, "prkey": key + 1} for key in self.spec.get("rkeys", [])]
+        keys = self.spec.get("rkeys", [])
+        if not isinstance(keys, dict):  # all of the first context
+            keys = {self.spec["contexts"][0]: keys}
+        return (
+            "MRS",
+            {},
+            [
+                {"context": int(context), "vrkey": key, "prkey": key + int(context)}
+                for context, ones in keys.items()
+                for key in ones
+            ],
+        )
 
     def _on_quiesce(self, message: Message) -> Any:
         self.state = QUIESCED
