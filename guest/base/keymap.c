@@ -29,7 +29,7 @@ void mig_keymap_free(struct mig_keymap *map)
 
 void mig_keymap_drop(struct mig_keymap *map)
 {
-	if (map && --map->references <= 0)
+	if (map && __atomic_sub_fetch(&map->references, 1, __ATOMIC_ACQ_REL) <= 0)
 		mig_keymap_free(map);
 }
 

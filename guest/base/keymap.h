@@ -15,7 +15,7 @@ struct mig_keymap {
 	uint32_t mask; /* slots - 1 */
 	uint32_t shift;
 	uint32_t used;
-	int references; /* QPs that hold it; control thread */
+	int references; /* QPs that hold it; atomic */
 	struct mig_key slots[];
 };
 

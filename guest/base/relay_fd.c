@@ -67,10 +67,12 @@ int mig_relay_fd_exchange(struct mig_relay_fd *relay, int inner)
 
 	if (!error)
 		error = add(relay->outer, inner);
-	if (error)
+	/* EEXIST: what another step has stopped is done once more. */
+	if (error && error != EEXIST)
 		return error;
-	/* It may be gone: a restored process can have nothing behind the old number. */
-	epoll_ctl(relay->outer, EPOLL_CTL_DEL, relay->inner, NULL);
+	/* It may be gone: a restored process can have nothing behind the old number, or already the new one. */
+	if (inner != relay->inner)
+		epoll_ctl(relay->outer, EPOLL_CTL_DEL, relay->inner, NULL);
 	relay->inner = inner;
 	return 0;
 }

@@ -141,9 +141,12 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		return mig_answer_done(session, id, error, "the old objects are gone: the process was restored", NULL, 0);
 	case MIG_MSG_PARK:
 		/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
-		error = mig.state == MIG_STATE_QUIESCED ? mig_park() : mig.state == MIG_STATE_PARKED ? 0 : EBUSY;
+		error = mig.state == MIG_STATE_QUIESCED ? mig_park(&which)
+			: mig.state == MIG_STATE_PARKED ? 0
+							: EBUSY;
 		session->closing = !error && ((const struct mig_park *)body)->flags & MIG_PARK_CLOSE;
-		return mig_answer_done(session, id, error, "parking", NULL, 0);
+		return mig_answer_done(session, id, error, error == EIO ? "a QP is in a state that cannot be moved" : "parking",
+				       &which, error && which.vqpn);
 	case MIG_MSG_REBUILD:
 		return handle_rebuild(session, id, body, records, count);
 	case MIG_MSG_PREPARE:

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/keymap.h"
 #include "base/pages.h"
 #include "base/section.h"
 #include "base/verb_gate.h"
@@ -103,6 +104,8 @@ int ibv_close_device(struct ibv_context *ibv)
 	mig_numbers_free(&context->vqpns);
 	mig_numbers_free(&context->vlkeys);
 	mig_numbers_free(&context->vrkeys);
+	mig_keymap_free(context->lkeys);
+	mig_keymap_free(context->spent_rkeys);
 	for (int i = 0; i < MIG_QPN_PAGE; i++)
 		free(context->qpns[i]);
 	free(context);

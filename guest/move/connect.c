@@ -7,6 +7,7 @@
 #include "base/pages.h"
 #include "base/verb_gate.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "real/real.h"
 #include "shadow/find.h"
 #include "shadow/process.h"
@@ -32,7 +33,7 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 		return errno ? errno : EINVAL;
 	qp->next_pdgid = attr.ah_attr.grh.dgid;
 	attr.rq_psn = record->rq_psn & 0xffffff;
-	attr.sq_psn = record->sq_psn & 0xffffff;
+	attr.sq_psn = qp->next_sq_psn = record->sq_psn & 0xffffff;
 	attr.qp_state = IBV_QPS_RTR;
 	error = mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTR]);
 	if (error || !qp->masks[IBV_QPS_RTS])
@@ -121,7 +122,7 @@ int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count
 					continue;
 				mig_keymap_drop(qp->next_rkeys);
 				qp->next_rkeys = map;
-				map->references++;
+				__atomic_add_fetch(&map->references, 1, __ATOMIC_RELAXED);
 				used = 1;
 			}
 		}
@@ -139,7 +140,7 @@ int mig_is_prepared(void)
 
 	MIG_EACH_CONTEXT(context)
 		MIG_EACH_OF(context, qps, qp, mig_qp) {
-			if (!qp->quiesced || !qp->masks[IBV_QPS_RTR])
+			if (!mig_is_held(qp) || !qp->masks[IBV_QPS_RTR])
 				continue;
 			if (!qp->next || !qp->next_dest_pqpn || !qp->next_rkeys)
 				return 0;

@@ -15,6 +15,7 @@
 #include "objects/async_event.h"
 #include "objects/kinds.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "path/poll.h"
 #include "path/recv.h"
 #include "real/real.h"
@@ -37,12 +38,13 @@ static void end_old(struct mig_context *context, struct ibv_context *old)
 		mig_real()->ibv_close_device(old);
 	}
 	context->left_behind = 0;
+	context->purges = 0;
 }
 
 static int exchange_context(struct mig_context *context, struct mig_qp_name *which)
 {
 	struct ibv_context *old = context->real;
-	struct mig_keymap *old_keys = context->lkeys;
+	struct mig_keymap *old_keys = context->lkeys, *old_spent = context->spent_rkeys;
 	int error = mig_relay_fd_exchange(&context->async, context->next->async_fd);
 
 	if (!error)
@@ -56,14 +58,18 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	context->next = NULL;
 	context->lkeys = context->next_lkeys;
 	context->next_lkeys = NULL;
+	context->spent_rkeys = context->next_spent_rkeys;
+	context->next_spent_rkeys = NULL;
 	memcpy(context->gids, context->next_gids, sizeof(context->gids));
 	context->gid_count = context->next_gid_count;
-	MIG_SET_GATE(context->translate, context->lkeys != NULL);
+	/* Also of regions that have ended: a number that was theirs must not be given again. */
+	MIG_SET_GATE(context->translate, context->lkeys || context->spent_rkeys);
 	mig_kinds_exchange(context);
 	context->verbs.context.cmd_fd = context->real->cmd_fd;
 	snprintf(context->device->real_name, sizeof(context->device->real_name), "%s", context->next_device);
 	end_old(context, old);
 	mig_keymap_free(old_keys);
+	mig_keymap_free(old_spent);
 	return 0;
 }
 
@@ -83,7 +89,10 @@ static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 	if (error)
 		return error;
 	mig_lock(&qp->recv_lock);
-	qp->reposted = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+	/* Once: what has failed halfway is repeated, and goes on where it stopped. */
+	if (!qp->reposting)
+		qp->reposted = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+	qp->reposting = 1;
 	error = mig_recv_repost(qp, qp->next, context->lkeys, &qp->reposted);
 	if (!error) {
 		mig_qp_exchange(context, qp);
@@ -119,7 +128,7 @@ int mig_resume(struct mig_qp_name *which)
 				continue;
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			/* There may be sends on the old one. */
-			error = qp->quiesced ? exchange_partner(context, qp) : EBUSY;
+			error = mig_is_held(qp) ? exchange_partner(context, qp) : EBUSY;
 		}
 	}
 	if (error) {

@@ -1,17 +1,38 @@
 #include "move/park.h"
 
+#include <errno.h>
+
 #include "base/section.h"
 #include "base/verb_gate.h"
+#include "move/quiesce.h"
 #include "objects/async_event.h"
 #include "objects/kinds.h"
 #include "shadow/process.h"
 
-int mig_park(void)
+/* The application may have closed one since it was drained, or stopped it. */
+static int all_can_rest(struct mig_qp_name *which)
+{
+	MIG_EACH_CONTEXT(context)
+		MIG_EACH_OF(context, qps, qp, mig_qp) {
+			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+			if (mig_cannot_rest(qp))
+				return EIO;
+		}
+	*which = (struct mig_qp_name){ 0, 0 };
+	return 0;
+}
+
+int mig_park(struct mig_qp_name *which)
 {
 	int error = mig_verb_gate_close(1000);
 
 	if (error)
 		return error;
+	error = all_can_rest(which);
+	if (error) {
+		mig_verb_gate_open();
+		return error;
+	}
 	MIG_EACH_CONTEXT(context) {
 		MIG_SET_GATE(context->parked, 1);
 		mig_kinds_close(context);

@@ -7,8 +7,11 @@
 
 #include "wire/control.h"
 
-/* The real objects are not touched any more after this, until mig_resume or mig_undo. 0 or an errno. */
-int mig_park(void);
+/*
+ * The real objects are not touched any more after this, until mig_resume or mig_undo. 0, or an errno with *which the QP it is
+ * about. EIO: its state is none that a move brings back.
+ */
+int mig_park(struct mig_qp_name *which);
 
 /* The real objects may be used again. 0 or an errno with *which the QP it is about. */
 int mig_unpark(struct mig_qp_name *which);

@@ -10,6 +10,7 @@
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"
+#include "real/real.h"
 #include "shadow/cq.h"
 #include "shadow/find.h"
 #include "shadow/process.h"
@@ -42,8 +43,7 @@ void mig_select(const struct mig_selection *selection)
 	}
 }
 
-/* A QP outside the states of normal life cannot be brought to rest. */
-static int cannot_rest(const struct mig_qp *qp)
+int mig_cannot_rest(const struct mig_qp *qp)
 {
 	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state > IBV_QPS_RTS;
 }
@@ -86,7 +86,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		return error;
 	mig_select(selection);
 	EACH_QP(context, qp) {
-		if (qp->selected && cannot_rest(qp)) {
+		if (qp->selected && mig_cannot_rest(qp)) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			mig_verb_gate_open();
 			return EIO;
@@ -166,11 +166,11 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 		return now_ns() < deadline_ns ? EINPROGRESS : error;
 
 	EACH_QP(context, qp)
-		if (qp->quiesced)
+		if (mig_is_held(qp))
 			advance(qp);
 	error = collect_all();
 	EACH_QP(context, qp) {
-		if (!qp->quiesced || is_drained(qp))
+		if (!mig_is_held(qp) || is_drained(qp))
 			continue;
 		waiting++;
 		failed += is_broken(qp);
@@ -192,6 +192,24 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 	return error;
 }
 
+/*
+ * What was accepted and is refused now ends the QP, as an error that the device had found would: what is behind it must not
+ * be sent. All of it completes in its order, and wakes whoever waits, since the device itself flushes it.
+ */
+static void flush(struct mig_qp *qp, struct mig_send **done)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+
+	mig_send_flush(qp, done);
+	if (qp->refusal != MIG_REFUSAL_SEEN)
+		return;
+	mig_log(MIG_LOG_WARN, "QP 0x%x: the device refuses a send that was kept: it is put into the error state", qp->ibv.qp_num);
+	mig_real()->ibv_modify_qp(qp->real, &attr, IBV_QP_STATE);
+	__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
+	mig_send_fail(qp);
+	mig_send_flush(qp, done);
+}
+
 void mig_quiesce_end(void)
 {
 	struct mig_send *done = NULL;
@@ -207,7 +225,7 @@ void mig_quiesce_end(void)
 		qp->marker_again = 0;
 		mig_unlock(&mig_cq(qp->ibv.send_cq)->lock);
 		mig_send_gate(qp, MIG_GATE_FLUSH, MIG_GATE_SHADOW);
-		mig_send_flush(qp, &done);
+		flush(qp, &done);
 		mig_release(qp);
 	}
 	mig_send_free(done);
@@ -224,7 +242,7 @@ int mig_quiesce_flush(void)
 	EACH_QP(context, qp) {
 		if (!qp->quiesced)
 			continue;
-		mig_send_flush(qp, &done);
+		flush(qp, &done);
 		left += !mig_release(qp);
 	}
 	mig_verb_gate_open();

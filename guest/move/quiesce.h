@@ -5,6 +5,7 @@
 #ifndef MIGRRDMA_QUIESCE_H
 #define MIGRRDMA_QUIESCE_H
 
+#include "shadow/qp.h"
 #include "wire/control.h"
 
 struct mig_selection {
@@ -13,6 +14,9 @@ struct mig_selection {
 	const struct mig_qp_name *names;
 	uint32_t count;
 };
+
+/* A QP outside the states of normal life cannot be brought to rest. The verb gate must be closed. */
+int mig_cannot_rest(const struct mig_qp *qp);
 
 /* Sets every QP's `selected`. The verb gate must be closed. */
 void mig_select(const struct mig_selection *selection);

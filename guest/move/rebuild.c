@@ -9,6 +9,7 @@
 #include "objects/device.h"
 #include "objects/kinds.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "real/real.h"
 #include "shadow/cq.h"
 #include "shadow/find.h"
@@ -20,8 +21,12 @@ void mig_give_up(struct mig_context *context)
 	mig_kinds_give_up(context);
 	if (!context->next)
 		return;
+	if (context->async.inner == context->next->async_fd)
+		mig_relay_fd_exchange(&context->async, context->real->async_fd);
 	mig_keymap_free(context->next_lkeys);
 	context->next_lkeys = NULL;
+	mig_keymap_free(context->next_spent_rkeys);
+	context->next_spent_rkeys = NULL;
 	context->next_gid_count = 0;
 	mig_real()->ibv_close_device(context->next);
 	context->next = NULL;
@@ -96,6 +101,9 @@ int mig_prepare(const struct mig_selection *selection, struct mig_qp_name *which
 	MIG_EACH_CONTEXT(context) {
 		MIG_EACH_OF(context, qps, qp, mig_qp) {
 			if (error || context->next || !qp->selected)
+				continue;
+			/* Its state was changed while it was quiesced: it is not what the peer knows any more. */
+			if (mig.state == MIG_STATE_QUIESCED && !mig_is_held(qp))
 				continue;
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			/* Of a restore that came to nothing: it is connected to an end that is gone. */

@@ -7,6 +7,7 @@
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/kinds.h"
+#include "path/notify.h"
 #include "real/export.h"
 
 struct ibv_comp_channel *ibv_create_comp_channel(struct ibv_context *ibv)
@@ -86,16 +87,6 @@ static struct mig_cq *channel_pop_owed(struct mig_channel *channel)
 	cq->owed = 0;
 	mig_relay_fd_paid(&channel->event);
 	return cq;
-}
-
-void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
-{
-	MIG_LOCKED(&channel->lock);
-	if (cq->owed)
-		return;
-	cq->owed = 1;
-	mig_list_add(&channel->owed_cqs, &cq->owed_link);
-	mig_relay_fd_owe(&channel->event);
 }
 
 /* One event of the real channel, acknowledged to it at once: we count what the application acknowledges. */
@@ -213,9 +204,15 @@ static void channel_end(struct mig_link *object)
 
 static void channel_give_up(struct mig_context *context, struct mig_link *object)
 {
+	struct mig_channel *channel = channel_of(object);
+
 	(void)context;
-	if (channel_of(object)->next)
-		channel_end(object);
+	if (!channel->next)
+		return;
+	/* An exchange may have come this far and not to its end. */
+	if (channel->event.inner == channel->next->fd)
+		mig_relay_fd_exchange(&channel->event, channel->real->fd);
+	channel_end(object);
 }
 
 static int channel_begin_exchange(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which)

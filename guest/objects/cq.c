@@ -238,7 +238,7 @@ static void catch_up_on_events(struct mig_cq *cq)
 	int waiting = cq->ring_head != cq->ring_tail;
 	mig_unlock(&cq->lock);
 	if (waiting)
-		mig_channel_owe(mig_comp_channel(cq->ibv.channel), cq);
+		mig_notify(cq);
 }
 
 static int cq_unpark(struct mig_link *object, struct mig_qp_name *which)

@@ -61,10 +61,22 @@ static int list_all_keys(struct mig_context *context)
 	return 0;
 }
 
-/* Whether a new physical key is another region's virtual one, after a move. Must hold the context's lock. */
+/*
+ * Whether a new physical key is another region's virtual one, after a move, or was: a peer goes on translating it, as nobody
+ * tells it that a region has ended. Must hold the context's lock.
+ */
 static int collides(const struct mig_context *context, const struct ibv_mr *real)
 {
-	return mig_numbers_find(&context->vlkeys, real->lkey) || mig_numbers_find(&context->vrkeys, real->rkey);
+	return mig_numbers_find(&context->vlkeys, real->lkey) || mig_numbers_find(&context->vrkeys, real->rkey) ||
+	       mig_keymap_get(context->spent_rkeys, real->rkey) != real->rkey;
+}
+
+/* There is room: mr_next.c. Must hold the context's lock. */
+static void spend_key(struct mig_context *context, struct mig_mr *mr)
+{
+	if (mr->has_differed)
+		mig_keymap_set(context->spent_rkeys, mr->ibv.rkey, ~mr->ibv.rkey);
+	mr->has_differed = 0;
 }
 
 /*
@@ -172,6 +184,7 @@ int ibv_dereg_mr(struct ibv_mr *ibv)
 	mig_list_remove(&mr->link);
 	if (context->keys_listed)
 		unlist_keys(context, mr);
+	spend_key(context, mr);
 	if (mig_keymap_get(context->lkeys, mr->ibv.lkey) != mr->ibv.lkey)
 		mig_keymap_set(context->lkeys, mr->ibv.lkey, mr->ibv.lkey);
 	mig_unlock(&context->lock);
@@ -204,6 +217,8 @@ int ibv_rereg_mr(struct ibv_mr *ibv, int flags, struct ibv_pd *pd, void *addr, s
 	mig_lock(&context->lock);
 	if (context->keys_listed)
 		unlist_keys(context, mr);
+	if (mr->real->rkey != ibv->rkey)
+		spend_key(context, mr);
 	ibv->lkey = mr->real->lkey;
 	ibv->rkey = mr->real->rkey;
 	/* If there is no memory for the list, the next who needs it makes it anew. */

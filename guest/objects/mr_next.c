@@ -50,6 +50,35 @@ static int map_keys(struct mig_context *context)
 	return 0;
 }
 
+/* Room for every region that there is, so that none of them fails to end for want of memory. */
+static int keep_spent_keys(struct mig_context *context)
+{
+	const struct mig_keymap *old = context->spent_rkeys;
+	uint32_t count = old ? old->used : 0;
+	int differ = count > 0;
+
+	MIG_EACH_OF(context, mrs, mr, mig_mr) {
+		count++;
+		differ |= mr->has_differed || mr->next->rkey != mr->ibv.rkey;
+	}
+	if (!differ)
+		return 0;
+	context->next_spent_rkeys = mig_keymap_new(count);
+	if (!context->next_spent_rkeys)
+		return ENOMEM;
+	for (uint32_t i = 0; old && i <= old->mask; i++)
+		if (old->slots[i].from || old->slots[i].to)
+			mig_keymap_set(context->next_spent_rkeys, old->slots[i].from, old->slots[i].to);
+	return 0;
+}
+
+static int mrs_made(struct mig_context *context)
+{
+	int error = map_keys(context);
+
+	return error ? error : keep_spent_keys(context);
+}
+
 static int mr_make(struct mig_context *context, struct mig_link *object)
 {
 	struct mig_mr *mr = mr_of(object);
@@ -80,8 +109,10 @@ static void mr_exchange(struct mig_context *context, struct mig_link *object)
 
 	MIG_EXCHANGE(mr->real, mr->next);
 	mr->ibv.handle = mr->real->handle;
-	if (mr->real->rkey != mr->ibv.rkey)
+	if (mr->real->rkey != mr->ibv.rkey) {
+		mr->has_differed = 1;
 		MIG_SET_GATE(context->translate, 1);
+	}
 }
 
 /* Registering has kept the memory from the children of forks: that the library undoes when a region ends. */
@@ -99,7 +130,7 @@ const struct mig_kind mig_mr_kind = {
 	.list = MIG_LIST_OF(mrs),
 	.count = mr_count,
 	.make = mr_make,
-	.made = map_keys,
+	.made = mrs_made,
 	.give_up = mr_give_up,
 	.exchange = mr_exchange,
 	.end = mr_end,

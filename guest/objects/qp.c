@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/keymap.h"
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/async_event.h"
@@ -157,6 +158,7 @@ static int end_real_qp(struct mig_qp *qp)
 
 	if (error)
 		return error;
+	mig_qp_collect(qp);
 	if (qp->next)
 		mig_real()->ibv_destroy_qp(qp->next);
 	mig_lock(&context->lock);
@@ -193,6 +195,8 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 		mig_futex_wait((int *)&ibv->events_completed, (int)seen, -1);
 	}
 	mig_send_free(qp->kept);
+	mig_keymap_drop(qp->rkeys);
+	mig_keymap_drop(qp->next_rkeys);
 	free(qp->ring);
 	free(qp);
 	return 0;

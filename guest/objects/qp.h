@@ -25,6 +25,17 @@ void mig_qp_set_operations(struct mig_qp *qp);
 /* Its marker will not be seen any more. Must not hold the CQ's lock. */
 void mig_qp_drop_marker(struct mig_qp *qp);
 
+/* --- qp_change.c --- */
+
+/* After a QP has got another state, or RESET again: what of it waits, and its part in a move under way. */
+void mig_qp_state_changed(struct mig_qp *qp, enum ibv_qp_state from);
+
+/*
+ * Takes the completions of one that was reset or ended to where they are its: out of the device's queues, while it is still
+ * known whose they are; and away altogether, if the device does that. Must hold no lock.
+ */
+void mig_qp_collect(struct mig_qp *qp);
+
 /* --- qp_next.c --- */
 
 /* Brings the next one to INIT, as the application has brought this one; 0 or an errno. */

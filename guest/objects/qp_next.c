@@ -29,14 +29,17 @@ int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp)
 void mig_qp_give_up(struct mig_context *context, struct mig_qp *qp)
 {
 	if (qp->next) {
+		mig_lock(&context->lock);
 		if (!context->next && mig_qp_by_pqpn(context, qp->next->qp_num) == qp)
 			mig_qpn_set(context, qp->next->qp_num, NULL);
+		mig_unlock(&context->lock);
 		mig_real()->ibv_destroy_qp(qp->next);
 	}
 	qp->next = NULL;
 	mig_keymap_drop(qp->next_rkeys);
 	qp->next_rkeys = NULL;
 	qp->next_dest_pqpn = 0;
+	qp->reposting = 0;
 }
 
 static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
@@ -47,9 +50,12 @@ static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
 		qp->dest_pqpn = qp->next_dest_pqpn;
 		qp->psgid = qp->next_psgid;
 		qp->pdgid = qp->next_pdgid;
+		qp->agreed_sq_psn = qp->next_sq_psn;
+		qp->psn_is_agreed = 1;
 	}
 	qp->next_dest_pqpn = 0;
 	qp->parked_at = qp->reposted;
+	qp->reposting = 0;
 	/* Its new queue is empty. */
 	MIG_SET_GATE(qp->send_gate, qp->send_gate | MIG_GATE_FRESH);
 	mig_qpn_set(context, qp->real->qp_num, qp);

@@ -4,8 +4,6 @@
 
 #include "base/verb_gate.h"
 #include "objects/qp.h"
-#include "path/kept.h"
-#include "path/recv.h"
 #include "real/export.h"
 #include "shadow/find.h"
 #include "shadow/process.h"
@@ -42,11 +40,6 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 	if (state == IBV_QPS_RESET && mask & IBV_QP_STATE) {
 		memset(qp->masks, 0, sizeof(qp->masks));
 		memset(&qp->attr, 0, sizeof(qp->attr));
-		mig_recv_clear(qp);
-		mig_qp_drop_marker(qp);
-		qp->broken = 0;
-		qp->dest_pqpn = 0;
-		mig_send_gate(qp, MIG_GATE_FRESH, 0);
 	}
 	qp_merge(qp, attr, mask);
 	if (mask & IBV_QP_DEST_QPN)
@@ -55,11 +48,13 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 		mig_cannot_migrate("a QP with an alternate path");
 	if (mask & IBV_QP_AV && !attr->ah_attr.is_global)
 		mig_cannot_migrate("a QP without a global route (LIDs do not move)");
+	/* Which state it was in is no property of the next one. */
+	mask &= ~IBV_QP_CUR_STATE;
 	if (state >= IBV_QPS_INIT && state <= IBV_QPS_RTS) {
 		if (mask & IBV_QP_STATE && state != qp->ibv.state)
 			qp->masks[state] = mask;
 		else
-			qp->masks[state] |= mask & ~(IBV_QP_STATE | IBV_QP_CUR_STATE);
+			qp->masks[state] |= mask & ~IBV_QP_STATE;
 	}
 	if (mask & IBV_QP_STATE)
 		qp->ibv.state = attr->qp_state;
@@ -82,6 +77,10 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 		theirs.ah_attr.grh.sgid_index = (uint8_t)gid->new_index;
 	}
 	theirs.qp_access_flags |= mig_extra_access;
+	/* The other end has been told where this one begins. */
+	if (mask & IBV_QP_SQ_PSN && qp->psn_is_agreed)
+		theirs.sq_psn = qp->agreed_sq_psn;
+	enum ibv_qp_state before = qp->ibv.state;
 	int error = mig_real()->ibv_modify_qp(qp->real, &theirs, mask);
 	if (error)
 		return error;
@@ -93,6 +92,8 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 		qp->pdgid = attr->ah_attr.grh.dgid;
 	}
 	qp_remember(qp, attr, mask);
+	if (mask & IBV_QP_STATE && (attr->qp_state != before || attr->qp_state == IBV_QPS_RESET))
+		mig_qp_state_changed(qp, before);
 	return 0;
 }
 

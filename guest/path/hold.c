@@ -1,6 +1,5 @@
 #include "path/hold.h"
 
-#include "base/section.h"
 #include "path/kept.h"
 
 /* After closing, a grace period must pass before the real queue may be exchanged. */

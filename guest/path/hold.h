@@ -2,6 +2,7 @@
 #ifndef MIGRRDMA_PATH_HOLD_H
 #define MIGRRDMA_PATH_HOLD_H
 
+#include "base/section.h"
 #include "shadow/cq.h"
 #include "shadow/qp.h"
 
@@ -10,6 +11,12 @@ void mig_cq_gate(struct mig_cq *cq, int change);
 
 /* Keeps what is sent from now on. Sections that have begun may still post. */
 void mig_hold(struct mig_qp *qp);
+
+/* Whether it is kept: not one that has only what was kept still to send. */
+static inline int mig_is_held(const struct mig_qp *qp)
+{
+	return qp->quiesced && MIG_GATE(qp->send_gate) & MIG_GATE_SHADOW;
+}
 
 /* Lets a QP go if nothing is kept for it any more; whether it has. */
 int mig_release(struct mig_qp *qp);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/section.h"
+#include "path/notify.h"
 #include "path/ring.h"
 #include "path/send_real.h"
 #include "shadow/cq.h"
@@ -87,6 +88,12 @@ int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr 
 	struct ibv_send_wr *one;
 	int error = 0;
 
+	/* What every device refuses cannot be refused by a return value any more once it is kept. */
+	if (__atomic_load_n(&qp->ibv.state, __ATOMIC_RELAXED) < IBV_QPS_RTS) {
+		if (bad)
+			*bad = wr;
+		return EINVAL;
+	}
 	/* The copies are made before the lock is taken: an allocator may call back into verbs. */
 	for (one = wr; one; one = one->next) {
 		*end = keep(qp, one, &error);
@@ -122,12 +129,13 @@ int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr 
 	return error;
 }
 
-/* A kept send that the real queue refuses can no longer be refused by a return value. */
+/* One that the device does not even take in the error state, in the place of the flush. */
 static void complete_with_error(struct mig_qp *qp, const struct mig_send *send)
 {
-	struct ibv_wc wc = { .wr_id = send->wr.wr_id, .status = IBV_WC_LOC_QP_OP_ERR, .qp_num = qp->ibv.qp_num };
+	struct ibv_wc wc = { .wr_id = send->wr.wr_id, .status = IBV_WC_WR_FLUSH_ERR, .qp_num = qp->ibv.qp_num };
 
-	mig_cq_push(mig_cq(qp->ibv.send_cq), &wc);
+	if (!mig_cq_push(mig_cq(qp->ibv.send_cq), &wc))
+		mig_notify(mig_cq(qp->ibv.send_cq));
 }
 
 void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
@@ -135,7 +143,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 	struct mig_send *refused = NULL, **refused_end = &refused;
 
 	mig_lock(&qp->send_lock);
-	while (qp->kept && !(qp->send_gate & MIG_GATE_SHADOW)) {
+	while (qp->kept && !(qp->send_gate & MIG_GATE_SHADOW) && qp->refusal != MIG_REFUSAL_SEEN) {
 		struct ibv_send_wr *bad = NULL;
 
 		for (struct mig_send *send = qp->kept; send; send = send->next)
@@ -152,7 +160,10 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 		}
 		if (error == ENOMEM || error == EAGAIN)
 			break;
-		if (error && qp->kept) {
+		if (error && qp->kept && qp->refusal == MIG_REFUSAL_NONE) {
+			/* An error of the device would end the QP here, and what is behind would not be sent. */
+			qp->refusal = MIG_REFUSAL_SEEN;
+		} else if (error && qp->kept) {
 			struct mig_send *send = qp->kept;
 
 			qp->kept = send->next;
@@ -172,4 +183,25 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 		complete_with_error(qp, send);
 	*refused_end = *done;
 	*done = refused ? refused : *done;
+}
+
+void mig_send_drop(struct mig_qp *qp, struct mig_send **done)
+{
+	MIG_LOCKED(&qp->send_lock);
+	*qp->kept_end = *done;
+	*done = qp->kept;
+	qp->kept = NULL;
+	qp->kept_end = &qp->kept;
+	qp->kept_count = 0;
+	qp->refusal = MIG_REFUSAL_NONE;
+	set_gate(qp, qp->send_gate & ~(uint32_t)MIG_GATE_FLUSH);
+}
+
+void mig_send_fail(struct mig_qp *qp)
+{
+	MIG_LOCKED(&qp->send_lock);
+	qp->refusal = MIG_REFUSAL_FAILED;
+	if (qp->kept)
+		qp->kept->wr = (struct ibv_send_wr){ .wr_id = qp->kept->wr.wr_id, .opcode = IBV_WR_RDMA_WRITE,
+						     .send_flags = IBV_SEND_SIGNALED };
 }

@@ -14,6 +14,15 @@ int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr 
 void mig_send_flush(struct mig_qp *qp, struct mig_send **done);
 void mig_send_free(struct mig_send *list);
 
+/* Gives up what was kept, without a completion: as a reset does. It is put on *done. Must hold no lock. */
+void mig_send_drop(struct mig_qp *qp, struct mig_send **done);
+
+/*
+ * The device refuses the first of what was kept, and the QP has been put into the error state: in the place of the refused
+ * one a request that any device takes, and flushes in its turn; the others follow it. Must hold no lock.
+ */
+void mig_send_fail(struct mig_qp *qp);
+
 /* Sets and clears bits of enum mig_gate. Must not hold send_lock. */
 void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
 

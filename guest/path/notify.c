@@ -28,3 +28,19 @@ int mig_ask_for_events(struct mig_cq *cq, struct ibv_cq *real)
 
 	return asked && cq->ibv.channel ? real->context->ops.req_notify_cq(real, asked == 1) : 0;
 }
+
+void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
+{
+	MIG_LOCKED(&channel->lock);
+	if (cq->owed)
+		return;
+	cq->owed = 1;
+	mig_list_add(&channel->owed_cqs, &cq->owed_link);
+	mig_relay_fd_owe(&channel->event);
+}
+
+void mig_notify(struct mig_cq *cq)
+{
+	if (__atomic_load_n(&cq->asked, __ATOMIC_ACQUIRE) && cq->ibv.channel)
+		mig_channel_owe(mig_comp_channel(cq->ibv.channel), cq);
+}

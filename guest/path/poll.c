@@ -2,9 +2,8 @@
  * Polling completion queues.
  *
  * The fast way: one thread polls the real queue without a lock of ours. It may, as long as cq->fast is its own
- * counter; another thread that comes along takes the ownership over after it has waited for the first one's
- * section, and when that has happened too often everybody takes the lock. While something is going on (a QP
- * quiesced, markers in the queue, completions kept in the ring, the process parked) nobody is fast.
+ * counter: base/owner.h. While something is going on (a QP quiesced, markers in the queue, completions kept in the ring,
+ * the process parked) nobody is fast.
  */
 #include "path/poll.h"
 
@@ -12,11 +11,10 @@
 
 #include "base/likely.h"
 #include "base/section.h"
+#include "path/hold.h"
 #include "path/kept.h"
 #include "path/ring.h"
 #include "shadow/find.h"
-
-#define POLL_MAX_TRANSFERS 8
 
 /* Receives were completed: their places in the QP's ring are free. Only the poller of the CQ writes head. */
 static inline void count_receives(struct mig_qp *qp, uint32_t count)
@@ -142,18 +140,6 @@ static int poll_filtered(struct mig_cq *cq, struct mig_section *section, int ent
 	return kept;
 }
 
-/* Who is fast from now on. Must hold the lock, and not be in a section. */
-static void choose_owner(struct mig_cq *cq, struct mig_section *section)
-{
-	if (cq->owner && cq->owner != section) {
-		MIG_SET_GATE(cq->fast, NULL);
-		mig_synchronize_with(cq->owner);
-		if (cq->transfers < POLL_MAX_TRANSFERS)
-			cq->transfers++;
-	}
-	cq->owner = cq->transfers < POLL_MAX_TRANSFERS ? section : NULL;
-}
-
 /* QPs whose kept sends did not all fit: there may be room now. Must hold no lock. */
 static void flush_senders(struct mig_cq *cq)
 {
@@ -176,7 +162,7 @@ static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 	if (!section)
 		return -1;
 	mig_lock(&cq->lock);
-	choose_owner(cq, section);
+	mig_owner_choose(&cq->owner, &cq->fast, section);
 	count = mig_cq_ring_take(cq, entries, wc);
 	if (count < entries) {
 		int more = poll_filtered(cq, section, entries - count, wc + count, 0);
@@ -185,7 +171,7 @@ static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 			count += more;
 	}
 	flush = cq->gated > 0 && __atomic_load_n(&mig_context(cq->ibv.context)->flushing, __ATOMIC_RELAXED);
-	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner == section &&
+	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner.section == section &&
 	    !mig_sections_usable())
 		MIG_SET_GATE(cq->fast, section);
 	mig_unlock(&cq->lock);
@@ -215,4 +201,14 @@ int mig_cq_collect(struct mig_cq *cq, int last)
 			return EIO;
 	}
 	return 0;
+}
+
+int mig_cq_collect_shared(struct mig_cq *cq)
+{
+	mig_cq_gate(cq, 1);
+	/* From here on nobody is in a poll that does not take the lock. */
+	mig_synchronize();
+	int error = mig_cq_collect(cq, 0);
+	mig_cq_gate(cq, -1);
+	return error;
 }

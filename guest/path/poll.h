@@ -13,4 +13,7 @@ int mig_poll_cq(struct ibv_cq *cq, int entries, struct ibv_wc *wc);
  */
 int mig_cq_collect(struct mig_cq *cq, int last);
 
+/* Likewise while the application's threads may be polling it. */
+int mig_cq_collect_shared(struct mig_cq *cq);
+
 #endif

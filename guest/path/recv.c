@@ -2,7 +2,7 @@
  * Posting receives, and remembering them: after a move the ones that no message has used yet are posted again.
  *
  * The ring has one writer at its tail, which is whoever posts: the one thread that qp->recv_fast names, or the
- * holder of the lock. Ownership moves as it does for completion queues (poll.c). The head is written by the poller.
+ * holder of the lock: base/owner.h. The head is written by the poller.
  */
 #include "path/recv.h"
 
@@ -14,8 +14,6 @@
 #include "base/section.h"
 #include "path/recv_real.h"
 #include "path/translate.h"
-
-#define RECV_MAX_TRANSFERS 8
 
 static struct mig_recv *entry(const struct mig_qp *qp, char *ring, uint32_t mask, uint32_t position)
 {
@@ -148,8 +146,8 @@ static int grow(struct mig_qp *qp)
 		uint32_t head = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
 
 		MIG_SET_GATE(qp->recv_fast, NULL);
-		if (qp->recv_owner)
-			mig_synchronize_with(qp->recv_owner);
+		if (qp->recv_owner.section)
+			mig_synchronize_with(qp->recv_owner.section);
 		for (uint32_t i = head; (int32_t)(qp->tail - i) > 0; i++)
 			memcpy(entry(qp, larger, mask * 2 + 1, i), entry(qp, qp->ring, mask, i), qp->stride);
 		old = qp->ring;
@@ -189,13 +187,7 @@ static int recv_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 
 	while (!error) {
 		mig_lock(&qp->recv_lock);
-		if (qp->recv_owner && qp->recv_owner != section) {
-			MIG_SET_GATE(qp->recv_fast, NULL);
-			mig_synchronize_with(qp->recv_owner);
-			if (qp->recv_transfers < RECV_MAX_TRANSFERS)
-				qp->recv_transfers++;
-		}
-		qp->recv_owner = qp->recv_transfers < RECV_MAX_TRANSFERS ? section : NULL;
+		mig_owner_choose(&qp->recv_owner, &qp->recv_fast, section);
 		if (has_room(qp))
 			break;
 		mig_unlock(&qp->recv_lock);
@@ -210,7 +202,7 @@ static int recv_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 		error = record_only(qp, wr, bad);
 	} else {
 		error = recv_now(qp, context, wr, bad);
-		if (qp->recv_owner == section && !qp->recv_closed && !mig_sections_usable())
+		if (qp->recv_owner.section == section && !qp->recv_closed && !mig_sections_usable())
 			MIG_SET_GATE(qp->recv_fast, section);
 	}
 	mig_unlock(&qp->recv_lock);
@@ -252,8 +244,8 @@ void mig_recv_clear(struct mig_qp *qp)
 {
 	MIG_LOCKED(&qp->recv_lock);
 	MIG_SET_GATE(qp->recv_fast, NULL);
-	if (qp->recv_owner)
-		mig_synchronize_with(qp->recv_owner);
+	if (qp->recv_owner.section)
+		mig_synchronize_with(qp->recv_owner.section);
 	qp->head_seen = qp->tail = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
 }
 

@@ -46,6 +46,29 @@ int mig_cq_ring_take(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 	return taken;
 }
 
+int mig_cq_ring_has(struct mig_cq *cq, uint32_t qp_num)
+{
+	MIG_LOCKED(&cq->lock);
+	for (uint32_t at = cq->ring_head; at != cq->ring_tail; at++)
+		if (cq->ring[at & (cq->ring_size - 1)].qp_num == qp_num)
+			return 1;
+	return 0;
+}
+
+void mig_cq_ring_purge(struct mig_cq *cq, uint32_t qp_num)
+{
+	MIG_LOCKED(&cq->lock);
+	uint32_t end = cq->ring_tail;
+
+	cq->ring_tail = cq->ring_head;
+	for (uint32_t at = cq->ring_head; at != end; at++) {
+		const struct ibv_wc *wc = &cq->ring[at & (cq->ring_size - 1)];
+
+		if (wc->qp_num != qp_num)
+			mig_cq_ring_put(cq, wc);
+	}
+}
+
 int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc)
 {
 	int error = mig_cq_ring_reserve(cq, 1);

@@ -16,6 +16,10 @@ static inline void mig_cq_ring_put(struct mig_cq *cq, const struct ibv_wc *wc)
 	cq->ring[cq->ring_tail++ & (cq->ring_size - 1)] = *wc;
 }
 
+/* Whether it holds completions of that QP of ours; takes them out. Must hold no lock. */
+int mig_cq_ring_has(struct mig_cq *cq, uint32_t qp_num);
+void mig_cq_ring_purge(struct mig_cq *cq, uint32_t qp_num);
+
 /* A completion that we owe the application; 0 or ENOMEM. Must hold no lock. */
 int mig_cq_push(struct mig_cq *cq, const struct ibv_wc *wc);
 

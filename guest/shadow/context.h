@@ -51,6 +51,7 @@ struct mig_context {
 	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the verb gate is closed */
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
 	int has_foreign_cqs; /* CQs of the real library share our channels */
+	int purges;	/* enum mig_purges of objects/purge.h, of the device of the moment; atomic */
 	struct mig_relay_fd async;
 	struct ibv_async_event *owed; /* lock: of devices that were exchanged, not read by the application yet */
 	uint32_t owed_events, owed_room; /* lock */
@@ -69,6 +70,8 @@ struct mig_context {
 	struct mig_gid_map next_gids[MIG_GID_MAPS];
 	int next_gid_count;
 	struct mig_keymap *next_lkeys;
+	/* rkeys of regions that have ended after they had differed, mapped to something else; room for those that there are. */
+	struct mig_keymap *spent_rkeys, *next_spent_rkeys;
 };
 
 /* Stands in every context of ours, in a place that libibverbs has not used since its first version, and in no other. */

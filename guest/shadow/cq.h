@@ -2,6 +2,7 @@
 #ifndef MIGRRDMA_SHADOW_CQ_H
 #define MIGRRDMA_SHADOW_CQ_H
 
+#include "base/owner.h"
 #include "shadow/context.h"
 
 struct mig_section;
@@ -18,8 +19,7 @@ struct mig_cq {
 	int (*poll)(struct ibv_cq *cq, int entries, struct ibv_wc *wc);
 	/* Gate: the one thread that may poll without the lock; NULL: everybody takes it. */
 	struct mig_section *fast;
-	struct mig_section *owner; /* who was made fast last; lock */
-	int transfers;		  /* how often that changed; lock */
+	struct mig_owner owner; /* lock */
 	struct mig_lock lock;
 	int gated;   /* lock: QPs quiesced on it, plus one while parked */
 	int markers; /* lock: markers of ours that are still in the real queue */

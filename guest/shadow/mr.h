@@ -9,6 +9,7 @@ struct mig_mr {
 	struct ibv_mr *real, *next;
 	uint64_t iova;
 	unsigned int access;
+	int has_differed; /* its rkey was another one to the device at some time, and peers may have it in their maps */
 	struct mig_link link;
 };
 

@@ -2,6 +2,7 @@
 #ifndef MIGRRDMA_SHADOW_QP_H
 #define MIGRRDMA_SHADOW_QP_H
 
+#include "base/owner.h"
 #include "shadow/context.h"
 
 struct mig_section;
@@ -20,6 +21,13 @@ enum mig_marker {
 	MIG_MARKER_POSTED,
 	MIG_MARKER_DONE,
 	MIG_MARKER_FAILED,
+};
+
+/* Of a QP whose kept sends the device does not take although they were accepted. */
+enum mig_refusal {
+	MIG_REFUSAL_NONE = 0,
+	MIG_REFUSAL_SEEN,   /* the control thread is to put the QP into the error state */
+	MIG_REFUSAL_FAILED, /* it is there: what is left completes in error */
 };
 
 /* A send that the application posted while the QP was quiesced; its scatter list and inline data follow. */
@@ -54,8 +62,7 @@ struct mig_qp {
 	uint32_t room;	    /* what one call may post: the real queue's depth */
 	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
 	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
-	struct mig_section *recv_owner;
-	int recv_transfers;
+	struct mig_owner recv_owner;
 	struct mig_lock recv_lock;
 
 	/* Sending, when it cannot go straight through. */
@@ -63,6 +70,7 @@ struct mig_qp {
 	struct mig_lock send_lock;
 	struct mig_send *kept, **kept_end; /* send_lock */
 	uint32_t kept_count;
+	enum mig_refusal refusal; /* send_lock */
 	struct mig_keymap *next_rkeys;
 
 	/* What it takes to make it again. */
@@ -78,10 +86,14 @@ struct mig_qp {
 	union ibv_gid next_psgid, next_pdgid;
 	uint32_t dest_pqpn;
 	uint32_t next_dest_pqpn;
+	/* What the agents have agreed on, for a QP that moved before the application brought it to RTS. */
+	uint32_t agreed_sq_psn, next_sq_psn;
+	int psn_is_agreed;
 	int recv_closed;   /* recv_lock: nobody is made fast */
 	int recv_parked;   /* recv_lock: receives are only recorded */
 	uint32_t parked_at; /* those before this place are on `real` */
 	uint32_t reposted;  /* those before this place are on `next` */
+	int reposting;	    /* `next` has been given some, of a QP that is exchanged alone */
 
 	/* Quiescing; control thread with the verb gate closed, and cq->lock for the marker. */
 	int quiesced; /* counted in its CQs' gated */

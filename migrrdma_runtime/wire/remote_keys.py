@@ -1,4 +1,7 @@
-"""The remote keys of a process as they travel between agents: base64 of pairs of 32-bit numbers, virtual and physical.
+"""Remote keys as they travel between agents: base64 of pairs of 32-bit numbers, virtual and physical.
+
+Those of one open device of a process are one map: each device hands out its keys by itself, so that two of them may
+have the same.
 
 100,000 of them as JSON numbers would be 2 MB to parse.
 """
@@ -6,6 +9,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import struct
 
 from migrrdma_runtime.base.errors import MessageError
@@ -13,6 +17,11 @@ from migrrdma_runtime.base.errors import MessageError
 _PAIR = struct.Struct("<II")
 
 Pairs = list[tuple[int, int]]
+
+
+def map_name(process: str, context: int) -> str:
+    """What the map of a process's context is called, among agents and by guests: 16 hexadecimal digits."""
+    return hashlib.blake2b(f"{process} {context}".encode(), digest_size=8).hexdigest()
 
 
 def pack(pairs: Pairs) -> str:
@@ -26,7 +35,7 @@ def packed_size(count: int) -> int:
 
 
 def unpack(packed: dict[str, str]) -> dict[str, Pairs]:
-    """The pairs of each process; `MessageError` if a word holds no such pairs."""
+    """The pairs of each map; `MessageError` if a word holds no such pairs."""
     try:
         return {
             process: list(_PAIR.iter_unpack(base64.b64decode(word, validate=True)))

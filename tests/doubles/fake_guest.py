@@ -78,6 +78,9 @@ class FakeGuest:
         elif word == "close":  # a queue pair, by context and number
             context, vqpn = map(int, rest.split())
             del self.pairs[context, vqpn]
+        elif word == "reuse":  # for another connection
+            context, vqpn = map(int, rest.split())
+            self.pairs[context, vqpn] |= {"quiesced": False, "dest_pqpn": 0x777}
         elif word == "disconnect" and self.connection is not None:
             self.spec["reconnects"] = False
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -122,6 +125,9 @@ class FakeGuest:
             (context, vqpn), pair = next(iter(self.pairs.items()))
             numbers = {"vqpn": vqpn + 0x400, "pqpn": vqpn + 0x400}
             self.pairs[context, vqpn + 0x400] = {**pair, **numbers}
+            fault = ""
+        if fault == "reconnects":  # one to another end, just before
+            next(iter(self.pairs.values()))["dest_pqpn"] += 0x400
             fault = ""
         if fault:
             names = [{"context": c, "vqpn": v} for c, v in self.pairs]
@@ -168,7 +174,18 @@ class FakeGuest:
         return "QPS", {}, [self._record(pair) for pair in self.pairs.values()]
 
     def _on_list_mrs(self, _message: Message) -> Any:
-        return "MRS", {}, [{"vrkey": key, "prkey": key + 1} for key in self.spec.get("rkeys", [])]
+        keys = self.spec.get("rkeys", [])
+        if not isinstance(keys, dict):  # all of the first context
+            keys = {self.spec["contexts"][0]: keys}
+        return (
+            "MRS",
+            {},
+            [
+                {"context": int(context), "vrkey": key, "prkey": key + int(context)}
+                for context, ones in keys.items()
+                for key in ones
+            ],
+        )
 
     def _on_quiesce(self, message: Message) -> Any:
         self.state = QUIESCED
@@ -202,7 +219,8 @@ class FakeGuest:
     def _on_prepare(self, message: Message) -> Any:
         made = []
         for pair in self._named(message):
-            pair["next"] = pair["pqpn"] + 0x7000
+            if self.state != QUIESCED or pair["quiesced"]:
+                pair["next"] = pair["pqpn"] + 0x7000
             made.append(self._record(pair))
         return "QPS", {}, made
 

@@ -32,6 +32,8 @@ class Move:
     where: Host | None = None
     restored_faults: dict[str, str] = field(default_factory=dict)
     """What the restored process answers wrongly, once."""
+    restored_spec: dict[str, Any] = field(default_factory=dict)
+    """What else the restored process holds."""
 
     @classmethod
     async def begin(cls, cluster: Cluster, count: int = 2) -> Move:
@@ -89,6 +91,7 @@ class Move:
                     state=4,
                     gid=hexadecimal(host.gid),
                     faults=self.restored_faults,
+                    **self.restored_spec,
                 )
                 self.where = host
 

@@ -21,6 +21,7 @@ EXPORT void fake_fail(const char *verb, int nth, int error)
 	snprintf(fail_verb, sizeof(fail_verb), "%s", verb);
 	fail_nth = nth;
 	fail_error = error;
+	__atomic_store_n(&local_faults, 1, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&local_lock);
 }
 
@@ -75,6 +76,15 @@ EXPORT void fake_drop_completion(int nth)
 EXPORT void fake_repeat_send(int nth)
 {
 	plant("repeat_send", nth);
+}
+
+EXPORT void fake_purge(int purge)
+{
+	plant("purge", purge);
+	pthread_mutex_lock(&local_lock);
+	for (struct local_link *local = local_links; local; local = local->next)
+		local->link.ways = (local->link.ways & ~(uint32_t)RNIC_PURGES) | (purge ? RNIC_PURGES : 0);
+	pthread_mutex_unlock(&local_lock);
 }
 
 /* The kernel objects stay behind on the other host; numbers of descriptors are kept by placeholders. */

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* The nth next call of that verb ("create_qp") on either device fails. */
+/* The nth next call of that verb ("create_qp", also "post_send" and the like) on either device fails. */
 void fake_fail(const char *verb, int nth, int error);
 
 /* The next QPN and memory key of a device, 0 or 1; 0: as it is. */
@@ -22,4 +22,7 @@ int fake_raise(uint32_t qpn, int type);
 /* Broken hardware, to show that a checker notices: the nth next completion of a device vanishes, the nth send is done twice. */
 void fake_drop_completion(int nth);
 void fake_repeat_send(int nth);
+
+/* Whether completions go with their QP, of both devices and what is open of them already: the setting `purge`. */
+void fake_purge(int purge);
 #endif

@@ -23,7 +23,7 @@ struct rnic_device *local_devices[LOCAL_DEVICES];
 static struct rnic_fabric *fabric;
 static pthread_cond_t work_cond;
 static int has_thread;
-static const uint32_t no_faults;
+uint32_t local_faults;
 
 static const struct {
 	const char *name, *node;
@@ -187,6 +187,7 @@ int device_link_open(const struct rnic_listed *device, struct device_link **link
 	static const struct rnic_sinks memory = { .read = read_memory, .write = write_memory };
 	struct local_link *local = calloc(1, sizeof(*local));
 	rnic_reference unused;
+	uint64_t purge = 0;
 	void *async;
 
 	if (!local)
@@ -200,8 +201,10 @@ int device_link_open(const struct rnic_listed *device, struct device_link **link
 	}
 	local->link.async = async;
 	local->link.ways = RNIC_IMPORTS | RNIC_PARENT_DOMAINS;
-	local->link.faults = &no_faults;
+	local->link.faults = &local_faults;
 	pthread_mutex_lock(&local_lock);
+	rnic_get(local_devices[device->index], "purge", &purge);
+	local->link.ways |= purge ? RNIC_PURGES : 0;
 	error = local_failure("open_device");
 	if (!error && !has_thread && getenv("FAKE_ASYNC"))
 		start_thread();
@@ -262,7 +265,8 @@ int device_link_call(struct device_link *link, struct rnic_call *call)
 	int error;
 
 	pthread_mutex_lock(&local_lock);
-	error = texts[call->name] ? local_failure(texts[call->name]) : 0;
+	const char *verb = call->name == CALL_DATA_PATH ? call->text : texts[call->name];
+	error = verb ? local_failure(verb) : 0;
 	if (!error)
 		error = serve_verdict(&local->served, call, &delay);
 	if (delay) {

@@ -25,6 +25,9 @@ int local_start(void);
 /* Whether this call is to fail by local_fail; its errno. Lock held. */
 int local_failure(const char *verb);
 
+/* Nonzero once a test has asked for a failure: the data path asks for its own. */
+extern uint32_t local_faults;
+
 /* Lock held: does what can be done now, or wakes the thread that does it. */
 void local_work(void);
 #endif

@@ -91,9 +91,12 @@ class Guest:
         """Every queue pair."""
         return _queue_pairs(await self._request("LIST_QPS", timeout))
 
-    async def remote_keys(self, timeout: float) -> list[tuple[int, int]]:
-        """The virtual and physical rkey of every memory region."""
-        return [(one["vrkey"], one["prkey"]) for one in _records(await self._request("LIST_MRS", timeout))]
+    async def remote_keys(self, timeout: float) -> dict[int, list[tuple[int, int]]]:
+        """The virtual and physical rkey of every memory region, by context."""
+        keys: dict[int, list[tuple[int, int]]] = {}
+        for one in _records(await self._request("LIST_MRS", timeout)):
+            keys.setdefault(one["context"], []).append((one["vrkey"], one["prkey"]))
+        return keys
 
     async def quiesce(
         self, names: list[QPName] | None, seconds: float, timeout: float, alone: float = 0
@@ -165,7 +168,7 @@ class Guest:
             await self._command("CONNECT", timeout, {}, part)
 
     async def learn_keys(self, peer: str, keys: list[tuple[int, int]], timeout: float) -> None:
-        """Take over the rkeys of the process at the other end."""
+        """Take over the rkeys of what `Connect` has called ``peer``, one context of the process at the other end."""
         records = [{"vrkey": virtual, "prkey": physical} for virtual, physical in keys]
         for part, more in _parts("KEYS", records):
             await self._command("KEYS", timeout, {"peer": int(peer, 16)}, part, more=more)

@@ -33,11 +33,11 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
     after: list[Mover] = await wait_for_all(*(look_into(agent, one.guest) for one in participants.movers))
     # Made since they were asked first; from PARK on nothing is made any more.
     require_movable(record.data.container, after)
-    before = {
-        _key(one.guest, pair): pair for one in participants.movers for pair in one.pairs if pair.is_connected
-    }
-    now = {_key(one.guest, pair): pair for one in after for pair in one.pairs if pair.is_connected}
-    changed = [f"QP 0x{key[2]:x}" for key in before.keys() ^ now.keys()]
+    before, now = (
+        {_key(one.guest, pair) for one in movers for pair in one.pairs if pair.is_connected}
+        for movers in (participants.movers, after)
+    )
+    changed = sorted({f"QP 0x{vqpn:x}" for _, _, vqpn, _ in before ^ now})
     if changed:
         raise GuestError(
             f"connections of container {record.data.container:.12} came or went while it was quiesced "
@@ -126,8 +126,9 @@ def _describe_context(context: Context, pairs: list[QueuePair], kinds: dict[tupl
     return {"context": context.id, "device": context.real_device, "gids": found}
 
 
-def _key(guest: Guest, pair: QueuePair) -> tuple[str, int, int]:
-    return guest.name, pair.name.context, pair.name.vqpn
+def _key(guest: Guest, pair: QueuePair) -> tuple[str, int, int, tuple[str, int]]:
+    """A connection: one that an application has taken down and made to another end is not the same any more."""
+    return guest.name, pair.name.context, pair.name.vqpn, pair.other_end
 
 
 def _ends(connections: Iterable[Connection]) -> list[Message]:

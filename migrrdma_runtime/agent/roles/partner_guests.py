@@ -106,12 +106,14 @@ async def prepare_guest(
         reason = f"{one.who} on {agent.identity.name} has ended"
         return Prepared(lost=[_lost(end, reason) for end in ends.values()])
     there = {pair.name for pair in await guest.queue_pairs(limit) if pair.is_connected}
+    open_ones = [name for name in ends if name in there]
+    pairs = {pair.name: pair for pair in await guest.prepare(open_ones, limit)} if open_ones else {}
+    # One without a successor is connected, but not to whom it was when it was quiesced.
+    closed = [name for name in ends if name not in there or (name in pairs and not pairs[name].next_pqpn)]
     reason = f"{one.who} on {agent.identity.name} has closed it"
-    lost = [_lost(end, reason) for name, end in ends.items() if name not in there]
-    ends = {name: end for name, end in ends.items() if name in there}
+    lost = [_lost(ends.pop(name), reason) for name in closed]
     if not ends:
         return Prepared(lost=lost)
-    pairs = {pair.name: pair for pair in await guest.prepare(list(ends), limit)}
     if not ends.keys() <= pairs.keys():
         raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
     await guest.connect([_connect(name, wanted[end]) for name, end in ends.items()], limit)

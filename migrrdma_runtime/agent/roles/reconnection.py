@@ -36,6 +36,11 @@ class _Rebuilt:
     gid: str
     """Where it is now: the guest goes on naming the GIDs of the application's first device."""
 
+    @property
+    def map_name(self) -> str:
+        """Of the keys by which its other end reaches memory here."""
+        return remote_keys.map_name(self.guest.name, self.pair.name.context)
+
 
 class Reconnection:
     """The steps between a restored container and its commit; nothing is sent yet."""
@@ -89,7 +94,12 @@ class Reconnection:
                 **record.data.show_claim(record.id, partner.key),
                 "destination": self._agent.contact.as_message(),
                 "connections": [self._offer(one) for one in described["connections"]],
-                "keys": {name: keys[name] for name in {c["process"] for c in described["connections"]}},
+                "keys": {
+                    name: keys.get(name, "")
+                    for name in {
+                        remote_keys.map_name(c["process"], c["context"]) for c in described["connections"]
+                    }
+                },
             }
             limit = self._deadlines.peer + 3 * self._deadlines.guest
             answer = await self._agent.ask(partner.address, "prepare", request, limit)
@@ -109,7 +119,11 @@ class Reconnection:
     async def _remote_keys(self) -> dict[str, str]:
         guests = {one.guest.name: one.guest for one in self._rebuilt.values()}
         lists = await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in guests.values()))
-        return {name: remote_keys.pack(pairs) for name, pairs in zip(guests, lists, strict=True)}
+        return {
+            remote_keys.map_name(name, context): remote_keys.pack(pairs)
+            for name, contexts in zip(guests, lists, strict=True)
+            for context, pairs in contexts.items()
+        }
 
     def _offer(self, one: Message) -> Message:
         """What a partner must know to connect to a queue pair of ours."""
@@ -122,7 +136,7 @@ class Reconnection:
             # Random, as the numbers of a new connection are: a packet of the old one must not fit.
             "sq_psn": secrets.randbits(24),
             "rq_psn": secrets.randbits(24),
-            "peer": made.guest.name,
+            "peer": made.map_name,
         }
 
     async def connect(self) -> None:
@@ -151,12 +165,12 @@ class Reconnection:
         for process, connects in by_guest.items():
             for name in {one.peer for one in connects if one.dest_pqpn == _NOBODY}:
                 await guests[process].learn_keys(name, [], limit)
-        neighbours = {(name, peer) for name, _, peer in self._internal()}
-        for name, peer in sorted(neighbours):
-            pairs = await guests[peer].remote_keys(limit)
-            await guests[name].learn_keys(peer, pairs, limit)
+        neighbours = {(name, _place_of(other)[:2]) for name, _, other in self._internal()}
+        for name, (process, context) in sorted(neighbours):
+            pairs = (await guests[process].remote_keys(limit)).get(context, [])
+            await guests[name].learn_keys(remote_keys.map_name(process, context), pairs, limit)
 
-    def _internal(self) -> Iterable[tuple[str, Connect, str]]:
+    def _internal(self) -> Iterable[tuple[str, Connect, _Rebuilt]]:
         """The connections within the container: who is to connect to what, and to whom."""
         by_end = {(one["gid"], one["qpn"]): self._made(one) for one in self._document["internal"]}
         for one in self._document["internal"]:
@@ -169,9 +183,9 @@ class Reconnection:
                 other.gid,
                 psns[made],
                 psns[other],
-                other.guest.name,
+                other.map_name,
             )
-            yield made.guest.name, connect, other.guest.name
+            yield made.guest.name, connect, other
 
     def _made(self, one: Message) -> _Rebuilt:
         made = self._rebuilt.get((one["process"], one["context"], one["vqpn"]))

@@ -78,6 +78,23 @@ def test_a_connection_that_a_partner_has_closed_is_lost_alone(play: Play) -> Non
     play(scenario)
 
 
+def test_a_queue_pair_that_a_partner_uses_for_another_connection_is_lost_alone(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        await move.partner.tell("reuse 1 34")
+        result = await move.restore()
+        [lost] = result["lost"]
+        assert lost.startswith("QP 0x22 of 127.0.0.4: ")
+        assert move.restored is not None
+        shown = await move.restored.show()
+        assert [qp["dest_pqpn"] for qp in shown["qps"]] == [0x21 + 0x7000, 1]
+        await move.partner.until_asked("RESUME")
+        assert [qp["dest_pqpn"] for qp in (await move.partner.show())["qps"]] == [0x11 + 0x3000, 0x777]
+
+    play(scenario)
+
+
 def test_a_partner_that_hangs_is_not_taken_for_dead(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)

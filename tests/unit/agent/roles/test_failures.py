@@ -45,19 +45,20 @@ def test_the_sources_agent_dies_before_the_dump(play: Play, step: str) -> None:
 
 
 @pytest.mark.parametrize("when", ["QUIESCE", "PARK"])
-def test_a_connection_made_in_the_last_moment_is_not_lost(play: Play, when: str) -> None:
+@pytest.mark.parametrize(("how", "qpn"), [("connects", "411"), ("reconnects", "11")])
+def test_a_connection_made_in_the_last_moment_is_not_lost(play: Play, when: str, how: str, qpn: str) -> None:
     """Its other end was not asked to take part; once a guest is parked, there is no later moment."""
 
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        await move.mover.tell(f"fault {when} connects")
+        await move.mover.tell(f"fault {when} {how}")
         with pytest.raises(
-            MigrRDMAError, match=r"came or went while it was quiesced \(QP 0x411\): try again"
+            MigrRDMAError, match=rf"came or went while it was quiesced \(QP 0x{qpn}\): try again"
         ):
             await move.checkpoint()
         assert {"parked": True} not in move.mover.events
         assert move.src.state() == {"source": "undone"}
-        for end, count in ((move.mover, 3), (move.partner, 2)):
+        for end, count in ((move.mover, 3 if how == "connects" else 2), (move.partner, 2)):
             quiesced = [qp["quiesced"] for qp in (await end.show())["qps"]]
             assert quiesced == [False] * count
 

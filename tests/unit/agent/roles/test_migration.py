@@ -21,9 +21,14 @@ from migrrdma_runtime.base.errors import (
     RestoreError,
     UnreachableError,
 )
-from migrrdma_runtime.wire import manifest, manifest_schema
+from migrrdma_runtime.wire import manifest, manifest_schema, remote_keys
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+
+
+def learnt(process: str, context: int) -> str:
+    """What the fake guest calls the map of the keys of a process's context."""
+    return str(int(remote_keys.map_name(process, context), 16))
 
 
 def test_a_container_moves_and_its_partner_goes_on_with_it(play: Play) -> None:
@@ -41,7 +46,49 @@ def test_a_container_moves_and_its_partner_goes_on_with_it(play: Play) -> None:
         assert 0 < result["downtime"] < result["blackout"]["peer"]
         assert move.peer.state() == {"partner": "switched"}
         # The partner has learnt where the mover's memory is now.
-        assert (await move.partner.show())["learnt"] == {str(int(move.mover.name, 16)): 2}
+        assert (await move.partner.show())["learnt"] == {learnt(move.mover.name, 1): 2}
+
+    play(scenario)
+
+
+def two_contexts(one: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """These queue pairs, each of another context."""
+    return [{**pair, "context": context} for context, pair in enumerate(one, 1)]
+
+
+def test_equal_keys_of_two_devices_are_two_keys(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        keys = {"1": [0x100, 0x200], "2": [0x100, 0x200, 0x300]}
+        here = two_contexts(ends(src, 0x11, peer, 0x21, 2))
+        mover = await cluster.guest(src, "c1", "a" * 16, here, rkeys=keys)
+        partner = await cluster.guest(peer, "p1", "b" * 16, two_contexts(ends(peer, 0x21, src, 0x11, 2)))
+        move = Move(cluster, src, dst, peer, mover, partner, restored_spec={"rkeys": keys})
+        await move.checkpoint()
+        await move.restore()
+        shown = await partner.show()
+        names = [learnt(mover.name, context) for context in (1, 2)]
+        assert shown["learnt"] == dict(zip(names, (2, 3), strict=True))
+        assert [str(qp["peer"]) for qp in shown["qps"]] == names
+
+    play(scenario)
+
+
+def test_equal_keys_of_two_devices_are_two_keys_within_a_container(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        keys = {"1": [0x100, 0x200], "2": [0x100, 0x200, 0x300]}
+        inside = two_contexts(ends(src, 0x51, src, 0x52, 1) + ends(src, 0x52, src, 0x51, 1))
+        outside = ends(src, 0x11, peer, 0x21, 1)
+        mover = await cluster.guest(src, "c1", "a" * 16, inside + outside, rkeys=keys)
+        partner = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
+        move = Move(cluster, src, dst, peer, mover, partner, restored_spec={"rkeys": keys})
+        await move.checkpoint()
+        await move.restore()
+        assert move.restored is not None
+        shown = await move.restored.show()
+        assert shown["learnt"] == {learnt(mover.name, 1): 2, learnt(mover.name, 2): 3}
+        assert [str(qp["peer"]) for qp in shown["qps"]][:2] == [learnt(mover.name, 2), learnt(mover.name, 1)]
 
     play(scenario)
 

@@ -1,0 +1,400 @@
+/*
+ * Queue pairs through all their states, one step at a time: a small shell for verbs.
+ *
+ * There are two sides, 0 and 1, each a device with a completion queue for everything. A queue pair is named by a letter, a
+ * memory region by a digit. Commands on stdin, each answered by a line: "ok" or an errno if nothing else is said.
+ *
+ *     make A SIDE          a QP; its number. destroy A
+ *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
+ *     state A              as the device says
+ *     recv A N, send A N   N requests, numbered from where the last ones stopped; every send signalled
+ *     recv A N threads     by N threads in turn
+ *     refused A            a send that every device refuses
+ *     region N SIDE        its rkey. free N
+ *     write A N            a WRITE to the region N; its contents are shown by  show N
+ *     poll SIDE [T]        takes everything: QP:send or recv:status:number; or by T threads in turn, one completion each
+ *     fast SIDE            polls 2000 times; whether the queue is polled without the guest library's lock then
+ *     fast recv A          likewise for posting receives, with as many posts of none
+ *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken
+ *     raise QPN TYPE       an asynchronous event of the device, by its number of the moment
+ *     async SIDE           the type of the next one
+ *     numbers DEVICE QPN KEY, purge 0|1, fail VERB NTH ERRNO, made WHAT
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shadow/cq.h"
+#include "shadow/qp.h"
+
+#define DEPTH 24
+#define RECV (1u << 16)
+
+static struct side {
+	struct ibv_context *context;
+	struct ibv_pd *pd;
+	struct ibv_comp_channel *channel;
+	struct ibv_cq *cq;
+	struct ibv_mr *mr;
+} sides[2];
+
+static struct pair {
+	struct ibv_qp *qp;
+	struct side *side;
+	uint32_t number; /* also of one that has been destroyed */
+	unsigned int sent, received;
+} pairs[26];
+
+static struct ibv_mr *regions[10];
+static uint64_t memory[2][64], contents[10];
+
+static struct pair *named(char name)
+{
+	return &pairs[(name - 'A') % 26];
+}
+
+static int open_side(struct side *side, struct ibv_device *device)
+{
+	int place = (int)(side - sides);
+
+	side->context = ibv_open_device(device);
+	side->pd = ibv_alloc_pd(side->context);
+	side->channel = ibv_create_comp_channel(side->context);
+	side->cq = ibv_create_cq(side->context, 256, side, side->channel, 0);
+	side->mr = ibv_reg_mr(side->pd, memory[place], sizeof(memory[place]), IBV_ACCESS_LOCAL_WRITE);
+	return side->cq && side->mr ? 0 : errno;
+}
+
+static int make(struct pair *pair, int side)
+{
+	struct ibv_qp_init_attr init = { .send_cq = sides[side].cq, .recv_cq = sides[side].cq, .qp_type = IBV_QPT_RC,
+					 .cap = { DEPTH, DEPTH, 1, 1, 0 } };
+
+	*pair = (struct pair){ .qp = ibv_create_qp(sides[side].pd, &init), .side = &sides[side] };
+	if (!pair->qp)
+		return errno;
+	pair->number = pair->qp->qp_num;
+	printf("%u\n", pair->number);
+	return -1;
+}
+
+static int change(struct pair *pair, enum ibv_qp_state to, struct pair *peer, int current)
+{
+	struct ibv_qp_attr attr = { .qp_state = to, .cur_qp_state = pair->qp->state };
+	int mask = IBV_QP_STATE | (current ? IBV_QP_CUR_STATE : 0);
+
+	switch (to) {
+	case IBV_QPS_INIT:
+		attr.port_num = 1;
+		attr.qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+		mask |= IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS;
+		break;
+	case IBV_QPS_RTR:
+		attr.path_mtu = IBV_MTU_1024;
+		attr.max_dest_rd_atomic = 4;
+		attr.dest_qp_num = peer->number;
+		attr.rq_psn = peer->number * 7 & 0xffffff;
+		attr.ah_attr = (struct ibv_ah_attr){ .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } };
+		if (ibv_query_gid(peer->side->context, 1, 1, &attr.ah_attr.grh.dgid))
+			return EINVAL;
+		mask |= IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+			IBV_QP_MIN_RNR_TIMER;
+		break;
+	case IBV_QPS_RTS:
+		attr.rnr_retry = 7;
+		attr.sq_psn = pair->number * 7 & 0xffffff;
+		attr.max_rd_atomic = 4;
+		mask |= IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC;
+		break;
+	default:
+		break;
+	}
+	if (to == IBV_QPS_RESET)
+		pair->sent = pair->received = 0;
+	return ibv_modify_qp(pair->qp, &attr, mask);
+}
+
+static int state(struct pair *pair)
+{
+	struct ibv_qp_attr attr;
+	struct ibv_qp_init_attr init;
+	int error = ibv_query_qp(pair->qp, &attr, IBV_QP_STATE, &init);
+
+	if (error)
+		return error;
+	printf("%d\n", attr.qp_state);
+	return -1;
+}
+
+/* Where one of the side's messages comes from or goes to. */
+static struct ibv_sge place(struct pair *pair, unsigned int number)
+{
+	int side = (int)(pair->side - sides);
+	unsigned int at = (unsigned int)(pair - pairs) % 4 * 16 + number % 16;
+
+	return (struct ibv_sge){ (uintptr_t)&memory[side][at], 8, pair->side->mr->lkey };
+}
+
+static uint64_t wr_id(struct pair *pair, unsigned int number)
+{
+	return (uint64_t)(pair - pairs) << 32 | number;
+}
+
+static int receive(struct pair *pair, int count)
+{
+	int error = 0;
+
+	while (count-- && !error) {
+		struct ibv_sge sge = place(pair, pair->received);
+		struct ibv_recv_wr wr = { .wr_id = wr_id(pair, RECV | pair->received), .sg_list = &sge, .num_sge = 1 }, *bad;
+
+		error = ibv_post_recv(pair->qp, &wr, &bad);
+		pair->received += !error;
+	}
+	return error;
+}
+
+static int post(struct pair *pair, enum ibv_wr_opcode opcode, struct ibv_mr *region, unsigned int flags)
+{
+	struct ibv_sge sge = place(pair, pair->sent);
+	struct ibv_send_wr wr = { .wr_id = wr_id(pair, pair->sent), .sg_list = &sge, .num_sge = 1, .opcode = opcode,
+				  .send_flags = IBV_SEND_SIGNALED | flags }, *bad = NULL;
+
+	if (opcode == IBV_WR_RDMA_WRITE)
+		*(uint64_t *)(uintptr_t)sge.addr = 4711;
+	if (region) {
+		wr.wr.rdma.remote_addr = (uintptr_t)region->addr;
+		wr.wr.rdma.rkey = region->rkey;
+	}
+	int error = ibv_post_send(pair->qp, &wr, &bad);
+	pair->sent += !error;
+	return error && bad != &wr ? ENOTRECOVERABLE : error;
+}
+
+static int send_some(struct pair *pair, int count)
+{
+	int error = 0;
+
+	while (count-- && !error)
+		error = post(pair, IBV_WR_SEND, NULL, 0);
+	return error;
+}
+
+static int region(int place, int side)
+{
+	contents[place] = 0;
+	regions[place] = ibv_reg_mr(sides[side].pd, &contents[place], sizeof(contents[place]),
+				    IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
+	if (!regions[place])
+		return errno;
+	printf("%u\n", regions[place]->rkey);
+	return -1;
+}
+
+static void tell(const struct ibv_wc *wc)
+{
+	unsigned int name = (unsigned int)(wc->wr_id >> 32), number = (unsigned int)wc->wr_id;
+
+	if (name >= 26 || pairs[name].number != wc->qp_num)
+		printf("QP %u, which is nobody's wr_id %llx ", wc->qp_num, (unsigned long long)wc->wr_id);
+	else
+		printf("%c:%s:%d:%u ", 'A' + (int)name, number & RECV ? "recv" : "send", wc->status, number & ~RECV);
+}
+
+/* Threads that poll a queue in turn, each until it has found something. */
+static struct turns {
+	struct side *side;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	int whose, threads;
+} turns = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+/* Also what it posts, if a QP is named. */
+static struct pair *posts_in_turn;
+
+static void *take_a_turn(void *argument)
+{
+	int me = (int)(intptr_t)argument;
+	struct ibv_wc wc;
+
+	pthread_mutex_lock(&turns.lock);
+	while (turns.whose != me)
+		pthread_cond_wait(&turns.changed, &turns.lock);
+	if (posts_in_turn)
+		receive(posts_in_turn, 1);
+	else if (ibv_poll_cq(turns.side->cq, 1, &wc) == 1)
+		tell(&wc);
+	turns.whose++;
+	pthread_cond_broadcast(&turns.changed);
+	while (turns.whose < turns.threads)
+		pthread_cond_wait(&turns.changed, &turns.lock);
+	pthread_mutex_unlock(&turns.lock);
+	return NULL;
+}
+
+static int poll_side(struct side *side, int threads)
+{
+	pthread_t made[32];
+	struct ibv_wc wc;
+
+	if (threads > 32)
+		return EINVAL;
+	if (!threads)
+		while (ibv_poll_cq(side->cq, 1, &wc) == 1)
+			tell(&wc);
+	turns.side = side;
+	turns.whose = 0;
+	turns.threads = threads;
+	for (int i = 0; i < threads; i++)
+		pthread_create(&made[i], NULL, take_a_turn, (void *)(intptr_t)i);
+	for (int i = 0; i < threads; i++)
+		pthread_join(made[i], NULL);
+	return 0;
+}
+
+static int receive_in_turn(struct pair *pair, int threads)
+{
+	posts_in_turn = pair;
+	int error = poll_side(pair->side, threads);
+	posts_in_turn = NULL;
+	return error;
+}
+
+/* What the guest library alone knows. */
+static int polls_fast(struct side *side)
+{
+	struct ibv_wc wc;
+
+	for (int i = 0; i < 2000; i++)
+		ibv_poll_cq(side->cq, 1, &wc);
+	printf("%d\n", ((struct mig_cq *)side->cq)->fast != NULL);
+	return -1;
+}
+
+static int posts_fast(struct pair *pair)
+{
+	struct ibv_recv_wr *bad;
+
+	for (int i = 0; i < 2000; i++)
+		ibv_post_recv(pair->qp, NULL, &bad);
+	printf("%d\n", ((struct mig_qp *)pair->qp)->recv_fast != NULL);
+	return -1;
+}
+
+static int event(struct side *side)
+{
+	struct pollfd wanted = { .fd = side->channel->fd, .events = POLLIN };
+	struct ibv_cq *cq;
+	void *context;
+	int there = poll(&wanted, 1, 0) == 1 && !ibv_get_cq_event(side->channel, &cq, &context);
+
+	if (there)
+		ibv_ack_cq_events(cq, 1);
+	printf("%d\n", there);
+	return -1;
+}
+
+static int async(struct side *side)
+{
+	struct pollfd wanted = { .fd = side->context->async_fd, .events = POLLIN };
+	struct ibv_async_event event;
+
+	if (poll(&wanted, 1, 0) != 1 || ibv_get_async_event(side->context, &event))
+		return ENOENT;
+	ibv_ack_async_event(&event);
+	printf("%d\n", event.event_type);
+	return -1;
+}
+
+#define HARDWARE(type, name) ((type)(uintptr_t)dlsym(RTLD_DEFAULT, name))
+
+/* -1: it has answered already. */
+static int obey(const char *line)
+{
+	static const struct {
+		const char *word;
+		enum ibv_qp_state to;
+	} changes[] = { { "init", IBV_QPS_INIT }, { "rtr", IBV_QPS_RTR }, { "rts", IBV_QPS_RTS },
+			{ "reset", IBV_QPS_RESET }, { "err", IBV_QPS_ERR }, { "sqd", IBV_QPS_SQD } };
+	char word[32] = "", name, peer = 'A';
+	int a, b = 0, c;
+
+	sscanf(line, "%31s %c %c", word, &name, &peer);
+	for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+		size_t length = strlen(changes[i].word);
+
+		if (!strncmp(word, changes[i].word, length) && (!word[length] || !strcmp(word + length, "+")))
+			return change(named(name), changes[i].to, named(peer), word[length] == '+');
+	}
+	if (sscanf(line, "make %c %d", &name, &a) == 2)
+		return make(named(name), a);
+	if (sscanf(line, "destroy %c", &name) == 1)
+		return ibv_destroy_qp(named(name)->qp);
+	if (sscanf(line, "state %c", &name) == 1)
+		return state(named(name));
+	if (sscanf(line, "recv %c %d threads", &name, &a) == 2 && strstr(line, "threads"))
+		return receive_in_turn(named(name), a);
+	if (sscanf(line, "recv %c %d", &name, &a) == 2)
+		return receive(named(name), a);
+	if (sscanf(line, "send %c %d", &name, &a) == 2)
+		return send_some(named(name), a);
+	if (sscanf(line, "refused %c", &name) == 1)
+		return post(named(name), (enum ibv_wr_opcode)77, NULL, 0);
+	if (sscanf(line, "region %d %d", &a, &b) == 2)
+		return region(a, b);
+	if (sscanf(line, "free %d", &a) == 1)
+		return ibv_dereg_mr(regions[a]);
+	if (sscanf(line, "write %c %d", &name, &a) == 2)
+		return post(named(name), IBV_WR_RDMA_WRITE, regions[a], 0);
+	if (sscanf(line, "show %d", &a) == 1)
+		return printf("%llu\n", (unsigned long long)contents[a]), -1;
+	if (sscanf(line, "poll %d %d", &a, &b) >= 1)
+		return poll_side(&sides[a], b);
+	if (sscanf(line, "fast recv %c", &name) == 1)
+		return posts_fast(named(name));
+	if (sscanf(line, "fast %d", &a) == 1)
+		return polls_fast(&sides[a]);
+	if (sscanf(line, "arm %d", &a) == 1)
+		return ibv_req_notify_cq(sides[a].cq, 0);
+	if (sscanf(line, "event %d", &a) == 1)
+		return event(&sides[a]);
+	if (sscanf(line, "numbers %d %d %d", &a, &b, &c) == 3)
+		return HARDWARE(void (*)(int, uint32_t, uint32_t), "fake_set_numbers")(a, (uint32_t)b, (uint32_t)c), 0;
+	if (sscanf(line, "made %31s", word) == 1)
+		return printf("%llu\n", (unsigned long long)HARDWARE(uint64_t (*)(const char *), "fake_count")(word)), -1;
+	if (sscanf(line, "raise %d %d", &a, &b) == 2)
+		return HARDWARE(int (*)(uint32_t, int), "fake_raise")((uint32_t)a, b) ? 0 : ENOENT;
+	if (sscanf(line, "async %d", &a) == 1)
+		return async(&sides[a]);
+	if (sscanf(line, "purge %d", &a) == 1)
+		return HARDWARE(void (*)(int), "fake_purge")(a), 0;
+	if (sscanf(line, "fail %31s %d %d", word, &a, &b) == 3)
+		return HARDWARE(void (*)(const char *, int, int), "fake_fail")(word, a, b), 0;
+	return ENOTRECOVERABLE;
+}
+
+int main(void)
+{
+	struct ibv_device **list = ibv_get_device_list(NULL);
+	char line[80];
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (!list || open_side(&sides[0], list[0]) || open_side(&sides[1], list[1]))
+		return 1;
+	puts("ready");
+	while (fgets(line, sizeof(line), stdin)) {
+		int error = obey(line);
+
+		if (!error)
+			puts("ok");
+		else if (error > 0)
+			puts(strerrorname_np(error));
+	}
+	return 0;
+}
