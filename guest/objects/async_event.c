@@ -178,10 +178,11 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 		int error = section ? EAGAIN : ENOMEM, owed = section && async_pop_owed(context, event);
 
 		if (section && !owed) {
-			mig_section_enter(section);
+			uint64_t outer = mig_section_enter_nested(section);
+
 			if (!MIG_GATE(context->parked))
 				error = mig_real()->ibv_get_async_event(context->real, event) ? errno : 0;
-			mig_section_leave(section);
+			mig_section_leave_nested(section, outer);
 			if (!error)
 				async_translate(context, event);
 		}

@@ -108,10 +108,11 @@ static int read_real(struct mig_context *context, struct mig_channel *channel, s
 
 	if (!section)
 		return ENOMEM;
-	mig_section_enter(section);
+	uint64_t outer = mig_section_enter_nested(section);
+
 	if (last || !MIG_GATE(context->parked))
 		error = mig_real()->ibv_get_cq_event(channel->real, &real, cq_context) ? errno : 0;
-	mig_section_leave(section);
+	mig_section_leave_nested(section, outer);
 	if (error)
 		return error;
 	*shadow = channel_shadow_cq(context, real, *cq_context);

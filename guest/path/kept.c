@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cancel.h"
 #include "base/section.h"
 #include "path/ring.h"
 #include "path/send_real.h"
@@ -133,6 +134,8 @@ static void complete_with_error(struct mig_qp *qp, const struct mig_send *send)
 void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 {
 	struct mig_send *refused = NULL, **refused_end = &refused;
+	/* A doorbell may be a cancellation point, and the lock is held. */
+	MIG_UNCANCELLED;
 
 	mig_lock(&qp->send_lock);
 	while (qp->kept && !(qp->send_gate & MIG_GATE_SHADOW)) {
