@@ -28,6 +28,7 @@
 #include "control/answer.h"
 #include "control/message.h"
 #include "move/alone.h"
+#include "move/decision.h"
 #include "move/quiesce.h"
 #include "shadow/process.h"
 
@@ -68,14 +69,24 @@ static int dial(void)
 	return fd;
 }
 
+/* For how long an agent may leave its answers unread, as it has for ours (deadlines.guest). */
+#define UNREAD_MS 10000
+#define UNREAD_STEP_MS 100
+
 static int send_message(struct mig_session *session, const void *message, size_t length)
 {
-	ssize_t sent;
+	/* Counted in steps and not by a clock, as mig_alone_passed does. */
+	for (int waited = 0; waited < UNREAD_MS; waited += UNREAD_STEP_MS) {
+		struct pollfd unread = { .fd = session->fd, .events = POLLOUT };
+		ssize_t sent = send(session->fd, message, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-	do
-		sent = send(session->fd, message, length, MSG_NOSIGNAL);
-	while (sent < 0 && errno == EINTR);
-	return sent == (ssize_t)length ? 0 : errno ? errno : EIO;
+		if (sent >= 0)
+			return sent == (ssize_t)length ? 0 : EIO;
+		if (errno != EAGAIN && errno != EINTR)
+			return errno;
+		poll(&unread, 1, UNREAD_STEP_MS);
+	}
+	return ETIMEDOUT;
 }
 
 static void nap(int milliseconds)
@@ -84,6 +95,9 @@ static void nap(int milliseconds)
 
 	nanosleep(&time, NULL);
 }
+
+/* For how long the verbs under way are waited for at a time; between, the agent is listened to. */
+#define DECISION_MS 100
 
 /* How often a quiesced guest looks whether it has been without a word from its agent for too long. */
 #define SILENCE_MS 100
@@ -102,8 +116,11 @@ static int serve(int fd, int *welcome)
 		struct pollfd waited = { .fd = fd, .events = POLLIN };
 		/* A drain is waited for by looking: its completions' events belong to the application. */
 		int timeout = session.quiescing ? (quick++ < 200 ? 0 : 1) : flushing ? 1 : -1, ready;
+		struct mig_qp_name which;
 
-		if (timeout < 0 && mig.state == MIG_STATE_QUIESCED)
+		if (mig_decision_open() != MIG_DECISION_NONE)
+			timeout = 0;
+		else if (timeout < 0 && mig.state == MIG_STATE_QUIESCED)
 			timeout = SILENCE_MS;
 		if (!session.quiescing)
 			quick = 0;
@@ -127,6 +144,9 @@ static int serve(int fd, int *welcome)
 			flushing = 1;
 		} else if (!error && session.quiescing) {
 			error = mig_message_tick(&session);
+		} else if (!error && mig_decision_open() != MIG_DECISION_NONE) {
+			mig_decision_carry_out(DECISION_MS, &which);
+			flushing = 1;
 		}
 		if (!error && !session.quiescing && flushing)
 			flushing = mig.state == MIG_STATE_RUNNING && mig_quiesce_flush();

@@ -1,5 +1,7 @@
 #include "move/park.h"
 
+#include <errno.h>
+
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/async_event.h"
@@ -12,6 +14,11 @@ int mig_park(void)
 
 	if (error)
 		return error;
+	/* Made since it was asked for the inventory: from here on nothing is made. */
+	if (mig.reasons) {
+		mig_verb_gate_open();
+		return ENOTSUP;
+	}
 	MIG_EACH_CONTEXT(context) {
 		MIG_SET_GATE(context->parked, 1);
 		mig_kinds_close(context);

@@ -7,7 +7,8 @@
 
 #include "wire/control.h"
 
-/* The real objects are not touched any more after this, until mig_resume or mig_undo. 0 or an errno. */
+/* The real objects are not touched any more after this, until mig_resume or mig_undo. 0 or an errno;
+ * ENOTSUP: there is something that cannot be moved, see mig.reason. Nothing has changed then. */
 int mig_park(void);
 
 /* The real objects may be used again. 0 or an errno with *which the QP it is about. */

@@ -13,7 +13,8 @@
  *     go                 lets the one go on that has stopped
  *     join VERB          its end: "returned", or "cancelled"
  *     ended VERB         whether it has: "yes" or "no"
- *     fill               posts sends until the first QP's queue is full
+ *     fill               posts sends until the first QP takes no more: how many
+ *     handle             makes an address handle, which cannot be moved
  *     receive N          posts receives at the second QP
  *     poll               polls the first CQ, then the second: how many there were on the second
  *     raise              an asynchronous event about the first QP
@@ -309,9 +310,14 @@ static void answer(const char *line)
 		ibv_ack_async_event(&async);
 		puts("ok");
 	} else if (!strcmp(line, "fill\n")) {
-		while (!post_send())
+		for (count = 0; !post_send(); count++)
 			;
-		puts("ok");
+		printf("%d\n", count);
+	} else if (!strcmp(line, "handle\n")) {
+		struct ibv_ah_attr attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } };
+
+		require(!ibv_query_gid(contexts[1], 1, 1, &attr.grh.dgid), "GID");
+		puts(ibv_create_ah(pds[0], &attr) ? "ok" : "no");
 	} else {
 		sem_post(&go);
 		puts("ok");

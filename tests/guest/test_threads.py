@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from guest_agent import Agent, Program
+from guest_agent import STATES, WIRE, Agent, GuestError, Program
 from guest_build import Built, compile_c
 
 Start = Callable[..., Program]
@@ -85,3 +87,93 @@ def test_signal_handler_that_polls_does_not_end_the_section_that_it_interrupts(
     assert stalls.tell("join post") == "returned"
     assert agent.answer().kind == "DONE"
     agent.resume()
+
+
+# --- decisions while a verb is under way ------------------------------------------------------------------
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)  # another process's state: there is no event to wait for
+
+
+def state(agent: Agent) -> int:
+    return int(agent.ask("INVENTORY").body["state"])
+
+
+@pytest.mark.parametrize("decision", ["UNDO", "RESUME"])
+@pytest.mark.parametrize("stays", [True, False])
+def test_decision_is_carried_out_when_a_long_verb_has_returned(
+    stalls: Program, agent: Agent, decision: str, stays: bool
+) -> None:
+    stalls.tell("receive 20")
+    agent.quiesce(alone_s=3600)
+    assert stalls.tell("start register at_lock") == "inside"
+    assert int(stalls.tell("fill")) > 0
+    agent.send(decision)
+    with pytest.raises(GuestError, match="it is decided, and is done when a verb") as refusal:
+        agent.answer()
+    assert refusal.value.error == errno.EINPROGRESS
+    other = {"UNDO": "RESUME", "RESUME": "UNDO"}[decision]
+    with pytest.raises(GuestError, match="the other way has been decided"):
+        agent.ask(other)
+    with pytest.raises(GuestError, match="what was decided before waits"):
+        agent.quiesce()
+    if not stays:
+        agent.vanish()
+    assert stalls.tell("poll") == "0"
+    stalls.tell("go")
+    assert stalls.tell("join register") == "returned"
+    wait_until(lambda: stalls.tell("poll") != "0", "what was kept has not been sent")
+    if not stays:
+        agent.listen()
+        agent.accept()
+        assert agent.hello["state"] == STATES["MIG_STATE_RUNNING"]
+    agent.ask(decision)  # as an agent does that has not heard of it
+    agent.quiesce()
+    agent.ask("UNDO")
+
+
+def test_quiesce_whose_deadline_passes_in_a_long_verb_is_undone(stalls: Program, agent: Agent) -> None:
+    assert int(stalls.tell("fill")) > 0  # and nobody receives
+    agent.send("QUIESCE", {"timeout_ms": 1000})
+    wait_until(lambda: stalls.tell("fill") != "0", "sends are not kept")
+    assert stalls.tell("start register at_lock") == "inside"
+    with pytest.raises(GuestError, match="a verb took too long to return"):
+        agent.answer()
+    stalls.tell("go")
+    assert stalls.tell("join register") == "returned"
+    wait_until(lambda: state(agent) == STATES["MIG_STATE_RUNNING"], "the quiesce was not undone")
+
+
+def test_agent_that_does_not_read_its_answers_stops_no_verb(stalls: Program, agent: Agent) -> None:
+    asked = WIRE.pack("LIST_QPS", ident=7)
+    agent.connection.settimeout(0.5)
+    with pytest.raises(TimeoutError):  # until the guest takes no more: it cannot send
+        while True:
+            agent.connection.send(asked)
+    assert stalls.tell("start register free") == "started"
+    wait_until(lambda: stalls.tell("ended register") == "yes", "a verb waits for the agent to read")
+    agent.accept()  # the guest has given that connection up
+    agent.quiesce()
+    agent.resume()
+
+
+# --- what cannot be moved ---------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_moved_and_was_made_since_the_inventory_is_not_parked(
+    stalls: Program, agent: Agent
+) -> None:
+    agent.quiesce()
+    assert stalls.tell("handle") == "ok"
+    for flags in (0, 1):
+        with pytest.raises(GuestError, match="an address handle") as refusal:
+            agent.ask("PARK", {"flags": flags})
+        assert refusal.value.error == errno.ENOTSUP
+    assert state(agent) == STATES["MIG_STATE_QUIESCED"]
+    agent.ask("UNDO")
+    assert stalls.tell("start register free") == "started"
+    assert stalls.tell("join register") == "returned"
