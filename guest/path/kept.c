@@ -23,10 +23,13 @@ static void set_gate(struct mig_qp *qp, uint32_t gate)
 }
 
 /* The gate's bits change under the lock; sections look at the whole word. */
-void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
+uint32_t mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
 {
 	MIG_LOCKED(&qp->send_lock);
-	set_gate(qp, (qp->send_gate & ~clear) | set);
+	uint32_t before = qp->send_gate;
+
+	set_gate(qp, (before & ~clear) | set);
+	return before;
 }
 
 void mig_send_free(struct mig_send *list)

@@ -14,7 +14,7 @@ int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr 
 void mig_send_flush(struct mig_qp *qp, struct mig_send **done);
 void mig_send_free(struct mig_send *list);
 
-/* Sets and clears bits of enum mig_gate. Must not hold send_lock. */
-void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
+/* Sets and clears bits of enum mig_gate; what they were. Must not hold send_lock. */
+uint32_t mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
 
 #endif

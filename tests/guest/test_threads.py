@@ -161,6 +161,63 @@ def test_agent_that_does_not_read_its_answers_stops_no_verb(stalls: Program, age
     agent.resume()
 
 
+# --- objects that end while they are in use ---------------------------------------------------------------
+
+
+def test_cq_does_not_end_while_its_event_is_being_returned(start_stalls: Start) -> None:
+    stalls = start_stalls("address")
+    assert stalls.tell("notify") == "ok"
+    assert stalls.tell("start event at_ack") == "inside"
+    assert stalls.tell("start destroy_qp free") == "started"
+    assert stalls.tell("join destroy_qp") == "returned"
+    assert stalls.tell("start destroy_cq free") == "started"
+    ends_not_yet(stalls, "destroy_cq")
+    stalls.tell("go")
+    assert stalls.tell("join event") == "returned"
+    stalls.tell("ack event")
+    assert stalls.tell("join destroy_cq") == "returned"
+
+
+def test_qp_does_not_end_while_its_event_is_being_returned(start_stalls: Start) -> None:
+    stalls = start_stalls("address")
+    assert stalls.tell("raise") == "ok"
+    assert stalls.tell("start async at_ack") == "inside"
+    assert stalls.tell("start destroy_qp free") == "started"
+    ends_not_yet(stalls, "destroy_qp")
+    stalls.tell("go")
+    assert stalls.tell("join async") == "returned"
+    stalls.tell("ack async")
+    assert stalls.tell("join destroy_qp") == "returned"
+
+
+def ends_not_yet(stalls: Program, verb: str) -> None:
+    deadline = time.monotonic() + UNANSWERED_S
+    while time.monotonic() < deadline:
+        assert stalls.tell(f"ended {verb}") == "no", "it has ended what another thread is about to return"
+        time.sleep(0.01)
+
+
+def test_poller_posts_no_kept_send_to_a_qp_that_is_being_ended(stalls: Program, agent: Agent) -> None:
+    filled = int(stalls.tell("fill"))
+    agent.send("QUIESCE", {"timeout_ms": 300})
+    kept = 0
+
+    def keeps() -> bool:
+        nonlocal kept
+        kept = int(stalls.tell("fill"))
+        return kept > 0
+
+    wait_until(keeps, "sends are not kept")
+    with pytest.raises(GuestError, match="QPs did not drain in time"):
+        agent.answer()
+    assert stalls.tell("start destroy_qp at_lock") == "inside"
+    stalls.tell(f"receive {filled + kept}")
+    assert int(stalls.tell("poll")) == filled
+    stalls.tell("go")
+    assert stalls.tell("join destroy_qp") == "returned"
+    assert stalls.tell("poll") == "0"
+
+
 # --- what cannot be moved ---------------------------------------------------------------------------------
 
 
