@@ -33,7 +33,7 @@ from migrrdma_runtime.base import gids, paths
 from migrrdma_runtime.wire import runtime_client
 
 BUILD_ID = "ab" * 20
-SHORT = Deadlines(guest=2, peer=2, drain=2, reconnect=5, doubt=1.5, partner=60, ask=0.1)
+SHORT = Deadlines(guest=2, peer=2, drain=2, reconnect=5, doubt=1.5, partner=60, turn=1, ask=0.1)
 
 
 class Killed(BaseException):

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Context, Inventory, QueuePair
+from migrrdma_runtime.agent.roles.records import SourceData
+from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
-from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
+from migrrdma_runtime.base.errors import AgentError, BusyError, GuestError
 from migrrdma_runtime.wire import agent_messages
 
 Connection = tuple[Guest, QueuePair]
@@ -47,9 +49,11 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
 
     Each has a connection to this agent, with which CRIU could not dump it.
 
-    Raises `GuestError`, with every reason, for what cannot be moved, and `RefusedError` while the container takes part
+    Raises `GuestError`, with every reason, for what cannot be moved, and `BusyError` while the container takes part
     in another migration.
     """
+    # First: the processes of one that does may have no connection at the moment.
+    require_container_free(agent, container)
     holders = agent.containers.holders(container)
     await agent.guests.have_pids({one.pid for one in holders})
     guests = agent.guests.of_container(container)
@@ -86,10 +90,11 @@ async def look_into(agent: ThisAgent, guest: Guest) -> Mover:
 
 
 def require_container_free(agent: ThisAgent, container: str) -> None:
-    """Refuse a container that takes part in another migration."""
+    """Refuse a container that takes part in another migration, or has not yet gone on after one."""
     for record in agent.store.every():
-        if record.is_busy and record.data.concerns(container):
-            raise RefusedError(
+        waits = isinstance(record.data, SourceData) and record.state is State.UNDONE and record.data.pending
+        if (record.is_busy or waits) and record.data.concerns(container):
+            raise BusyError(
                 f"container {container:.12} takes part in migration {record.id} ({record.role.value}, "
                 f"{record.state.value}): try again when that has ended"
             )
