@@ -150,7 +150,8 @@ class FakeGuest:
 
     def _on_inventory(self, _message: Message) -> Any:
         reasons = self.spec.get("reasons", [])
-        body = {"migratable": not reasons, "contexts": 1, "qps": len(self.pairs), "mr_bytes": 1 << 20}
+        counts = {"contexts": 1, "qps": len(self.pairs), "mrs": len(self.spec.get("regions", []))}
+        body = {"migratable": not reasons, "mr_bytes": 1 << 20, **counts}
         return "INVENTORY_IS", body, [{"text": reason.encode()} for reason in reasons]
 
     def _on_list_contexts(self, _message: Message) -> Any:
@@ -168,7 +169,9 @@ class FakeGuest:
         return "QPS", {}, [self._record(pair) for pair in self.pairs.values()]
 
     def _on_list_mrs(self, _message: Message) -> Any:
-        return "MRS", {}, [{"vrkey": key, "prkey": key + 1} for key in self.spec.get("rkeys", [])]
+        regions = self.spec.get("regions", [])
+        keys = [{"vrkey": key, "prkey": key + 1} for key in self.spec.get("rkeys", [])]
+        return "MRS", {}, [*keys, *({"addr": a, "length": n, "access": 1} for a, n in regions)]
 
     def _on_quiesce(self, message: Message) -> Any:
         self.state = QUIESCED

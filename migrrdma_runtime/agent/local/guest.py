@@ -24,6 +24,7 @@ from migrrdma_runtime.agent.local.guest_objects import (
     GidChange,
     GuestState,
     Inventory,
+    MemoryRegion,
     QPName,
     QueuePair,
 )
@@ -94,6 +95,13 @@ class Guest:
     async def remote_keys(self, timeout: float) -> list[tuple[int, int]]:
         """The virtual and physical rkey of every memory region."""
         return [(one["vrkey"], one["prkey"]) for one in _records(await self._request("LIST_MRS", timeout))]
+
+    async def memory_regions(self, timeout: float) -> list[MemoryRegion]:
+        """Every memory region."""
+        return [
+            MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"])
+            for one in _records(await self._request("LIST_MRS", timeout))
+        ]
 
     async def quiesce(
         self, names: list[QPName] | None, seconds: float, timeout: float, alone: float = 0

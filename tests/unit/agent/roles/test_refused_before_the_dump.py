@@ -10,6 +10,8 @@ import pytest
 from cluster import Cluster, ends
 from moves import Move
 
+from migrrdma_runtime.agent.local.containers import Process
+from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.roles.participants import find_participants
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.source import Source
@@ -57,6 +59,85 @@ def test_more_than_a_message_holds_is_refused_before_the_dump(
         monkeypatch.setattr(agent_messages, "MAX_BYTES", 65_600)
         with pytest.raises(GuestError, match="2 connections to peer and 0 memory regions make a message"):
             await move.checkpoint()
+        assert {"parked": True} not in move.mover.events
+        await move.both_go_on_as_before()
+
+    play(scenario)
+
+
+def test_memory_that_was_unmapped_refuses_the_checkpoint_by_name(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src = await cluster.host("src", 2)
+        guest = await cluster.guest(
+            src, "c1", "a" * 16, [], contexts=[1], rkeys=[], regions=[[0x1000, 0x1000], [0x8000, 0x2000]]
+        )
+        for mapped, gone in (((0x1000, 0x9000), "8192 bytes at 0x8000"), ((0x1000, 0xA000), "")):
+            src.containers.maps[guest.pid] = MemoryMap([mapped], [mapped])
+            with src.connect() as agent:
+                call = asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
+                if gone:
+                    with pytest.raises(GuestError, match=f"process {guest.pid} .* has registered .*: {gone}"):
+                        await call
+                    assert "QUIESCE" not in guest.asked
+                else:
+                    ready = await call
+                    assert ready is not None
+
+    play(scenario)
+
+
+def test_memory_that_is_unmapped_during_the_drain_refuses_the_checkpoint(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src = await cluster.host("src", 2)
+        guest = await cluster.guest(
+            src, "c1", "a" * 16, [], contexts=[1], rkeys=[], regions=[[0x1000, 0x1000]]
+        )
+        src.containers.maps[guest.pid] = MemoryMap([(0x1000, 0x2000)], [(0x1000, 0x2000)])
+
+        def unmap(step: str) -> None:
+            if step == "source: park":
+                src.containers.maps[guest.pid] = MemoryMap([], [])
+
+        src.on_fault_point = unmap
+        with src.connect() as agent, pytest.raises(GuestError, match="4096 bytes at 0x1000"):
+            await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
+        await guest.until_asked("UNDO")
+        assert {"parked": True} not in guest.events
+
+    play(scenario)
+
+
+def test_a_child_that_has_only_inherited_devices_does_not_keep_its_container_here(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        move.src.containers.strangers = [("c1", Process(move.mover.pid, "app")), ("c1", Process(7, "loader"))]
+        with pytest.raises(GuestError, match=r"process 7 \(loader\) of container c1 has an RDMA device open"):
+            await move.checkpoint()
+        move.src.containers.heirs[7] = move.mover.pid
+        await move.checkpoint()
+        await move.restore()
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_a_process_that_begins_with_rdma_while_its_container_is_drained_refuses_the_checkpoint(
+    play: Play,
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        late: list[Any] = []
+        real = Source._park
+
+        async def park(self: Source, movers: Any) -> None:
+            if not late:
+                late.append(await cluster.guest(move.src, "c1", "e" * 16, [], contexts=[1]))
+            await real(self, movers)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Source, "_park", park)
+            with pytest.raises(GuestError, match="opened an RDMA device while the container was quiesced"):
+                await move.checkpoint()
         assert {"parked": True} not in move.mover.events
         await move.both_go_on_as_before()
 
