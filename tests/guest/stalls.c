@@ -14,6 +14,7 @@
  *     join VERB          its end: "returned", or "cancelled"
  *     ended VERB         whether it has: "yes" or "no"
  *     fill               posts sends until the first QP takes no more: how many
+ *     fork               a child that uses nothing of it: its pid
  *     handle             makes an address handle, which cannot be moved
  *     receive N          posts receives at the second QP
  *     poll               polls the first CQ, then the second: how many there were on the second
@@ -33,6 +34,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #define DEPTH 16
 
@@ -313,6 +316,15 @@ static void answer(const char *line)
 		for (count = 0; !post_send(); count++)
 			;
 		printf("%d\n", count);
+	} else if (!strcmp(line, "fork\n")) {
+		int pid = fork();
+
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (;;)
+				pause();
+		}
+		printf("%d\n", pid);
 	} else if (!strcmp(line, "handle\n")) {
 		struct ibv_ah_attr attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } };
 

@@ -218,6 +218,20 @@ def test_poller_posts_no_kept_send_to_a_qp_that_is_being_ended(stalls: Program, 
     assert stalls.tell("poll") == "0"
 
 
+# --- children that inherit ----------------------------------------------------------------------------------
+
+
+def test_child_of_a_fork_holds_no_connection_to_the_agent_open(stalls: Program, agent: Agent) -> None:
+    child = Path("/proc") / stalls.tell("fork") / "fd"
+    agent.quiesce()
+    agent.ask("PARK", {"flags": 1})
+    assert agent.connection.recv(1) == b""  # an end that the child had a copy of would not be one
+    files = [str(one.readlink()) for one in child.iterdir()]
+    assert not [one for one in files if one.startswith("socket:")]
+    agent.wake()
+    agent.ask("UNDO")
+
+
 # --- what cannot be moved ---------------------------------------------------------------------------------
 
 
