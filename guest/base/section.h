@@ -63,7 +63,8 @@ void mig_sections_after_fork(void);
 /* Whether the calling thread has a word and is in no section: else it must take a way that asks mig_section_get. */
 static inline int mig_section_is_free(const struct mig_section *section)
 {
-	return !__atomic_load_n(&section->inside, __ATOMIC_RELAXED);
+	/* Its own thread alone writes it: an ordinary load, which the comparison takes in. */
+	return !section->inside;
 }
 
 /* section must be the calling thread's own, and free. */
