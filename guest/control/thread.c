@@ -306,5 +306,6 @@ void mig_thread_start(void)
 void mig_thread_after_fork(void)
 {
 	started = 0;
+	mig_decision_after_fork();
 	in_child(); /* it may have been made past fork() */
 }

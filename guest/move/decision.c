@@ -14,6 +14,11 @@ enum mig_decision mig_decision_open(void)
 	return open_decision;
 }
 
+void mig_decision_after_fork(void)
+{
+	open_decision = MIG_DECISION_NONE;
+}
+
 int mig_decision_carry_out(int timeout_ms, struct mig_qp_name *which)
 {
 	enum mig_decision decision = open_decision;

@@ -23,6 +23,9 @@ int mig_decide(enum mig_decision decision, struct mig_qp_name *which);
 /* The one that is taken over and not carried out yet. */
 enum mig_decision mig_decision_open(void);
 
+/* In the child of a fork: it was the parent's. */
+void mig_decision_after_fork(void);
+
 /* Waits that long for the verbs under way; likewise. 0 if none is open. */
 int mig_decision_carry_out(int timeout_ms, struct mig_qp_name *which);
 
