@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cancel.h"
+
 static const char *const level_names[] = { "", "error", "warn", "info", "debug" };
 
 static enum mig_log_level wanted_level(const char *setting)
@@ -34,6 +36,7 @@ void mig_log(enum mig_log_level level, const char *format, ...)
 	if (!setting || !*setting || level > wanted_level(setting))
 		return;
 
+	MIG_UNCANCELLED;
 	char line[512];
 	int used = snprintf(line, sizeof(line), "migrrdma[%d] %s: ", (int)getpid(), level_names[level]);
 	va_list arguments;

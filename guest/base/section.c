@@ -13,7 +13,10 @@
 #include "base/elf.h"
 #include "base/lock.h"
 
-__thread struct mig_section *mig_section_mine;
+const struct mig_section mig_section_none = { .inside = UINT64_MAX };
+#define NONE ((struct mig_section *)(uintptr_t)&mig_section_none)
+
+__thread struct mig_section *mig_section_mine = NONE;
 struct mig_period mig_period = { 1 };
 
 /* Guards the list's growth and `taken`. Words are never freed, only handed to later threads. */
@@ -34,11 +37,17 @@ static int membarrier(int command)
 	return error ? -error : (int)result;
 }
 
-/* Runs as the thread ends, after which nobody writes the word until another thread takes it. */
-static void give_back(void *section)
+/*
+ * Runs as the thread ends, after which nobody writes the word until another thread takes it. One that was cancelled in a
+ * system call of the real library has not left its section.
+ */
+static void give_back(void *given)
 {
-	mig_section_mine = NULL;
-	__atomic_store_n(&((struct mig_section *)section)->taken, 0, __ATOMIC_RELEASE);
+	struct mig_section *section = given;
+
+	mig_section_mine = NONE;
+	__atomic_store_n(&section->inside, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&section->taken, 0, __ATOMIC_RELEASE);
 }
 
 /* A process without the threads library has one thread, whose word need not be given back. */
@@ -55,7 +64,7 @@ struct mig_section *mig_section_get(void)
 {
 	struct mig_section *section = mig_section_mine;
 
-	if (section)
+	if (section != NONE)
 		return section;
 
 	mig_lock(&sections_lock);

@@ -8,6 +8,9 @@
  * scheme, cut down to what is needed. A thread only ever stores to its word: to add to it would make each call wait
  * for the store of the one before, which costs more than all the rest.
  *
+ * A signal handler may interrupt a section and make a call of its own. That must not end the section it has interrupted:
+ * so the fast ways are for threads that are in none, and the others leave the word as they have met it.
+ *
  * Rule: a section never blocks. No lock of ours is taken inside, nothing is allocated inside. So it is safe
  * to wait for sections with locks held.
  */
@@ -22,6 +25,9 @@ struct mig_section {
 	int taken;
 	/* One cache line each: the word is written by every call of its thread. */
 } __attribute__((aligned(64)));
+
+/* The word of the threads that have none yet: always inside, never written. So one look serves for both. */
+extern const struct mig_section mig_section_none __attribute__((visibility("hidden")));
 
 /* The thread's own. The library is built for initial-exec: one instruction; it is always loaded at start. */
 extern __thread struct mig_section *mig_section_mine __attribute__((visibility("hidden")));
@@ -54,7 +60,14 @@ void mig_sections_after_fork(void);
 #define MIG_GATE_ORDER __ATOMIC_ACQUIRE
 #endif
 
-/* section must be the calling thread's own. */
+/* Whether the calling thread has a word and is in no section: else it must take a way that asks mig_section_get. */
+static inline int mig_section_is_free(const struct mig_section *section)
+{
+	/* Its own thread alone writes it: an ordinary load, which the comparison takes in. */
+	return !section->inside;
+}
+
+/* section must be the calling thread's own, and free. */
 static inline void mig_section_enter(struct mig_section *section)
 {
 	/* Acquire: who is in the new period sees what was changed before it. (On x86 every load is one.) */
@@ -66,6 +79,21 @@ static inline void mig_section_enter(struct mig_section *section)
 static inline void mig_section_leave(struct mig_section *section)
 {
 	__atomic_store_n(&section->inside, 0, __ATOMIC_RELEASE);
+}
+
+/* Likewise, of a thread that may be in one already: what it is to leave to. Of two periods the earlier one counts. */
+static inline uint64_t mig_section_enter_nested(struct mig_section *section)
+{
+	uint64_t outer = __atomic_load_n(&section->inside, __ATOMIC_RELAXED);
+
+	if (!outer)
+		mig_section_enter(section);
+	return outer;
+}
+
+static inline void mig_section_leave_nested(struct mig_section *section, uint64_t outer)
+{
+	__atomic_store_n(&section->inside, outer, __ATOMIC_RELEASE);
 }
 
 /* A value that sections look at and synchronisers change. */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/cancel.h"
 #include "base/lock.h"
 
 #define CLOSED (1 << 30)
@@ -13,10 +14,14 @@ static int gate;
 /* The thread that closed the gate, or that is inside a verb already (an allocator's hook), goes through. */
 static __thread int depth;
 
+/* Whether the thread could be cancelled before its verb: one that was, would count for ever. */
+static __thread int cancel_state;
+
 void mig_verb_gate_enter(void)
 {
 	if (depth++)
 		return;
+	cancel_state = mig_cancel_disable();
 
 	int seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
 
@@ -38,6 +43,7 @@ void mig_verb_gate_leave(const int *unused)
 		return;
 	if (__atomic_sub_fetch(&gate, 1, __ATOMIC_RELEASE) == CLOSED)
 		mig_futex_wake_all(&gate);
+	mig_cancel_restore(&cancel_state);
 }
 
 /* To close a closed gate is nothing: it stays closed for a parked process over several steps. */

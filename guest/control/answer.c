@@ -1,12 +1,14 @@
 /* What the agent is told: answers in messages as large as they may be, and in as many as it takes. */
 #include "control/answer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/elf.h"
 #include "base/log.h"
+#include "base/pages.h"
 #include "objects/kinds.h"
 #include "path/recv.h"
 #include "shadow/mr.h"
@@ -20,7 +22,9 @@ const struct mig_shape mig_shapes[MIG_MESSAGE_TYPES] = {
 #undef MIG_SHAPE
 };
 
-/* A message under construction; it is sent whenever it is full. Only the control thread has one. */
+/*
+ * An answer under construction: its last message, and those before it, which are full. Only the control thread has one.
+ */
 struct writer {
 	struct mig_session *session;
 	const struct mig_shape *shape;
@@ -30,6 +34,11 @@ struct writer {
 		struct mig_header header;
 		unsigned char bytes[MIG_MESSAGE_MAX];
 	};
+	struct full {
+		struct full *next;
+		size_t length;
+		unsigned char bytes[MIG_MESSAGE_MAX];
+	} *full, **full_end;
 };
 
 static struct writer writer;
@@ -39,6 +48,7 @@ static void answer_begin(struct mig_session *session, enum mig_message_type type
 	writer.session = session;
 	writer.shape = &mig_shapes[type];
 	writer.error = 0;
+	writer.full_end = &writer.full;
 	writer.header = (struct mig_header){ .magic = MIG_CONTROL_MAGIC,
 					     .version = MIG_CONTROL_VERSION,
 					     .type = (uint16_t)type,
@@ -48,11 +58,20 @@ static void answer_begin(struct mig_session *session, enum mig_message_type type
 		memcpy(writer.bytes + sizeof(struct mig_header), body, writer.shape->body);
 }
 
-static void answer_flush(uint32_t flags)
+static void answer_keep_full(void)
 {
-	writer.header.flags = flags;
-	if (!writer.error)
-		writer.error = writer.session->send(writer.session, writer.bytes, writer.used);
+	struct full *full = writer.error ? NULL : mig_pages_alloc(sizeof(*full));
+
+	if (full) {
+		writer.header.flags = MIG_FLAG_MORE;
+		memcpy(full->bytes, writer.bytes, writer.used);
+		full->length = writer.used;
+		*writer.full_end = full;
+		writer.full_end = &full->next;
+	} else {
+		writer.error = ENOMEM;
+	}
+	writer.header.flags = 0;
 	writer.header.count = 0;
 	writer.used = sizeof(struct mig_header) + writer.shape->body;
 }
@@ -60,16 +79,29 @@ static void answer_flush(uint32_t flags)
 static void answer_put(const void *record)
 {
 	if (writer.used + writer.shape->record > MIG_MESSAGE_MAX)
-		answer_flush(MIG_FLAG_MORE);
+		answer_keep_full();
 	memcpy(writer.bytes + writer.used, record, writer.shape->record);
 	writer.used += writer.shape->record;
 	writer.header.count++;
 }
 
-static int answer_finish(void)
+int mig_answer_send(void)
 {
-	answer_flush(0);
-	return writer.error;
+	struct mig_session *session = writer.session;
+	int error = 0, lacking = writer.error;
+	uint32_t id = writer.header.id;
+
+	while (writer.full) {
+		struct full *first = writer.full;
+
+		if (!error && !lacking)
+			error = session->send(session, first->bytes, first->length);
+		writer.full = first->next;
+		mig_pages_free(first);
+	}
+	if (lacking)
+		return mig_answer_done(session, id, lacking, "an answer of many parts", NULL, 0);
+	return error ? error : session->send(session, writer.bytes, writer.used);
 }
 
 int mig_answer_done(struct mig_session *session, uint32_t id, int error, const char *text,
@@ -83,7 +115,7 @@ int mig_answer_done(struct mig_session *session, uint32_t id, int error, const c
 	answer_begin(session, MIG_MSG_DONE, id, &body);
 	for (uint32_t i = 0; i < count; i++)
 		answer_put(&names[i]);
-	return answer_finish();
+	return mig_answer_send();
 }
 
 int mig_answer_hello(struct mig_session *session)
@@ -96,10 +128,10 @@ int mig_answer_hello(struct mig_session *session)
 		hello.contexts++;
 	mig_unlock(&mig.lock);
 	answer_begin(session, MIG_MSG_HELLO, 0, &hello);
-	return answer_finish();
+	return mig_answer_send();
 }
 
-int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm)
+void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm)
 {
 	static const char rdma_cm[MIG_TEXT] = "an open /dev/infiniband/rdma_cm: what librdmacm made cannot be moved";
 	struct mig_inventory body = { .state = mig.state };
@@ -117,10 +149,9 @@ int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdm
 	if (holds_rdma_cm)
 		answer_put(rdma_cm);
 	mig_unlock(&mig.lock);
-	return answer_finish();
 }
 
-int mig_answer_contexts(struct mig_session *session, uint32_t id)
+void mig_answer_contexts(struct mig_session *session, uint32_t id)
 {
 	answer_begin(session, MIG_MSG_CONTEXTS, id, NULL);
 	MIG_EACH_CONTEXT(context) {
@@ -132,10 +163,9 @@ int mig_answer_contexts(struct mig_session *session, uint32_t id)
 		snprintf((char *)record.real_device, sizeof(record.real_device), "%s", context->device->real_name);
 		answer_put(&record);
 	}
-	return answer_finish();
 }
 
-int mig_answer_qps(struct mig_session *session, uint32_t id)
+void mig_answer_qps(struct mig_session *session, uint32_t id)
 {
 	answer_begin(session, MIG_MSG_QPS, id, NULL);
 	MIG_EACH_CONTEXT(context) {
@@ -160,10 +190,9 @@ int mig_answer_qps(struct mig_session *session, uint32_t id)
 			answer_put(&record);
 		}
 	}
-	return answer_finish();
 }
 
-int mig_answer_mrs(struct mig_session *session, uint32_t id)
+void mig_answer_mrs(struct mig_session *session, uint32_t id)
 {
 	answer_begin(session, MIG_MSG_MRS, id, NULL);
 	MIG_EACH_CONTEXT(context) {
@@ -182,5 +211,4 @@ int mig_answer_mrs(struct mig_session *session, uint32_t id)
 			answer_put(&record);
 		}
 	}
-	return answer_finish();
 }

@@ -28,10 +28,16 @@ int mig_answer_hello(struct mig_session *session);
 int mig_answer_done(struct mig_session *session, uint32_t id, int error, const char *text,
 		    const struct mig_qp_name *names, uint32_t count);
 
-/* Likewise; the verb gate must be closed. */
-int mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm);
-int mig_answer_contexts(struct mig_session *session, uint32_t id);
-int mig_answer_qps(struct mig_session *session, uint32_t id);
-int mig_answer_mrs(struct mig_session *session, uint32_t id);
+/*
+ * Composes one; the verb gate must be closed. It is sent when the gate has been opened: an agent may ask and not read, and
+ * no verb must wait for it.
+ */
+void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm);
+void mig_answer_contexts(struct mig_session *session, uint32_t id);
+void mig_answer_qps(struct mig_session *session, uint32_t id);
+void mig_answer_mrs(struct mig_session *session, uint32_t id);
+
+/* Sends what was composed last. 0, or the errno of sending. */
+int mig_answer_send(void);
 
 #endif

@@ -9,7 +9,7 @@
 #include "control/answer.h"
 #include "move/alone.h"
 #include "move/connect.h"
-#include "move/exchange.h"
+#include "move/decision.h"
 #include "move/park.h"
 #include "move/quiesce.h"
 #include "move/rebuild.h"
@@ -63,8 +63,16 @@ int mig_message_tick(struct mig_session *session)
 	if (error == EINPROGRESS)
 		return 0;
 	session->quiescing = 0;
+
+	struct mig_qp_name which;
+	int stuck = mig.state == MIG_STATE_QUIESCING;
+
+	/* Its deadline has passed while a verb was under way, so that not even a look was possible. */
+	if (stuck)
+		mig_decide(MIG_DECISION_UNDO, &which);
 	return mig_answer_done(session, session->quiesce_id, error,
-		    error == ETIMEDOUT ? "QPs did not drain in time"
+		    stuck		 ? "a verb took too long to return"
+		    : error == ETIMEDOUT ? "QPs did not drain in time"
 		    : error == EIO     ? "QPs failed while they were drained"
 				       : "the drain failed",
 		    names, error ? count : 0);
@@ -74,6 +82,22 @@ void mig_message_lost(struct mig_session *session)
 {
 	session->quiescing = 0;
 	mig_alone_passed(0, 0);
+}
+
+/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
+static int handle_park(struct mig_session *session, uint32_t id, const struct mig_park *body)
+{
+	struct mig_qp_name which = { 0, 0 };
+	const char *what = "parking";
+	/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
+	int error = mig.state == MIG_STATE_QUIESCED ? mig_park(&which) : mig.state == MIG_STATE_PARKED ? 0 : EBUSY;
+
+	if (error == ENOTSUP)
+		what = mig.reason[0];
+	else if (error == EIO)
+		what = "a QP is in a state that cannot be moved";
+	session->closing = !error && body->flags & MIG_PARK_CLOSE;
+	return mig_answer_done(session, id, error, what, &which, error && which.vqpn);
 }
 
 static int handle_rebuild(struct mig_session *session, uint32_t id, const struct mig_rebuild *body,
@@ -86,8 +110,10 @@ static int handle_rebuild(struct mig_session *session, uint32_t id, const struct
 	if (mig.state == MIG_STATE_PARKED || mig.state == MIG_STATE_REBUILT)
 		error = mig_rebuild(body->context, (const char *)body->device,
 				    (body->flags & MIG_REBUILD_RESTORED) != 0, gids, count, &what);
-	if (!error)
-		return mig_answer_qps(session, id);
+	if (!error) {
+		mig_answer_qps(session, id);
+		return mig_answer_send();
+	}
 	snprintf(text, sizeof(text), "rebuild on %.60s: %s", (const char *)body->device, what);
 	return mig_answer_done(session, id, error, text, NULL, 0);
 }
@@ -104,9 +130,32 @@ static int handle_prepare(struct mig_session *session, uint32_t id, const struct
 		error = close_for_lists(&closed);
 	if (error)
 		return mig_answer_done(session, id, error, "a QP for the peer's new place", &which, which.vqpn != 0);
-	error = mig_answer_qps(session, id);
+	mig_answer_qps(session, id);
 	open_after_lists(closed);
-	return error;
+	return mig_answer_send();
+}
+
+/* DONE, also of what is still to be done: the agent asks again. */
+static int handle_decision(struct mig_session *session, uint32_t id, enum mig_decision decision)
+{
+	struct mig_qp_name which = { 0, 0 };
+	int error = mig_decide(decision, &which);
+
+	return mig_answer_done(session, id, error,
+		    error == EINPROGRESS ? "it is decided, and is done when a verb that is under way has returned"
+		    : error == EBUSY     ? "the other way has been decided"
+		    : error == EXDEV     ? "the old objects are gone: the process was restored"
+		    : decision == MIG_DECISION_UNDO ? "going back"
+						    : "resuming",
+		    &which, error && which.vqpn);
+}
+
+/* What makes no sense between a decision and its end. */
+static int waits_for_decision(uint16_t type)
+{
+	return mig_decision_open() != MIG_DECISION_NONE &&
+	       (type == MIG_MSG_QUIESCE || type == MIG_MSG_PARK || type == MIG_MSG_PREPARE || type == MIG_MSG_CONNECT ||
+		type == MIG_MSG_KEYS);
 }
 
 static int dispatch(struct mig_session *session, const struct mig_header *header, const void *body,
@@ -116,6 +165,8 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 	struct mig_qp_name which = { 0, 0 };
 	int closed, error, holds_rdma_cm = 0;
 
+	if (waits_for_decision(header->type))
+		return mig_answer_done(session, id, EBUSY, "what was decided before waits for a verb to return", NULL, 0);
 	switch ((enum mig_message_type)header->type) {
 	case MIG_MSG_INVENTORY:
 		/* While verbs still go through: it takes a while with many descriptors. */
@@ -127,26 +178,23 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		error = close_for_lists(&closed);
 		if (error)
 			return mig_answer_done(session, id, error, "a verb took too long to return", NULL, 0);
-		error = header->type == MIG_MSG_INVENTORY	? mig_answer_inventory(session, id, holds_rdma_cm)
-			: header->type == MIG_MSG_LIST_CONTEXTS ? mig_answer_contexts(session, id)
-			: header->type == MIG_MSG_LIST_QPS	? mig_answer_qps(session, id)
-								: mig_answer_mrs(session, id);
+		if (header->type == MIG_MSG_INVENTORY)
+			mig_answer_inventory(session, id, holds_rdma_cm);
+		else if (header->type == MIG_MSG_LIST_CONTEXTS)
+			mig_answer_contexts(session, id);
+		else if (header->type == MIG_MSG_LIST_QPS)
+			mig_answer_qps(session, id);
+		else
+			mig_answer_mrs(session, id);
 		open_after_lists(closed);
-		return error;
+		return mig_answer_send();
 	case MIG_MSG_QUIESCE:
 		return handle_quiesce(session, id, body, records, count);
 	case MIG_MSG_UNDO:
 		session->quiescing = 0;
-		error = mig_undo();
-		return mig_answer_done(session, id, error, "the old objects are gone: the process was restored", NULL, 0);
+		return handle_decision(session, id, MIG_DECISION_UNDO);
 	case MIG_MSG_PARK:
-		/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
-		error = mig.state == MIG_STATE_QUIESCED ? mig_park(&which)
-			: mig.state == MIG_STATE_PARKED ? 0
-							: EBUSY;
-		session->closing = !error && ((const struct mig_park *)body)->flags & MIG_PARK_CLOSE;
-		return mig_answer_done(session, id, error, error == EIO ? "a QP is in a state that cannot be moved" : "parking",
-				       &which, error && which.vqpn);
+		return handle_park(session, id, body);
 	case MIG_MSG_REBUILD:
 		return handle_rebuild(session, id, body, records, count);
 	case MIG_MSG_PREPARE:
@@ -159,8 +207,9 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 				 (header->flags & MIG_FLAG_MORE) != 0);
 		return mig_answer_done(session, id, error, "a peer's keys", NULL, 0);
 	case MIG_MSG_RESUME:
-		error = session->quiescing || mig.state == MIG_STATE_QUIESCING ? EBUSY : mig_resume(&which);
-		return mig_answer_done(session, id, error, "resuming", &which, error && which.vqpn);
+		if (session->quiescing || mig.state == MIG_STATE_QUIESCING)
+			return mig_answer_done(session, id, EBUSY, "resuming", NULL, 0);
+		return handle_decision(session, id, MIG_DECISION_RESUME);
 	case MIG_MSG_WELCOME:
 		session->welcome = 1;
 		return 0;

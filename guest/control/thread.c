@@ -28,6 +28,7 @@
 #include "control/answer.h"
 #include "control/message.h"
 #include "move/alone.h"
+#include "move/decision.h"
 #include "move/quiesce.h"
 #include "shadow/process.h"
 
@@ -35,7 +36,57 @@
 #define SOCKET_ON_HOST "/run/migrrdma/agent/guest.sock"
 
 static int started;
+
+/*
+ * A child of a fork has a copy of the connection: while it is open the agent does not see ours end, and CRIU refuses the
+ * child. So a child closes it, and the number must never be another descriptor's: it changes under the lock, together
+ * with what is behind it, and no fork is made meanwhile.
+ */
+static struct mig_lock session_lock;
 static int session_fd = -1;
+
+static void before_fork(void)
+{
+	mig_lock(&session_lock);
+}
+
+static void in_parent(void)
+{
+	mig_unlock(&session_lock);
+}
+
+static void in_child(void)
+{
+	session_lock.word = 0;
+	if (session_fd >= 0)
+		close(session_fd);
+	session_fd = -1;
+}
+
+/* A child that was made past fork() keeps its copy until it begins another program, or with RDMA. */
+static void watch_forks(void)
+{
+	typedef int of_glibc(void (*)(void), void (*)(void), void (*)(void), void *library);
+	typedef int of_others(void (*)(void), void (*)(void), void (*)(void));
+	static int watched;
+
+	if (watched)
+		return;
+	watched = 1;
+	of_glibc *register_atfork = (of_glibc *)(uintptr_t)mig_elf_global_symbol("__register_atfork");
+	of_others *pthread_atfork = (of_others *)(uintptr_t)mig_elf_global_symbol("pthread_atfork");
+	if (register_atfork)
+		register_atfork(before_fork, in_parent, in_child, NULL);
+	else if (pthread_atfork)
+		pthread_atfork(before_fork, in_parent, in_child);
+}
+
+static void hang_up(void)
+{
+	MIG_LOCKED(&session_lock);
+	close(session_fd);
+	session_fd = -1;
+}
 
 static const char *socket_path(void)
 {
@@ -46,36 +97,49 @@ static const char *socket_path(void)
 	return access(SOCKET_IN_CONTAINER, F_OK) ? SOCKET_ON_HOST : SOCKET_IN_CONTAINER;
 }
 
+/* Whether there is a connection now. */
 static int dial(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const char *path = socket_path();
 
 	if (strlen(path) >= sizeof(address.sun_path))
-		return -1;
+		return 0;
 	strcpy(address.sun_path, path);
 	/* No agent is the normal case on most hosts: not even a socket is made for nothing. */
 	if (access(path, F_OK))
-		return -1;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -1;
+		return 0;
+	mig_lock(&session_lock);
+	session_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mig_unlock(&session_lock);
+	if (session_fd < 0)
+		return 0;
 	/* An agent that hangs does not take connections, and must not keep us in this call when its backlog is full. */
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) || fcntl(fd, F_SETFL, O_RDWR)) {
-		close(fd);
-		return -1;
+	if (connect(session_fd, (struct sockaddr *)&address, sizeof(address)) || fcntl(session_fd, F_SETFL, O_RDWR)) {
+		hang_up();
+		return 0;
 	}
-	return fd;
+	return 1;
 }
+
+/* For how long an agent may leave its answers unread, as it has for ours (deadlines.guest). */
+#define UNREAD_MS 10000
+#define UNREAD_STEP_MS 100
 
 static int send_message(struct mig_session *session, const void *message, size_t length)
 {
-	ssize_t sent;
+	/* Counted in steps and not by a clock, as mig_alone_passed does. */
+	for (int waited = 0; waited < UNREAD_MS; waited += UNREAD_STEP_MS) {
+		struct pollfd unread = { .fd = session->fd, .events = POLLOUT };
+		ssize_t sent = send(session->fd, message, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 
-	do
-		sent = send(session->fd, message, length, MSG_NOSIGNAL);
-	while (sent < 0 && errno == EINTR);
-	return sent == (ssize_t)length ? 0 : errno ? errno : EIO;
+		if (sent >= 0)
+			return sent == (ssize_t)length ? 0 : EIO;
+		if (errno != EAGAIN && errno != EINTR)
+			return errno;
+		poll(&unread, 1, UNREAD_STEP_MS);
+	}
+	return ETIMEDOUT;
 }
 
 static void nap(int milliseconds)
@@ -84,6 +148,9 @@ static void nap(int milliseconds)
 
 	nanosleep(&time, NULL);
 }
+
+/* For how long the verbs under way are waited for at a time; between, the agent is listened to. */
+#define DECISION_MS 100
 
 /* How often a quiesced guest looks whether it has been without a word from its agent for too long. */
 #define SILENCE_MS 100
@@ -102,8 +169,11 @@ static int serve(int fd, int *welcome)
 		struct pollfd waited = { .fd = fd, .events = POLLIN };
 		/* A drain is waited for by looking: its completions' events belong to the application. */
 		int timeout = session.quiescing ? (quick++ < 200 ? 0 : 1) : flushing ? 1 : -1, ready;
+		struct mig_qp_name which;
 
-		if (timeout < 0 && mig.state == MIG_STATE_QUIESCED)
+		if (mig_decision_open() != MIG_DECISION_NONE)
+			timeout = 0;
+		else if (timeout < 0 && mig.state == MIG_STATE_QUIESCED)
 			timeout = SILENCE_MS;
 		if (!session.quiescing)
 			quick = 0;
@@ -127,6 +197,9 @@ static int serve(int fd, int *welcome)
 			flushing = 1;
 		} else if (!error && session.quiescing) {
 			error = mig_message_tick(&session);
+		} else if (!error && mig_decision_open() != MIG_DECISION_NONE) {
+			mig_decision_carry_out(DECISION_MS, &which);
+			flushing = 1;
 		}
 		if (!error && !session.quiescing && flushing)
 			flushing = mig.state == MIG_STATE_RUNNING && mig_quiesce_flush();
@@ -160,14 +233,12 @@ static void *run(void *unused)
 			nap(10);
 			continue;
 		}
-		int fd = dial();
-		if (fd >= 0) {
-			__atomic_store_n(&session_fd, fd, __ATOMIC_RELAXED);
-			parked = serve(fd, &welcome) || mig.state >= MIG_STATE_PARKED;
-			__atomic_store_n(&session_fd, -1, __ATOMIC_RELAXED);
-			close(fd);
+		int connected = dial();
+		if (connected) {
+			parked = serve(session_fd, &welcome) || mig.state >= MIG_STATE_PARKED;
+			hang_up();
 		}
-		if (fd >= 0 && welcome) {
+		if (connected && welcome) {
 			wait_ms = 50;
 		} else {
 			nap(parked ? 10 : wait_ms);
@@ -218,6 +289,7 @@ void mig_thread_start(void)
 		return;
 	}
 	mig.token = random_token();
+	watch_forks();
 	/* The application's signals are none of its business: it starts with all of them blocked. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
@@ -234,8 +306,6 @@ void mig_thread_start(void)
 void mig_thread_after_fork(void)
 {
 	started = 0;
-	/* The parent's connection: the child has a copy of the descriptor only. */
-	if (session_fd >= 0)
-		close(session_fd);
-	session_fd = -1;
+	mig_decision_after_fork();
+	in_child(); /* it may have been made past fork() */
 }

@@ -121,6 +121,7 @@ struct ibv_context *ibv_import_device(int fd)
 		errno = ENOSYS;
 		return NULL;
 	}
+	MIG_VERB;
 	/* It lists the devices by the public function and looks inside them. */
 	mig_inside_real++;
 	struct ibv_context *context = real->ibv_import_device(fd);

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "base/verb_gate.h"
 #include "move/connect.h"
-#include "move/exchange.h"
+#include "move/decision.h"
 #include "shadow/process.h"
 
 static uint32_t allowed_s;
@@ -34,7 +34,7 @@ static void go_on(void)
 	if (mig_verb_gate_close(1000))
 		return; /* a verb takes long: tried again */
 	int forwards = mig.state == MIG_STATE_QUIESCED && mig_is_prepared();
-	int error = forwards ? mig_resume(&which) : mig_undo();
+	int error = mig_decide(forwards ? MIG_DECISION_RESUME : MIG_DECISION_UNDO, &which);
 	mig_log(error ? MIG_LOG_ERROR : MIG_LOG_WARN, "nothing heard from an agent: going on with the %s connections%s%s",
 		forwards ? "new" : "old", error ? ": " : "", error ? strerror(error) : "");
 	mig_verb_gate_open();
@@ -42,6 +42,12 @@ static void go_on(void)
 
 void mig_alone_passed(uint32_t milliseconds, int connected)
 {
+	struct mig_qp_name which;
+
+	/* What an agent has decided stays decided. */
+	mig_decision_carry_out(connected ? 0 : 1000, &which);
+	if (mig_decision_open() != MIG_DECISION_NONE)
+		return;
 	silent_ms += milliseconds;
 	switch (mig.state) {
 	case MIG_STATE_QUIESCING:

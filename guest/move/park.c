@@ -28,7 +28,8 @@ int mig_park(struct mig_qp_name *which)
 
 	if (error)
 		return error;
-	error = all_can_rest(which);
+	/* Made since it was asked for the inventory: from here on nothing is made. */
+	error = mig.reasons ? ENOTSUP : all_can_rest(which);
 	if (error) {
 		mig_verb_gate_open();
 		return error;

@@ -51,30 +51,26 @@ static struct mig_cq *async_shadow_cq(struct mig_context *context, const struct 
 	return NULL;
 }
 
-/* Translates the element of an event, and acknowledges it to the device if it names an object of ours. */
-static void async_translate(struct mig_context *context, struct ibv_async_event *event)
+/* Translates the element of an event; whether it names an object of ours. */
+static int async_translate(struct mig_context *context, struct ibv_async_event *event)
 {
-	struct ibv_async_event real = *event;
 	struct mig_cq *cq;
 	struct mig_qp *qp;
 
-	switch (element_of(real.event_type)) {
+	switch (element_of(event->event_type)) {
 	case OF_CQ:
-		cq = async_shadow_cq(context, real.element.cq);
-		if (!cq)
-			return;
-		event->element.cq = &cq->ibv;
-		break;
+		cq = async_shadow_cq(context, event->element.cq);
+		if (cq)
+			event->element.cq = &cq->ibv;
+		return cq != NULL;
 	case OF_QP:
-		qp = async_shadow_qp(context, real.element.qp);
-		if (!qp)
-			return;
-		event->element.qp = &qp->ibv;
-		break;
+		qp = async_shadow_qp(context, event->element.qp);
+		if (qp)
+			event->element.qp = &qp->ibv;
+		return qp != NULL;
 	default:
-		return;
+		return 0;
 	}
-	mig_real()->ibv_ack_async_event(&real);
 }
 
 /* The counter of an event that is handed out, of objects of ours: they are not ended before it is acknowledged. */
@@ -93,6 +89,14 @@ static uint32_t *handed_out(const struct ibv_async_event *event)
 	default:
 		return NULL;
 	}
+}
+
+static void async_hand_out(const struct ibv_async_event *event)
+{
+	uint32_t *counter = handed_out(event);
+
+	if (counter)
+		__atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
 }
 
 /* Must hold the context's lock. */
@@ -127,11 +131,16 @@ int mig_context_take_events(struct mig_context *context)
 		/* Its descriptor does not block: mig_relay_fd_open. */
 		if (mig_real()->ibv_get_async_event(context->real, &event))
 			return 0;
-		async_translate(context, &event);
+
+		struct ibv_async_event real = event;
+		int ours = async_translate(context, &event);
+
 		mig_lock(&context->lock);
 		context->owed[context->owed_events++] = event;
 		mig_unlock(&context->lock);
 		mig_relay_fd_owe(&context->async);
+		if (ours)
+			mig_real()->ibv_ack_async_event(&real);
 	}
 }
 
@@ -146,8 +155,21 @@ static int async_pop_owed(struct mig_context *context, struct ibv_async_event *e
 		return 0;
 	*event = context->owed[0];
 	memmove(context->owed, context->owed + 1, --context->owed_events * sizeof(*event));
+	/* Before its object can be ended, of which the end takes the lock: mig_context_forget_events. */
+	async_hand_out(event);
 	mig_relay_fd_paid(&context->async);
 	return 1;
+}
+
+/* What the device tells is counted before it is acknowledged there: until then its object is not ended. */
+static void async_deliver(struct mig_context *context, struct ibv_async_event *event)
+{
+	struct ibv_async_event real = *event;
+	int ours = async_translate(context, event);
+
+	async_hand_out(event);
+	if (ours)
+		mig_real()->ibv_ack_async_event(&real);
 }
 
 void mig_context_forget_events(struct mig_context *context, const void *object)
@@ -178,18 +200,15 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 		int error = section ? EAGAIN : ENOMEM, owed = section && async_pop_owed(context, event);
 
 		if (section && !owed) {
-			mig_section_enter(section);
+			uint64_t outer = mig_section_enter_nested(section);
+
 			if (!MIG_GATE(context->parked))
 				error = mig_real()->ibv_get_async_event(context->real, event) ? errno : 0;
-			mig_section_leave(section);
+			mig_section_leave_nested(section, outer);
 			if (!error)
-				async_translate(context, event);
+				async_deliver(context, event);
 		}
 		if (owed || !error) {
-			uint32_t *counter = handed_out(event);
-
-			if (counter)
-				__atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
 			errno = saved;
 			return 0;
 		}

@@ -75,9 +75,13 @@ static struct mig_cq *channel_shadow_cq(struct mig_context *context, struct ibv_
 	return NULL;
 }
 
-/* Must hold the channel's lock. */
+/*
+ * Counted while the CQ cannot go: ibv_destroy_cq takes the lock before it looks whether all that was handed out has been
+ * acknowledged.
+ */
 static struct mig_cq *channel_pop_owed(struct mig_channel *channel)
 {
+	MIG_LOCKED(&channel->lock);
 	if (channel->owed_cqs.next == &channel->owed_cqs)
 		return NULL;
 
@@ -85,13 +89,34 @@ static struct mig_cq *channel_pop_owed(struct mig_channel *channel)
 
 	mig_list_remove(&cq->owed_link);
 	cq->owed = 0;
+	cq->events++;
 	mig_relay_fd_paid(&channel->event);
 	return cq;
 }
 
-/* One event of the real channel, acknowledged to it at once: we count what the application acknowledges. */
+static void channel_hand_out(struct mig_channel *channel, struct mig_cq *cq)
+{
+	MIG_LOCKED(&channel->lock);
+	cq->events++;
+}
+
+void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
+{
+	MIG_LOCKED(&channel->lock);
+	if (cq->owed)
+		return;
+	cq->owed = 1;
+	mig_list_add(&channel->owed_cqs, &cq->owed_link);
+	mig_relay_fd_owe(&channel->event);
+}
+
+/*
+ * One event of the real channel, of a CQ of ours given to `keep` and then acknowledged to the device: we count what the
+ * application acknowledges. Not before: what is not acknowledged keeps the CQ from its end.
+ */
 static int read_real(struct mig_context *context, struct mig_channel *channel, struct mig_cq **shadow,
-		     struct ibv_cq **foreign, void **cq_context, int last)
+		     struct ibv_cq **foreign, void **cq_context, int last,
+		     void (*keep)(struct mig_channel *channel, struct mig_cq *cq))
 {
 	struct mig_section *section = mig_section_get();
 	struct ibv_cq *real;
@@ -99,16 +124,19 @@ static int read_real(struct mig_context *context, struct mig_channel *channel, s
 
 	if (!section)
 		return ENOMEM;
-	mig_section_enter(section);
+	uint64_t outer = mig_section_enter_nested(section);
+
 	if (last || !MIG_GATE(context->parked))
 		error = mig_real()->ibv_get_cq_event(channel->real, &real, cq_context) ? errno : 0;
-	mig_section_leave(section);
+	mig_section_leave_nested(section, outer);
 	if (error)
 		return error;
 	*shadow = channel_shadow_cq(context, real, *cq_context);
 	*foreign = real;
-	if (*shadow)
+	if (*shadow) {
+		keep(channel, *shadow);
 		mig_real()->ibv_ack_cq_events(real, 1);
+	}
 	return 0;
 }
 
@@ -124,11 +152,8 @@ int ibv_get_cq_event(struct ibv_comp_channel *ibv, struct ibv_cq **out, void **c
 	for (;;) {
 		struct ibv_cq *foreign = NULL;
 
-		mig_lock(&channel->lock);
 		struct mig_cq *cq = channel_pop_owed(channel);
-		mig_unlock(&channel->lock);
-
-		int error = cq ? 0 : read_real(context, channel, &cq, &foreign, cq_context, 0);
+		int error = cq ? 0 : read_real(context, channel, &cq, &foreign, cq_context, 0, channel_hand_out);
 		if (error == EAGAIN) {
 			error = mig_relay_fd_wait(&channel->event);
 			if (!error)
@@ -143,9 +168,6 @@ int ibv_get_cq_event(struct ibv_comp_channel *ibv, struct ibv_cq **out, void **c
 			*out = foreign;
 			return 0;
 		}
-		mig_lock(&channel->lock);
-		cq->events++;
-		mig_unlock(&channel->lock);
 		*out = &cq->ibv;
 		*cq_context = cq->ibv.cq_context;
 		return 0;
@@ -248,9 +270,8 @@ static int channel_park(struct mig_link *object)
 	struct ibv_cq *real;
 	void *cq_context;
 
-	while (!read_real(context, channel, &cq, &real, &cq_context, 1))
-		if (cq)
-			mig_channel_owe(channel, cq);
+	while (!read_real(context, channel, &cq, &real, &cq_context, 1, mig_channel_owe))
+		;
 	return 0;
 }
 

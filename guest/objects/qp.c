@@ -154,10 +154,23 @@ static int end_real_qp(struct mig_qp *qp)
 	MIG_VERB;
 	struct mig_context *context = mig_context(qp->ibv.context);
 	uint32_t numbers[] = { qp->real->qp_num, qp->next ? qp->next->qp_num : qp->real->qp_num };
+
+	/* A poller that finds room for kept sends must not post them to what is being ended; one that does just now is
+	 * waited for by the lock. */
+	uint32_t gate = mig_send_gate(qp, MIG_GATE_SHADOW, 0);
 	int error = mig_real()->ibv_destroy_qp(qp->real);
 
-	if (error)
+	if (error) {
+		/* As it was, but for what another thread may have posted meanwhile. */
+		struct mig_send *done = NULL;
+
+		if (!(gate & MIG_GATE_SHADOW)) {
+			mig_send_gate(qp, MIG_GATE_FLUSH, MIG_GATE_SHADOW);
+			mig_send_flush(qp, &done);
+			mig_send_free(done);
+		}
 		return error;
+	}
 	mig_qp_collect(qp);
 	if (qp->next)
 		mig_real()->ibv_destroy_qp(qp->next);

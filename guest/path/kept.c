@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cancel.h"
 #include "base/section.h"
 #include "path/notify.h"
 #include "path/ring.h"
@@ -23,10 +24,13 @@ static void set_gate(struct mig_qp *qp, uint32_t gate)
 }
 
 /* The gate's bits change under the lock; sections look at the whole word. */
-void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
+uint32_t mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear)
 {
 	MIG_LOCKED(&qp->send_lock);
-	set_gate(qp, (qp->send_gate & ~clear) | set);
+	uint32_t before = qp->send_gate;
+
+	set_gate(qp, (before & ~clear) | set);
+	return before;
 }
 
 void mig_send_free(struct mig_send *list)
@@ -141,6 +145,8 @@ static void complete_with_error(struct mig_qp *qp, const struct mig_send *send)
 void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 {
 	struct mig_send *refused = NULL, **refused_end = &refused;
+	/* A doorbell may be a cancellation point, and the lock is held. */
+	MIG_UNCANCELLED;
 
 	mig_lock(&qp->send_lock);
 	while (qp->kept && !(qp->send_gate & MIG_GATE_SHADOW) && qp->refusal != MIG_REFUSAL_SEEN) {

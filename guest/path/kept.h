@@ -23,7 +23,7 @@ void mig_send_drop(struct mig_qp *qp, struct mig_send **done);
  */
 void mig_send_fail(struct mig_qp *qp);
 
-/* Sets and clears bits of enum mig_gate. Must not hold send_lock. */
-void mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
+/* Sets and clears bits of enum mig_gate; what they were. Must not hold send_lock. */
+uint32_t mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);
 
 #endif

@@ -12,13 +12,14 @@ int mig_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
 
 	if (!section)
 		return ENOMEM;
-	mig_section_enter(section);
+	uint64_t outer = mig_section_enter_nested(section);
+
 	/* Asked for ever: to ask once too often after a move costs an event without a completion, which every
 	 * application must expect; to forget one would cost a completion without an event. */
 	__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELEASE);
 	if (!MIG_GATE(mig_context(ibv->context)->parked))
 		result = cq->real->context->ops.req_notify_cq(cq->real, solicited_only);
-	mig_section_leave(section);
+	mig_section_leave_nested(section, outer);
 	return result;
 }
 

@@ -80,7 +80,7 @@ int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 	struct mig_cq *cq = MIG_CONTAINER(ibv, struct mig_cq, ibv);
 	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!section))
+	if (MIG_UNLIKELY(!mig_section_is_free(section)))
 		return poll_cq_slowly(cq, entries, wc);
 	mig_section_enter(section);
 	if (MIG_UNLIKELY(MIG_GATE(cq->fast) != section)) {
@@ -120,7 +120,8 @@ static int poll_filtered(struct mig_cq *cq, struct mig_section *section, int ent
 	do {
 		int wanted = entries - kept;
 
-		mig_section_enter(section);
+		uint64_t outer = mig_section_enter_nested(section);
+
 		count = cq->poll(cq->real, wanted, wc + kept);
 		int first = kept;
 		for (int i = 0; i < count; i++) {
@@ -131,7 +132,7 @@ static int poll_filtered(struct mig_cq *cq, struct mig_section *section, int ent
 			account(context, &one);
 			wc[kept++] = one;
 		}
-		mig_section_leave(section);
+		mig_section_leave_nested(section, outer);
 		if (count < 0 && !kept)
 			return count;
 		if (count < wanted)

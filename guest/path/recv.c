@@ -214,7 +214,7 @@ int mig_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr
 	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
 	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!section))
+	if (MIG_UNLIKELY(!mig_section_is_free(section)))
 		return recv_slowly(qp, wr, bad);
 	mig_section_enter(section);
 	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != section || !has_room(qp))) {

@@ -43,14 +43,15 @@ static int send_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_sen
 				return result;
 			continue;
 		}
-		mig_section_enter(section);
+		uint64_t outer = mig_section_enter_nested(section);
+
 		gate = MIG_GATE(qp->send_gate);
 		if (gate & (QUIESCED | MIG_GATE_FRESH)) {
-			mig_section_leave(section);
+			mig_section_leave_nested(section, outer);
 			continue;
 		}
 		int result = mig_send_real(qp, gate, wr, bad);
-		mig_section_leave(section);
+		mig_section_leave_nested(section, outer);
 		return result;
 	}
 }
@@ -103,7 +104,7 @@ int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr
 	struct mig_qp *qp = MIG_CONTAINER(ibv, struct mig_qp, ibv);
 	struct mig_section *section = mig_section_mine;
 
-	if (MIG_UNLIKELY(!section))
+	if (MIG_UNLIKELY(!mig_section_is_free(section)))
 		return send_slowly(qp, wr, bad);
 	mig_section_enter(section);
 	uint32_t gate = MIG_GATE(qp->send_gate);

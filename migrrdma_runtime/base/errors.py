@@ -15,7 +15,8 @@
     ├── ManifestError         a checkpoint's migrrdma.json is missing, damaged, or of another version
     └── AgentError            an agent could not do its part of a migration
         ├── UnreachableError  it did not answer within the deadline: names the agent and the address
-        ├── RefusedError      it answered no: not entitled, too late, or busy with another migration
+        ├── RefusedError      it answered no: not entitled, or too late
+        │   ├── BusyError     what it is about takes part in another migration: names it
         │   └── StaleRecordError  an attempt of a migration that a later one has replaced
         ├── GuestError        a process: without the guest library, silent, or not migratable
         │   └── DrainError    its queue pairs did not drain within the deadline: names them
@@ -88,6 +89,10 @@ class UnreachableError(AgentError):
 
 class RefusedError(AgentError):
     """An agent said no: the caller is not entitled, it is too late, or the object is busy."""
+
+
+class BusyError(RefusedError):
+    """A container or a partner takes part in another migration; when that has ended, it may be asked again."""
 
 
 class StaleRecordError(RefusedError):

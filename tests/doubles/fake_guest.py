@@ -156,7 +156,8 @@ class FakeGuest:
 
     def _on_inventory(self, _message: Message) -> Any:
         reasons = self.spec.get("reasons", [])
-        body = {"migratable": not reasons, "contexts": 1, "qps": len(self.pairs), "mr_bytes": 1 << 20}
+        counts = {"contexts": 1, "qps": len(self.pairs), "mrs": len(self.spec.get("regions", []))}
+        body = {"migratable": not reasons, "mr_bytes": 1 << 20, **counts}
         return "INVENTORY_IS", body, [{"text": reason.encode()} for reason in reasons]
 
     def _on_list_contexts(self, _message: Message) -> Any:
@@ -177,13 +178,17 @@ class FakeGuest:
         keys = self.spec.get("rkeys", [])
         if not isinstance(keys, dict):  # all of the first context
             keys = {self.spec["contexts"][0]: keys}
+        regions = self.spec.get("regions", [])
         return (
             "MRS",
             {},
             [
-                {"context": int(context), "vrkey": key, "prkey": key + int(context)}
-                for context, ones in keys.items()
-                for key in ones
+                *(
+                    {"context": int(context), "vrkey": key, "prkey": key + int(context)}
+                    for context, ones in keys.items()
+                    for key in ones
+                ),
+                *({"addr": a, "length": n, "access": 1} for a, n in regions),
             ],
         )
 

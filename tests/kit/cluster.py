@@ -12,7 +12,7 @@ import ipaddress
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sysfs import make_sysfs
 from migrrdma_runtime.agent.daemon import Daemon
 from migrrdma_runtime.agent.local.containers import Containers, Process
 from migrrdma_runtime.agent.local.devices import Devices
+from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig, Deadlines, TLSFiles
 from migrrdma_runtime.agent.peers.transport import Routed
@@ -33,7 +34,7 @@ from migrrdma_runtime.base import gids, paths
 from migrrdma_runtime.wire import runtime_client
 
 BUILD_ID = "ab" * 20
-SHORT = Deadlines(guest=2, peer=2, drain=2, reconnect=5, doubt=1.5, partner=60, ask=0.1)
+SHORT = Deadlines(guest=2, peer=2, drain=2, reconnect=5, doubt=1.5, partner=60, turn=1, ask=0.1)
 
 
 class Killed(BaseException):
@@ -48,12 +49,21 @@ class FakeContainers(Containers):
         self.members: dict[int, str] = {}
         self.everybody_else = ""
         self.strangers: list[tuple[str, Process]] = []
+        self.heirs: dict[int, int] = {}
+        """Processes that have inherited all that they have open, and from whom."""
+        self.maps: dict[int, MemoryMap] = {}
 
     def container_of(self, pid: int) -> str:
         return self.members.get(pid, self.everybody_else)
 
     def holders(self, container: str) -> list[Process]:
         return [process for where, process in self.strangers if where == container]
+
+    def only_inherits(self, pid: int, others: Iterable[int]) -> bool:
+        return self.heirs.get(pid) in set(others)
+
+    def memory_map(self, pid: int) -> MemoryMap | None:
+        return self.maps.get(pid)
 
 
 @dataclass

@@ -8,9 +8,13 @@ containers are is in ``run_dir/containers/ID/state.json``, which the hook ``reco
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from migrrdma_runtime.agent.local import memory_map
+from migrrdma_runtime.agent.local.memory_map import MemoryMap
+from migrrdma_runtime.agent.local.same_file import descriptors, is_same_file
 
 _DEVICES = "/dev/infiniband/uverbs"
 
@@ -67,6 +71,22 @@ class Containers:
             if self._holds_device(pid) and self.container_of(pid) == container
         ]
 
+    def only_inherits(self, pid: int, others: Iterable[int]) -> bool:
+        """Whether every device that a process has open is the very open file of one of the others.
+
+        So it is in the children of a program that forks: they have no context of their own, and most never use what
+        they have inherited. Of one that does, nothing is known.
+        """
+        theirs = [(other, fd) for other in others for fd in self._device_files(other)]
+        return all(
+            any(is_same_file(pid, fd, other, other_fd) for other, other_fd in theirs)
+            for fd in self._device_files(pid)
+        )
+
+    def memory_map(self, pid: int) -> MemoryMap | None:
+        """What the process has mapped; None: it cannot be read."""
+        return memory_map.read(self._proc, pid)
+
     def process(self, pid: int) -> Process:
         """The process, with its command's name as the kernel has it."""
         return Process(pid, self._read(pid, "comm").strip() or "?")
@@ -113,11 +133,11 @@ class Containers:
         return [int(path.name) for path in self._proc.glob("[0-9]*")]
 
     def _holds_device(self, pid: int) -> bool:
-        try:
-            files = [str(link.readlink()) for link in (self._proc / str(pid) / "fd").iterdir()]
-        except OSError:
-            return False  # it has ended
-        return any(name.startswith(_DEVICES) for name in files)
+        return bool(self._device_files(pid))
+
+    def _device_files(self, pid: int) -> list[int]:
+        files = descriptors(str(self._proc), pid)
+        return [fd for fd, name in files.items() if name.startswith(_DEVICES)]
 
     def _cgroup(self, pid: int) -> str:
         """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses."""

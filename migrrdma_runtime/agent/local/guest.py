@@ -24,6 +24,7 @@ from migrrdma_runtime.agent.local.guest_objects import (
     GidChange,
     GuestState,
     Inventory,
+    MemoryRegion,
     QPName,
     QueuePair,
 )
@@ -97,6 +98,13 @@ class Guest:
         for one in _records(await self._request("LIST_MRS", timeout)):
             keys.setdefault(one["context"], []).append((one["vrkey"], one["prkey"]))
         return keys
+
+    async def memory_regions(self, timeout: float) -> list[MemoryRegion]:
+        """Every memory region."""
+        return [
+            MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"])
+            for one in _records(await self._request("LIST_MRS", timeout))
+        ]
 
     async def quiesce(
         self, names: list[QPName] | None, seconds: float, timeout: float, alone: float = 0

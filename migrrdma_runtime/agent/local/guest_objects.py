@@ -73,6 +73,30 @@ class Context:
     ports: int
 
 
+_WRITTEN = 1 | 2 | 8 | 16
+"""``IBV_ACCESS_LOCAL_WRITE``, ``REMOTE_WRITE``, ``REMOTE_ATOMIC`` and ``MW_BIND``: with any of them the kernel demands
+memory that may be written (``ib_access_writable()``)."""
+
+
+@dataclass(frozen=True)
+class MemoryRegion:
+    """A memory region as the guest describes it."""
+
+    address: int
+    length: int
+    access: int
+    lkey: int
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the device may write to it."""
+        return bool(self.access & _WRITTEN)
+
+    def __str__(self) -> str:
+        """How a message names it."""
+        return f"{self.length} bytes at 0x{self.address:x} (lkey 0x{self.lkey:x})"
+
+
 @dataclass(frozen=True)
 class Inventory:
     """What a guest holds, and why it cannot be moved if it cannot."""

@@ -70,6 +70,11 @@ class Runtime:
         """The claim was given back, durably: what was restored must not run and is to be killed."""
         self._line = line
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody is there any more to hear the answer."""
+        return self._line is not None and self._line.ended.is_set()
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Say what is being done."""

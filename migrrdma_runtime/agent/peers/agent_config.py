@@ -42,6 +42,9 @@ class Deadlines:
         900,
         "How long a suspended partner waits without a word on its migration before it gives the connection up.",
     )
+    turn: float = _deadline(
+        60, "How long a checkpoint waits for another migration that its container or a partner takes part in."
+    )
     ask: float = _deadline(5, "How often one that hears nothing asks.")
 
 

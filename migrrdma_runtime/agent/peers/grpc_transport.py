@@ -22,6 +22,7 @@ from migrrdma_runtime.agent.peers.tls_probe import Obstacle, find_obstacle
 from migrrdma_runtime.agent.peers.transport import Handler, Handlers
 from migrrdma_runtime.base.errors import (
     AgentError,
+    BusyError,
     DrainError,
     GuestError,
     MessageError,
@@ -39,6 +40,7 @@ _SERVICE = "migrrdma.Agent"
 _CODES: tuple[tuple[type[MigrRDMAError], grpc.StatusCode], ...] = (
     (DrainError, grpc.StatusCode.ABORTED),
     (GuestError, grpc.StatusCode.FAILED_PRECONDITION),
+    (BusyError, grpc.StatusCode.ALREADY_EXISTS),
     (RefusedError, grpc.StatusCode.PERMISSION_DENIED),
     (MessageError, grpc.StatusCode.INVALID_ARGUMENT),
     (StoreError, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -15,7 +15,9 @@ from migrrdma_runtime.agent.roles.participants import (
     Participants,
     PartnerAgent,
     look_into,
+    require_memory,
     require_movable,
+    require_no_others,
 )
 from migrrdma_runtime.agent.roles.records import SourceRecord
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -33,6 +35,8 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
     after: list[Mover] = await wait_for_all(*(look_into(agent, one.guest) for one in participants.movers))
     # Made since they were asked first; from PARK on nothing is made any more.
     require_movable(record.data.container, after)
+    await require_memory(agent, after)
+    require_no_others(agent, record.data.container, participants.movers)
     before, now = (
         {_key(one.guest, pair) for one in movers for pair in one.pairs if pair.is_connected}
         for movers in (participants.movers, after)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Context, Inventory, QueuePair
+from migrrdma_runtime.agent.roles.records import SourceData
+from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
-from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
+from migrrdma_runtime.base.errors import AgentError, BusyError, GuestError
 from migrrdma_runtime.wire import agent_messages
 
 Connection = tuple[Guest, QueuePair]
@@ -47,24 +50,67 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
 
     Each has a connection to this agent, with which CRIU could not dump it.
 
-    Raises `GuestError`, with every reason, for what cannot be moved, and `RefusedError` while the container takes part
+    Raises `GuestError`, with every reason, for what cannot be moved, and `BusyError` while the container takes part
     in another migration.
     """
+    # First: the processes of one that does may have no connection at the moment.
+    require_container_free(agent, container)
     holders = agent.containers.holders(container)
     await agent.guests.have_pids({one.pid for one in holders})
     guests = agent.guests.of_container(container)
+    _require_guests(agent, container, holders, guests)
+    require_container_free(agent, container)
+    movers: list[Mover] = await wait_for_all(*(look_into(agent, guest) for guest in guests))
+    require_movable(container, movers)
+    await require_memory(agent, movers)
+    return movers
+
+
+def _require_guests(agent: ThisAgent, container: str, holders: list[Process], guests: list[Guest]) -> None:
+    """Refuse a process with an open device that nobody could move, and that is no mere child of one that can be."""
     known = {guest.process.pid for guest in guests}
-    strangers = [one for one in holders if one.pid not in known]
+    strangers = [
+        one for one in holders if one.pid not in known and not agent.containers.only_inherits(one.pid, known)
+    ]
     if strangers:
         raise GuestError(
             f"{', '.join(str(one) for one in strangers)} of container {container:.12} has an RDMA device "
             "open without the guest library (or its agent's connection): start the container with "
             "--runtime=migrrdma, and the program dynamically linked"
         )
-    require_container_free(agent, container)
-    movers: list[Mover] = await wait_for_all(*(look_into(agent, guest) for guest in guests))
-    require_movable(container, movers)
-    return movers
+
+
+def require_no_others(agent: ThisAgent, container: str, movers: list[Mover]) -> None:
+    """Refuse a container in which a process has begun with RDMA since the movers were found.
+
+    It is not parked, and CRIU does not dump it with its connection to us.
+    """
+    guests = [one.guest for one in movers]
+    late = [one for one in agent.guests.of_container(container) if one not in guests]
+    if late:
+        raise GuestError(
+            f"{', '.join(str(one) for one in late)} opened an RDMA device while the container was quiesced: try again"
+        )
+    _require_guests(agent, container, agent.containers.holders(container), guests)
+
+
+async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:
+    """Refuse memory regions whose memory the process has unmapped: no host could register them again.
+
+    A process may unmap at any time, until it is frozen; what it unmaps after this is found by the restore.
+    """
+    for one in movers:
+        mapped = agent.containers.memory_map(one.guest.process.pid)
+        if mapped is None or not one.inventory.counts.get("mrs"):
+            continue
+        regions = await one.guest.memory_regions(agent.config.deadlines.guest)
+        gone = [str(region) for region in regions if mapped.lacks(region)]
+        if gone:
+            raise GuestError(
+                f"{one.guest} has registered memory that it has unmapped or protected since: {', '.join(gone[:8])}"
+                f"{f' and {len(gone) - 8} more' if len(gone) > 8 else ''}. No device could register it again: "
+                "the program must deregister a memory region before it unmaps its memory"
+            )
 
 
 def require_movable(container: str, movers: list[Mover]) -> None:
@@ -86,10 +132,11 @@ async def look_into(agent: ThisAgent, guest: Guest) -> Mover:
 
 
 def require_container_free(agent: ThisAgent, container: str) -> None:
-    """Refuse a container that takes part in another migration."""
+    """Refuse a container that takes part in another migration, or has not yet gone on after one."""
     for record in agent.store.every():
-        if record.is_busy and record.data.concerns(container):
-            raise RefusedError(
+        waits = isinstance(record.data, SourceData) and record.state is State.UNDONE and record.data.pending
+        if (record.is_busy or waits) and record.data.concerns(container):
+            raise BusyError(
                 f"container {container:.12} takes part in migration {record.id} ({record.role.value}, "
                 f"{record.state.value}): try again when that has ended"
             )

@@ -13,7 +13,7 @@ from migrrdma_runtime.agent.roles.records import AnyRecord, PartnerGuest, Partne
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import GuestError, RefusedError
+from migrrdma_runtime.base.errors import BusyError, GuestError
 from migrrdma_runtime.wire.agent_messages import Message
 
 _log = logging.getLogger(__name__)
@@ -53,10 +53,10 @@ async def _all_queue_pairs(agent: ThisAgent) -> list[tuple[Guest, list[QueuePair
 
 
 async def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) -> None:
-    """Whether none of these takes part in another migration; `RefusedError` names it.
+    """Whether none of these takes part in another migration; `BusyError` names it.
 
     Of two ends that are checkpointed at once each refuses the other. One must win: that of the lower name. The other
-    is refused by it without a wait, so here it is waited for until that has happened.
+    is refused by it without a wait, so here it is waited for until that has happened. It then waits for its turn.
     """
     other = _other_migration(agent, migration, guests)
     if other is not None and _gives_way(other, migration):
@@ -65,7 +65,7 @@ async def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) ->
                 await agent.tasks.decided(other.id)
         other = _other_migration(agent, migration, guests)
     if other is not None:
-        raise RefusedError(
+        raise BusyError(
             f"a partner on {agent.identity.name} takes part in migration {other.id} "
             f"({other.state.value}): try again when that has ended"
         )

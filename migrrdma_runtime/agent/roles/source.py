@@ -25,7 +25,7 @@ from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
-from migrrdma_runtime.base.errors import AgentError, CheckpointError, MigrRDMAError, StoreError
+from migrrdma_runtime.base.errors import AgentError, BusyError, CheckpointError, MigrRDMAError, StoreError
 from migrrdma_runtime.wire import dump_outcome, tokens
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
@@ -41,7 +41,26 @@ class Source:
         self._deadlines = agent.config.deadlines
 
     async def checkpoint(self, container: str, leave_running: bool, runtime: Runtime) -> Message:
-        """Quiesce a container's RDMA, have the runtime dump it, keep its place for whoever restores it."""
+        """Quiesce a container's RDMA, have the runtime dump it, keep its place for whoever restores it.
+
+        While the container or a partner takes part in another migration it waits for its turn.
+        """
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._deadlines.turn
+        while True:
+            try:
+                return await self._checkpoint_now(container, leave_running, runtime)
+            except BusyError as error:
+                # It has been undone, so that the other one can go on.
+                if runtime.has_ended:
+                    raise
+                if clock() + self._deadlines.ask > end:
+                    raise BusyError(f"{error} (waited {self._deadlines.turn:g} s for it)") from error
+                # Nobody tells when a migration of another host has ended.
+                with runtime.step("waiting for another migration"):
+                    await asyncio.sleep(self._deadlines.ask)
+
+    async def _checkpoint_now(self, container: str, leave_running: bool, runtime: Runtime) -> Message:
         # Nothing is touched before all that can be refused was.
         movers = await find_movers(self._agent, container)
         if not movers:

@@ -6,6 +6,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
 
 #include "lane.h"
 
@@ -261,10 +263,22 @@ static void agree(struct engine *engine)
 	poll_all(run);
 }
 
+/* As a program that forks to load data, for one. It ends with its parent. */
+static void have_child(void)
+{
+	if (fork())
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;)
+		pause();
+}
+
 void engine_run(struct run *run, FILE *out)
 {
 	struct engine engine = { .run = run, .out = out };
 
+	if (run->options.child)
+		have_child();
 	ticker_start(&run->ticker);
 	run->progress = 0;
 	while (!run->verdict.failed && !is_over(&engine))

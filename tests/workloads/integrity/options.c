@@ -17,7 +17,8 @@ static const char usage[] =
 	"  -e          wait for completion events                 to stop by SIGTERM at either end)\n"
 	"  -w SECONDS  without progress are a failure (300)\n"
 	"  -m KIND     memory: pages, huge (transparent huge pages) or shared (pages)\n"
-	"  -S SEED     of the sequence of operations (1)\n";
+	"  -S SEED     of the sequence of operations (1)\n"
+	"  -c          with a child that inherits everything and uses nothing of it\n";
 
 static int number(const char *text, unsigned long long least, unsigned long long most, unsigned long long *value)
 {
@@ -55,6 +56,7 @@ static int take(struct options *options, int letter, const char *text)
 	break
 	switch (letter) {
 	case 'd': options->device = text; break;
+	case 'c': options->child = true; break;
 	case 'p': options->tcp_port = text; break;
 	case 'e': options->events = true; break;
 	case 'm': error = memory_kind(text, &options->memory); break;
@@ -80,7 +82,7 @@ int options_parse(struct options *options, int argc, char **argv)
 
 	*options = (struct options){ .tcp_port = "18600", .port = 1, .gid_index = 1, .qps = 4, .depth = 16,
 				     .size = 1024, .seed = 1, .watchdog = 300 };
-	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:")) != -1)
+	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:c")) != -1)
 		if (take(options, letter, optarg))
 			return -1;
 	if (options->size % 8) {

@@ -19,6 +19,7 @@ struct options {
 	unsigned watchdog; /* seconds */
 	enum memory memory;
 	bool events;
+	bool child; /* one that uses nothing of what it inherits */
 };
 
 /* 0, or -1 after a message on stderr. */

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from migrrdma_runtime.agent.local import containers as module
 from migrrdma_runtime.agent.local.containers import Containers
 
 
@@ -73,3 +74,32 @@ def test_a_process_that_nobody_has_reaped_has_ended(tmp_path: Path) -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie now
     assert not containers.is_alive(process)
     child.wait()
+
+
+def test_a_child_that_has_only_inherited_a_device_is_told_from_one_that_has_opened_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, script = tmp_path / "uverbs0", "exec 9<$1; echo; read line"
+    device.touch()
+    monkeypatch.setattr(module, "_DEVICES", str(tmp_path / "uverbs"))
+    containers = Containers(tmp_path)
+    with device.open() as file:
+
+        def run(*command: str | Path, fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, pass_fds=fds, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+        inherits = run("cat", fds=(file.fileno(),))
+        opens = run("sh", "-c", script, "sh", device)
+        both = run("sh", "-c", script, "sh", device, fds=(file.fileno(),))
+        try:
+            for one in (opens, both):
+                assert one.stdout is not None
+                one.stdout.readline()  # it has opened the file
+            assert containers.only_inherits(inherits.pid, [opens.pid, os.getpid()])
+            assert not containers.only_inherits(inherits.pid, [opens.pid])
+            assert not containers.only_inherits(inherits.pid, [])
+            assert not containers.only_inherits(opens.pid, [os.getpid(), inherits.pid])
+            assert not containers.only_inherits(both.pid, [os.getpid()])
+        finally:
+            for one in (inherits, opens, both):
+                one.communicate()

@@ -10,10 +10,12 @@ import pytest
 from cluster import Cluster, ends
 from moves import Move
 
+from migrrdma_runtime.agent.local.containers import Process
+from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.roles.participants import find_participants
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.source import Source
-from migrrdma_runtime.base.errors import GuestError, MigrRDMAError, RefusedError
+from migrrdma_runtime.base.errors import BusyError, GuestError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -63,36 +65,143 @@ def test_more_than_a_message_holds_is_refused_before_the_dump(
     play(scenario)
 
 
-def test_of_two_ends_that_are_checkpointed_at_once_one_is(
-    play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_was_unmapped_refuses_the_checkpoint_by_name(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
-        move = await Move.begin(cluster)
-        other = Move(cluster, move.peer, move.dst, move.src, move.partner, move.mover, container="p1")
-        both = asyncio.Barrier(2)
-        real = Source._suspend
-
-        async def suspend(self: Source, *arguments: Any) -> None:
-            await both.wait()
-            await real(self, *arguments)
-
-        monkeypatch.setattr(Source, "_suspend", suspend)
-        ended = await asyncio.gather(move.checkpoint(), other.checkpoint(), return_exceptions=True)
-        [mine] = move.src.agent.store.all(SourceData)
-        [theirs] = move.peer.agent.store.all(SourceData)
-        states = [one.state.value for one in sorted((mine, theirs), key=lambda one: one.id)]
-        assert states == ["parked", "undone"]
-        [refusal] = [one for one in ended if isinstance(one, BaseException)]
-        assert isinstance(refusal, RefusedError)
-        assert "try again when that has ended" in str(refusal)
+        src = await cluster.host("src", 2)
+        guest = await cluster.guest(
+            src, "c1", "a" * 16, [], contexts=[1], rkeys=[], regions=[[0x1000, 0x1000], [0x8000, 0x2000]]
+        )
+        for mapped, gone in (((0x1000, 0x9000), "8192 bytes at 0x8000"), ((0x1000, 0xA000), "")):
+            src.containers.maps[guest.pid] = MemoryMap([mapped], [mapped])
+            with src.connect() as agent:
+                call = asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
+                if gone:
+                    with pytest.raises(GuestError, match=f"process {guest.pid} .* has registered .*: {gone}"):
+                        await call
+                    assert "QUIESCE" not in guest.asked
+                else:
+                    ready = await call
+                    assert ready is not None
 
     play(scenario)
 
 
-def test_two_checkpoints_of_one_container_at_once_are_one(
+def test_memory_that_is_unmapped_during_the_drain_refuses_the_checkpoint(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src = await cluster.host("src", 2)
+        guest = await cluster.guest(
+            src, "c1", "a" * 16, [], contexts=[1], rkeys=[], regions=[[0x1000, 0x1000]]
+        )
+        src.containers.maps[guest.pid] = MemoryMap([(0x1000, 0x2000)], [(0x1000, 0x2000)])
+
+        def unmap(step: str) -> None:
+            if step == "source: park":
+                src.containers.maps[guest.pid] = MemoryMap([], [])
+
+        src.on_fault_point = unmap
+        with src.connect() as agent, pytest.raises(GuestError, match="4096 bytes at 0x1000"):
+            await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
+        await guest.until_asked("UNDO")
+        assert {"parked": True} not in guest.events
+
+    play(scenario)
+
+
+def test_a_child_that_has_only_inherited_devices_does_not_keep_its_container_here(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        move.src.containers.strangers = [("c1", Process(move.mover.pid, "app")), ("c1", Process(7, "loader"))]
+        with pytest.raises(GuestError, match=r"process 7 \(loader\) of container c1 has an RDMA device open"):
+            await move.checkpoint()
+        move.src.containers.heirs[7] = move.mover.pid
+        await move.checkpoint()
+        await move.restore()
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_a_process_that_begins_with_rdma_while_its_container_is_drained_refuses_the_checkpoint(
+    play: Play,
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        late: list[Any] = []
+        real = Source._park
+
+        async def park(self: Source, movers: Any) -> None:
+            if not late:
+                late.append(await cluster.guest(move.src, "c1", "e" * 16, [], contexts=[1]))
+            await real(self, movers)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Source, "_park", park)
+            with pytest.raises(GuestError, match="opened an RDMA device while the container was quiesced"):
+                await move.checkpoint()
+        assert {"parked": True} not in move.mover.events
+        await move.both_go_on_as_before()
+
+    play(scenario)
+
+
+def checkpoint_at_once(monkeypatch: pytest.MonkeyPatch, attribute: str) -> None:
+    """Have the first two calls of a method of the source's meet."""
+    both = asyncio.Barrier(2)
+    met: list[None] = []
+    real = getattr(Source, attribute)
+
+    async def meet(self: Source, *arguments: Any) -> Any:
+        met.append(None)
+        if len(met) <= 2:
+            await both.wait()
+        return await real(self, *arguments)
+
+    monkeypatch.setattr(Source, attribute, meet)
+
+
+def test_of_two_ends_that_are_checkpointed_at_once_the_second_waits_its_turn(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(turn=30)
+        move = await Move.begin(cluster)
+        other = Move(cluster, move.peer, move.dst, move.src, move.partner, move.mover, container="p1")
+        checkpoint_at_once(monkeypatch, "_suspend")
+        # Dumps that fail: both applications are there, and go on.
+        await asyncio.gather(move.checkpoint(succeeded=False), other.checkpoint(succeeded=False))
+        mine = move.src.agent.store.all(SourceData)
+        theirs = move.peer.agent.store.all(SourceData)
+        assert len(mine) + len(theirs) == 3  # one came again
+        assert {one.state.value for one in (*mine, *theirs)} == {"undone"}
+        await move.both_go_on_as_before()
+
+    play(scenario)
+
+
+def test_a_checkpoint_does_not_wait_for_ever_for_its_turn(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(turn=0.5)
+        move = await Move.begin(cluster)
+        other = Move(cluster, move.peer, move.dst, move.src, move.partner, move.mover, container="p1")
+        checkpoint_at_once(monkeypatch, "_suspend")
+        ended = await asyncio.gather(move.checkpoint(), other.checkpoint(), return_exceptions=True)
+        records = [one for host in (move.src, move.peer) for one in host.agent.store.all(SourceData)]
+        assert sorted(one.state.value for one in records) == ["parked", "undone"]
+        [refusal] = [one for one in ended if isinstance(one, BaseException)]
+        assert isinstance(refusal, BusyError)
+        assert "takes part in migration" in str(refusal)
+        assert "waited 0.5 s for it" in str(refusal)
+
+    play(scenario)
+
+
+def test_two_checkpoints_of_one_container_at_once_are_one_after_the_other(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(turn=30)
         src = await cluster.host("src", 2)
         for name, qps in (
             ("a" * 16, ends(src, 0x11, src, 0x21, 1)),
@@ -100,24 +209,29 @@ def test_two_checkpoints_of_one_container_at_once_are_one(
         ):
             await cluster.guest(src, "c1", name, qps)
         both = asyncio.Barrier(2)
+        met: list[None] = []
         real = find_participants
 
         async def find(*arguments: Any) -> Any:
-            await both.wait()
+            met.append(None)
+            if len(met) <= 2:
+                await both.wait()
             return await real(*arguments)
 
         monkeypatch.setattr("migrrdma_runtime.agent.roles.source.find_participants", find)
+        under_way: list[str] = []
 
-        def checkpoint() -> Any:
+        def checkpoint() -> None:
             with src.connect() as agent:
-                return agent.checkpoint("c1", leave_running=False)
+                ready = agent.checkpoint("c1", leave_running=False)
+                assert ready is not None
+                under_way.append(ready["migration"])
+                assert len(under_way) == 1
+                under_way.remove(ready["migration"])
+                agent.report(ready["migration"], succeeded=False)
 
-        ended = await asyncio.gather(
-            *(asyncio.to_thread(checkpoint) for _ in range(2)), return_exceptions=True
-        )
-        [refusal] = [one for one in ended if isinstance(one, BaseException)]
-        assert isinstance(refusal, RefusedError)
-        assert "container c1 takes part in migration" in str(refusal)
+        await asyncio.gather(*(asyncio.to_thread(checkpoint) for _ in range(2)))
+        assert len(met) == 3
 
     play(scenario)
 
