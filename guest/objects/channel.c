@@ -100,16 +100,6 @@ static void channel_hand_out(struct mig_channel *channel, struct mig_cq *cq)
 	cq->events++;
 }
 
-void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
-{
-	MIG_LOCKED(&channel->lock);
-	if (cq->owed)
-		return;
-	cq->owed = 1;
-	mig_list_add(&channel->owed_cqs, &cq->owed_link);
-	mig_relay_fd_owe(&channel->event);
-}
-
 /*
  * One event of the real channel, of a CQ of ours given to `keep` and then acknowledged to the device: we count what the
  * application acknowledges. Not before: what is not acknowledged keeps the CQ from its end.
