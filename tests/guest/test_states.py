@@ -207,6 +207,15 @@ def test_qp_that_was_used_anew_is_prepared_for_nobody(shell: Shell, agent: Agent
     agent.ask("UNDO")
 
 
+def rebuild_with_new_faces(agent: Agent) -> None:
+    """Both contexts on the other's device, each facing the other."""
+    for context in (1, 2):
+        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
+    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
+    agent.give_keys(1, MOVING)
+    agent.give_keys(2, PARTNER)
+
+
 def test_qp_of_a_container_at_rest_stays_there_after_a_reset(shell: Shell, agent: Agent) -> None:
     shell.connect("AB")
     agent.quiesce()
@@ -216,11 +225,7 @@ def test_qp_of_a_container_at_rest_stays_there_after_a_reset(shell: Shell, agent
     shell.do("recv B 4", "send A 1")
     assert shell.poll(1) == ""
     agent.ask("PARK")
-    for context in (1, 2):
-        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
-    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
-    agent.give_keys(1, MOVING)
-    agent.give_keys(2, PARTNER)
+    rebuild_with_new_faces(agent)
     agent.resume()
     assert shell.poll(1) == "B:recv:0:0"
     assert shell.poll(0) == "A:send:0:0"
@@ -462,11 +467,7 @@ def test_resume_that_failed_halfway_is_repeated(
     if way == "rebuilt":
         agent.quiesce()
         agent.ask("PARK")
-        for context in (1, 2):
-            agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
-        agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
-        agent.give_keys(1, MOVING)
-        agent.give_keys(2, PARTNER)
+        rebuild_with_new_faces(agent)
         shell.do("recv D 3")  # of which the new queue learns at RESUME
         shell.do("fail post_recv 2 12")
     else:

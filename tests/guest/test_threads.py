@@ -194,7 +194,7 @@ def ends_not_yet(stalls: Program, verb: str) -> None:
     deadline = time.monotonic() + UNANSWERED_S
     while time.monotonic() < deadline:
         assert stalls.tell(f"ended {verb}") == "no", "it has ended what another thread is about to return"
-        time.sleep(0.01)
+        time.sleep(0.01)  # that nothing happens can only be watched, for a while
 
 
 def test_poller_posts_no_kept_send_to_a_qp_that_is_being_ended(stalls: Program, agent: Agent) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..bootstrap import recipe_key
 from ..docker_state import build_docker_state, docker_state
-from ..filesystem import mask, node_root, write_files
+from ..filesystem import build_node_root, mask, node_root, write_files
 from ..plan import DATA_MTU, Places
 from ..steps import run_logged, step
 
@@ -66,7 +66,7 @@ def build_node_image(places: Places) -> NodeImage:
         root = Path(work) / "root"
         copy_log = logs / f"copy-{places.release.name}.log"
         # Hard links: what is added and changed here is written anew, and the original keeps what it has.
-        run_logged(["cp", "-al", node_root(places), root], copy_log, 120)
+        run_logged(["cp", "-al", build_node_root(places), root], copy_log, 120)
         run_logged(["cp", "-al", "-T", docker.state, root / "var/lib/docker"], copy_log, 120)
         for layer in docker.images.iterdir():
             run_logged(
