@@ -34,14 +34,12 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 
 @pytest.fixture
-def start(built: Built, agent: Agent, tmp_path: Path) -> Iterator[Callable[..., Program]]:
-    """Start ``traffic`` under the guest library and wait until its guest has called."""
+def start_program(agent: Agent, tmp_path: Path) -> Iterator[Callable[..., Program]]:
+    """Start a program under the guest library and wait until its guest has called."""
     programs: list[Program] = []
 
-    def run(*options: str, build: Built = built) -> Program:
-        program = Program(
-            [build.traffic, *options], {**build.environment, **agent.environment}, tmp_path / "log"
-        )
+    def run(words: list[str | Path], environment: dict[str, str]) -> Program:
+        program = Program(words, environment, tmp_path / "log")
         programs.append(program)
         agent.diagnosis = program.diagnosis
         agent.accept()
@@ -50,3 +48,13 @@ def start(built: Built, agent: Agent, tmp_path: Path) -> Iterator[Callable[..., 
     yield run
     for program in programs:
         program.__exit__(None, None, None)
+
+
+@pytest.fixture
+def start(built: Built, agent: Agent, start_program: Callable[..., Program]) -> Callable[..., Program]:
+    """Start ``traffic`` under the guest library and wait until its guest has called."""
+
+    def run(*options: str, build: Built = built) -> Program:
+        return start_program([build.traffic, *options], {**build.environment, **agent.environment})
+
+    return run

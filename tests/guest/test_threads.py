@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,7 @@ UNANSWERED_S = 0.5
 
 
 @pytest.fixture
-def start_stalls(builds: Callable[[str], Built], agent: Agent, tmp_path: Path) -> Iterator[Start]:
-    programs: list[Program] = []
-
+def start_stalls(builds: Callable[[str], Built], agent: Agent, start_program: Start, tmp_path: Path) -> Start:
     def run(variant: str = "plain") -> Program:
         built = builds(variant)
         compile_c(
@@ -29,15 +27,9 @@ def start_stalls(builds: Callable[[str], Built], agent: Agent, tmp_path: Path) -
         environment = {**built.environment, **agent.environment}
         # Posting executes: what a command has posted has completed when it answers.
         del environment["FAKE_ASYNC"]
-        program = Program([tmp_path / "stalls"], environment, tmp_path / "log")
-        programs.append(program)
-        agent.diagnosis = program.diagnosis
-        agent.accept()
-        return program
+        return start_program([tmp_path / "stalls"], environment)
 
-    yield run
-    for program in programs:
-        program.__exit__(None, None, None)
+    return run
 
 
 @pytest.fixture
