@@ -35,18 +35,22 @@ def fast_rack() -> Iterator[FastRack]:
     rack.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def src(rack: Rack) -> Shell:
-    """A node of the rack that the folder's own conftest brings up; `dst` and `peer` likewise."""
+    """A node of the rack that the folder's own conftest brings up; `dst` and `peer` likewise.
+
+    Not of the session: each folder's `rack` is another one, and what a session's fixture once returned it returns to
+    every folder.
+    """
     return rack.shell(SRC)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dst(rack: Rack) -> Shell:
     return rack.shell(DST)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def peer(rack: Rack) -> Shell:
     return rack.shell(PEER)
 

@@ -30,7 +30,7 @@ _LEFT_OPEN = "/memfd:migrrdma-device (deleted)"
 Register = Callable[[Container], Container]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prepared(src: Shell, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Put the probe and the stand-in guest library on the node; the directory with the installed plugin."""
     build = tmp_path_factory.mktemp("probes")

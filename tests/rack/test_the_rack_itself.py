@@ -21,6 +21,11 @@ def _rack(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_the_shells_that_tests_get_lead_to_this_rack(rack: Rack, src: Shell, dst: Shell, peer: Shell) -> None:
+    """In a run of every test the fast rack's nodes have been asked for before these."""
+    assert {shell.places.kind for shell in (src, dst, peer)} == {rack.kind}
+
+
 @pytest.mark.needs("kernel-rdma")
 def test_every_node_has_its_name_its_addresses_and_its_rdma_device(rack: Rack) -> None:
     for node in NODES:
