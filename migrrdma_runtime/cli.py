@@ -52,17 +52,14 @@ authority.command("issue", help=agent.CA_ISSUE_HELP)(agent.ca_issue)
 app.add_typer(checkpoint, name="checkpoint")
 checkpoint.command("import", help=checkpoint_import.HELP)(checkpoint_import.checkpoint_import)
 app.add_typer(migrations, name="migration")
+migrations.command("list", help=migration.LIST_HELP)(migration.list_)
+migrations.command("show", help=migration.SHOW_HELP)(migration.show)
 migrations.command("abandon", help=migration.ABANDON_HELP)(migration.abandon)
 
 
 @checkpoint.callback()
 def _checkpoint() -> None:
     """Keep ``import`` a subcommand: typer would merge an only command into its group."""
-
-
-@migrations.callback()
-def _migration() -> None:
-    """Keep ``abandon`` a subcommand."""
 
 
 def _print_version(wanted: bool) -> None:

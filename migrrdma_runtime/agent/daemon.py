@@ -19,10 +19,11 @@ from migrrdma_runtime.agent.peers.agent_config import AgentConfig, host_of, join
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcServer, GrpcTransport
 from migrrdma_runtime.agent.peers.transport import Handlers, InProcess, Routed
+from migrrdma_runtime.agent.roles import outlook
 from migrrdma_runtime.agent.roles.arbiter import Arbiter
 from migrrdma_runtime.agent.roles.destination import Destination
 from migrrdma_runtime.agent.roles.partner import Partner
-from migrrdma_runtime.agent.roles.records import DestinationData, Record, SourceData, to_json
+from migrrdma_runtime.agent.roles.records import DestinationData, Record, SourceData
 from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Store
@@ -138,15 +139,31 @@ class Daemon:
         )
 
     async def _abandon(self, request: Message, _runtime: Runtime) -> Message:
-        await self._arbiter.abandon(request["migration"], request["lost"])
-        return {}
+        """Give up the wait of one role; of several that wait here, the one that decides most."""
+        migration, role = request["migration"], request["role"]
+        ways: dict[Role, Callable[[str, bool], Coroutine[Any, Any, None]]] = {
+            Role.SOURCE: self._arbiter.abandon,
+            Role.DESTINATION: self._destination.abandon,
+            Role.PARTNER: self._partner.abandon,
+        }
+        mine = {
+            one.role: one
+            for one in self.agent.store.every()
+            if one.id == migration and role in ("", one.role.value)
+        }
+        # Without a record of it, the arbiter says so.
+        chosen = next((one for one in ways if one in mine and not mine[one].is_settled), Role.SOURCE)
+        await ways[Role(role) if role else chosen](migration, request["lost"])
+        return {"role": role or chosen.value}
 
     async def _status(self, _request: Message, _runtime: Runtime) -> Message:
         return {
             "version": __version__,
             "agent": {**self.agent.contact.as_message(), "addresses": sorted(self.agent.identity.addresses)},
             "guests": [_show_guest(guest) for guest in self.agent.guests.all()],
-            "migrations": [_show_record(record) for record in self.agent.store.every()],
+            "migrations": [
+                outlook.describe(record, self.agent.config.deadlines) for record in self.agent.store.every()
+            ],
         }
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:
@@ -214,23 +231,4 @@ def _show_guest(guest: Guest) -> Message:
         "process": guest.name,
         "state": guest.state.name.lower(),
         "build_id": guest.build_id,
-    }
-
-
-_SHOWN = {
-    "container", "source", "holder", "destination", "timeline", "blackouts", "blackout", "downtime", "reason",
-}  # fmt: skip
-
-
-def _show_record(record: Record[Any]) -> Message:
-    """What may be shown of a record and is known by now: no key, no token."""
-    data = to_json(record.data)
-    return {
-        "migration": record.id,
-        "role": record.role.value,
-        "state": record.state.value,
-        "created": record.created,
-        "updated": record.updated,
-        "waiting_for": record.data.pending,
-        **{name: value for name, value in data.items() if name in _SHOWN and value not in (None, "", [], {})},
     }

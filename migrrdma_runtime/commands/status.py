@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from migrrdma_runtime.base import config
+from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.commands.options import AS_JSON, require_root
 
 HELP = """Show this host's agent: the processes with RDMA here, and the migrations it takes part in.
@@ -18,23 +19,6 @@ Examples:
   sudo migrrdma status
   sudo migrrdma status --json | jq '.migrations[] | select(.state == "parked")'
 """
-
-_STATES = {
-    "suspending": "draining",
-    "dumping": "being dumped",
-    "parked": "waits to be restored",
-    "claimed": "being restored",
-    "committed": "moved away",
-    "done": "finished",
-    "undone": "undone",
-    "restoring": "being restored",
-    "committing": "in doubt: asking the source",
-    "released": "given back",
-    "suspended": "suspended, waits for the other end",
-    "prepared": "prepared, waits for the commit",
-    "switched": "switched over",
-    "lost": "given up",
-}
 
 
 def ask(command: str) -> dict[str, Any]:
@@ -59,13 +43,13 @@ def status(as_json: bool = AS_JSON) -> None:
     typer.echo(f"agent {agent_of['name']} at {agent_of['address']}, migrrdma {found['version']}")
     for guest in found["guests"]:
         where = f"container {guest['container']:.12}" if guest["container"] else "no container"
-        typer.echo(f"process {guest['pid']} ({guest['command']}), {where}: {guest['state']}")
+        typer.echo(printable(f"process {guest['pid']} ({guest['command']}), {where}: {guest['state']}"))
     for one in found["migrations"]:
-        typer.echo(_line(one))
+        typer.echo(printable(_line(one)))
 
 
 def _line(one: dict[str, Any]) -> str:
-    state = f"{_STATES.get(one['state'], one['state'])} for {_ago(one['updated'])}"
+    state = f"{one['meaning']} for {ago(one['updated'])}"
     if one["role"] == "source":
         where = f"to {one['holder']['name']}" if one.get("holder") else "checkpoint"
     else:
@@ -74,7 +58,8 @@ def _line(one: dict[str, Any]) -> str:
     return f"migration {one['migration']} {where}, {container}as {one['role']}: {state}"
 
 
-def _ago(then: float) -> str:
+def ago(then: float) -> str:
+    """How long ago that was, in the largest unit of which it is one; ``then`` in seconds since 1970."""
     seconds = max(0, int(time.time() - then))
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:

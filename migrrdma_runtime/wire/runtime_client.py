@@ -137,9 +137,13 @@ class Agent:
         result: Message = self._request({"op": "status"}, None, STARTED_S)["done"]
         return result
 
-    def abandon(self, migration: str, *, lost: bool) -> None:
-        """Give up a checkpoint that waits, or (``lost``) one whose destination is gone."""
-        self._request({"op": "abandon", "migration": migration, "lost": lost}, None)
+    def abandon(self, migration: str, *, lost: bool, role: str = "") -> str:
+        """Give up what waits here, or (``lost``) what waits for a host that is gone; returns in which role.
+
+        ``role``: the one of this host that is meant, where it has several in that migration.
+        """
+        request = {"op": "abandon", "migration": migration, "lost": lost, "role": role}
+        return str(self._request(request, None)["done"]["role"])
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

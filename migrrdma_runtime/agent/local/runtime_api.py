@@ -47,7 +47,12 @@ REQUESTS = {
         steps=list_of(_STEP, 16),
     ),
     "status": record(op={}),
-    "abandon": record(op={}, migration=MIGRATION, lost={"type": "boolean"}),
+    "abandon": record(
+        op={},
+        migration=MIGRATION,
+        lost={"type": "boolean"},
+        role={"enum": ["", "source", "destination", "partner"]},
+    ),
 }
 
 

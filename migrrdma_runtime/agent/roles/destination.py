@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
+from typing import Any
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime
@@ -51,6 +52,7 @@ class Destination:
         devices = await asyncio.to_thread(find_devices, self._agent, manifest_schema.validate(document))
         record = self._begin(container, document, runtime)
         reconnection = Reconnection(self._agent, document)
+        before: list[Step] = []
         try:
             with timeline.step("claim"), runtime.step("claiming the checkpoint"):
                 before = await self._claim(record)
@@ -69,7 +71,7 @@ class Destination:
             with timeline.step("commit"):
                 await self._commit(record)
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
-            await self._give_back(record, str(error))
+            await self._give_back(record, str(error), [*before, *timeline.steps])
             runtime.released = True
             raise
         # ═══ Committed: this host is the authority. Nothing below is undone; what fails is tried again.
@@ -99,6 +101,24 @@ class Destination:
         if record is None or epoch > record.data.epoch:
             return {"state": UNKNOWN}
         return {"state": record.state.value}
+
+    async def abandon(self, migration: str, lost: bool) -> None:
+        """Give a restore up for a person who says so; ``lost``: wait no more for agents of hosts that are gone."""
+        record = self._store.find(migration, DestinationData)
+        if record is None:
+            raise RefusedError(f"{self._agent.identity.name} restores no migration {migration}")
+        if record.state in (State.RESTORING, State.COMMITTING):
+            await self._give_back(record, "given up by a person")
+        elif not lost:
+            raise RefusedError(
+                f"migration {migration} is {record.state.value} here: what is restored is not given up; "
+                "--lost has it wait no more for hosts that are lost for good"
+            )
+        elif record.state is State.COMMITTED:
+            for one in record.data.partners:  # _go_on waits for these members
+                one.switched = True
+        else:
+            self._store.remember(record, told=True)
 
     def recover(self) -> None:
         """After a start: give back what was begun, learn what is in doubt, finish what is decided."""
@@ -310,16 +330,18 @@ class Destination:
                 self._learn_of_the_commit(record)
         await self._go(record)
 
-    async def _give_back(self, record: DestinationRecord, reason: str) -> None:
+    async def _give_back(
+        self, record: DestinationRecord, reason: str, timeline: list[Step] | None = None
+    ) -> None:
         """Never act on the claim again, and say so. Once this returns the runtime may kill what it has restored."""
         if record.is_final:
             return
         for name in record.data.guests:
             self._agent.guests.stop_asking(name)
         if record.state is State.COMMITTING:
-            await self._release_durably(record, reason)
-        else:
-            self._store.accept(record, State.RELEASED, reason=reason)  # a restart would give it back again
+            await self._release_durably(record, reason=reason, timeline=timeline or [])
+        else:  # a restart would give it back again
+            self._store.accept(record, State.RELEASED, reason=reason, timeline=timeline or [])
         for partner in record.data.partners if record.data.epoch else ():
             try:
                 await self._agent.ask(
@@ -333,7 +355,7 @@ class Destination:
             _log.info("%s; it is told again later", error)
             self._agent.tasks.follow(record.id, self._return_claim(record))
 
-    async def _release_durably(self, record: DestinationRecord, reason: str) -> None:
+    async def _release_durably(self, record: DestinationRecord, **changes: Any) -> None:
         """Write RELEASED, as soon as there is room.
 
         The commit may have been accepted. A restart that found COMMITTING on the disk would then be the authority
@@ -341,9 +363,9 @@ class Destination:
         """
         while True:
             try:
-                self._store.move(record, State.RELEASED, reason=reason)
+                self._store.move(record, State.RELEASED, **changes)
             except StoreError as error:
-                _log.error("migration %s cannot be given back (%s): %s", record.id, reason, error)
+                _log.error("migration %s cannot be given back (%s): %s", record.id, changes["reason"], error)
                 await asyncio.sleep(self._deadlines.ask)
             else:
                 return

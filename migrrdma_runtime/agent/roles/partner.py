@@ -235,7 +235,8 @@ class Partner:
         async with self._agent.lock(record.id):
             waited = boot_clock() - self._heard[record.id]
             if not record.is_final and waited > self._deadlines.partner:
-                await self._give_up(record, silent)
+                heard = f"nothing was heard of it for {self._deadlines.partner:g} s"
+                await self._give_up(record, heard + (f" ({silent})" if silent else ""))
 
     def _hear(self, record: PartnerRecord) -> None:
         self._heard[record.id] = boot_clock()
@@ -312,11 +313,16 @@ class Partner:
                     self._store.move(record, State.SUSPENDED)
         return ""
 
-    async def _give_up(self, record: PartnerRecord, silent: str) -> None:
+    async def abandon(self, migration: str, _lost: bool) -> None:
+        """End the wait for a person who says so, as if there had been no word for too long."""
+        record = self._record(migration)
+        async with self._agent.lock(record.id):
+            if record.is_final:
+                raise RefusedError(f"migration {migration} is {record.state.value} here: it waits for nobody")
+            await self._give_up(record, "given up by a person")
+
+    async def _give_up(self, record: PartnerRecord, reason: str) -> None:
         """End the wait in the only direction that cannot connect this end to two others."""
-        reason = f"nothing was heard of it for {self._deadlines.partner:g} s" + (
-            f" ({silent})" if silent else ""
-        )
         _log.error("giving up migration %s: %s; its connections will fail", record.id, reason)
         if record.state is State.PREPARED:
             # The destination may be running, and then this is its switch. If not, the NIC reports an error.

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
+from migrrdma_runtime.base.errors import GuestError
 from migrrdma_runtime.cli import app
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -104,5 +105,49 @@ def test_the_timeline_tells_steps_blackout_and_downtime(
         # The source knows its own steps only, and no blackout.
         assert "drain" in await command("src", "timeline")
         assert "migrrdma status lists" in await command("dst", "timeline", "nosuch")
+
+    play(scenario)
+
+
+def test_what_waits_is_listed_and_shown_with_the_way_out(
+    play: Play, command: Callable[..., Awaitable[str]]
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        migration = move.document["migration"]
+        listed = (await command("src", "migration", "list")).splitlines()
+        assert listed[0].split()[:3] == [migration, "source", "parked"]
+        assert listed[1].strip() == "waits for somebody to restore the checkpoint"
+        shown = await command("src", "migration", "show", migration[:8])
+        assert f"migration {migration} as source: waits to be restored" in shown
+        assert f"peer at 127.0.0.4:{cluster.port}" in shown
+        assert "drain on src: " in shown
+        assert any(line.endswith(f" migrrdma migration abandon {migration}") for line in shown.splitlines())
+        assert "knows no migration zz" in await command("src", "migration", "show", "zz")
+        given_up = json.loads(await command("src", "migration", "abandon", migration, "--json"))
+        assert given_up == {"migration": migration, "role": "source", "abandoned": True}
+        assert await command("src", "migration", "list") == "no migration waits on this host\n"
+        [ended] = json.loads(await command("src", "migration", "list", "--all", "--json"))
+        assert (ended["state"], ended["reason"]) == ("abandoned", "given up by a person")
+
+    play(scenario)
+
+
+def test_an_undone_checkpoint_says_why_and_how_far_it_came(
+    play: Play, command: Callable[..., Awaitable[str]]
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.mover.tell("fault PARK \x1b[2Jno")
+        with pytest.raises(GuestError):
+            await move.checkpoint()
+        [record] = move.src.agent.store.every()
+        shown = await command("src", "migration", "show", record.id)
+        assert "as source: undone" in shown
+        assert "\\x1b[2Jno" in shown
+        assert "\x1b" not in shown
+        assert "suspend on src" in shown
+        assert "drain on src" in shown
 
     play(scenario)
