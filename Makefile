@@ -71,6 +71,7 @@ demo: project ## An RDMA application moves between machines while you watch; FAS
 bench: project ## What the runtime costs, here and in the rack; prints ratios
 	lab/rack up
 	PYTHONPATH=lab python bench/shim.py --python $(PYTHON) --rack
+	python bench/scale/messages.py
 
 soak: project ## The long forms of the tests
 	pytest tests/guest -m soak --soak

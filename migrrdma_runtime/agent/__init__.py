@@ -13,7 +13,7 @@
     daemon.py             puts it all together
     process.py            starts it: alone on the host, the sockets first, an exit code for systemd
 
-It uses agent.roles, agent.peers, agent.local, wire, base and jsonschema.
+It uses agent.roles, agent.peers, agent.local, wire and base.
 
 One thread runs everything, in one asyncio loop. A migration is a few dozen messages and a wait, so there is
 no work to spread over threads, and with one thread every state transition is atomic between two ``await``: no

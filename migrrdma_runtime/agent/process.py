@@ -71,8 +71,6 @@ async def _run(config: AgentConfig) -> None:
 
 def _the_rest() -> type[Daemon]:
     """Import everything else, in a thread, while guests are greeted."""
-    import jsonschema  # noqa: F401 (the first message would wait for it)
-
     from migrrdma_runtime.agent.daemon import Daemon
 
     return Daemon

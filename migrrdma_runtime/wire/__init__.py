@@ -1,4 +1,4 @@
 """What crosses from one process or host to another, each format defined once: messages, the manifest, tokens.
 
-It uses base and jsonschema. What the OCI runtime imports (manifest, runtime_client) uses only base.
+It uses base. What the OCI runtime imports (manifest, runtime_client) imports nothing heavy.
 """

@@ -2,21 +2,19 @@
 
 JSON over gRPC and not protobuf, because generated code ties both ends to one protoc (Debian 12's and 13's
 runtimes refuse each other's), and because everything else that crosses a trust boundary here is JSON under
-jsonschema too. Unknown members are refused: a newer agent must ask ``hello`` for the version first.
+a schema too. Unknown members are refused: a newer agent must ask ``hello`` for the version first.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
-from migrrdma_runtime.base import gids
+from migrrdma_runtime.base import gids, strict_json
 from migrrdma_runtime.base.errors import MessageError
-
-if TYPE_CHECKING:
-    import jsonschema
+from migrrdma_runtime.wire import compiled_schema
+from migrrdma_runtime.wire.compiled_schema import Schema
 
 VERSION = 3
 """Of this vocabulary; agents of different versions do not migrate between them."""
@@ -25,17 +23,23 @@ MAX_BYTES = 16 << 20
 """Of one message: the connections of 65,536 queue pairs, or a million keys, fit."""
 
 Message = dict[str, Any]
-Schema = dict[str, Any]
+
+_SPACE = 1024
+"""Bytes that a message may have beside what :func:`encode` makes of it, and values in a short one."""
+
+_BYTES_EACH = 8
+"""That a value takes on the average, at the least: numbers and keys have names in front of them."""
 
 QPN: Schema = {"type": "integer", "minimum": 0, "maximum": 0xFFFFFF}
-GID: Schema = {"type": "string", "pattern": gids.PATTERN}
-PROCESS: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+GID: Schema = {"type": "string", "pattern": gids.PATTERN, "maxLength": 39}
+PROCESS: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$", "maxLength": 16}
 """A guest's own name for itself, unchanged by a move; what a partner's key table is filed under."""
-MIGRATION: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
-KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+MIGRATION: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$", "maxLength": 16}
+KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$", "maxLength": 64}
 EPOCH: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 31}
+_NUMBER: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 31}
 NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
-ADDRESS: Schema = {"type": "string", "pattern": "^[^\\s]{1,255}:[0-9]{1,5}$"}
+ADDRESS: Schema = {"type": "string", "pattern": "^[^\\s]{1,255}:[0-9]{1,5}$", "maxLength": 261}
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1_000_000}
 STATE: Schema = {"type": "string", "maxLength": 32}
 STEP_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 64}
@@ -97,7 +101,7 @@ class Exchange:
 
 EXCHANGES: dict[str, Exchange] = {
     # Anyone, before anything else.
-    "hello": Exchange(record(version={"type": "integer"}), record(name=NAME, version={"type": "integer"})),
+    "hello": Exchange(record(version=_NUMBER), record(name=NAME, version=_NUMBER)),
     # Source → partner.
     "suspend": Exchange(
         record(
@@ -148,7 +152,7 @@ EXCHANGES: dict[str, Exchange] = {
     # Whoever hears nothing → both ends.
     "outcome": Exchange(
         record(migration=MIGRATION),
-        record(state=STATE, epoch={"type": "integer"}, holder={"anyOf": [AGENT, {"type": "null"}]}),
+        record(state=STATE, epoch=_NUMBER, holder={"anyOf": [AGENT, {"type": "null"}]}),
     ),
     "holding": Exchange(record(migration=MIGRATION, epoch=EPOCH), record(state=STATE)),
 }
@@ -159,24 +163,27 @@ so it means: ended, and not by a commit."""
 
 
 def decode(data: bytes, schema: Schema, what: str) -> Message:
-    """Parse and validate; the error says where in the message the fault is."""
-    if len(data) > MAX_BYTES:
-        raise MessageError(f"{what}: {len(data)} bytes, more than the {MAX_BYTES} that are allowed")
+    """Parse and validate; the error says where in the message the fault is.
+
+    Before it is parsed, which takes many times its length of memory: no message that fits is longer, or denser.
+    """
+    longest = min(MAX_BYTES, compiled_schema.longest(schema) + _SPACE)
+    if len(data) > longest:
+        raise MessageError(f"{what}: {len(data)} bytes, more than the {longest:.0f} that are allowed")
+    if sum(map(data.count, (b",", b"[", b"{"))) > _SPACE + len(data) // _BYTES_EACH:
+        raise MessageError(f"{what}: more values than such a message has")
     try:
-        message = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        message = strict_json.parse(data)
+    except ValueError as error:
         raise MessageError(f"{what}: not JSON ({error})") from error
     return check(message, schema, what)
 
 
 def check(message: Any, schema: Schema, what: str) -> Message:
     """Validate a parsed message."""
-    from jsonschema.exceptions import best_match  # not before the agent's sockets are open
-
-    problem = best_match(_validator(json.dumps(schema)).iter_errors(message))
-    if problem is not None:
-        place = "/".join(str(part) for part in problem.absolute_path)
-        raise MessageError(f"{what}: {place + ': ' if place else ''}{problem.message:.200}")
+    misfit = compiled_schema.misfit(message, schema)
+    if misfit is not None:
+        raise MessageError(f"{what}: {misfit}")
     checked: Message = message
     return checked
 
@@ -184,10 +191,3 @@ def check(message: Any, schema: Schema, what: str) -> Message:
 def encode(message: Message) -> bytes:
     """The bytes of a message."""
     return json.dumps(message, separators=(",", ":")).encode()
-
-
-@cache
-def _validator(schema: str) -> jsonschema.Draft202012Validator:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(json.loads(schema))

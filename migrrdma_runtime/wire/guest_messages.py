@@ -16,6 +16,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Layout:
     fields: tuple[tuple[str, str], ...]
     """Member names with their codes for :mod:`struct`; ``20s`` for an array of 20 bytes."""
 
-    @property
+    @cached_property
     def packer(self) -> struct.Struct:
         """The structure for :mod:`struct`."""
         return struct.Struct("<" + "".join(code for _, code in self.fields))
@@ -79,9 +80,20 @@ class Layout:
             raise WireError(f"{self.name}.{name} holds {code[:-1]} bytes, not {len(raw)}")
         return raw
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the members."""
+        return tuple(name for name, _ in self.fields)
+
     def unpack(self, raw: bytes | memoryview) -> Values:
         """The members of a structure of exactly `size` bytes."""
-        return dict(zip((name for name, _ in self.fields), self.packer.unpack(raw), strict=True))
+        return dict(zip(self.names, self.packer.unpack(raw), strict=True))
+
+    def unpack_all(self, raw: memoryview) -> list[Values]:
+        """The members of each of the structures that lie one after the other; of none that has no members."""
+        if not self.fields:
+            return []
+        return [dict(zip(self.names, one, strict=True)) for one in self.packer.iter_unpack(raw)]
 
 
 @dataclass(frozen=True)
@@ -170,15 +182,11 @@ class Wire:
         unknown = header["flags"] & ~self.constants["MIG_FLAG_MORE"]
         if unknown or header["reserved"]:
             raise WireError(f"{kind.name} sets bits that have no meaning")
-        records = rest[kind.body.size :]
-        size = kind.record.size
         return Message(
             kind.name,
             header["id"],
             kind.body.unpack(rest[: kind.body.size]),
-            [kind.record.unpack(records[at : at + size]) for at in range(0, len(records), size)]
-            if size
-            else [],
+            kind.record.unpack_all(rest[kind.body.size :]),
             bool(header["flags"]),
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+from itertools import chain
 
 from migrrdma_runtime.base.errors import MessageError
 
@@ -26,7 +27,7 @@ def map_name(process: str, context: int) -> str:
 
 def pack(pairs: Pairs) -> str:
     """The pairs as one word."""
-    return base64.b64encode(b"".join(_PAIR.pack(*pair) for pair in pairs)).decode()
+    return base64.b64encode(struct.pack(f"<{2 * len(pairs)}I", *chain.from_iterable(pairs))).decode()
 
 
 def packed_size(count: int) -> int:

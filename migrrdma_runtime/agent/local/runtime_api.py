@@ -24,6 +24,7 @@ from typing import Any, cast
 
 from migrrdma_runtime.agent.local.containers import Containers, ProcessId
 from migrrdma_runtime.agent.local.sockets import listen_at, peer_pid
+from migrrdma_runtime.base import strict_json
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
 from migrrdma_runtime.wire.agent_messages import MIGRATION, SECONDS, STEP_NAME, Message, list_of, record
@@ -278,8 +279,8 @@ class _Line:
 
 def _decode(data: bytes) -> Message:
     try:
-        request = json.loads(data)
+        request = strict_json.parse(data)
         schema = REQUESTS[request["op"]]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise AgentError(f"not a request: {data[:60]!r}; is the runtime of another version?") from error
     return agent_messages.check(request, schema, request["op"])
