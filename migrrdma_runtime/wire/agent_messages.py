@@ -16,7 +16,7 @@ from migrrdma_runtime.base.errors import MessageError
 from migrrdma_runtime.wire import compiled_schema
 from migrrdma_runtime.wire.compiled_schema import Schema
 
-VERSION = 3
+VERSION = 4
 """Of this vocabulary; agents of different versions do not migrate between them."""
 
 MAX_BYTES = 16 << 20
@@ -123,7 +123,7 @@ EXCHANGES: dict[str, Exchange] = {
     "release": Exchange(record(**_HELD), record()),
     "finish": Exchange(record(**_HELD), record()),
     # Destination → partner.
-    "confirm": Exchange(record(migration=MIGRATION, key=KEY), record(state=STATE)),
+    "confirm": Exchange(record(**_HELD), record(state=STATE)),
     "prepare": Exchange(
         record(
             **_HELD,

@@ -7,6 +7,7 @@ one JSON object to a line, what the agent asks of it and which connections it wo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -290,7 +291,9 @@ class FakeGuest:
 
     def _send(self, name: str, identity: int, body: Any, records: Any = ()) -> None:
         assert self.connection is not None
-        self.connection.send(WIRE.pack(name, body, records, ident=identity))
+        # An agent that has ended since it asked; the next thing that is read from it is its end.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(WIRE.pack(name, body, records, ident=identity))
 
     def _tell(self, event: dict[str, Any]) -> None:
         print(json.dumps(event), flush=True)

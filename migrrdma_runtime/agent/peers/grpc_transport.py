@@ -173,13 +173,18 @@ class GrpcTransport:
     async def _connection(self, address: str) -> _Kept:
         now = asyncio.get_running_loop().time()
         kept = self._kept.get(address)
-        stale = kept if kept and not kept.busy and now - kept.used > _IDLE_S else None
+        stale = kept if kept and not kept.busy and (now - kept.used > _IDLE_S or _has_failed(kept)) else None
         if kept is None or stale:
             channel = grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
             kept = self._kept[address] = _Kept(channel, used=now)
         if stale:
             await stale.channel.close()
         return kept
+
+
+def _has_failed(kept: _Kept) -> bool:
+    """Whether it would answer with an error of before: an agent that has been down may be back by now."""
+    return bool(kept.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
 
 def _caller(context: grpc.aio.ServicerContext[bytes, bytes]) -> Identity:

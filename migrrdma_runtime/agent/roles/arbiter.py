@@ -1,7 +1,8 @@
 """The source's word on a dumped container: who may restore it, and whether it has been.
 
 The checkpoint can be copied, and a restore can be tried on several hosts, or twice. Each try is a *claim*
-with a number of its own; the last one that was granted is the only one that can be committed.
+with a number of its own; the last one that was granted is the only one that can be committed. It belongs to the agent
+that it was granted to, by its certificate: who has a copy of the manifest has the key as well.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Arbiter:
         holder = Contact(**request["destination"])
         self._agent.require_is(caller, holder)
         async with self._agent.lock(record.id):
-            if record.state is State.CLAIMED and record.data.attempt == request["attempt"]:
+            again = record.data.attempt == request["attempt"] and _holds(caller, record)
+            if record.state is State.CLAIMED and again:
                 return _granted(record)  # asked again: the first answer was lost
             if record.state in (State.CLAIMED, State.COMMITTED) and record.data.holder:
                 await self._take_back(record, record.data.holder)
@@ -54,11 +56,12 @@ class Arbiter:
             )
         return _granted(record)
 
-    async def commit(self, _caller: Identity, request: Message) -> Message:
+    async def commit(self, caller: Identity, request: Message) -> Message:
         """Make the destination the authority: the one line at which a migration happens."""
         record = self._record(request)
         async with self._agent.lock(record.id):
             self._require_current(record, request["epoch"])
+            _require_holder(caller, record)
             if record.state is State.CLAIMED:
                 self._agent.fault_point("arbiter: commit")
                 # ═══ The commit point. Before this line is on disk the source decides, afterwards the holder.
@@ -67,20 +70,22 @@ class Arbiter:
                 raise RefusedError(_explain_state(record))
         return {}
 
-    async def release(self, _caller: Identity, request: Message) -> Message:
+    async def release(self, caller: Identity, request: Message) -> Message:
         """Take a claim back from a holder that will never act on it again."""
         record = self._record(request)
         async with self._agent.lock(record.id):
             current = record.data.epoch == request["epoch"]
             if current and record.state in (State.CLAIMED, State.COMMITTED):
+                _require_holder(caller, record)
                 self._store.move(record, State.PARKED, holder=None)
         return {}
 
-    async def finish(self, _caller: Identity, request: Message) -> Message:
+    async def finish(self, caller: Identity, request: Message) -> Message:
         """Every partner has switched: nobody will ask any more."""
         record = self._record(request)
         async with self._agent.lock(record.id):
             self._require_current(record, request["epoch"])
+            _require_holder(caller, record)
             if record.state is State.COMMITTED:
                 self._store.move(record, State.DONE)
         return {}
@@ -158,6 +163,20 @@ class Arbiter:
             raise RefusedError(
                 f"claim {epoch} on migration {record.id} has lapsed; the last one is {record.data.epoch}"
             )
+
+
+def _holds(caller: Identity, record: SourceRecord) -> bool:
+    return record.data.holder is not None and record.data.holder.name == caller.name
+
+
+def _require_holder(caller: Identity, record: SourceRecord) -> None:
+    if record.data.holder is None:
+        raise RefusedError(_explain_state(record))
+    if not _holds(caller, record):
+        raise RefusedError(
+            f"agent {caller.name} does not hold claim {record.data.epoch} on migration {record.id}: it was granted "
+            f"to {record.data.holder.name}"
+        )
 
 
 def _granted(record: SourceRecord) -> Message:

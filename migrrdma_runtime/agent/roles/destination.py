@@ -192,9 +192,9 @@ class Destination:
         self._agent.fault_point("destination: confirm")
 
         async def confirm(partner: SwitchedPartner) -> None:
-            request = {"migration": record.id, "key": partner.key}
-            # If it has just been restarted, it gives its guests time to connect.
-            limit = self._deadlines.peer + self._deadlines.guest
+            request = record.data.show_claim(record.id, partner.key)
+            # It asks the source whose the claim is; if it has just been restarted, it gives its guests time to connect.
+            limit = 2 * self._deadlines.peer + self._deadlines.guest
             await self._agent.ask(partner.address, "confirm", request, limit)
 
         await wait_for_all(*(confirm(one) for one in record.data.partners))

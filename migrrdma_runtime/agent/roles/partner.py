@@ -123,10 +123,12 @@ class Partner:
 
     # --- what the destination asks ----------------------------------------------------------------------
 
-    async def confirm(self, _caller: Identity, request: Message) -> Message:
+    async def confirm(self, caller: Identity, request: Message) -> Message:
         """Whether a restore would find everything here: asked before the container is started."""
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
+        self._require_not_lost(record)
+        await self._require_holder(caller, record, request["epoch"])
         self._hear(record)
         self._require_not_lost(record)
         if record.state is State.SWITCHED:
@@ -144,6 +146,7 @@ class Partner:
         self._require_key(record, request["key"])
         destination = Contact(**request["destination"])
         agent.require_is(caller, destination)
+        await self._require_holder(caller, record, request["epoch"])
         self._hear(record)
         for one in request["connections"]:
             agent.require_speaks_for(caller, one["new_peer_gid"], destination.address)
@@ -174,20 +177,23 @@ class Partner:
             )
         return {"connections": prepared, "lost": lost}
 
-    async def retract(self, _caller: Identity, request: Message) -> Message:
+    async def retract(self, caller: Identity, request: Message) -> Message:
         """The destination did not make it: wait for the next one. The new queue pairs stay until then."""
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
         async with self._agent.lock(record.id):
             if request["epoch"] < record.data.epoch:
                 return {}  # a later claim has been prepared for: nothing is left of this one
+            if request["epoch"] not in (record.data.epoch, record.data.granted):
+                return {}  # nothing of this claim has come here, and what comes late is asked about at the source
+            self._require_granted(caller, record, request["epoch"])
             if record.state is State.PREPARED:
                 self._store.move(record, State.SUSPENDED, epoch=request["epoch"])
             elif record.state is State.SUSPENDED:
                 self._store.note(record, epoch=request["epoch"])  # a late prepare of it is too old now
         return {}
 
-    async def switch(self, _caller: Identity, request: Message) -> Message:
+    async def switch(self, caller: Identity, request: Message) -> Message:
         """The destination has committed: go on, on the new queue pairs."""
         record = self._record(request["migration"])
         self._require_key(record, request["key"])
@@ -198,6 +204,7 @@ class Partner:
                     f"migration {record.id} is prepared for claim {record.data.epoch}, "
                     f"not for {request['epoch']}"
                 )
+            self._require_granted(caller, record, request["epoch"])
             await self._go_forward(record)
         return {"blackout": record.data.blackout or 0.0}
 
@@ -368,6 +375,35 @@ class Partner:
     def _require_source(caller: Identity, record: PartnerRecord) -> None:
         if caller.name != record.data.source.name:
             raise RefusedError(f"agent {caller.name} is not the source of migration {record.id}")
+
+    async def _require_holder(self, caller: Identity, record: PartnerRecord, epoch: int) -> None:
+        """Whether the claim is the caller's; the source's agent, which grants them, is asked if it has not said so.
+
+        The key alone does not tell: it is in every copy of the manifest.
+        """
+        source = record.data.source
+        if epoch > record.data.granted:
+            answer = await self._agent.ask(source.address, "outcome", {"migration": record.id})
+            if answer["epoch"] != epoch or answer["holder"] is None:
+                raise RefusedError(
+                    f"claim {epoch} on migration {record.id} has lapsed, or was never granted, says {source.name}"
+                )
+            if epoch > record.data.granted:
+                # On the disk with the next state. An agent that is restarted before asks again.
+                record.data.granted, record.data.granted_to = epoch, answer["holder"]["name"]
+        self._require_granted(caller, record, epoch)
+
+    @staticmethod
+    def _require_granted(caller: Identity, record: PartnerRecord, epoch: int) -> None:
+        """Whether the claim is the caller's, by what the source's agent has said of it here."""
+        known = epoch == record.data.granted
+        # A record of an agent before this was kept knows only for whom it has prepared.
+        holder = record.data.granted_to if known else record.data.destination and record.data.destination.name
+        if caller.name != holder:
+            raise RefusedError(
+                f"agent {caller.name} does not hold claim {epoch} on migration {record.id}: it was granted to "
+                f"{holder or 'another one'}"
+            )
 
     @staticmethod
     def _require_key(record: PartnerRecord, key: str) -> None:

@@ -164,6 +164,9 @@ class PartnerData:
     """Seconds since 1970."""
     guests: list[PartnerGuest]
     epoch: int = 0
+    granted: int = 0
+    """The last claim of which the source's agent has said whose it is."""
+    granted_to: str = ""
     quiesced: float | None = None
     quiesced_monotonic: float | None = None
     drained: bool = False

@@ -13,6 +13,7 @@ from cluster import Cluster
 
 from migrrdma_runtime.agent.peers import certificates, grpc_transport
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
+from migrrdma_runtime.base.errors import UnreachableError
 from migrrdma_runtime.wire import agent_messages
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -112,5 +113,22 @@ def test_a_partner_whose_host_has_crashed_and_is_back_is_reached_at_once(
 
     async def scenario(cluster: Cluster) -> None:
         await through_a_crash(cluster, 0.5)
+
+    play(scenario)
+
+
+def test_an_agent_that_is_back_is_reached_at_once(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        peer = cluster.prepare("peer", 4)
+        client = GrpcTransport(certificates.load(peer.config.tls))
+        address = f"{peer.address}:{cluster.port}"
+        try:
+            for _ in range(4):  # the library tries anew less and less often
+                with pytest.raises(UnreachableError, match="is migrrdma-agent running there"):
+                    await client.ask(address, "hello", HELLO, 5)
+            await peer.start()
+            assert (await client.ask(address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
+        finally:
+            await client.close()
 
     play(scenario)
