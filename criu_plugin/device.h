@@ -4,6 +4,10 @@
 
 #include <sys/types.h>
 
+#ifndef SYSFS /* the tests have one of their own */
+#define SYSFS "/sys"
+#endif
+
 /* IB_DEVICE_NAME_MAX of the kernel, the final NUL included. */
 #define DEVICE_NAME 64
 

@@ -7,6 +7,7 @@
  *	restore		init			reads migrrdma.img and refuses what it cannot restore
  *	restore		RESTORE_EXT_FILE	supplies a descriptor
  *	restore		UPDATE_VMA_MAP		supplies memory for a mapping
+ *	restore		RESUME_DEVICES_LATE	holds the processes until the restore is committed (late.h)
  *
  * The dump only looks: nothing in the process or in the device changes, its queue pairs stay connected, and to
  * undo it is to let the process go on. Rebuilding is the guest library's work, in the process itself.
@@ -25,14 +26,11 @@
 #include "criu.h"
 #include "device.h"
 #include "image.h"
+#include "late.h"
 #include "log.h"
 #include "placeholder.h"
 #include "process.h"
 #include "scope.h"
-
-#ifndef SYSFS /* the tests have one of their own */
-#define SYSFS "/sys"
-#endif
 
 /* One dump or one restore; CRIU does one of them and ends. */
 static struct {
@@ -45,6 +43,7 @@ static struct {
 	bool has_image;
 	bool has_inventory; /* whether it is known if there should be one */
 	struct image image;
+	bool is_late; /* RESUME_DEVICES_LATE has come */
 } state;
 
 static bool holds_rdma(const struct holdings *holdings, size_t process)
@@ -343,9 +342,23 @@ static int begin_restore(void)
 	return -1;
 }
 
+/*
+ * CRIU calls this for one process after the other, when all of them stand at their last instruction: at the first call all
+ * is done for all. It does not look at the answer, and another plugin may have something to do as well.
+ */
+static int resume_devices_late(int pid)
+{
+	if (state.has_image && !state.is_late) {
+		state.is_late = true;
+		late_commit(pid);
+	}
+	return -ENOTSUP;
+}
+
 static int plugin_init(int stage)
 {
 	state.stage = stage;
+	state.is_late = false;
 	state.verdict = 0;
 	state.writer = IMAGE_WRITER_NONE;
 	state.has_image = false;
@@ -375,5 +388,6 @@ __attribute__((visibility("default"))) struct criu_plugin_desc CR_PLUGIN_DESC = 
 		.restore_ext_file = restore_ext_file,
 		.handle_device_vma = handle_device_vma,
 		.update_vma_map = update_vma_map,
+		.resume_devices_late = resume_devices_late,
 	},
 };

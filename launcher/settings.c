@@ -22,6 +22,7 @@ static const struct key {
 } keys[] = {
 	{ "", "runtime", KEY_RUNTIME },	  { "", "guest_dir", KEY_FOLDER }, { "", "hooks_dir", KEY_FOLDER },
 	{ "", "run_dir", KEY_FOLDER },	  { "", "criu_plugin", KEY_TEXT }, { "criu", "tcp_established", KEY_BOOLEAN },
+	{ "criu", "late_commit", KEY_BOOLEAN },
 };
 
 #define KEYS (sizeof(keys) / sizeof(*keys))

@@ -5,8 +5,10 @@ can do: restore, and kill what was restored in vain. Nothing restored goes on be
 """
 
 import contextlib
+import os
 import time
 
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError
 from migrrdma_runtime.criu import stats
 from migrrdma_runtime.shim import child
@@ -53,6 +55,10 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
         migration = agent.restore(options.container_id, document)
         status = 1
         start = time.time()
+        if config.late_commit:
+            # What our plugin asks in CRIU, which inherits it: whether what it holds may go on (criu_plugin/agent.h).
+            os.environ["MIGRRDMA_LATE_MIGRATION"] = migration
+            os.environ["MIGRRDMA_LATE_SOCKET"] = f"{config.run_dir}/{paths.RUNTIME_SOCKET}"
         try:
             status = restoration.perform()
         finally:

@@ -227,7 +227,7 @@ static void *run(void *unused)
 	int wait_ms = 50, parked = 0, welcome = 0;
 
 	(void)unused;
-	prctl(PR_SET_NAME, "migrrdma");
+	prctl(PR_SET_NAME, MIG_THREAD_NAME);
 	for (;;) {
 		if (parked && !is_wanted_again()) {
 			nap(10);

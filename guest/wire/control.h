@@ -24,6 +24,9 @@
 #define MIG_TEXT 160
 #define MIG_BUILD_ID 20
 
+/* What the guest's control thread is called, by which it is found from outside. */
+#define MIG_THREAD_NAME "migrrdma"
+
 /* The memfd behind a restored device mapping carries this name, so that the guest can find and unmap it. */
 #define MIG_PLACEHOLDER_NAME "migrrdma-device"
 

@@ -92,6 +92,7 @@ class Daemon:
                 "checkpoint": self._checkpoint,
                 "restore": self._restore,
                 "report": self._late_report,
+                "standing": self._hold,
                 "status": self._status,
                 "abandon": self._abandon,
             }
@@ -136,6 +137,20 @@ class Daemon:
         raise AgentError(
             f"migration {migration} was undone when the agent was restarted: what was dumped cannot be "
             "restored with its connections, and what was restored must not run"
+        )
+
+    async def _hold(self, request: Message, runtime: Runtime) -> Message:
+        """Answer CRIU's plugin: done means that what it holds may go on."""
+        migration = request["migration"]
+        if await self._destination.hold(migration, runtime):
+            return {}
+        await self.agent.tasks.decided(migration)
+        record = self.agent.store.find(migration, DestinationData)
+        if record is not None and record.state in (State.COMMITTED, State.DONE):
+            return {}
+        runtime.released = record is not None and record.state is State.RELEASED
+        raise AgentError(
+            f"the restore of migration {migration} was not committed: what was restored must not run"
         )
 
     async def _abandon(self, request: Message, _runtime: Runtime) -> Message:

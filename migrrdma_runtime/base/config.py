@@ -24,6 +24,7 @@ DEFAULTS: dict[str, _Value] = {
     "run_dir": paths.RUN_DIR,
     "criu_plugin": paths.CRIU_PLUGIN,
     "criu.tcp_established": True,
+    "criu.late_commit": False,
 }
 
 DEFAULT_TEXT = f"""\
@@ -52,6 +53,9 @@ DEFAULT_TEXT = f"""\
 # (as if --tcp-established had been given). A container on the host's network is never treated so:
 # its connections belong to an address that stays behind.
 # tcp_established = true
+
+# Commit a restore while CRIU holds the restored processes, before they make a step, and not after it has let them go.
+# late_commit = false
 """
 """What ``migrrdma install`` writes."""
 
@@ -59,7 +63,15 @@ DEFAULT_TEXT = f"""\
 class Config:
     """The configuration in force."""
 
-    __slots__ = ("criu_plugin", "guest_dir", "hooks_dir", "run_dir", "runtime", "tcp_established")
+    __slots__ = (
+        "criu_plugin",
+        "guest_dir",
+        "hooks_dir",
+        "late_commit",
+        "run_dir",
+        "runtime",
+        "tcp_established",
+    )
 
     def __init__(self, values: "Mapping[str, _Value]") -> None:
         merged = {**DEFAULTS, **values}
@@ -68,6 +80,7 @@ class Config:
         self.hooks_dir = str(merged["hooks_dir"])
         self.run_dir = str(merged["run_dir"])
         self.criu_plugin = str(merged["criu_plugin"])
+        self.late_commit = bool(merged["criu.late_commit"])
         self.tcp_established = bool(merged["criu.tcp_established"])
 
 

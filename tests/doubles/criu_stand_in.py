@@ -41,6 +41,13 @@ class StandIn:
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=0")
         return self.run("unshare", "--pid", "--fork", *words, **environment)
 
+    def late(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Stop ``command``, which prints "ready", call the hook, and release what is left."""
+        environment.setdefault("ASAN_OPTIONS", "detect_leaks=0")
+        return self.run(
+            str(self.program), str(self.plugin), str(self.images), "late", *command, **environment
+        )
+
     def judge(self, directory: Path) -> dict[str, bool]:
         """Whether each image below ``directory`` is taken."""
         result = self.run(str(self.program), str(self.plugin), str(directory), "judge")

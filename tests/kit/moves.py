@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ class Move:
     image: Any = None
     restored: GuestProcess | None = None
     where: Host | None = None
+    heard: list[Any] = field(default_factory=list)
+    """What the agent has told whoever held the restored process."""
     restored_faults: dict[str, str] = field(default_factory=dict)
     """What the restored process answers wrongly, once."""
     restored_spec: dict[str, Any] = field(default_factory=dict)
@@ -75,8 +78,11 @@ class Move:
             succeeded,
         )
 
-    async def restore(self, host: Host | None = None, *, succeeded: bool = True) -> Any:
-        """What the runtime does of a restore; what it has restored it kills when the agent says no."""
+    async def restore(self, host: Host | None = None, *, succeeded: bool = True, held: bool = False) -> Any:
+        """What the runtime does of a restore; what it has restored it kills when the agent says no.
+
+        ``held``: CRIU's plugin holds it until it is committed, and kills it if it never will be.
+        """
         host = host or self.dst
 
         async def start(_: Any) -> None:
@@ -94,6 +100,10 @@ class Move:
                     **self.restored_spec,
                 )
                 self.where = host
+            if held:
+                self.heard = await self.hold(host)
+                if "error" in self.heard[-1] and self.restored is not None:
+                    await self.restored.kill()
 
         try:
             return await self._drive(
@@ -104,6 +114,29 @@ class Move:
                 await self.restored.kill()
                 self.restored = None
             raise
+
+    async def hold(self, host: Host) -> list[Any]:
+        """What CRIU's plugin does: say that it holds what is restored, and hear the lines up to the decision.
+
+        Again, of an agent that is restarted meanwhile.
+        """
+        request = {"op": "standing", "migration": self.document["migration"]}
+        heard: list[Any] = []
+        async with asyncio.timeout(PATIENT_S):
+            while not heard or not heard[-1].keys() & {"done", "error"}:
+                await host.alive.wait()
+                try:
+                    reader, writer = await asyncio.open_unix_connection(str(host.config.runtime_socket))
+                except OSError:
+                    await asyncio.sleep(0.02)  # its socket comes a moment after
+                    continue
+                writer.write(json.dumps(request).encode() + b"\n")
+                while line := await reader.readline():
+                    heard.append(json.loads(line))
+                    if heard[-1].keys() & {"done", "error"}:
+                        break
+                writer.close()
+        return heard
 
     async def both_go_on_as_before(self) -> None:
         """Wait until both ends run on the connections they had."""

@@ -6,6 +6,8 @@
  *	criu_stand_in PLUGIN DIRECTORY dump|pre-dump COMMAND …
  *		runs COMMAND, which says "ready" when it holds what it is to hold, and "dumps" it and its children
  *	criu_stand_in PLUGIN DIRECTORY restore {file ID | mapping ADDRESS OFFSET}…
+ *	criu_stand_in PLUGIN DIRECTORY late COMMAND …
+ *		runs COMMAND, which says "ready", stops all of its threads and releases them after the late hook
  *	criu_stand_in PLUGIN DIRECTORY judge
  *		loads the image in each subdirectory of DIRECTORY
  *
@@ -182,15 +184,15 @@ static void wait_until_ready(int output)
 		fail("the command said something else");
 }
 
-static int dump(int stage, const char *directory, char **command)
+/* Returns where its output can be read. */
+static int start(char **command, pid_t *pid)
 {
-	pid_t pids[9];
-	int output[2], id = 0;
+	int output[2];
 
 	if (pipe(output))
 		fail("pipe");
-	pids[0] = fork();
-	if (!pids[0]) {
+	*pid = fork();
+	if (!*pid) {
 		dup2(output[1], 1);
 		close(output[0]);
 		close(output[1]);
@@ -199,6 +201,55 @@ static int dump(int stage, const char *directory, char **command)
 	}
 	close(output[1]);
 	wait_until_ready(output[0]);
+	return output[0];
+}
+
+static int threads_of(pid_t pid, pid_t *tids, int room)
+{
+	char path[64];
+	int count = 0;
+	const struct dirent *entry;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", pid);
+	DIR *directory = opendir(path);
+	while (directory && count < room && (entry = readdir(directory)))
+		if (entry->d_name[0] != '.')
+			tids[count++] = atoi(entry->d_name);
+	if (directory)
+		closedir(directory);
+	return count;
+}
+
+/* As CRIU's restore_root_task, from where all threads are stopped. */
+static int late(const char *directory, char **command)
+{
+	pid_t pid, tids[8];
+	char said[32] = "";
+	int output = start(command, &pid), released = 0, count = threads_of(pid, tids, 8);
+	int ret = begin(CRIU_STAGE_RESTORE, directory);
+
+	for (int i = 0; i < count; i++) {
+		seize(tids[i]);
+		ptrace(PTRACE_SETOPTIONS, tids[i], NULL, PTRACE_O_TRACESYSGOOD);
+	}
+	printf("late %d\n", plugin->hooks.resume_devices_late(pid));
+	for (int i = 0; i < count; i++)
+		released += !ptrace(PTRACE_DETACH, tids[i], NULL, NULL);
+	printf("released %d of %d\n", released, count);
+	if (released == count && read(output, said, sizeof(said) - 1) > 0)
+		printf("said %s", said);
+	end(CRIU_STAGE_RESTORE, ret);
+	kill(pid, SIGKILL);
+	while (waitpid(-1, NULL, __WALL) > 0)
+		;
+	return ret;
+}
+
+static int dump(int stage, const char *directory, char **command)
+{
+	pid_t pids[9];
+	int id = 0, output = start(command, &pids[0]);
+
 	int count = 1 + children_of(pids[0], pids + 1, 8);
 	int ret = begin(stage, directory);
 	for (int i = 0; i < count && !ret; i++)
@@ -216,6 +267,7 @@ static int dump(int stage, const char *directory, char **command)
 		close(fd);
 	}
 	end(stage, ret);
+	close(output);
 	for (int i = count - 1; i >= 0; i--)
 		kill(pids[i], SIGKILL);
 	while (waitpid(-1, NULL, __WALL) > 0)
@@ -324,6 +376,8 @@ int main(int count, char **arguments)
 		return dump(CRIU_STAGE_PRE_DUMP, arguments[2], arguments + 4) ? 1 : 0;
 	if (!strcmp(arguments[3], "restore"))
 		return restore(arguments[2], arguments + 4);
+	if (!strcmp(arguments[3], "late"))
+		return late(arguments[2], arguments + 4) ? 1 : 0;
 	if (!strcmp(arguments[3], "judge"))
 		return judge(arguments[2]);
 	return 2;

@@ -47,6 +47,8 @@ REQUESTS = {
         # What the runtime knows and the agent cannot: of the dump, how long the container was frozen.
         steps=list_of(_STEP, 16),
     ),
+    # CRIU's plugin: everything is restored and stands at its last instruction (agent/roles/standing.py).
+    "standing": record(op={}, migration=MIGRATION),
     "status": record(op={}),
     "abandon": record(
         op={},
@@ -84,8 +86,12 @@ class Runtime:
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """Say what is being done."""
-        self._tell({"step": name})
+        self.say(name)
         yield
+
+    def say(self, name: str) -> None:
+        """Say that this is what comes next; it is with the kernel when this returns, if the other end reads."""
+        self._tell({"step": name})
 
     def ready(self, migration: str, document: Message | None, outcome: str = "") -> None:
         """Say that it is the runtime's turn; ``outcome``: the file that is to say that a dump has succeeded."""

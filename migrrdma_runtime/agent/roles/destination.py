@@ -12,11 +12,12 @@ import time
 from typing import Any
 
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.runtime_api import Runtime
+from migrrdma_runtime.agent.local.runtime_api import Runtime, Verdict
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.roles.fit import find_devices
 from migrrdma_runtime.agent.roles.reconnection import Reconnection
 from migrrdma_runtime.agent.roles.records import DestinationData, DestinationRecord, SwitchedPartner
+from migrrdma_runtime.agent.roles.standing import Standing
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -43,6 +44,7 @@ class Destination:
         self._agent = agent
         self._store = agent.store
         self._deadlines = agent.config.deadlines
+        self._standing: dict[str, Standing] = {}
         agent.handlers["holding"] = self.holding
 
     async def restore(self, container: str, document: Message, runtime: Runtime) -> Message:
@@ -53,13 +55,16 @@ class Destination:
         record = self._begin(container, document, runtime)
         reconnection = Reconnection(self._agent, document)
         before: list[Step] = []
+        standing = self._standing[record.id] = Standing()
+        report: asyncio.Future[Verdict] | None = None
         try:
             with timeline.step("claim"), runtime.step("claiming the checkpoint"):
                 before = await self._claim(record)
                 await self._confirm(record)
             runtime.ready(record.id, None)
+            report = asyncio.ensure_future(runtime.verdict(record.id))
             with timeline.step("restore"):
-                await self._restored(record, runtime, timeline)
+                await self._restored(record, report, standing)
             with timeline.step("reconnect"), runtime.step("waiting for the processes"):
                 guests = await self._guests(record, document)
             with timeline.step("rebuild"), runtime.step("rebuilding"):
@@ -69,16 +74,25 @@ class Destination:
                 await reconnection.connect()
                 record.data.lost = reconnection.lost  # on the disk with the next state
             with timeline.step("commit"):
-                await self._commit(record)
+                await self._commit(record, standing)
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
             await self._give_back(record, str(error), [*before, *timeline.steps])
             runtime.released = True
+            standing.refuse(error)
             raise
+        finally:
+            del self._standing[record.id]
+            if report is not None and record.state is not State.COMMITTED:
+                report.cancel()
         # ═══ Committed: this host is the authority. Nothing below is undone; what fails is tried again.
+        stood = standing.arrived.is_set()
+        standing.release()
         with timeline.step("switch"), runtime.step("switching the partners"):
             blackouts = await self._go(record)
+        # Of one that stood until now the runtime has only begun to hear.
+        timeline.add_all((await report).steps)
         steps = [*before, *timeline.steps]
-        self._store.remember(record, timeline=steps, blackouts=blackouts, downtime=_downtime(steps))
+        self._store.remember(record, timeline=steps, blackouts=blackouts, downtime=_downtime(steps, stood))
         return self.result(record)
 
     def result(self, record: DestinationRecord) -> Message:
@@ -92,6 +106,13 @@ class Destination:
             "downtime": record.data.downtime or 0.0,
             "lost": record.data.lost,
         }
+
+    async def hold(self, migration: str, holder: Runtime) -> bool:
+        """Have CRIU's plugin hold what is restored until it is decided; False: no restore of that name is under way."""
+        standing = self._standing.get(migration)
+        if standing is not None:
+            await standing.decision(holder)
+        return standing is not None
 
     async def holding(self, _caller: Identity, request: Message) -> Message:
         """How it stands with a claim, to whoever has heard nothing."""
@@ -199,10 +220,22 @@ class Destination:
 
         await wait_for_all(*(confirm(one) for one in record.data.partners))
 
-    async def _restored(self, record: DestinationRecord, runtime: Runtime, timeline: Timeline) -> None:
-        verdict = await runtime.verdict(record.id)
-        timeline.add_all(verdict.steps)
+    async def _restored(
+        self,
+        record: DestinationRecord,
+        report: asyncio.Future[Verdict],
+        standing: Standing,
+    ) -> None:
+        """Wait until the runtime has restored everything else, or CRIU's plugin holds it before its first step."""
+        stands = asyncio.ensure_future(standing.arrived.wait())
+        try:
+            await asyncio.wait((report, stands), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stands.cancel()
         self._agent.fault_point("destination: restored")
+        if not report.done():
+            return
+        verdict = report.result()
         if verdict.died:
             raise RestoreError(f"the runtime ended while it restored container {record.data.container}")
         if not verdict.succeeded:
@@ -222,9 +255,10 @@ class Destination:
         for name in record.data.guests:
             self._agent.guests.ask_to_connect(name)
 
-    async def _commit(self, record: DestinationRecord) -> None:
+    async def _commit(self, record: DestinationRecord, standing: Standing) -> None:
         """Ask the source's agent for the authority until it has answered; until then nothing is begun."""
         self._agent.fault_point("destination: commit")
+        standing.committing()
         self._store.move(record, State.COMMITTING)
         deadline = time.monotonic() + self._deadlines.doubt
         while True:
@@ -398,8 +432,12 @@ class Destination:
         )
 
 
-def _downtime(steps: list[Step]) -> float:
-    """From the dump's begin to the restore's end; across hosts it is as good as their clocks are."""
+def _downtime(steps: list[Step], stood: bool) -> float:
+    """From the dump's begin until the processes go on; across hosts it is as good as their clocks are.
+
+    They do when the runtime has returned, or, if they stood until then, when it is committed.
+    """
     starts = [one["start"] for one in steps if one["name"] == "dump"]
-    ends = [one["start"] + one["seconds"] for one in steps if one["name"] == "restore"]
+    last = "commit" if stood else "restore"
+    ends = [one["start"] + one["seconds"] for one in steps if one["name"] == last]
     return max(0.0, ends[-1] - starts[0]) if starts and ends else 0.0

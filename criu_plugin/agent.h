@@ -1,0 +1,29 @@
+/*
+ * The agent of this host, asked whether what is restored may go on.
+ *
+ * The runtime says in the environment which restore it is and where the agent is; a restore by hand, or by a runtime that is
+ * told to commit afterwards, has neither.
+ */
+#ifndef MIGRRDMA_PLUGIN_AGENT_H
+#define MIGRRDMA_PLUGIN_AGENT_H
+
+#include <stdbool.h>
+
+#define AGENT_MIGRATION "MIGRRDMA_LATE_MIGRATION"
+#define AGENT_SOCKET "MIGRRDMA_LATE_SOCKET"
+
+enum agent_says {
+	AGENT_WAIT,   /* nothing yet */
+	AGENT_GO,     /* it is committed */
+	AGENT_REFUSE, /* it is not, and never will be */
+};
+
+/* Whether there is anybody to ask. */
+bool agent_is_asked(void);
+
+/* Waits for up to `milliseconds` for a word. The reason of a refusal is in the log. */
+enum agent_says agent_listen(int milliseconds);
+
+void agent_close(void);
+
+#endif

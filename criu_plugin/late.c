@@ -1,0 +1,62 @@
+#include "late.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+#include "agent.h"
+#include "log.h"
+#include "tracee.h"
+
+/* How often a thread that was let go is looked at, while the agent says nothing. */
+#define LOOK_MS 20
+
+static int run_control_threads(struct tracees *tracees)
+{
+	int count = 0;
+
+	for (size_t i = 0; i < tracees->all.count; i++) {
+		if (!tracees->all.items[i].is_control)
+			continue;
+		if (tracee_run(&tracees->all.items[i]))
+			return -1;
+		count++;
+	}
+	pr_info("%d threads of the guest library run alone until the restore is committed", count);
+	return 0;
+}
+
+static enum agent_says wait_for_decision(struct tracees *tracees)
+{
+	enum agent_says says;
+
+	while ((says = agent_listen(LOOK_MS)) == AGENT_WAIT)
+		for (size_t i = 0; i < tracees->all.count; i++)
+			tracee_look_after(&tracees->all.items[i]);
+	return says;
+}
+
+void late_commit(pid_t root)
+{
+	struct tracees tracees;
+	enum agent_says says = AGENT_REFUSE;
+
+	if (!agent_is_asked())
+		return;
+	/* Whatever goes wrong here: nothing is committed yet, and what runs uncommitted would be a second copy. */
+	if (!tracees_collect(&tracees)) {
+		tracees_end_with_us(&tracees, true);
+		if (!run_control_threads(&tracees))
+			says = wait_for_decision(&tracees);
+	}
+	if (says == AGENT_GO) {
+		for (size_t i = 0; i < tracees.all.count; i++)
+			tracee_stop(&tracees.all.items[i]);
+		tracees_end_with_us(&tracees, false);
+		pr_info("committed");
+	} else {
+		kill(root, SIGKILL);
+		tracees_kill(&tracees);
+	}
+	agent_close();
+	tracees_free(&tracees);
+}

@@ -1,0 +1,17 @@
+/*
+ * The commit before the first instruction.
+ *
+ * In RESUME_DEVICES_LATE every thread of every restored process stands, traced, where it will go on. Of each process the
+ * guest library's thread alone is let go: it calls the agent, makes the connections again, and the agent commits. Then it is
+ * stopped again, and CRIU lets all threads go. If the agent refuses, the processes are ended, so that nothing of the
+ * application has run here and the checkpoint can be restored elsewhere.
+ */
+#ifndef MIGRRDMA_PLUGIN_LATE_H
+#define MIGRRDMA_PLUGIN_LATE_H
+
+#include <sys/types.h>
+
+/* Returns when it is decided; at once if nobody is to be asked. `root`: the first process. */
+void late_commit(pid_t root);
+
+#endif

@@ -1,0 +1,91 @@
+"""What CRIU's plugin holds goes on when its restore is committed and not before, and is ended when it never will be."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from cluster import Cluster, keep_alive
+from moves import Move
+
+from migrrdma_runtime.base.errors import MigrRDMAError
+
+Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+
+
+def test_what_is_held_goes_on_when_it_is_committed(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        result = await move.restore(held=True)
+        # Until it hears that the commit is asked for, it knows that nothing is committed.
+        assert [line for line in move.heard if "alive" not in line] == [{"step": "committing"}, {"done": {}}]
+        assert [step["name"] for step in result["timeline"]].count("commit") == 1
+        assert result["downtime"] > 0
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("answer", ["REBUILD", "CONNECT"])
+def test_what_is_held_is_ended_when_it_cannot_be_connected(play: Play, answer: str) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        move.restored_faults = {answer: "fails"}
+        with pytest.raises(MigrRDMAError):
+            await move.restore(held=True)
+        last = move.heard[-1]["error"]
+        assert last["released"], last
+        assert {"step": "committing"} not in move.heard
+        move.restored_faults = {}
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("step", ["rebuild", "connect"])
+def test_an_agent_that_dies_before_the_commit_has_what_is_held_ended(play: Play, step: str) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        move.dst.kill_at = f"destination: {step}"
+        async with keep_alive(move.dst):
+            with pytest.raises(MigrRDMAError):
+                await move.restore(held=True)
+            assert move.heard[-1]["error"]["released"]
+            await move.restore(held=True)
+            await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("step", ["commit", "committed"])
+def test_an_agent_that_dies_about_the_commit_decides_when_it_is_back(play: Play, step: str) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        move.dst.kill_at = f"destination: {step}"
+        async with keep_alive(move.dst):
+            try:
+                await move.restore(held=True)
+            except MigrRDMAError:
+                assert move.heard[-1]["error"]["released"]
+                await move.restore(held=True)
+            await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_what_nobody_restores_is_not_let_go(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        [line] = await move.hold(move.dst)
+        assert "was not committed" in line["error"]["message"]
+        # The source's own record of it says nothing about what somebody holds there.
+        [line] = await move.hold(move.src)
+        assert "was not committed" in line["error"]["message"]
+
+    play(scenario)
