@@ -38,7 +38,10 @@ MIGRATION: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$", "maxLength":
 KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$", "maxLength": 64}
 EPOCH: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 31}
 _NUMBER: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 31}
-NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
+AGENT_NAME = r"(?=.{1,64}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
+"""Of an agent: its host's, as it stands in its certificate. No wildcard, and nothing that a terminal would obey. A
+common name has 64 characters, a label of it 63 (RFC 5280, RFC 1035)."""
+NAME: Schema = {"type": "string", "pattern": f"^{AGENT_NAME}$", "maxLength": 64}
 ADDRESS: Schema = {"type": "string", "pattern": "^[^\\s]{1,255}:[0-9]{1,5}$", "maxLength": 261}
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1_000_000}
 STATE: Schema = {"type": "string", "maxLength": 32}

@@ -18,13 +18,15 @@ class LossyTransport:
         self._reply = reply
         self.lost: list[str] = []
 
-    async def ask(self, address: str, name: str, request: Message, timeout: float) -> Message:
+    async def ask(
+        self, address: str, name: str, request: Message, timeout: float, agent: str = ""
+    ) -> Message:
         """Ask by the real one, unless the message is to be lost."""
         if name not in self._names:
-            return await self._real.ask(address, name, request, timeout)
+            return await self._real.ask(address, name, request, timeout, agent)
         self.lost.append(name)
         if self._reply:
-            await self._real.ask(address, name, request, timeout)
+            await self._real.ask(address, name, request, timeout, agent)
         raise UnreachableError(f"{name} to {address} was lost, by the test")
 
     async def close(self) -> None:

@@ -54,7 +54,7 @@ REQUESTS = {
         op={},
         migration=MIGRATION,
         lost={"type": "boolean"},
-        role={"enum": ["", "source", "destination", "partner"]},
+        role={"type": "string", "pattern": "^(source|destination|partner)?$", "maxLength": 11},
     ),
 }
 

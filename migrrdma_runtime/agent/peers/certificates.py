@@ -6,8 +6,11 @@ those that are the GIDs of its RDMA devices. What an agent may say about a conne
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +23,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
 from migrrdma_runtime.base import files, gids
 from migrrdma_runtime.base.errors import CertificateError
+from migrrdma_runtime.base.escaping import printable
+from migrrdma_runtime.wire import agent_messages
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -81,6 +86,7 @@ def issue(ca_directory: Path, host: str, addresses: list[str], out: Path, days: 
         raise CertificateError(
             f"no address for {host}: name those of its RDMA devices and where it is reached"
         )
+    _require_name(host)
     names: list[x509.GeneralName] = [x509.DNSName(host)]
     try:
         names += [x509.IPAddress(ipaddress.ip_address(one)) for one in addresses]
@@ -115,6 +121,25 @@ def load(tls: TLSFiles) -> Credentials:
     return Credentials(identity, tls, _read(tls.ca), _read(tls.certificate), _read(tls.key))
 
 
+def is_name(text: str) -> bool:
+    """Whether a host may be called so."""
+    return re.fullmatch(agent_messages.AGENT_NAME, text) is not None
+
+
+def identity(whose: str, common: Sequence[str], names: frozenset[str]) -> Identity:
+    """Who it is by the names in a certificate: common names, and alternative ones, addresses among them.
+
+    One rule for both ends of a connection: TLS checks a server for an alternative name, and of a client the common one
+    is believed. So they must be the same. Raises `CertificateError` for any other.
+    """
+    if len(common) != 1 or common[0] not in names or not is_name(common[0]):
+        raise CertificateError(
+            f"{whose} names no one host (its common name {', '.join(map(printable, common)) or '–'} must be among its "
+            "alternative names): make one with `migrrdma agent ca issue`"
+        )
+    return Identity(common[0], names - {common[0]})
+
+
 def _identity(path: Path, certificate: x509.Certificate) -> Identity:
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     try:
@@ -125,9 +150,23 @@ def _identity(path: Path, certificate: x509.Certificate) -> Identity:
             "`migrrdma agent ca issue`"
         ) from error
     addresses = frozenset(str(one) for one in names.get_values_for_type(x509.IPAddress))
-    if not common or not addresses:
-        raise CertificateError(f"{path} names no host or no address: make one with `migrrdma agent ca issue`")
-    return Identity(str(common[0].value), addresses)
+    if not addresses:
+        raise CertificateError(f"{path} names no address: make one with `migrrdma agent ca issue`")
+    hosts = frozenset(names.get_values_for_type(x509.DNSName))
+    name = identity(str(path), [str(one.value) for one in common], addresses | hosts).name
+    return Identity(name, addresses)
+
+
+def _require_name(host: str) -> None:
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        raise CertificateError(
+            f"{host} is an address and no name: call the host something else, and name this with --address"
+        )
+    if not is_name(host):
+        raise CertificateError(
+            f"{printable(host)} is no name of a host: letters, digits, '-', '_' and '.', and no wildcard"
+        )
 
 
 def _builder(

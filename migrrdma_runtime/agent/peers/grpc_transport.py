@@ -1,7 +1,8 @@
 """Agents over the network: gRPC over mutual TLS, and the one place where its errors become ours.
 
-Both ends show a certificate of the cluster's authority. The client's side checks that the server's names the
-address it dialled; the server's side learns from the client's who asks, and every handler is given that
+Both ends show a certificate of the cluster's authority. The client's side asks an agent that it knows by name over a
+connection on which TLS accepts that name's certificate and no other; of one that it does not know yet, the certificate
+must name the address it dialled. The server's side learns from the client's who asks, and every handler is given that
 :class:`Identity` to decide by. A request that is not what :mod:`messages` says does not reach its handler.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles, host_of, join
 from migrrdma_runtime.agent.peers.certificates import Credentials, Identity
 from migrrdma_runtime.agent.peers.tls_probe import Obstacle, find_obstacle
@@ -23,6 +25,7 @@ from migrrdma_runtime.agent.peers.transport import Handler, Handlers
 from migrrdma_runtime.base.errors import (
     AgentError,
     BusyError,
+    CertificateError,
     DrainError,
     GuestError,
     MessageError,
@@ -43,6 +46,7 @@ _CODES: tuple[tuple[type[MigrRDMAError], grpc.StatusCode], ...] = (
     (BusyError, grpc.StatusCode.ALREADY_EXISTS),
     (RefusedError, grpc.StatusCode.PERMISSION_DENIED),
     (MessageError, grpc.StatusCode.INVALID_ARGUMENT),
+    (CertificateError, grpc.StatusCode.UNAUTHENTICATED),
     (StoreError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (UnreachableError, grpc.StatusCode.NOT_FOUND),
 )
@@ -109,8 +113,9 @@ class GrpcServer:
         exchange = EXCHANGES[name]
 
         async def serve(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            caller = _caller(context)
+            caller = Identity("?", frozenset())
             try:
+                caller = _caller(context)
                 message = agent_messages.decode(request, exchange.request, f"{name} from agent {caller.name}")
                 reply = await handler(caller, message)
                 return agent_messages.encode(
@@ -145,20 +150,23 @@ class GrpcTransport:
             credentials.ca, credentials.key, credentials.certificate
         )
         self._tls = credentials.files
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[tuple[str, str], _Kept] = {}
+        """By address and name of the agent."""
 
-    async def ask(self, address: str, name: str, request: Message, timeout: float) -> Message:
-        """Ask the agent at ``host:port``, once."""
+    async def ask(
+        self, address: str, name: str, request: Message, timeout: float, agent: str = ""
+    ) -> Message:
+        """Ask the agent at ``host:port``, once; with a name only that one."""
         exchange = EXCHANGES[name]
         what = f"{name} to the agent at {address}"
         data = agent_messages.encode(agent_messages.check(request, exchange.request, what))
-        kept = await self._connection(address)
+        kept = await self._connection(address, agent)
         method: Any = kept.channel.unary_unary(f"/{_SERVICE}/{name}")
         kept.busy += 1
         try:
             reply: bytes = await method(data, timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            raise await _translated(error, address, name, timeout, self._tls) from error
+            raise await _translated(error, address, name, timeout, self._tls, agent) from error
         finally:
             kept.busy -= 1
             kept.used = asyncio.get_running_loop().time()
@@ -170,16 +178,25 @@ class GrpcTransport:
             await kept.channel.close()
         self._kept.clear()
 
-    async def _connection(self, address: str) -> _Kept:
+    async def _connection(self, address: str, agent: str) -> _Kept:
         now = asyncio.get_running_loop().time()
-        kept = self._kept.get(address)
+        kept = self._kept.get((address, agent))
         stale = kept if kept and not kept.busy and (now - kept.used > _IDLE_S or _has_failed(kept)) else None
         if kept is None or stale:
-            channel = grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
-            kept = self._kept[address] = _Kept(channel, used=now)
+            channel = grpc.aio.secure_channel(address, self._credentials, options=_channel_options(agent))
+            kept = self._kept[address, agent] = _Kept(channel, used=now)
         if stale:
             await stale.channel.close()
         return kept
+
+
+def _channel_options(agent: str) -> tuple[tuple[str, str | int], ...]:
+    """With the name of an agent: its certificate must carry that name, wherever it is.
+
+    The library has the option for tests of servers whose certificate lacks their address. It replaces the name that
+    the certificate is checked for, in the handshake of the very connection that the request goes over.
+    """
+    return (*_CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", agent)) if agent else _CHANNEL_OPTIONS
 
 
 def _has_failed(kept: _Kept) -> bool:
@@ -190,9 +207,9 @@ def _has_failed(kept: _Kept) -> bool:
 def _caller(context: grpc.aio.ServicerContext[bytes, bytes]) -> Identity:
     """Who asks, by its certificate, which TLS has verified."""
     properties = context.auth_context()
-    common = list(properties.get("x509_common_name", ()))
-    names = properties.get("x509_subject_alternative_name", ())
-    return Identity(_text(common[0] if common else b"?"), frozenset(_text(name) for name in names))
+    common = [_text(name) for name in properties.get("x509_common_name", ())]
+    names = frozenset(_text(name) for name in properties.get("x509_subject_alternative_name", ()))
+    return certificates.identity("the caller's certificate", common, names)
 
 
 def _text(value: bytes) -> str:
@@ -205,7 +222,7 @@ def _text(value: bytes) -> str:
 
 
 async def _translated(
-    error: grpc.aio.AioRpcError, address: str, name: str, timeout: float, tls: TLSFiles
+    error: grpc.aio.AioRpcError, address: str, name: str, timeout: float, tls: TLSFiles, agent: str
 ) -> AgentError:
     code, details = error.code(), error.details() or ""
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -215,7 +232,12 @@ async def _translated(
         )
     if code is grpc.StatusCode.UNAVAILABLE:
         host, port = host_of(address), int(address.rpartition(":")[2])
-        obstacle, reason = await find_obstacle(host, port, tls, timeout)
+        obstacle, reason = await find_obstacle(host, port, tls, timeout, agent)
+        if obstacle is Obstacle.NAME:
+            return UnreachableError(
+                f"the agent at {address} is not {agent or 'the one of that address'} ({reason}): both must be of one "
+                "authority, and its certificate must say what it is asked as; see `migrrdma agent ca issue`"
+            )
         if obstacle is Obstacle.CERTIFICATE:
             return UnreachableError(
                 f"the agent at {address} and this one do not accept each other's certificates ({reason}): "

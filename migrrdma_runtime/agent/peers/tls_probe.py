@@ -8,9 +8,14 @@ import ssl
 from enum import Enum
 
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
+from migrrdma_runtime.agent.peers.certificates import is_name
 
 _MAX_SECONDS = 2.0
 """The request has failed by then; its sender waits for the reason."""
+
+
+_MISMATCHES = (62, 64)
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 
 
 class Obstacle(Enum):
@@ -20,19 +25,30 @@ class Obstacle(Enum):
     """No TCP connection comes about."""
     CERTIFICATE = "certificate"
     """One of the two does not accept the other's certificate."""
+    NAME = "name"
+    """Its certificate is as good as any, and another's than the one that was meant."""
     NONE = "none"
     """None any more: the connection broke in the middle, or the agent was just starting."""
 
 
-async def find_obstacle(host: str, port: int, tls: TLSFiles, seconds: float) -> tuple[Obstacle, str]:
-    """Connect as gRPC does, say what fails and the system's words for it."""
+async def find_obstacle(
+    host: str, port: int, tls: TLSFiles, seconds: float, agent: str = ""
+) -> tuple[Obstacle, str]:
+    """Connect as gRPC does, say what fails and the system's words for it.
+
+    With an agent's name its certificate must carry that one, else the host's.
+    """
+    if agent and not is_name(agent):
+        return Obstacle.NAME, "no certificate can carry such a name"
     try:
         async with asyncio.timeout(min(seconds, _MAX_SECONDS)):
             context = ssl.create_default_context(cafile=tls.ca)
             context.load_cert_chain(tls.certificate, tls.key)
             context.set_alpn_protocols(["h2"])
-            return await _connect(host, port, context)
+            return await _connect(host, port, context, agent or host)
     except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _MISMATCHES:
+            return Obstacle.NAME, error.verify_message
         return Obstacle.CERTIFICATE, f"certificate verify failed: {error.verify_message}"
     except ssl.SSLError as error:
         return Obstacle.CERTIFICATE, error.reason or "TLS handshake failed"
@@ -42,9 +58,9 @@ async def find_obstacle(host: str, port: int, tls: TLSFiles, seconds: float) -> 
         return Obstacle.CONNECTION, error.strerror or str(error)
 
 
-async def _connect(host: str, port: int, context: ssl.SSLContext) -> tuple[Obstacle, str]:
+async def _connect(host: str, port: int, context: ssl.SSLContext, name: str) -> tuple[Obstacle, str]:
     with contextlib.suppress(ConnectionResetError):
-        reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+        reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
         try:
             # With TLS 1.3 a server judges our certificate after the handshake. One that likes it begins HTTP/2.
             if await reader.read(1):

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.base.errors import UnreachableError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import EXCHANGES, Message
 
@@ -21,10 +22,14 @@ Handlers = dict[str, Handler]
 class Transport(Protocol):
     """A way to ask agents."""
 
-    async def ask(self, address: str, name: str, request: Message, timeout: float) -> Message:
+    async def ask(
+        self, address: str, name: str, request: Message, timeout: float, agent: str = ""
+    ) -> Message:
         """Ask the agent at ``host:port``, once, and wait for its answer for so many seconds.
 
-        Raises what the agent raised, or `UnreachableError`: then whether the request was carried out is unknown.
+        With the name of an agent, none is asked whose certificate carries another one; without, whoever is there and
+        has the address in its certificate. Raises what the agent raised, or `UnreachableError`: then whether the
+        request was carried out is unknown.
         """
 
     async def close(self) -> None:
@@ -38,8 +43,14 @@ class InProcess:
         self._identity = identity
         self._handlers = handlers
 
-    async def ask(self, _address: str, name: str, request: Message, _timeout: float) -> Message:
+    async def ask(
+        self, address: str, name: str, request: Message, _timeout: float, agent: str = ""
+    ) -> Message:
         """Have the handler answer."""
+        if agent not in ("", self._identity.name):
+            raise UnreachableError(
+                f"the agent at {address} is not {agent}: it is {self._identity.name}, this one"
+            )
         exchange = EXCHANGES[name]
         agent_messages.check(request, exchange.request, name)
         reply = await self._handlers[name](self._identity, request)
@@ -57,10 +68,12 @@ class Routed:
         self._own = own
         self.others = others
 
-    async def ask(self, address: str, name: str, request: Message, timeout: float) -> Message:
+    async def ask(
+        self, address: str, name: str, request: Message, timeout: float, agent: str = ""
+    ) -> Message:
         """Ask by the way that leads to this address."""
         way = self._own if self._is_own(address) else self.others
-        return await way.ask(address, name, request, timeout)
+        return await way.ask(address, name, request, timeout, agent)
 
     async def close(self) -> None:
         """Close both ways."""

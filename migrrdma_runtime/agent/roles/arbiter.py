@@ -132,9 +132,7 @@ class Arbiter:
         """
         epoch = record.data.epoch
         try:
-            answer = await self._agent.ask(
-                holder.address, "holding", {"migration": record.id, "epoch": epoch}
-            )
+            answer = await self._agent.ask(holder, "holding", {"migration": record.id, "epoch": epoch})
             state = answer["state"]
         except UnreachableError as error:
             # A host that was started anew knows of its present boot only.

@@ -63,7 +63,7 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
             "devices": capabilities,
             "guests": [_describe_guest(one, kinds) for one in after],
             "partners": [
-                {"name": one.name, "address": one.address, "connections": _ends(one.connections)}
+                {**one.contact.as_message(), "connections": _ends(one.connections)}
                 for one in participants.partners
             ],
             "internal": _ends(participants.internal),
@@ -88,8 +88,9 @@ def _require_sendable(partner: PartnerAgent, movers: list[Mover]) -> None:
     size += remote_keys.packed_size(regions) + _PREPARE_BESIDE
     if size > agent_messages.MAX_BYTES:
         raise GuestError(
-            f"{len(partner.connections)} connections to {partner.name} and {regions} memory regions make a message "
-            f"of {size >> 20} MiB at the restore, more than the {agent_messages.MAX_BYTES >> 20} MiB that one may have"
+            f"{len(partner.connections)} connections to {partner.contact.name} and {regions} memory regions make a "
+            f"message of {size >> 20} MiB at the restore, more than the {agent_messages.MAX_BYTES >> 20} MiB that one "
+            "may have"
         )
 
 

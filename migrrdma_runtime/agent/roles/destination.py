@@ -203,7 +203,7 @@ class Destination:
             "destination": self._agent.contact.as_message(),
         }
         # It may first have to ask the holder of an earlier claim.
-        answer = await self._agent.ask(record.data.source.address, "claim", request, 3 * self._deadlines.peer)
+        answer = await self._agent.ask(record.data.source, "claim", request, 3 * self._deadlines.peer)
         self._store.note(record, epoch=answer["epoch"])
         timeline: list[Step] = answer["timeline"]
         return timeline
@@ -216,7 +216,7 @@ class Destination:
             request = record.data.show_claim(record.id, partner.key)
             # It asks the source whose the claim is; if it has just been restarted, it gives its guests time to connect.
             limit = 2 * self._deadlines.peer + self._deadlines.guest
-            await self._agent.ask(partner.address, "confirm", request, limit)
+            await self._agent.ask(partner.contact, "confirm", request, limit)
 
         await wait_for_all(*(confirm(one) for one in record.data.partners))
 
@@ -305,7 +305,7 @@ class Destination:
     async def _switch(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
         limit = self._deadlines.peer + self._deadlines.guest
         answer = await self._agent.ask(
-            partner.address, "switch", record.data.show_claim(record.id, partner.key), limit
+            partner.contact, "switch", record.data.show_claim(record.id, partner.key), limit
         )
         partner.switched, partner.blackout = True, answer["blackout"]
 
@@ -379,7 +379,7 @@ class Destination:
         for partner in record.data.partners if record.data.epoch else ():
             try:
                 await self._agent.ask(
-                    partner.address, "retract", record.data.show_claim(record.id, partner.key)
+                    partner.contact, "retract", record.data.show_claim(record.id, partner.key)
                 )
             except AgentError as error:
                 _log.info("%s; it will ask", error)
@@ -428,7 +428,7 @@ class Destination:
 
     async def _ask_source(self, record: DestinationRecord, name: str) -> None:
         await self._agent.ask(
-            record.data.source.address, name, record.data.show_claim(record.id, record.data.source_key)
+            record.data.source, name, record.data.show_claim(record.id, record.data.source_key)
         )
 
 

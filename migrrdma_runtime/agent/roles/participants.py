@@ -10,8 +10,8 @@ from migrrdma_runtime.agent.local.guest_objects import Context, Inventory, Queue
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
-from migrrdma_runtime.base.errors import AgentError, BusyError, GuestError
-from migrrdma_runtime.wire import agent_messages
+from migrrdma_runtime.base.errors import BusyError, GuestError
+from migrrdma_runtime.wire.agent_messages import Contact
 
 Connection = tuple[Guest, QueuePair]
 """A connected queue pair and whose it is."""
@@ -31,8 +31,7 @@ class Mover:
 class PartnerAgent:
     """The agent of a host with other ends, and these connections as the source sees them."""
 
-    name: str
-    address: str
+    contact: Contact
     connections: list[Connection]
 
 
@@ -152,18 +151,9 @@ async def find_participants(agent: ThisAgent, movers: list[Mover]) -> Participan
         if one[1].other_end not in ends:
             by_address.setdefault(agent.config.agent_for(one[1].dgid), []).append(one)
 
-    async def greet(address: str) -> str:
-        answer = await agent.ask(address, "hello", {"version": agent_messages.VERSION})
-        if answer["version"] != agent_messages.VERSION:
-            raise AgentError(
-                f"the agent at {address} speaks version {answer['version']} and this one "
-                f"{agent_messages.VERSION}: install the same migrrdma on both hosts"
-            )
-        return str(answer["name"])
-
-    names = await wait_for_all(*(greet(address) for address in by_address))
+    found: list[Contact] = await wait_for_all(*(agent.greet(address) for address in by_address))
     partners: dict[str, PartnerAgent] = {}
-    for name, (address, ones) in zip(names, by_address.items(), strict=True):
+    for contact, ones in zip(found, by_address.values(), strict=True):
         # A host with several addresses is one partner.
-        partners.setdefault(name, PartnerAgent(name, address, [])).connections.extend(ones)
+        partners.setdefault(contact.name, PartnerAgent(contact, [])).connections.extend(ones)
     return Participants(movers, list(partners.values()), internal)

@@ -289,7 +289,7 @@ class Partner:
         """Learn from either end how it stands, and act on it; returns why nothing was learnt."""
         source = record.data.source
         try:
-            answer = await self._agent.ask(source.address, "outcome", {"migration": record.id})
+            answer = await self._agent.ask(source, "outcome", {"migration": record.id})
         except AgentError as error:
             silent, state = str(error), "?"
         else:
@@ -309,7 +309,7 @@ class Partner:
         epoch = record.data.epoch
         request = {"migration": record.id, "epoch": epoch}
         try:
-            state = (await self._agent.ask(destination.address, "holding", request))["state"]
+            state = (await self._agent.ask(destination, "holding", request))["state"]
         except AgentError as error:
             return str(error)
         async with self._agent.lock(record.id):
@@ -383,7 +383,7 @@ class Partner:
         """
         source = record.data.source
         if epoch > record.data.granted:
-            answer = await self._agent.ask(source.address, "outcome", {"migration": record.id})
+            answer = await self._agent.ask(source, "outcome", {"migration": record.id})
             if answer["epoch"] != epoch or answer["holder"] is None:
                 raise RefusedError(
                     f"claim {epoch} on migration {record.id} has lapsed, or was never granted, says {source.name}"

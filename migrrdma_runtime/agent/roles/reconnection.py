@@ -102,7 +102,7 @@ class Reconnection:
                 },
             }
             limit = self._deadlines.peer + 3 * self._deadlines.guest
-            answer = await self._agent.ask(partner.address, "prepare", request, limit)
+            answer = await self._agent.ask(partner.contact, "prepare", request, limit)
             sent = {(one["gid"], one["qpn"]): one for one in request["connections"]}
             made: list[Message] = [*answer["connections"], *map(_towards_nobody, answer["lost"])]
             if len(made) != len(sent) or {(one["gid"], one["qpn"]) for one in made} != sent.keys():

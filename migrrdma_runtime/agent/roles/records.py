@@ -75,6 +75,11 @@ class SwitchedPartner:
     blackout: float = 0.0
     """Seconds for which the partner's sends were kept back."""
 
+    @property
+    def contact(self) -> Contact:
+        """The agent that is asked."""
+        return Contact(self.name, self.address)
+
 
 @dataclass
 class DestinationData:

@@ -190,7 +190,7 @@ class Source:
                 processes=[
                     self._agent.containers.identify(one.guest.process.pid) for one in participants.movers
                 ],
-                partners=[Contact(one.name, one.address) for one in participants.partners],
+                partners=[one.contact for one in participants.partners],
                 runtime=runtime.process,
                 boot=self._agent.containers.boot,
             ),
@@ -200,18 +200,18 @@ class Source:
         """Have every partner's agent find the other ends and take part, before anything is quiesced."""
 
         async def suspend(partner: PartnerAgent) -> None:
-            self._agent.fault_point(f"source: suspend {partner.name}")
+            self._agent.fault_point(f"source: suspend {partner.contact.name}")
             request = {
                 "migration": record.id,
                 "source": self._agent.contact.as_message(),
-                "key_digest": tokens.digest(tokens.key_for(token, partner.name)),
+                "key_digest": tokens.digest(tokens.key_for(token, partner.contact.name)),
                 "connections": [
                     {"gid": pair.dgid, "qpn": pair.dest_pqpn, "peer_gid": pair.sgid, "peer_qpn": pair.pqpn}
                     for _, pair in partner.connections
                 ],
             }
             limit = self._deadlines.peer + self._deadlines.guest  # it asks all of its guests
-            await self._agent.ask(partner.address, "suspend", request, limit)
+            await self._agent.ask(partner.contact, "suspend", request, limit)
 
         await wait_for_all(*(suspend(partner) for partner in participants.partners))
 
@@ -222,7 +222,7 @@ class Source:
         limit = seconds + margin + self._deadlines.peer
         self._agent.fault_point("source: drain")
         await wait_for_all(
-            *(self._agent.ask(partner.address, "drain", request, limit) for partner in participants.partners),
+            *(self._agent.ask(partner.contact, "drain", request, limit) for partner in participants.partners),
             *(one.guest.quiesce(None, seconds, margin) for one in participants.movers),
         )
 
@@ -287,7 +287,7 @@ class Source:
     async def _undo_at_partner(self, record: SourceRecord, partner: Contact) -> None:
         try:
             limit = self._deadlines.peer + self._deadlines.guest
-            await self._agent.ask(partner.address, "undo", {"migration": record.id}, limit)
+            await self._agent.ask(partner, "undo", {"migration": record.id}, limit)
         except AgentError as error:
             _log.warning("%s; it will ask", error)
 

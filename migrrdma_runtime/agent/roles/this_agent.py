@@ -18,7 +18,8 @@ from migrrdma_runtime.agent.peers.transport import Handlers, Transport
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.agent.roles.tasks import Tasks
 from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import DrainError, MigrRDMAError, RefusedError
+from migrrdma_runtime.base.errors import AgentError, DrainError, MigrRDMAError, RefusedError
+from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
 
@@ -42,9 +43,26 @@ class ThisAgent:
     tasks: Tasks = field(default_factory=Tasks)
     _locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
-    async def ask(self, address: str, name: str, request: Message, timeout: float | None = None) -> Message:
-        """Ask the agent at an address, which may be this one."""
-        return await self.transport.ask(address, name, request, timeout or self.config.deadlines.peer)
+    async def ask(self, agent: Contact, name: str, request: Message, timeout: float | None = None) -> Message:
+        """Ask an agent, which may be this one; nobody who has another's certificate is asked in its place."""
+        limit = timeout or self.config.deadlines.peer
+        return await self.transport.ask(agent.address, name, request, limit, agent.name)
+
+    async def greet(self, address: str) -> Contact:
+        """Learn which agent is at an address: the name that it says it has, if its certificate carries it.
+
+        Raises `AgentError` if it speaks another version.
+        """
+        limit, request = self.config.deadlines.peer, {"version": agent_messages.VERSION}
+        answer = await self.transport.ask(address, "hello", request, limit)
+        if answer["version"] != agent_messages.VERSION:
+            raise AgentError(
+                f"the agent at {address} speaks version {answer['version']} and this one "
+                f"{agent_messages.VERSION}: install the same migrrdma on both hosts"
+            )
+        there = Contact(answer["name"], address)
+        await self.ask(there, "hello", request)
+        return there
 
     def lock(self, migration: str) -> asyncio.Lock:
         """Held while a role changes the state of a migration in more than one step."""
