@@ -10,10 +10,11 @@
     roles/store.py        what outlives the agent
     peers/                the agents elsewhere: configuration, certificates, and the transport on mutual TLS
     local/                the processes, containers, devices and OCI runtime here, and the two sockets they come to
+    observe/              what an operator sees: log records, metrics
     daemon.py             puts it all together
     process.py            starts it: alone on the host, the sockets first, an exit code for systemd
 
-It uses agent.roles, agent.peers, agent.local, wire and base.
+It uses agent.observe, agent.roles, agent.peers, agent.local, wire and base.
 
 One thread runs everything, in one asyncio loop. A migration is a few dozen messages and a wait, so there is
 no work to spread over threads, and with one thread every state transition is atomic between two ``await``: no

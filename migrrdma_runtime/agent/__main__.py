@@ -5,4 +5,4 @@ import sys
 
 from migrrdma_runtime.agent import process
 
-sys.exit(process.main(os.environ.get("MIGRRDMA_LOG", "info")))
+sys.exit(process.main(os.environ.get("MIGRRDMA_LOG", "info"), os.environ.get("MIGRRDMA_LOG_FORMAT", "text")))

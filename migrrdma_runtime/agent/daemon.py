@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from migrrdma_runtime import __version__
 from migrrdma_runtime.agent.local.containers import Containers
@@ -14,6 +16,8 @@ from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.local.runtime_api import Runtime
+from migrrdma_runtime.agent.observe import loop_lag
+from migrrdma_runtime.agent.observe.steps_log import StepsLog
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig, host_of, join
 from migrrdma_runtime.agent.peers.certificates import Identity
@@ -28,11 +32,16 @@ from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
-from migrrdma_runtime.base.errors import AgentError, CertificateError
+from migrrdma_runtime.base.errors import AgentError, CertificateError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
+if TYPE_CHECKING:
+    from migrrdma_runtime.agent.observe.metrics import Metrics, Server
+
 _log = logging.getLogger(__name__)
+
+Operation = Callable[..., Awaitable[Message]]
 
 
 class Daemon:
@@ -58,7 +67,7 @@ class Daemon:
             config=config,
             identity=identity,
             contact=contact,
-            store=Store(config.database),
+            store=Store(config.database, identity.name),
             guests=self._local.guests,
             containers=self._local.containers,
             devices=devices or Devices(),
@@ -74,7 +83,18 @@ class Daemon:
         self._destination = Destination(self.agent)
         self._partner = Partner(self.agent)
         self._arbiter = Arbiter(self.agent)
+        for name, handler in handlers.items():
+            handlers[name] = self._counted(name, handler)
         self._server = GrpcServer(credentials, handlers)
+        self._metrics: Metrics | None = None
+        self._metrics_server: Server | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.agent.store.watch(StepsLog().changed)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Where metrics are, once they are."""
+        return self._metrics_server.port if self._metrics_server is not None else None
 
     async def start(self) -> None:
         """Take up what the last agent left, then listen to everybody."""
@@ -87,26 +107,79 @@ class Daemon:
         self._local.receive(self._connected)
         await self._server.start(self._addresses, config.port)
         await self._local.listen()
-        self._local.serve(
-            {
-                "checkpoint": self._checkpoint,
-                "restore": self._restore,
-                "report": self._late_report,
-                "standing": self._hold,
-                "status": self._status,
-                "abandon": self._abandon,
-            }
-        )
+        operations = {
+            "checkpoint": self._checkpoint,
+            "restore": self._restore,
+            "report": self._late_report,
+            "standing": self._hold,
+            "status": self._status,
+            "abandon": self._abandon,
+        }
+        self._local.serve({name: self._counted(name, one) for name, one in operations.items()})
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
         _log.info("agent %s listens on %s", self.agent.identity.name, ", ".join(self._addresses))
 
     async def stop(self) -> None:
         """Stop, leaving everything as it is: the next agent goes on."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait((self._watching,))
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
         await self._local.api.close()
         await self._server.stop()
         await self.agent.tasks.stop()
         await self.agent.guests.close()
         await self.agent.transport.close()
         self.agent.store.close()
+
+    def _counted(self, name: str, operation: Operation) -> Operation:
+        """An operation whose refusals are counted."""
+
+        async def counted(*arguments: Any) -> Message:
+            try:
+                return await operation(*arguments)
+            except MigrRDMAError as error:
+                if self._metrics is not None:
+                    self._metrics.refused(name, error)
+                raise
+
+        return counted
+
+    async def _watch(self) -> None:
+        """Offer metrics, if they are wanted, and look at the loop's lag."""
+        if self.agent.config.metrics:
+            self._metrics_server = await self._offer_metrics()
+        await loop_lag.watch(self._late)
+
+    def _late(self, lag: float) -> None:
+        if self._metrics is not None:
+            self._metrics.looked(lag, len(self.agent.guests.all()))
+
+    async def _offer_metrics(self) -> Server | None:
+        # Not at the start: a tenth of a second of imports that no guest and no migration waits for.
+        try:
+            module = await asyncio.to_thread(
+                importlib.import_module, "migrrdma_runtime.agent.observe.metrics"
+            )
+        except ImportError as error:
+            _log.warning("no metrics: %s is not installed (python3-prometheus-client)", error.name)
+            return None
+        store = self.agent.store
+        self._metrics = module.Metrics(self.agent.identity.name, __version__, store.every())
+        store.watch(self._metrics.changed)
+        address = self.agent.config.metrics
+        host, port = host_of(address), int(address.rpartition(":")[2])
+        try:
+            # In a thread: http.server looks up the name of its address.
+            server: Server = await asyncio.to_thread(module.Server, self._metrics, (host, port))
+        except OSError as error:
+            _log.warning(
+                "no metrics: cannot listen on %s: %s; set metrics in agent.toml", address, error.strerror
+            )
+            return None
+        _log.info("metrics are at http://%s/metrics", join(host, server.port))
+        return server
 
     async def _checkpoint(self, request: Message, runtime: Runtime) -> Message:
         return await self._source.checkpoint(request["container"], request["leave_running"], runtime)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
+from migrrdma_runtime.agent.observe import log_format
 from migrrdma_runtime.agent.peers import agent_config
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig
 from migrrdma_runtime.base import paths
@@ -32,13 +32,14 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 _LOCK = "agent.lock"
 
 
-def main(log_level: str) -> int:
+def main(log_level: str, log_form: str = "text") -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     try:
         if log_level.lower() not in LOG_LEVELS:
             raise ConfigError(f"MIGRRDMA_LOG: {log_level!r} is none of {', '.join(LOG_LEVELS)}")
-        # systemd's journal has the time already.
-        logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(message)s")
+        if log_form not in log_format.FORMATS:
+            raise ConfigError(f"MIGRRDMA_LOG_FORMAT: {log_form!r} is none of {', '.join(log_format.FORMATS)}")
+        log_format.set_up(log_level, log_form)
         config = agent_config.load()
         with _alone(config.run_dir):
             asyncio.run(_run(config))

@@ -54,15 +54,22 @@ _DAYS = typer.Option(825, "--days", min=1, max=3650, help="How long the certific
 _NAME = typer.Option("migrrdma cluster", "--name", metavar="NAME", help="The authority's name.")
 _LOG = typer.Option("info", "--log-level", envvar="MIGRRDMA_LOG", help="debug, info, warning or error.")
 
+_LOG_FORMAT = typer.Option(
+    "text", "--log-format", envvar="MIGRRDMA_LOG_FORMAT", help="text, or json: one object to a line."
+)
 
-def run(log_level: str = _LOG) -> None:
+
+def run(log_level: str = _LOG, log_format: str = _LOG_FORMAT) -> None:
     """Run the agent."""
     from migrrdma_runtime.agent import process
+    from migrrdma_runtime.agent.observe.log_format import FORMATS
 
     require_root("migrrdma agent run")
+    if log_format not in FORMATS:
+        raise typer.BadParameter(f"{log_format!r} is none of {', '.join(FORMATS)}")
     if log_level.lower() not in process.LOG_LEVELS:
         raise typer.BadParameter(f"{log_level!r} is none of {', '.join(process.LOG_LEVELS)}")
-    raise typer.Exit(process.main(log_level))
+    raise typer.Exit(process.main(log_level, log_format))
 
 
 def ca_init(ca: str = _CA, name: str = _NAME, as_json: bool = AS_JSON) -> None:

@@ -17,6 +17,9 @@ from migrrdma_runtime.base.errors import AgentError, ConfigError
 
 DEFAULT_PORT = 50505
 
+METRICS = "127.0.0.1:50506"
+"""Where metrics are, unless the configuration says otherwise: on the host alone."""
+
 DATABASE = "state.db"
 """In ``state_dir``."""
 
@@ -59,6 +62,9 @@ DEFAULT_TEXT = f"""\
 # listen = ["192.0.2.11"]
 # port = {DEFAULT_PORT}
 
+# Where Prometheus finds this agent's metrics, by plain HTTP: whoever can connect there can read them. "" for nowhere.
+# metrics = "{METRICS}"
+
 # Where the agent keeps what must outlive it.
 # state_dir = "{paths.AGENT_STATE_DIR}"
 
@@ -87,6 +93,7 @@ _SCHEMA = {
     "properties": {
         "listen": {"type": "array", "items": _TEXT, "minItems": 1},
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+        "metrics": {"type": "string"},
         "state_dir": {"type": "string", "pattern": "^/"},
         "tls": {
             "type": "object",
@@ -123,6 +130,8 @@ class AgentConfig:
     state_dir: Path = Path(paths.AGENT_STATE_DIR)
     listen: tuple[str, ...] = ()
     port: int = DEFAULT_PORT
+    metrics: str = ""
+    """``host:port``; empty: there are none."""
     tls: TLSFiles = field(default_factory=TLSFiles)
     deadlines: Deadlines = field(default_factory=Deadlines)
     peers: tuple[tuple[str, str], ...] = ()
@@ -208,6 +217,9 @@ def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> A
             ipaddress.ip_address(address)
         except ValueError as error:
             raise ConfigError(f"{file}: listen: {address!r} is not an IP address") from error
+    metrics = found.get("metrics", METRICS)
+    if metrics:
+        _check_metrics(file, metrics)
     tls = {key: Path(value) for key, value in found.get("tls", {}).items()}
     return AgentConfig(
         run_dir=run_dir,
@@ -215,6 +227,7 @@ def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> A
         state_dir=Path(found.get("state_dir", paths.AGENT_STATE_DIR)),
         listen=tuple(found.get("listen", ())),
         port=found.get("port", DEFAULT_PORT),
+        metrics=metrics,
         tls=TLSFiles(**{one.name: tls[one.name] for one in fields(TLSFiles) if one.name in tls}),
         deadlines=Deadlines(**found.get("deadlines", {})),
         peers=tuple(peers.items()),
@@ -230,6 +243,16 @@ def _check(file: str, found: dict[str, Any]) -> None:
     if problem is not None:
         key = ".".join(str(part) for part in problem.absolute_path)
         raise ConfigError(f"{file}: {key + ': ' if key else ''}{problem.message}")
+
+
+def _check_metrics(file: str, metrics: str) -> None:
+    _, _, port = metrics.rpartition(":")
+    try:
+        ipaddress.ip_address(host_of(metrics))
+    except ValueError as error:
+        raise ConfigError(f"{file}: metrics: {metrics!r} is not an IP address and a port") from error
+    if not port.isdecimal() or not int(port) < 65536:
+        raise ConfigError(f"{file}: metrics: {metrics!r} is not an IP address and a port")
 
 
 def _check_peer(file: str, prefix: str, agent: str) -> None:

@@ -112,7 +112,7 @@ def describe(record: AnyRecord, deadlines: Deadlines) -> Message:
         "settled": record.is_settled,
         "created": record.created,
         "updated": record.updated,
-        "peers": list(_peers(record)),
+        "peers": peers_of(record),
         "waiting_for": record.data.pending,
         "waits_for": _waits_for(record),
         "way_out": _way_out(record, deadlines),
@@ -193,7 +193,7 @@ def _told(data: SourceData | DestinationData | PartnerData, name: str) -> str:
     return f"{who} of container {container:.12} to hear how it ended"
 
 
-def _peers(record: AnyRecord) -> list[Message]:
+def peers_of(record: AnyRecord) -> list[Message]:
     """The other agents that take part, and as what."""
     data = record.data
     if isinstance(data, SourceData):

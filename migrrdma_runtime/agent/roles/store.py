@@ -12,15 +12,16 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from migrrdma_runtime.agent.roles.records import AnyRecord, D, Record, from_json, to_json
 from migrrdma_runtime.agent.roles.states import FIRST, Role, State, may_move
 from migrrdma_runtime.base.errors import RefusedError, StaleRecordError, StoreError
+from migrrdma_runtime.wire.agent_messages import Step
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,19 @@ _KEEP_FINAL_S = 7 * 86400
 """Finished migrations are kept this long for ``migrrdma status``; the protocol does not need them."""
 
 
+@dataclass(frozen=True)
+class Change:
+    """What has changed of a record, for whoever watches."""
+
+    record: AnyRecord
+    before: State | None
+    """The state that it had; None: it is new."""
+    new_steps: list[Step]
+    """Of its timeline, those that this host took since the last change."""
+
+
+Watcher = Callable[[Change], None]
+
 _RENAMED = {"aborted": "undone", "resumed": "undone"}
 """States as schema 1 called them."""
 
@@ -65,9 +79,11 @@ def unfinished(path: Path) -> list[AnyRecord]:
 class Store:
     """The database; its records are shared objects, so that every holder sees the state of the moment."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, host: str = "") -> None:
         self._path = str(path)
+        self._host = host
         self._records: dict[tuple[str, Role], Record[Any]] = {}
+        self._watchers: list[Watcher] = []
         with self._translated("open"):
             self._db = self._open()
         self._load()
@@ -75,6 +91,10 @@ class Store:
     def close(self) -> None:
         """Close the database; what was committed stays."""
         self._db.close()
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have somebody told of every change, once it is made; what he raises is logged, and changes nothing."""
+        self._watchers.append(watcher)
 
     def begin(self, migration: str, data: D) -> Record[D]:
         """Make the record of a migration that begins, replacing one that has ended."""
@@ -85,6 +105,7 @@ class Store:
         record = Record(migration, FIRST[data.role], data, now, now, secrets.token_hex(8))
         self._insert(record)
         self._records[migration, data.role] = record
+        self._tell(record, None, [])
         return record
 
     def move(self, record: Record[D], state: State, **changes: Any) -> None:
@@ -111,7 +132,7 @@ class Store:
             if not self._is_current(record):
                 raise
             _log.error("migration %s is %s, which is not on the disk: %s", record.id, state.value, error)
-            record.state, record.data, record.updated = state, replace(record.data, **changes), time.time()
+            self._take_over(record, self._changed(record, state, changes))
 
     def remember(self, record: Record[D], **changes: Any) -> None:
         """Change only members of the data, that nothing is lost without; durably if there is room on the disk."""
@@ -167,10 +188,30 @@ class Store:
             del self._records[record.id, record.role]
 
     def _update(self, record: Record[D], state: State, changes: dict[str, Any]) -> None:
-        new = replace(record, state=state, data=replace(record.data, **changes), updated=time.time())
+        new = self._changed(record, state, changes)
         with self._translated("write"):
             self._write(new)
+        self._take_over(record, new)
+
+    @staticmethod
+    def _changed(record: Record[D], state: State, changes: dict[str, Any]) -> Record[D]:
+        return replace(record, state=state, data=replace(record.data, **changes), updated=time.time())
+
+    def _take_over(self, record: Record[D], new: Record[D]) -> None:
+        """Have the shared object be what the changed copy is."""
+        before, known = record.state, _timeline(record)
         record.state, record.data, record.updated = new.state, new.data, new.updated
+        self._tell(record, before, known)
+
+    def _tell(self, record: Record[Any], before: State | None, known: list[Step]) -> None:
+        # A destination's timeline begins with the source's steps, which that one has told of, also if it is this host.
+        steps = [one for one in _timeline(record) if one not in known and one["start"] >= record.created]
+        change = Change(record, before, [one for one in steps if one["host"] == self._host])
+        for watcher in self._watchers:
+            try:
+                watcher(change)
+            except Exception:  # noqa: BLE001 (whatever it is, a migration must not fail by it)
+                _log.exception("telling of migration %s", record.id)
 
     def _write(self, record: Record[Any]) -> None:
         """Write a record over its own row. One that a later attempt has replaced must not change that one's row."""
@@ -228,6 +269,10 @@ class Store:
                 f"cannot {verb} the agent's state {self._path}: {error}; "
                 "make room there, or set state_dir in agent.toml"
             ) from error
+
+
+def _timeline(record: Record[Any]) -> list[Step]:
+    return list(getattr(record.data, "timeline", ()))
 
 
 def _record(found: tuple[str, str, str, str, float, float, str]) -> Record[Any]:
