@@ -1,19 +1,18 @@
 """Who a process is: its container by its cgroup, and what the container's processes hold.
 
 Nothing here believes what a process says of itself. The kernel names the process at the other end of a
-socket; its cgroup, compared with those of the containers' first processes, names the container. What the
-containers are is in ``run_dir/containers/ID/state.json``, which the hook ``record-container`` wrote.
+socket; its cgroup, compared with those of the containers' first processes (recorded.py), names the container.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from migrrdma_runtime.agent.local import memory_map
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
+from migrrdma_runtime.agent.local.recorded import Recorded
 from migrrdma_runtime.agent.local.same_file import descriptors, is_same_file
 
 _DEVICES = "/dev/infiniband/uverbs"
@@ -44,24 +43,14 @@ class Containers:
     """The containers that this host's runtime has recorded."""
 
     def __init__(self, run_dir: Path, proc: Path = Path("/proc")) -> None:
-        self._records = run_dir / "containers"
+        self._recorded = Recorded(run_dir / "containers", proc)
         self._proc = proc
         self.boot = self._boot()
         """Which boot of the host it is: its processes do not outlive it, an agent's records do."""
 
     def container_of(self, pid: int) -> str:
         """The id of the container that a process is in; "" when it is in none."""
-        cgroup = self._cgroup(pid)
-        if not cgroup or cgroup == "/":
-            return ""
-        found = ""
-        deepest = 0
-        for container, first in self._recorded():
-            group = self._cgroup(first)
-            inside = group and group != "/" and (cgroup == group or cgroup.startswith(group + "/"))
-            if inside and len(group) > deepest:
-                found, deepest = container, len(group)
-        return found
+        return self._recorded.container_of(pid)
 
     def holders(self, container: str) -> list[Process]:
         """The processes of a container that have an RDMA device open."""
@@ -120,15 +109,6 @@ class Containers:
         except OSError:
             return ""
 
-    def _recorded(self) -> Iterator[tuple[str, int]]:
-        """Each recorded container and its first process."""
-        for path in self._records.glob("*/state.json"):
-            try:
-                state = json.loads(path.read_bytes())
-                yield path.parent.name, int(state["pid"])
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # gone meanwhile, or half a container
-
     def _pids(self) -> list[int]:
         return [int(path.name) for path in self._proc.glob("[0-9]*")]
 
@@ -138,16 +118,6 @@ class Containers:
     def _device_files(self, pid: int) -> list[int]:
         files = descriptors(str(self._proc), pid)
         return [fd for fd, name in files.items() if name.startswith(_DEVICES)]
-
-    def _cgroup(self, pid: int) -> str:
-        """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses."""
-        paths: dict[str, str] = {}
-        for line in self._read(pid, "cgroup").splitlines():
-            number, _, rest = line.partition(":")
-            controllers, _, path = rest.partition(":")
-            paths["2" if number == "0" else controllers] = path
-        candidates = (paths.get("2"), paths.get("freezer"), paths.get("devices"), paths.get("name=systemd"))
-        return next((path for path in candidates if path and path != "/"), "/")
 
     def _read(self, pid: int, name: str) -> str:
         try:
