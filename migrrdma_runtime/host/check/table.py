@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrrdma_runtime.base.errors import MigrRDMAError
-from migrrdma_runtime.host.check import agent, criu, docker, installation, kernel, rdma
+from migrrdma_runtime.host.check import agent, criu, docker, installation, kernel, packages, rdma
 from migrrdma_runtime.host.check.result import Check, Machine, Result, Status, failure
 
 CHECKS: dict[str, Check] = {
@@ -24,6 +24,9 @@ CHECKS: dict[str, Check] = {
     "rdma-devices": rdma.devices,
     "rdma-netns": rdma.netns_mode,
     "criu-plugin": installation.criu_plugin,
+    "pyverbs": packages.pyverbs,
+    "python-ptrace": packages.python_ptrace,
+    "prometheus-client": packages.prometheus_client,
     "agent-certificate": agent.certificate,
     "agent": agent.service,
 }

@@ -345,6 +345,27 @@ def test_a_check_that_cannot_be_made_is_a_finding(host: Host) -> None:
     assert "Input/output error" in result.detail
 
 
+@pytest.mark.parametrize(
+    ("check", "module", "lost"),
+    [
+        ("pyverbs", "pyverbs", "the limits of devices are not compared"),
+        ("python-ptrace", "ptrace", "`migrrdma inspect` cannot say where"),
+        ("prometheus-client", "prometheus_client", "the agent offers no metrics"),
+    ],
+)
+def test_a_package_that_one_can_do_without_is_a_warning_that_says_what_is_lost(
+    host: Host, machine_of: MachineOf, monkeypatch: pytest.MonkeyPatch, check: str, module: str, lost: str
+) -> None:
+    present: set[str] = set()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in present else None)
+    missing = CHECKS[check](machine_of(host))
+    assert missing.status is Status.WARNING
+    assert lost in missing.detail
+    assert missing.remedy.startswith("apt install python3-")
+    present.add(module)
+    assert CHECKS[check](machine_of(host)).status is Status.OK
+
+
 def test_warnings_do_not_make_a_machine_sick() -> None:
     assert is_healthy([ok(""), Result(Status.WARNING, "")])
     assert not is_healthy([ok(""), Result(Status.FAILURE, "")])
