@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := $(shell git ls-files -co --exclude-standard -- migrrdma_runtime hooks guest criu_plugin launcher meson.build)
 
-.PHONY: help tools project format lint unit guest-test runtime-test fast lab-test test demo bench soak clean
+.PHONY: help tools project format lint unit fuzz guest-test runtime-test fast lab-test test demo bench soak clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -41,6 +41,9 @@ lint: project ## ruff, strict mypy
 
 unit: project ## Each part by itself; no root
 	pytest tests/unit
+
+fuzz: project ## Random changes of everything that comes from outside, a quarter of a minute each
+	pytest tests/fuzz
 
 guest-test: project ## The guest library under unmodified programs, on the software RDMA device
 	pytest $(wildcard tests/guest tests/workloads tests/device)
@@ -76,6 +79,7 @@ bench: project ## What the runtime costs, here and in the rack; prints ratios
 
 soak: project ## The long forms of the tests
 	pytest tests/guest -m soak --soak
+	pytest tests/fuzz --soak
 	lab/rack up
 	RACK=emulated pytest tests/rack tests/docker --soak
 

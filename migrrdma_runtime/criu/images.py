@@ -29,6 +29,9 @@ _REQUIRED = (_INVENTORY, "pstree.img", "descriptors.json")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _BLOCK = 1 << 20
 
+_DEEPEST = 7
+"""Folders within each other: CRIU makes one, ``criu.work``. Eight of the longest names are half a path."""
+
 
 @dataclass(frozen=True)
 class CheckpointDir:
@@ -136,12 +139,14 @@ def _listed(directory: Path) -> list[Path]:
         raise CheckpointDirError(f"{directory}: {error.strerror}") from error
 
 
-def _walk(directory: Path) -> Iterator[Path]:
+def _walk(directory: Path, depth: int = 0) -> Iterator[Path]:
     """Everything below, parents first, no symbolic link followed."""
+    if depth > _DEEPEST:
+        raise CheckpointDirError(f"{directory} is deeper than a checkpoint's folders go: it is none")
     for path in sorted(_listed(directory)):
         yield path
         if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
+            yield from _walk(path, depth + 1)
 
 
 def _kind(mode: int) -> str:

@@ -43,9 +43,10 @@ def restore_steps(work_dir: str, since: float) -> "list[dict[str, object]]":
 def _read(path: str, kind: int, since: float) -> "tuple[float, dict[int, int]] | None":
     """When the file was written, in seconds of the wall clock, and its numbers; None if it is not of this run."""
     try:
-        with open(path, "rb") as file:
+        # A FIFO of that name would have nothing to read; it is not to be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             written = os.fstat(file.fileno()).st_mtime
-            content = file.read(_MAX_SIZE)
+            content = file.read(_MAX_SIZE) or b""
         *magic, size = _HEADER.unpack_from(content)
         if tuple(magic) != _MAGIC or written < since or _HEADER.size + size > len(content):
             return None

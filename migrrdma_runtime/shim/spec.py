@@ -160,7 +160,7 @@ def strip(spec: Spec) -> None:
     """Take out what ``edit`` has added, and the lists and objects that it had to make for it."""
     if not is_edited(spec):
         return
-    _drop(spec, "mounts", lambda entry: entry.get("destination") in _OUR_MOUNTS)
+    _drop(spec, "mounts", lambda entry: entry.get("destination") in list(_OUR_MOUNTS))  # it may be anything
 
     process = _child(spec, "process", dict)
     if "env" in process:

@@ -8,6 +8,7 @@ validates it (manifest_schema.py).
 import contextlib
 import json
 import os
+import stat
 
 from migrrdma_runtime.base import paths, strict_json
 from migrrdma_runtime.base.errors import ManifestError
@@ -58,7 +59,11 @@ def read(directory: str) -> "Manifest | None":
     """
     path = os.path.join(directory, paths.MANIFEST)
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        # The folder comes from another host: opened to be read, a FIFO would wait for somebody who writes.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ManifestError(f"{path} is no plain file: copy the checkpoint again")
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         if os.path.exists(os.path.join(directory, paths.PLUGIN_IMAGE)):

@@ -30,6 +30,11 @@ class Tier:
 TIERS = (
     Tier("unit", ("unit",), "each part by itself: no root, no container, no device"),
     Tier(
+        "fuzz",
+        ("fuzz",),
+        "random changes of everything that comes from outside: refused by name, or taken whole",
+    ),
+    Tier(
         "guest-test",
         ("guest", "workloads", "device"),
         "the guest library under unmodified programs, and the software device they run on",

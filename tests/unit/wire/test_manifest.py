@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,4 +50,10 @@ def test_a_missing_manifest_of_a_checkpoint_that_holds_rdma_is_refused(tmp_path:
     assert manifest.read(str(tmp_path)) is None
     (tmp_path / paths.PLUGIN_IMAGE).touch()
     with pytest.raises(ManifestError, match=r"migrrdma.json is missing, and the checkpoint holds RDMA"):
+        manifest.read(str(tmp_path))
+
+
+def test_a_manifest_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / paths.MANIFEST)
+    with pytest.raises(ManifestError, match=r"migrrdma.json is no plain file"):
         manifest.read(str(tmp_path))

@@ -1,0 +1,20 @@
+"""How long each test goes on: `make test` gives it a quarter of a minute, `make soak` an hour."""
+
+from __future__ import annotations
+
+import pytest
+from fuzzing import Fuzzer
+
+_SHORT_S, _LONG_S = 15, 3600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    if config.getoption("--soak"):
+        for item in items:
+            if item.path.parent.name == "fuzz":
+                item.add_marker(pytest.mark.timeout(_LONG_S + 600))
+
+
+@pytest.fixture
+def fuzzer(request: pytest.FixtureRequest) -> Fuzzer:
+    return Fuzzer(_LONG_S if request.config.getoption("--soak") else _SHORT_S)
