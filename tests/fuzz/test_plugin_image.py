@@ -54,9 +54,10 @@ def test_no_image_reaches_beyond_itself(fuzzer: Fuzzer, tmp_path: Path) -> None:
     compiler = shutil.which("clang")
     assert compiler, "clang with libFuzzer is needed (apt install clang)"
     program, corpus = tmp_path / "fuzz", tmp_path / "corpus"
+    sources = [Path(__file__).with_name("plugin_image.c"), PLUGIN / "image.c", PLUGIN / "array.c"]
     subprocess.run(
         [compiler, *STRICT, "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-fno-inline",
-         f"-I{PLUGIN}", "-o", program, Path(__file__).with_name("plugin_image.c"), PLUGIN / "image.c", PLUGIN / "array.c"],
+         f"-I{PLUGIN}", "-o", program, *sources],
         check=True,
     )  # fmt: skip
     corpus.mkdir()
