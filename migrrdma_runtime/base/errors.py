@@ -15,6 +15,7 @@
     ├── ManifestError         a checkpoint's migrrdma.json is missing, damaged, or of another version
     └── AgentError            an agent could not do its part of a migration
         ├── UnreachableError  it did not answer within the deadline: names the agent and the address
+        │   └── AllowanceError  it was asked more than one agent may ask of it: it did nothing, and is to be asked later
         ├── RefusedError      it answered no: not entitled, or too late
         │   ├── BusyError     what it is about takes part in another migration: names it
         │   └── StaleRecordError  an attempt of a migration that a later one has replaced
@@ -85,6 +86,10 @@ class AgentError(MigrRDMAError):
 
 class UnreachableError(AgentError):
     """No answer within the deadline, or no connection; whether the request was carried out is unknown."""
+
+
+class AllowanceError(UnreachableError):
+    """An agent was asked more than another one may ask of it. It did nothing; later it will."""
 
 
 class RefusedError(AgentError):

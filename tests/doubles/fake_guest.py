@@ -34,6 +34,7 @@ class FakeGuest:
         self.connection: socket.socket | None = None
         self.parked = False
         self.waits_alone = 0
+        self.drains_for = 0
 
     def connect(self) -> None:
         """Connect and introduce itself."""
@@ -196,6 +197,7 @@ class FakeGuest:
     def _on_quiesce(self, message: Message) -> Any:
         self.state = QUIESCED
         self.waits_alone = message.body["alone_s"]
+        self.drains_for = message.body["timeout_ms"]
         for pair in self._named(message):
             pair["quiesced"] = True
         return "DONE", {}
@@ -286,6 +288,7 @@ class FakeGuest:
             ],
             "learnt": self.spec.get("learnt", {}),
             "waits_alone": self.waits_alone,
+            "drains_for": self.drains_for,
             "image": list(self.pairs.values()),
         }
 

@@ -17,13 +17,15 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.agent.peers import allowances, certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles, host_of, join
+from migrrdma_runtime.agent.peers.allowances import Allowances
 from migrrdma_runtime.agent.peers.certificates import Credentials, Identity
 from migrrdma_runtime.agent.peers.tls_probe import Obstacle, find_obstacle
 from migrrdma_runtime.agent.peers.transport import Handler, Handlers
 from migrrdma_runtime.base.errors import (
     AgentError,
+    AllowanceError,
     BusyError,
     CertificateError,
     DrainError,
@@ -35,7 +37,7 @@ from migrrdma_runtime.base.errors import (
     UnreachableError,
 )
 from migrrdma_runtime.wire import agent_messages
-from migrrdma_runtime.wire.agent_messages import EXCHANGES, Message
+from migrrdma_runtime.wire.agent_messages import EXCHANGES, Exchange, Message
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ _CODES: tuple[tuple[type[MigrRDMAError], grpc.StatusCode], ...] = (
     (MessageError, grpc.StatusCode.INVALID_ARGUMENT),
     (CertificateError, grpc.StatusCode.UNAUTHENTICATED),
     (StoreError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (AllowanceError, grpc.StatusCode.OUT_OF_RANGE),
     (UnreachableError, grpc.StatusCode.NOT_FOUND),
 )
 """An error of ours as a status, most specific first, and back."""
@@ -70,7 +73,8 @@ _IDLE_S = 10.0
 """A host that crashed has not closed its connections. One kept over its reboot would fail the next request, so none is
 used that has been idle for as long as a host may take to come up again. (grpc.client_idle_timeout_ms would close them,
 but not in 1.51, which Debian 12 and 13 carry.)"""
-_MAX_CONCURRENT = 256
+_LARGE = 256 << 10
+"""Bytes of a request that is not looked at in the event loop."""
 _MAX_DETAILS = 2000
 
 
@@ -80,12 +84,17 @@ class GrpcServer:
     def __init__(self, credentials: Credentials, handlers: Handlers) -> None:
         self._server = grpc.aio.server(
             # Without SO_REUSEPORT off, two agents on one host would share the port, and the requests.
-            options=(*_OPTIONS, ("grpc.so_reuseport", 0)),
-            maximum_concurrent_rpcs=_MAX_CONCURRENT,
+            options=(
+                *_OPTIONS,
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_concurrent_streams", allowances.UNDER_WAY),
+            ),
         )
         self._credentials = grpc.ssl_server_credentials(
             [(credentials.key, credentials.certificate)], credentials.ca, require_client_auth=True
         )
+        self._allowances = Allowances()
+        self._one_large = asyncio.Lock()
         served = {name: self._serve(name, handler) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, served),))
 
@@ -108,21 +117,29 @@ class GrpcServer:
         """Close the port at once; requests under way fail, and their senders ask again."""
         await self._server.stop(grace=None)
 
-    @staticmethod
-    def _serve(name: str, handler: Handler) -> grpc.RpcMethodHandler[bytes, bytes]:
+    async def _decode(self, request: bytes, exchange: Exchange, what: str) -> Message:
+        """Look at a request; at a large one beside the event loop, and at one at a time."""
+        if len(request) <= _LARGE:
+            return agent_messages.decode(request, exchange.request, what)
+        async with self._one_large:
+            return await asyncio.to_thread(agent_messages.decode, request, exchange.request, what)
+
+    def _serve(self, name: str, handler: Handler) -> grpc.RpcMethodHandler[bytes, bytes]:
         exchange = EXCHANGES[name]
 
         async def serve(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             caller = Identity("?", frozenset())
             try:
                 caller = _caller(context)
-                message = agent_messages.decode(request, exchange.request, f"{name} from agent {caller.name}")
-                reply = await handler(caller, message)
+                with self._allowances.of(caller.name).request(name, len(request)):
+                    message = await self._decode(request, exchange, f"{name} from agent {caller.name}")
+                    reply = await handler(caller, message)
                 return agent_messages.encode(
                     agent_messages.check(reply, exchange.reply, f"the reply to {name}")
                 )
             except MigrRDMAError as error:
-                _log.info("%s from %s refused: %s", name, caller.name, error)
+                level = logging.DEBUG if isinstance(error, AllowanceError) else logging.INFO
+                _log.log(level, "%s from %s refused: %s", name, caller.name, error)
                 code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
                 await context.abort(code or grpc.StatusCode.UNKNOWN, str(error)[:_MAX_DETAILS])
             except Exception:  # noqa: BLE001 (a bug of ours, which grpc would show to the caller)

@@ -99,7 +99,8 @@ class Partner:
         self._agent.fault_point("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
         guests = [(await connected_guest(self._agent, one), names_of(one)) for one in record.data.guests]
-        seconds, margin = request["seconds"], self._deadlines.guest
+        # As long as the source says, but no longer than this host's administrator would have it wait.
+        seconds, margin = min(request["seconds"], self._deadlines.drain), self._deadlines.guest
         # Whatever an agent decides about the wait (watch, below) it decides before the guest does without one.
         alone = self._deadlines.partner + self._deadlines.ask + 3 * self._deadlines.peer
         await wait_for_all(*(guest.quiesce(names, seconds, margin, alone) for guest, names in guests))
