@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import cluster
 import pytest
+from cluster import Cluster
 from fuzzing import Fuzzer
+
+Scenario = Callable[[Cluster], Awaitable[None]]
 
 _SHORT_S, _LONG_S = 15, 3600
 
@@ -18,3 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
 @pytest.fixture
 def fuzzer(request: pytest.FixtureRequest) -> Fuzzer:
     return Fuzzer(_LONG_S if request.config.getoption("--soak") else _SHORT_S)
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[[Scenario], None]:
+    """Run a scenario on a cluster that is taken down afterwards."""
+    return lambda scenario: cluster.play(tmp_path, scenario)

@@ -12,7 +12,7 @@ import ipaddress
 import json
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,19 @@ class Cluster:
     def impatient(self, host: Host, **deadlines: float) -> None:
         """Give a host's next agent other deadlines."""
         host.config = replace(host.config, deadlines=replace(host.config.deadlines, **deadlines))
+
+
+def play(directory: Path, scenario: Callable[[Cluster], Awaitable[None]]) -> None:
+    """Run a scenario on a cluster that is taken down afterwards."""
+
+    async def run() -> None:
+        cluster = Cluster(directory)
+        try:
+            await scenario(cluster)
+        finally:
+            await cluster.close()
+
+    asyncio.run(run())
 
 
 def ends(here: Host, qpn: int, there: Host, dest: int, count: int) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from typing import Any
 AGAIN = "MIGRRDMA_FUZZ_ROUND"
 """The environment variable that names the only round to be run."""
 
-ROUND_S = 5
+ROUND_S = 2
 """Of processor time, that no input may take."""
 
 MEMORY = 512 << 20
@@ -32,6 +32,9 @@ ODD: tuple[Any, ...] = (
     *("", "\0", "\n", "..", "/", "../../etc/passwd", "\udc80", "\u00e9", "x" * 5000, "0" * 16, "f" * 64),
     *("[::1]:99999", "a:0", [], {}, [[]], [{}], {"": 0}, [0] * 100),
 )
+
+
+_ODD_WORDS = tuple(word.to_bytes(4, "little") for word in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF))
 
 
 @dataclass
@@ -84,7 +87,10 @@ def changed_bytes(rng: random.Random, data: bytes, others: Sequence[bytes] = ())
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         at = rng.randrange(len(found) + 1)
         end = min(len(found), at + rng.choice((1, 2, 4, 8, 64)))
-        match rng.randrange(6):
+        match rng.randrange(8):
+            case 6 | 7:
+                at = at // 4 * 4
+                found[at : at + 4] = rng.choice(_ODD_WORDS)
             case 0 if at < len(found):
                 found[at] ^= 1 << rng.randrange(8)
             case 1:

@@ -1,6 +1,5 @@
 """A fake host, a fake Docker and a cluster of agents: what the real ones will not be on command."""
 
-import asyncio
 import json
 import socketserver
 import threading
@@ -9,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import cluster
 import pytest
 from cluster import Cluster
 
@@ -111,15 +111,4 @@ def _serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[[Scenario], None]:
     """Run a scenario on a cluster that is taken down afterwards."""
-
-    async def run(scenario: Scenario) -> None:
-        cluster = Cluster(tmp_path)
-        try:
-            await scenario(cluster)
-        finally:
-            await cluster.close()
-
-    def play(scenario: Scenario) -> None:
-        asyncio.run(run(scenario))
-
-    return play
+    return lambda scenario: cluster.play(tmp_path, scenario)

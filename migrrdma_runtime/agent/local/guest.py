@@ -274,7 +274,9 @@ def _raise_for(guest: Guest, kind: str, answer: list[Message]) -> None:
     if answer[0].kind != "DONE" or not answer[0].body["error"]:
         return
     error = int(answer[0].body["error"])
-    reason = f"{text(answer[0].body['text'])}: {os.strerror(abs(error)).lower()}".removeprefix(": ")
+    # Of the kernel's numbers none is larger; of any integer whatever, strerror() makes an OverflowError.
+    meant = os.strerror(abs(error)).lower() if abs(error) < 4096 else f"error {error}"
+    reason = f"{text(answer[0].body['text'])}: {meant}".removeprefix(": ")
     stuck = _some([f"QP 0x{one['vqpn']:x}" for one in _records(answer)])
     if kind == "QUIESCE" and error == errno.ETIMEDOUT:
         raise DrainError(
