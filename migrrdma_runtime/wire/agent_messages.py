@@ -42,7 +42,8 @@ AGENT_NAME = r"(?=.{1,64}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
 """Of an agent: its host's, as it stands in its certificate. No wildcard, and nothing that a terminal would obey. A
 common name has 64 characters, a label of it 63 (RFC 5280, RFC 1035)."""
 NAME: Schema = {"type": "string", "pattern": f"^{AGENT_NAME}$", "maxLength": 64}
-ADDRESS: Schema = {"type": "string", "pattern": "^[^\\s]{1,255}:[0-9]{1,5}$", "maxLength": 261}
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+ADDRESS: Schema = {"type": "string", "pattern": f"^[^\\s]{{1,255}}:{_PORT}$", "maxLength": 261}
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1_000_000}
 STATE: Schema = {"type": "string", "maxLength": 32}
 STEP_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 64}
