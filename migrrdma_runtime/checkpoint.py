@@ -8,7 +8,8 @@ import contextlib
 import os
 import time
 
-from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError
+from migrrdma_runtime.base.errors import AgentError, CheckpointError, MigrRDMAError, UnreachableError
+from migrrdma_runtime.base.fault_points import Action, around
 from migrrdma_runtime.criu import stats
 from migrrdma_runtime.shim import auto_remove, child
 from migrrdma_runtime.shim.criu_run import CriuRun
@@ -61,36 +62,43 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             "when the dump ends it, and this checkpoint with it: put it elsewhere with --checkpoint-dir"
         )
     with runtime_client.connect(config.run_dir) as agent:
-        with dump.container.thawed():
+        with dump.container.thawed(), around(Action.RUNTIME_ASK_CHECKPOINT, AgentError):
             ready = agent.checkpoint(options.container_id, leave_running=options.leave_running)
         if ready is None:
             return dump.perform()
         status = 1
+        failure: BaseException | None = None
         start = time.time()
         try:
             # Before the dump, which ends the container: a disk that is full must be found out by then.
             os.makedirs(dump.images, mode=0o700, exist_ok=True)
-            manifest.write(dump.images, ready["manifest"])
-            status = dump.perform()
+            with around(Action.RUNTIME_WRITE_MANIFEST):
+                manifest.write(dump.images, ready["manifest"])
+            with around(Action.RUNTIME_DUMP):
+                status = dump.perform()
         except OSError as error:
-            raise CheckpointError(f"cannot make {dump.images}: {error.strerror}") from error
-        finally:
-            if status and _is_in_the_image(dump, agent, ready["migration"], start):
-                dump.warn(
-                    f"container {options.container_id} was dumped and has ended; what came after that failed"
-                )
-                status = 0
-            elif status:
+            failure = CheckpointError(f"cannot dump into {dump.images}: {error.strerror}")
+        except BaseException as error:  # noqa: BLE001 (raised again, once it is known that the container lives)
+            failure = error
+        if status and not _is_in_the_image(dump, agent, ready["migration"], start):
+            with around(Action.RUNTIME_REMOVE_MANIFEST, CheckpointError):
                 manifest.remove(dump.images)
-        if not status:
-            _say_that_it_succeeded(options, dump, agent, ready, start)
-        return status
+            if failure is not None:
+                raise failure
+            return status
+        if status or failure is not None:
+            why = f": {failure}" if failure else ""
+            dump.warn(
+                f"container {options.container_id} was dumped and has ended; what came after that failed{why}"
+            )
+        _say_that_it_succeeded(options, dump, agent, ready, start)
+        return 0
 
 
 def _is_in_the_image(dump: CriuRun, agent: "Agent", migration: str, start: float) -> bool:
     """Report that the dump failed, which is a success if all processes have ended and CRIU has written everything."""
     try:
-        with dump.container.thawed():
+        with dump.container.thawed(), around(Action.RUNTIME_REPORT_FAILED_DUMP, AgentError):
             result = agent.report(migration, succeeded=False)
     except MigrRDMAError:
         return (
@@ -111,8 +119,10 @@ def _say_that_it_succeeded(
 
     steps, written = stats.dump_steps(dump.work, start), False
     try:
-        dump_outcome.sync_tree(dump.images)
-        dump_outcome.write(ready["outcome"], steps)
+        with around(Action.RUNTIME_SYNC_IMAGES):
+            dump_outcome.sync_tree(dump.images)
+        with around(Action.RUNTIME_WRITE_OUTCOME):
+            dump_outcome.write(ready["outcome"], steps)
         written = True
     except OSError as error:
         dump.warn(
@@ -120,7 +130,8 @@ def _say_that_it_succeeded(
             f"images is not known: {error}"
         )
     try:
-        with dump.container.thawed() if options.leave_running else contextlib.nullcontext():
+        thawed = dump.container.thawed() if options.leave_running else contextlib.nullcontext()
+        with thawed, around(Action.RUNTIME_REPORT_DUMP, UnreachableError):
             agent.report(ready["migration"], succeeded=True, steps=steps, again=not written)
     except MigrRDMAError as error:
         dump.warn(f"container {options.container_id} was dumped, but {error}")

@@ -9,7 +9,8 @@ import os
 import time
 
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError
+from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RestoreError, UnreachableError
+from migrrdma_runtime.base.fault_points import Action, around
 from migrrdma_runtime.criu import stats
 from migrrdma_runtime.shim import child
 from migrrdma_runtime.shim.criu_run import CriuRun
@@ -52,7 +53,8 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
             "--detach: they are made again once the low-level runtime has returned"
         )
     with runtime_client.connect(config.run_dir) as agent:
-        migration = agent.restore(options.container_id, document)
+        with around(Action.RUNTIME_ASK_RESTORE, AgentError):
+            migration = agent.restore(options.container_id, document)
         status = 1
         start = time.time()
         if config.late_commit:
@@ -60,19 +62,25 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
             os.environ["MIGRRDMA_LATE_MIGRATION"] = migration
             os.environ["MIGRRDMA_LATE_SOCKET"] = f"{config.run_dir}/{paths.RUNTIME_SOCKET}"
         try:
-            status = restoration.perform()
+            with around(Action.RUNTIME_RESTORE, RestoreError):
+                status = restoration.perform()
         finally:
             if status:
                 # Why it failed has been said; that the agent knows it as a failure too is not news.
-                with contextlib.suppress(MigrRDMAError):
+                struck = around(Action.RUNTIME_REPORT_FAILED_RESTORE, AgentError)
+                with contextlib.suppress(MigrRDMAError), struck:
                     agent.report(migration, succeeded=False)
         if status:
             return status
         try:
-            result = agent.report_restored(migration, steps=stats.restore_steps(restoration.work, start))
+            with around(Action.RUNTIME_REPORT_RESTORE, UnreachableError):
+                result = agent.report_restored(migration, steps=stats.restore_steps(restoration.work, start))
         except MigrRDMAError as error:
             if error.released:
-                restoration.container.run("delete", "--force")  # before it runs on without its connections
+                with around(
+                    Action.RUNTIME_KILL_RESTORED, RestoreError
+                ):  # before it runs on without its connections
+                    restoration.container.run("delete", "--force")
                 raise
             # It may be committed, and then this is the only copy there is.
             restoration.warn(f"container {options.container_id} was restored, but {error}")

@@ -22,7 +22,7 @@ from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig, host_of, join
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcServer, GrpcTransport
-from migrrdma_runtime.agent.peers.transport import Handlers, InProcess, Routed
+from migrrdma_runtime.agent.peers.transport import Handler, Handlers, InProcess, Routed
 from migrrdma_runtime.agent.roles import outlook
 from migrrdma_runtime.agent.roles.arbiter import Arbiter
 from migrrdma_runtime.agent.roles.destination import Destination
@@ -32,6 +32,7 @@ from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
+from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.errors import AgentError, CertificateError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Contact, Message
@@ -84,7 +85,7 @@ class Daemon:
         self._partner = Partner(self.agent)
         self._arbiter = Arbiter(self.agent)
         for name, handler in handlers.items():
-            handlers[name] = self._counted(name, handler)
+            handlers[name] = self._counted(name, _struck(name, handler))
         self._server = GrpcServer(credentials, handlers)
         self._metrics: Metrics | None = None
         self._metrics_server: Server | None = None
@@ -276,6 +277,17 @@ class Daemon:
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.
             tasks.follow("", guest.undo(self.agent.config.deadlines.guest))
+
+
+def _struck(name: str, handler: Handler) -> Handler:
+    """The handler between the fault points of its answer."""
+    action = fault_points.Action(f"answer.{name}")
+
+    async def answer(caller: Identity, request: Message) -> Message:
+        with fault_points.around(action, AgentError):
+            return await handler(caller, request)
+
+    return answer
 
 
 def _listening(config: AgentConfig, identity: Identity) -> list[str]:

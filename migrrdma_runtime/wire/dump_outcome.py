@@ -8,6 +8,8 @@ import contextlib
 import json
 import os
 
+from migrrdma_runtime.base import fault_points
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -45,7 +47,7 @@ def read(path: str) -> "list[dict[str, Any]] | None":
 
 def remove(path: str) -> None:
     """Take it away: the agent's record says the same."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), fault_points.around(fault_points.Action.FORGET_OUTCOME):
         os.unlink(path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from migrrdma_lab.containers import carry, wait_for_line
@@ -56,7 +56,7 @@ class RuntimeContainer:
 
     def on(self, shell: Shell) -> RuntimeContainer:
         """The same container on another node."""
-        return RuntimeContainer(shell, self.name, self.address, self.command, self.binds)
+        return replace(self, shell=shell)
 
     def prepare(self) -> RuntimeContainer:
         """Make the bundle; the network comes with `run` and `restore`, for an address can be in one place."""
@@ -113,12 +113,20 @@ class RuntimeContainer:
 
     def move(self, destination: Shell) -> RuntimeContainer:
         """Dump it here, carry the images, restore it on a node where `prepare` has been called."""
-        moved = self.on(destination)
-        for shell in (self.shell, destination):
-            shell.run("rm", "-rf", _IMAGES)
-            shell.run("mkdir", "-p", _IMAGES)
-        self._runtime("checkpoint", "--image-path", f"{_IMAGES}/{self.name}", self.name)
+        self.checkpoint()
         self.remove()
+        return self.restore(destination)
+
+    def checkpoint(self) -> None:
+        """Dump it here."""
+        self.shell.run("rm", "-rf", _IMAGES)
+        self.shell.run("mkdir", "-p", _IMAGES)
+        self._runtime("checkpoint", "--image-path", f"{_IMAGES}/{self.name}", self.name)
+
+    def restore(self, destination: Shell) -> RuntimeContainer:
+        """Carry its images to a node where `prepare` has been called, and restore it there."""
+        moved = self.on(destination)
+        destination.run("rm", "-rf", _IMAGES)
         carry(_IMAGES, self.name, self.shell, destination)
         moved._make_network()
         moved._runtime(

@@ -28,7 +28,7 @@ from migrrdma_runtime.agent.local.guest_objects import (
     QPName,
     QueuePair,
 )
-from migrrdma_runtime.base import gids
+from migrrdma_runtime.base import fault_points, gids
 from migrrdma_runtime.base.errors import DrainError, GuestError, MessageError
 from migrrdma_runtime.wire.guest_messages import WIRE, Message, text
 
@@ -205,9 +205,10 @@ class Guest:
         try:
             async with asyncio.timeout(timeout):
                 packet = WIRE.pack(kind, body, records, ident=identity, more=more)
-                async with self._sending:
-                    await loop.sock_sendall(self._connection, packet)
-                answer = await future
+                with fault_points.around(fault_points.Action(f"tell.{kind}")):
+                    async with self._sending:
+                        await loop.sock_sendall(self._connection, packet)
+                    answer = await future
         except TimeoutError as error:
             self.drop(f"no answer to {kind} within {timeout:g} s")
             raise GuestError(

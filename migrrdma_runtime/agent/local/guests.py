@@ -19,6 +19,7 @@ from migrrdma_runtime.agent.local.containers import Containers, Process
 from migrrdma_runtime.agent.local.guest import MESSAGE_MAX, Guest, unpack
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.sockets import listen_at, peer_pid
+from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.errors import AgentError, GuestError, MessageError, MigrRDMAError
 from migrrdma_runtime.wire.guest_messages import WIRE
 
@@ -80,7 +81,13 @@ class Guests:
 
     def ask_to_connect(self, name: str) -> None:
         """Ask a guest that has let go of us for a dump to connect: it looks for this file, on whichever host it is."""
-        self._request_file(name).touch()
+        with fault_points.around(fault_points.Action.CALL_GUEST, GuestError):
+            try:
+                self._request_file(name).touch()
+            except OSError as error:
+                raise GuestError(
+                    f"cannot ask a process to connect ({error.filename}: {error.strerror})"
+                ) from error
 
     def stop_asking(self, name: str) -> None:
         """Stop asking a guest: it has gone on, or is about to be dumped."""

@@ -17,14 +17,14 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from migrrdma_runtime.agent.local.containers import Containers, ProcessId
 from migrrdma_runtime.agent.local.sockets import listen_at, peer_pid
-from migrrdma_runtime.base import strict_json
+from migrrdma_runtime.base import fault_points, strict_json
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
 from migrrdma_runtime.wire.agent_messages import MIGRATION, SECONDS, STEP_NAME, Message, list_of, record
@@ -122,9 +122,22 @@ class Runtime:
         self._tell({"error": answer})
 
     def _tell(self, message: Message) -> None:
-        if self._line is not None:
-            self._line.send(message)
+        if self._line is None:
+            return
+        action = next((known for key, known in _STRUCK.items() if key in message), None)
+        try:
+            with fault_points.around(action) if action else nullcontext():
+                self._line.send(message)
+        except OSError as error:
+            _log.warning("process %d is not told: %s", self.process.pid, error)
+            self._line.cut()
 
+
+_STRUCK = {
+    "ready": fault_points.Action.SAY_READY,
+    "done": fault_points.Action.SAY_DONE,
+    "error": fault_points.Action.SAY_ERROR,
+}
 
 Operation = Callable[[Message, Runtime], Awaitable[Message]]
 
@@ -265,6 +278,10 @@ class _Line:
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection; the other end asks again on another one."""
         self._writer.transport.abort()
 
     async def drained(self) -> None:

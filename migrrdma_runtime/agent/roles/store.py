@@ -20,6 +20,7 @@ from typing import Any
 
 from migrrdma_runtime.agent.roles.records import AnyRecord, D, Record, from_json, to_json
 from migrrdma_runtime.agent.roles.states import FIRST, Role, State, may_move
+from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.errors import RefusedError, StaleRecordError, StoreError
 from migrrdma_runtime.wire.agent_messages import Step
 
@@ -103,9 +104,10 @@ class Store:
             raise RefusedError(f"migration {migration} is under way here already, {old.state.value}")
         now = time.time()
         record = Record(migration, FIRST[data.role], data, now, now, secrets.token_hex(8))
-        self._insert(record)
-        self._records[migration, data.role] = record
-        self._tell(record, None, [])
+        with self._struck(record, record.state):
+            self._insert(record)
+            self._records[migration, data.role] = record
+            self._tell(record, None, [])
         return record
 
     def move(self, record: Record[D], state: State, **changes: Any) -> None:
@@ -189,9 +191,9 @@ class Store:
 
     def _update(self, record: Record[D], state: State, changes: dict[str, Any]) -> None:
         new = self._changed(record, state, changes)
-        with self._translated("write"):
+        with self._struck(record, state if state is not record.state else None):
             self._write(new)
-        self._take_over(record, new)
+            self._take_over(record, new)
 
     @staticmethod
     def _changed(record: Record[D], state: State, changes: dict[str, Any]) -> Record[D]:
@@ -246,7 +248,7 @@ class Store:
             record.updated,
             record.row,
         )
-        with self._translated("write"), self._transaction():
+        with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO migration VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     @contextmanager
@@ -259,6 +261,13 @@ class Store:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def _struck(self, record: Record[Any], state: State | None) -> Iterator[None]:
+        """Write between the fault points of the state that is written; none: only something is noted."""
+        name = f"store.{record.role.value}.{state.value}" if state else f"note.{record.role.value}"
+        with self._translated("write"), fault_points.around(fault_points.Action(name)):
+            yield
 
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:

@@ -17,8 +17,8 @@ from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.transport import Handlers, Transport
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.agent.roles.tasks import Tasks
-from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import AgentError, DrainError, MigrRDMAError, RefusedError
+from migrrdma_runtime.base import fault_points, gids
+from migrrdma_runtime.base.errors import AgentError, DrainError, MigrRDMAError, RefusedError, UnreachableError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
@@ -46,7 +46,8 @@ class ThisAgent:
     async def ask(self, agent: Contact, name: str, request: Message, timeout: float | None = None) -> Message:
         """Ask an agent, which may be this one; nobody who has another's certificate is asked in its place."""
         limit = timeout or self.config.deadlines.peer
-        return await self.transport.ask(agent.address, name, request, limit, agent.name)
+        with fault_points.around(fault_points.Action(f"ask.{name}"), UnreachableError):
+            return await self.transport.ask(agent.address, name, request, limit, agent.name)
 
     async def greet(self, address: str) -> Contact:
         """Learn which agent is at an address: the name that it says it has, if its certificate carries it.

@@ -1,0 +1,140 @@
+"""Strikes a node of the fast rack at a fault point, and undoes what can be undone."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from fault_cases import Blow, Case
+from migrrdma_lab.namespaces.rack import FastRack
+from migrrdma_lab.plan import Node
+
+from migrrdma_runtime.base import fault_points
+
+LASTS_S = 2.5
+"""How long a delay, a cut, a full disk or a standstill lasts: longer than an agent waits for another (`impatient`)."""
+
+REACHED_S = 60.0
+
+_CUT = """
+for chain in INPUT OUTPUT; do
+  for side in --dport --sport; do iptables -w {what} $chain -p tcp $side 50505 -j DROP; done
+done
+"""
+
+
+def arm(rack: FastRack, node: Node, point: str, *words: str) -> None:
+    """Have whoever comes to a point on a node be struck there, once."""
+    folder, path = fault_points.FOLDER, f"{fault_points.FOLDER}/{point}"
+    content = shlex.quote(" ".join(words))
+    rack.shell(node).sh(
+        f"mkdir -p -m 700 {folder}; umask 077; echo {content} >{path}.new; mv {path}.new {path}"
+    )
+
+
+class Blows:
+    """One case's blow, under way from when it is armed until its end.
+
+    with Blows(rack, node, case):
+        ...what comes to the point...
+    """
+
+    def __init__(self, rack: FastRack, node: Node, case: Case) -> None:
+        self._rack = rack
+        self._node = node
+        self._case = case
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Blows:
+        """Arm it."""
+        seconds = [str(LASTS_S)] if self._case.blow is Blow.DELAY else []
+        arm(self._rack, self._node, self._case.point, self._case.blow.kind.value, *seconds)
+        if self._does_it:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for its end."""
+        self._over.set()
+        if self._does_it:
+            self._thread.join(2 * REACHED_S)
+            assert not self._thread.is_alive(), f"{self._case}: the blow itself does not end"
+        if self._error is not None and error is None:
+            raise self._error
+
+    @property
+    def has_struck(self) -> bool:
+        """Whether the point was reached; on a node that was booted since, nothing is left to tell."""
+        return (self._case.blow is Blow.POWER and self._over.is_set()) or not (
+            self._folder / self._case.point
+        ).exists()
+
+    @property
+    def _does_it(self) -> Callable[[], None] | None:
+        return {
+            Blow.CUT: self._cut,
+            Blow.DISK: self._fill,
+            Blow.POWER: self._power,
+            Blow.CLOCK: self._stand_still,
+        }.get(self._case.blow)
+
+    @property
+    def _folder(self) -> Path:
+        """The node's folder of fault points, as this machine reaches it: also while the node itself stands still."""
+        return Path(f"/proc/{self._rack.host(self._node).init()}/root{fault_points.FOLDER}")
+
+    def _watch(self) -> None:
+        held = self._folder / f"{self._case.point}{fault_points.HELD}"
+        deadline = time.monotonic() + REACHED_S
+        while not held.exists():
+            if self._over.is_set() or time.monotonic() > deadline:
+                return  # not reached, which the test finds out
+            time.sleep(0.01)  # a file of another mount namespace: nothing tells of it
+        try:
+            does_it = self._does_it
+            assert does_it is not None
+            self._held = held
+            does_it()
+        except BaseException as error:  # noqa: BLE001 (a thread's, raised by the one that waits for it)
+            self._error = error
+
+    def _cut(self) -> None:
+        shell = self._rack.shell(self._node)
+        shell.sh(_CUT.format(what="-I"))
+        try:
+            self._held.unlink()
+            self._last()
+        finally:
+            shell.sh(_CUT.format(what="-D"))
+
+    def _fill(self) -> None:
+        self._rack.fill_disk(self._node)
+        try:
+            self._held.unlink()
+            self._last()
+        finally:
+            self._rack.free_disk(self._node)
+
+    def _power(self) -> None:
+        self._rack.power_off(self._node)
+        self._rack.boot(self._node)
+
+    def _stand_still(self) -> None:
+        self._rack.freeze(self._node)
+        try:
+            self._last()
+        finally:
+            self._rack.thaw(self._node)
+        self._held.unlink()
+
+    @staticmethod
+    def _last() -> None:
+        time.sleep(LASTS_S)  # what is done, not what is waited for

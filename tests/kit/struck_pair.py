@@ -1,0 +1,368 @@
+"""Two containers with connections between them, one of which moves while things are struck; and the one oracle.
+
+Whatever is struck: exactly one copy of the container runs or can be restored; both ends of the integrity workload go on
+and find nothing wrong; nothing is left behind; and every command that fails has ended in time and has said why.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import workload
+from fault_cases import Blow, Case, Course, Side
+from migrrdma_lab.errors import NodeCommandError, RackError
+from migrrdma_lab.namespaces.rack import FastRack
+from migrrdma_lab.plan import DST, NODES, PEER, SRC, Node
+from migrrdma_lab.shell import Shell
+from runtime_container import RuntimeContainer
+from striking import Blows, arm
+
+from migrrdma_runtime.base import fault_points
+from migrrdma_runtime.base.fault_points import Action, Moment, name_of
+
+_VERDICT = re.compile(r"integrity: (?!\d+ QPs on )")
+"""The line that an end prints last; the first one says what it runs on."""
+
+GOES_ON = "^ *[0-9]+ s +[1-9][0-9]* ops/s"
+
+IN_TIME_S = 60.0
+"""A command or a wait that takes longer has no deadline: the longest of `IMPATIENT` together are much less."""
+
+IMPATIENT = """
+[deadlines]
+guest = 5
+peer = 2
+drain = 5
+reconnect = 10
+doubt = 3
+partner = {partner}
+turn = 3
+ask = 0.3
+"""
+
+_PARTNER_S = 60
+_SERVICE = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n"
+"""An agent is killed here more often than systemd takes for a mishap."""
+
+_STATUS = """
+import socket
+agent = socket.socket(socket.AF_UNIX)
+agent.settimeout(20)
+agent.connect("/run/migrrdma/agent.sock")
+agent.sendall(b'{"op": "status"}\\n')
+lines = agent.makefile()
+line = next(line for line in lines if '"done"' in line)
+print(line)
+"""
+"""As `migrrdma status --json`, at a tenth of its cost: it is asked several times a second."""
+
+_LATENCY_NS = 5_000_000
+"""Of the wire. What is tested is not how much goes over it: the processors are for the rest."""
+
+_FORGET = f"""
+iptables -w -F INPUT; iptables -w -F OUTPUT; rm -rf {fault_points.FOLDER}
+systemctl stop migrrdma-agent; rm -rf /var/lib/migrrdma/agent/*; systemctl start migrrdma-agent
+"""
+"""What a case that has failed may have left would be the next one's."""
+
+_FINAL = {"done", "undone", "abandoned", "released", "switched", "lost"}
+_NOT_RUN = {"parked", "claimed"}
+
+_LEFT = f"""
+ls -A /var/lib/migrrdma/agent/outcomes
+ls -A {fault_points.FOLDER} 2>/dev/null || :
+find /run/migrrdma/agent -name 'resume-*'
+pgrep -xl 'criu|runc|migrrdma-runti' || :
+"""
+
+
+def impatient(node: Shell, partner: float = _PARTNER_S) -> None:
+    """Have a node's agent wait for nobody for long, and be started again at once when it has been killed."""
+    node.run("tee", "/etc/migrrdma/agent.toml", stdin=IMPATIENT.format(partner=partner).encode())
+    folder = "/etc/systemd/system/migrrdma-agent.service.d"
+    node.run("mkdir", "-p", folder)
+    node.run("tee", f"{folder}/killed-often.conf", stdin=_SERVICE.encode())
+    node.sh("systemctl daemon-reload; systemctl restart migrrdma-agent")
+
+
+@dataclass
+class Said:
+    """A command that failed, and what it said."""
+
+    what: str
+    reason: str
+
+
+@dataclass
+class StruckPair:
+    """The client, which moves between two nodes, and the server on the third."""
+
+    rack: FastRack
+    number: int = 0
+    client: RuntimeContainer = field(init=False)
+    server: RuntimeContainer = field(init=False)
+    said: list[Said] = field(default_factory=list)
+    _also: list[tuple[Node, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Not started yet."""
+        docker_client, docker_server = workload.pair(
+            self.rack.shell(SRC), self.rack.shell(PEER), "-q", "2", "-e"
+        )
+        self.client = self._container(SRC, "client", "10.78.0.160", docker_client.command)
+        self.server = self._container(PEER, "server", "10.78.0.161", docker_server.command)
+
+    def _container(self, node: Node, name: str, address: str, command: Any) -> RuntimeContainer:
+        words = [word.replace(workload.IN_CONTAINER, "/mnt") for word in command]
+        binds = [(workload.ON_NODE, "/mnt")]
+        return RuntimeContainer(self.rack.shell(node), name, address, words, binds)
+
+    # --- the life of the two -----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin anew: whatever was there is removed."""
+        for node in NODES:
+            self.rack.heal(node)
+            self.rack.shell(node).sh(_FORGET)
+        self.remove()
+        for node in NODES:
+            self.rack.devices.daemon.control.set(node.name, "latency", _LATENCY_NS)
+        self.client = self.client.on(self.rack.shell(SRC))
+        for node in (SRC, DST):
+            self.client.on(self.rack.shell(node)).prepare()
+        self.server.prepare().run()
+        self.client.run()
+        self.client.wait_for_line(GOES_ON)
+
+    def remove(self) -> None:
+        """End both, wherever they are."""
+        for node in (SRC, DST):
+            self.client.on(self.rack.shell(node)).remove()
+        self.server.remove()
+
+    def stop(self) -> None:
+        """Have both come to their end, and see what they found."""
+        self.server.shell.sh("pkill -TERM -x integrity")
+        for end in (self.server, self.client):
+            end.wait_for_line("^integrity: ")
+            verdict = workload.judge(end.lines())
+            assert verdict.ok, f"{end.name}: {verdict.text}"
+
+    # --- a case -------------------------------------------------------------------------------------------
+
+    @property
+    def here(self) -> Node:
+        """Where the client is."""
+        return self.client.shell.node
+
+    @property
+    def there(self) -> Node:
+        """Where it would move."""
+        return DST if self.here is SRC else SRC
+
+    def play(self, case: Case) -> bool:
+        """Move it, being struck; in the end both ends go on. Whether they do: a person, or a host's end, ends them."""
+        self.said = []
+        reached, here, there = case.reached, self.here, self.there
+        node = {Side.SOURCE: here, Side.DESTINATION: there, Side.PARTNER: PEER}[reached.side]
+        with Blows(self.rack, node, case) as blows:
+            getattr(self, f"_{reached.course.name.lower()}")()
+            self._wait("the point to be reached", lambda: blows.has_struck)
+        self._disarm()
+        self._wait_for_agents()
+        self._restore_what_waits(there)
+        return self.judge(reached.course, node if case.blow is Blow.POWER else None)
+
+    def _move(self) -> None:
+        there = self.there
+        self._try("checkpoint", self.client.checkpoint)
+        self._restore_what_waits(there)
+
+    def _undumped(self) -> None:
+        self._arm(self.here, Action.RUNTIME_DUMP, "error")
+        self._move()
+
+    def _refused(self) -> None:
+        self._arm(self.here, Action.TELL_PARK, "error")
+        self._move()
+
+    def _unrestored(self) -> None:
+        self._arm(self.there, Action.RUNTIME_RESTORE, "error")
+        self._move()
+
+    def _unbuilt(self) -> None:
+        self._arm(self.there, Action.TELL_REBUILD, "error")
+        self._move()
+
+    def _waiting(self) -> None:
+        self._try("checkpoint", self.client.checkpoint)
+
+    def _slow_switch(self) -> None:
+        self._arm(self.there, Action.ASK_SWITCH, "delay", "1.2")
+        self._move()
+
+    def _abandoned(self) -> None:
+        self._try("checkpoint", self.client.checkpoint)
+        here = self.here
+        shell = self.rack.shell(here)
+        migration = self._last(here)["migration"]
+        for _ in range(3):
+            self._try("abandon", lambda: shell.run("migrrdma", "migration", "abandon", migration))
+            self._wait_for_agents()
+            if self._last(here)["state"] == "abandoned":
+                return
+
+    def _unheard(self) -> None:
+        here = self.here
+        peer, source = self.rack.shell(PEER), self.rack.shell(here)
+        impatient(peer, partner=2)
+        try:
+            self._arm(here, Action.STORE_SOURCE_DUMPING, "kill")
+            source.sh("systemctl mask --runtime --quiet migrrdma-agent; systemctl daemon-reload")
+            self._try("checkpoint", self.client.checkpoint)
+            self._wait("the partner to give up", lambda: self._last(PEER)["state"] == "lost")
+        finally:
+            source.sh("systemctl unmask --runtime --quiet migrrdma-agent; systemctl start migrrdma-agent")
+            impatient(peer)
+
+    def _arm(self, node: Node, action: Action, *words: str) -> None:
+        """Have something else go wrong, on the way to the point."""
+        point = name_of(action, Moment.BEFORE)
+        arm(self.rack, node, point, *words)
+        self._also.append((node, point))
+
+    def _disarm(self) -> None:
+        """What was not reached, since the blow fell before it, must not strike at the next case."""
+        for node, point in self._also:
+            self.rack.shell(node).run("rm", "-f", f"{fault_points.FOLDER}/{point}")
+        self._also.clear()
+
+    def _try(self, what: str, act: Callable[[], Any]) -> None:
+        """Do it; if it fails, keep what it says. It must end in time."""
+        began = time.monotonic()
+        try:
+            act()
+        except (RackError, NodeCommandError) as error:
+            self.said.append(Said(what, str(error)))
+        seconds = time.monotonic() - began
+        assert seconds < IN_TIME_S, f"{what} took {seconds:.0f} s: {self.said}"
+
+    def _restore_what_waits(self, there: Node) -> None:
+        """Restore it as often as it takes: as an engine, which removes what a failed restore has left."""
+        for _ in range(6):
+            self._wait_for_agents()
+            here = self.here
+            state = self._settled(here, "source", {"suspending", "dumping", "claimed", "committed"})
+            if state not in _NOT_RUN:
+                break
+            self.client.remove()
+            self.client.on(self.rack.shell(there)).remove()
+            self._try("restore", lambda: self.client.restore(self.rack.shell(there)))
+            self._wait_for_agents()
+            if self._settled(here, "source", {"claimed", "committed"}) == "done":
+                self.client = self.client.on(self.rack.shell(there))
+                break
+
+    def _settled(self, node: Node, role: str, passing: set[str]) -> str:
+        """The state of the last migration that a node was the source of, once it is none that passes."""
+        found = ""
+
+        def is_settled() -> bool:
+            nonlocal found
+            record = self._last(node, role)
+            found = record.get("state", "")
+            return found not in passing
+
+        self._wait(
+            f"the last migration of {node.name} to come out of {', '.join(sorted(passing))}", is_settled
+        )
+        return found
+
+    def _last(self, node: Node, role: str = "") -> dict[str, Any]:
+        found = [one for one in self._migrations(node) if role in ("", one["role"])]
+        return max(found, key=lambda one: one["created"], default={})
+
+    def _migrations(self, node: Node) -> list[dict[str, Any]]:
+        """What its agent knows; `RackError` if there is none that answers."""
+        result = self.rack.shell(node).run("python3", "-ISc", _STATUS)
+        found: list[dict[str, Any]] = json.loads(result.stdout)["done"]["migrations"]
+        return found
+
+    def _wait_for_agents(self) -> None:
+        for node in NODES:
+            self._wait(f"the agent of {node.name} to answer", partial(self._answers, node))
+
+    def _answers(self, node: Node) -> bool:
+        try:
+            self._migrations(node)
+        except RackError:
+            return False
+        return True
+
+    @staticmethod
+    def _wait(what: str, condition: Callable[[], bool], look: Callable[[], Any] = str) -> None:
+        """Wait until the condition holds; ``look`` says how it is instead."""
+        deadline = time.monotonic() + IN_TIME_S
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {IN_TIME_S:.0f} s for {what}: {look()}"
+            time.sleep(0.1)  # agents' and nodes' states: nothing tells of them
+
+    # --- the oracle ---------------------------------------------------------------------------------------
+
+    def judge(self, course: Course, failed: Node | None) -> bool:
+        """Exactly one copy, both ends clean, nothing left behind, everything explained.
+
+        ``failed``: a host whose power failed; what ran there has ended with it. Returns whether the pair lives.
+        """
+        for node in NODES:
+            self._wait(
+                f"every migration of {node.name} to end",
+                partial(self._ended, node),
+                partial(self._unended, node),
+            )
+        running = {node.name: self._copies(node) for node in (SRC, DST)}
+        died = failed is not None and failed is self.here and not running[failed.name]
+        expected = 0 if course is Course.ABANDONED or died else 1
+        assert sum(running.values()) == expected, f"copies that run: {running}; {self.said}"
+        if expected:
+            assert running[self.here.name] == 1, f"it runs elsewhere than it should: {running}; {self.said}"
+            for end in (self.client, self.server):
+                end.wait_for_line(GOES_ON, 30, after=len(end.lines()))
+                broken = [line for line in end.lines() if _VERDICT.match(line)]
+                assert not broken, f"{end.name}: {broken}; {self.said}"
+        for node in NODES:
+            self._wait(
+                f"nothing to be left on {node.name}", partial(self._is_clean, node), partial(self._left, node)
+            )
+        for one in self.said:
+            assert len(one.reason) > 40, one
+            assert "Traceback" not in one.reason and "internal error" not in one.reason, one
+        return bool(expected)
+
+    def _ended(self, node: Node) -> bool:
+        return self._answers(node) and not self._unended(node)
+
+    def _unended(self, node: Node) -> list[dict[str, Any]]:
+        return [one for one in self._migrations(node) if one["state"] not in _FINAL or one["waiting_for"]]
+
+    def _is_clean(self, node: Node) -> bool:
+        return not self._left(node)
+
+    def _copies(self, node: Node) -> int:
+        """Processes of the client that are there and are no zombies."""
+        seen = self.rack.shell(node).sh("ps -eo stat=,comm= | grep -c '^[^Z].* integrity$' || :").stdout
+        return int(seen)
+
+    def _left(self, node: Node) -> list[str]:
+        """What nobody needs any more: files, processes, queue pairs."""
+        found = self.rack.shell(node).sh(_LEFT).stdout.split("\n")
+        queue_pairs = self.rack.devices.daemon.control.count(node.name, "qps")
+        if node.name not in (self.here.name, PEER.name) and queue_pairs:
+            found.append(f"{queue_pairs} queue pairs")
+        return [one for one in found if one.strip()]
