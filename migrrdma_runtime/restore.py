@@ -80,7 +80,7 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
                 with around(
                     Action.RUNTIME_KILL_RESTORED, RestoreError
                 ):  # before it runs on without its connections
-                    restoration.container.run("delete", "--force")
+                    restoration.container.kill_silently()
                 raise
             # It may be committed, and then this is the only copy there is.
             restoration.warn(f"container {options.container_id} was restored, but {error}")

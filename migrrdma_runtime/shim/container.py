@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from migrrdma_runtime.shim import child
+from migrrdma_runtime.shim import child, lowlevel, silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ class LowLevelContainer:
         ]
         with open(os.devnull, "wb") as nowhere:
             return child.run(self._runtime, arguments, nowhere.fileno()) == 0
+
+    def kill_silently(self) -> None:
+        """Remove it, and let nobody whom it has TCP connections to know."""
+        root = self._invocation.globals.get("root") or lowlevel.default_root(self._runtime)
+        silence.silence(root, self._invocation.container_id)
+        self.run("delete", "--force")
 
     @contextlib.contextmanager
     def thawed(self) -> "Iterator[None]":

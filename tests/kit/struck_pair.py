@@ -255,28 +255,30 @@ class StruckPair:
 
     def _restore_what_waits(self, there: Node) -> None:
         """Restore it as often as it takes: as an engine, which removes what a failed restore has left."""
-        for _ in range(6):
-            self._wait_for_agents()
+        deadline = time.monotonic() + IN_TIME_S
+        while self._waits():
+            assert time.monotonic() < deadline, f"it cannot be restored: {self.said}"
             here = self.here
-            state = self._settled(here, "source", {"suspending", "dumping", "claimed", "committed"})
-            if state not in _NOT_RUN:
-                break
             self.client.remove()
             self.client.on(self.rack.shell(there)).remove()
             self._try("restore", lambda: self.client.restore(self.rack.shell(there)))
             self._wait_for_agents()
-            if self._settled(here, "source", {"claimed", "committed"}) == "done":
+            if self._settled(here, {"committed"}) == "done":
                 self.client = self.client.on(self.rack.shell(there))
-                break
+                return
 
-    def _settled(self, node: Node, role: str, passing: set[str]) -> str:
+    def _waits(self) -> bool:
+        """Whether it is in an image that nobody has restored."""
+        self._wait_for_agents()
+        return self._settled(self.here, {"suspending", "dumping", "committed"}) in _NOT_RUN
+
+    def _settled(self, node: Node, passing: set[str]) -> str:
         """The state of the last migration that a node was the source of, once it is none that passes."""
         found = ""
 
         def is_settled() -> bool:
             nonlocal found
-            record = self._last(node, role)
-            found = record.get("state", "")
+            found = self._last(node, "source").get("state", "")
             return found not in passing
 
         self._wait(

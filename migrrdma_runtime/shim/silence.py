@@ -1,0 +1,71 @@
+"""Cut a container off before it is killed: its kernel would tell its TCP peers that it has gone.
+
+What was restored in vain is killed, and its image is restored once more. By then its connections must still be there at
+their other ends, which a FIN or RST from here would have ended.
+"""
+
+import fcntl
+import os
+import socket
+import struct
+
+from migrrdma_runtime.base.errors import SpecError
+from migrrdma_runtime.shim import bundle
+
+_CLONE_NEWNET = 0x40000000
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+_REQUEST = "16sH22x"
+"""``struct ifreq`` of netdevice(7): the name, then here the flags."""
+
+
+def silence(root: str, container_id: str) -> None:
+    """Take the links of its network down, if it has one of its own; what cannot be done is left: it is killed anyway.
+
+    ``root``: where the low-level runtime keeps its state: runc's ``state.json`` or crun's ``status``.
+    """
+    pid = _first_process(f"{root}/{container_id}")
+    try:
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if pid else -1
+    except OSError:
+        return
+    if network < 0:
+        return
+    try:
+        if os.fstat(network).st_ino != os.stat("/proc/self/ns/net").st_ino:
+            _in_a_child(network)
+    finally:
+        os.close(network)
+
+
+def _first_process(folder: str) -> int:
+    for name, member in (("state.json", "init_process_pid"), ("status", "pid")):
+        try:
+            found, _ = bundle.read(f"{folder}/{name}")
+            return int(found[member]) if isinstance(found, dict) else 0
+        except (SpecError, KeyError, TypeError, ValueError):
+            continue
+    return 0
+
+
+def _in_a_child(network: int) -> None:
+    """Do it in a process that ends with it: the network of this one must stay what it is."""
+    child = os.fork()
+    if child == 0:
+        try:
+            import ctypes
+
+            if ctypes.CDLL(None).setns(network, _CLONE_NEWNET) == 0:
+                _take_links_down()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _take_links_down() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            request = struct.pack(_REQUEST, name.encode(), 0)
+            _, flags = struct.unpack(_REQUEST, fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request))
+            fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack(_REQUEST, name.encode(), flags & ~_IFF_UP))
