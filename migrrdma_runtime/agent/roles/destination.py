@@ -320,12 +320,12 @@ class Destination:
         while not record.data.told:
             try:
                 await self._ask_source(record, "finish")
-            except UnreachableError as error:
-                _log.info("%s; it is told again later", error)
+            except RefusedError as error:
+                _log.info("%s", error)  # it knows nothing of it any more
+            except AgentError as error:
+                _log.info("%s; it is told again later", error)  # also one whose disk is full
                 await asyncio.sleep(self._deadlines.ask)
                 continue
-            except AgentError as error:
-                _log.info("%s", error)  # it knows nothing of it any more
             self._store.remember(record, told=True)
 
     # --- after the commit, and after a restart -----------------------------------------------------------
@@ -385,7 +385,9 @@ class Destination:
                 _log.info("%s; it will ask", error)
         try:
             await self._release(record)
-        except UnreachableError as error:
+        except StaleRecordError:
+            raise
+        except AgentError as error:
             _log.info("%s; it is told again later", error)
             self._agent.tasks.follow(record.id, self._return_claim(record))
 
@@ -410,19 +412,17 @@ class Destination:
             await asyncio.sleep(self._deadlines.ask)
             try:
                 await self._release(record)
-            except UnreachableError:
-                continue
             except StaleRecordError as error:
                 _log.info("%s", error)  # its successor knows which claims were given back
                 return
+            except AgentError:
+                continue
 
     async def _release(self, record: DestinationRecord) -> None:
         try:
             if record.data.epoch:
                 await self._ask_source(record, "release")
-        except UnreachableError:
-            raise
-        except AgentError as error:
+        except RefusedError as error:
             _log.info("%s", error)  # it knows nothing of the claim: then it is free
         self._store.remember(record, told=True)
 
