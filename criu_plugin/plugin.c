@@ -25,6 +25,7 @@
 
 #include "criu.h"
 #include "device.h"
+#include "fault_points.h"
 #include "image.h"
 #include "late.h"
 #include "log.h"
@@ -126,7 +127,8 @@ static int record_mappings(const struct holdings *holdings, struct image_writer 
 		memcpy(mapping.node, held->device.node, sizeof(mapping.node));
 		pr_info("process %d (%s): %s is mapped at %#llx, %llu bytes", process->pid, process->comm,
 			held->device.node, (unsigned long long)held->start, (unsigned long long)held->length);
-		if (image_add_mapping(writer, &mapping))
+		if (fault_before(PLUGIN_WRITE_MAPPING) || image_add_mapping(writer, &mapping) ||
+		    fault_after(PLUGIN_WRITE_MAPPING))
 			return -1;
 	}
 	return 0;
@@ -148,7 +150,8 @@ static int begin_dump(void)
 		return -1;
 	if (state.stage == CRIU_STAGE_PRE_DUMP)
 		return 0;
-	if (image_create(&state.writer, criu_get_image_dir()) ||
+	if (fault_before(PLUGIN_CREATE_IMAGE) || image_create(&state.writer, criu_get_image_dir()) ||
+	    fault_after(PLUGIN_CREATE_IMAGE) ||
 	    record_mappings(&state.holdings, &state.writer))
 		return -1;
 	/* Without the plugin such a checkpoint must not be restored: CRIU would open the devices by their path. */
@@ -241,7 +244,9 @@ static int record_file(int fd, uint32_t id, const struct device *device, dev_t n
 		pr_warn("process %d (%s): an event on descriptor %d is unread; if the guest library has not kept it, "
 			"it is lost on restore",
 			process->pid, process->comm, held->fd);
-	return image_add_file(&state.writer, &file);
+	if (fault_before(PLUGIN_WRITE_FILE) || image_add_file(&state.writer, &file))
+		return -1;
+	return fault_after(PLUGIN_WRITE_FILE);
 }
 
 /* CRIU calls this once for each open file, however many descriptors lead to it. */
@@ -363,7 +368,7 @@ static int plugin_init(int stage)
 	state.writer = IMAGE_WRITER_NONE;
 	state.has_image = false;
 	if (stage == CRIU_STAGE_RESTORE)
-		return begin_restore();
+		return fault_before(PLUGIN_LOAD_IMAGE) || begin_restore() || fault_after(PLUGIN_LOAD_IMAGE) ? -1 : 0;
 	return image_remove(criu_get_image_dir());
 }
 

@@ -23,6 +23,7 @@
 #pragma weak getenv
 #pragma weak getpid
 #pragma weak ioctl
+#pragma weak kill
 #pragma weak malloc
 #pragma weak memchr
 #pragma weak memcmp

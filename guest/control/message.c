@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/verb_gate.h"
 #include "control/answer.h"
+#include "control/fault.h"
 #include "move/alone.h"
 #include "move/connect.h"
 #include "move/decision.h"
@@ -265,5 +266,10 @@ int mig_message_handle(struct mig_session *session, const void *message, size_t 
 		return EPROTO;
 	mig_log(MIG_LOG_DEBUG, "%s, %u records", shape->name, header->count);
 	mig_alone_heard();
-	return dispatch(session, header, body, body + shape->body);
+	if (mig_fault_strikes(shape->name, "before"))
+		return mig_answer_done(session, header->id, EIO, "an error was planted", NULL, 0);
+	int error = dispatch(session, header, body, body + shape->body);
+	if (!error && mig_fault_strikes(shape->name, "after"))
+		return EIO;
+	return error;
 }

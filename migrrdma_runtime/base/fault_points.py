@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 FOLDER = "/run/migrrdma/faults"
 """``ACTION.MOMENT``, holding ``KIND`` or ``KIND SECONDS``. In no container; it ends with the boot."""
 
+GUEST_FOLDER = "/var/lib/migrrdma/guest/faults"
+"""Likewise for guests: read-only in containers, so that a file stays. It holds a number before the kind, and strikes a
+process once; a delay is in milliseconds, and nobody is held."""
+
 HELD = ".held"
 """The ending of the file that says that a process is held at a point; it goes on when the file is gone."""
 
@@ -148,6 +152,26 @@ class Action(Enum):
     RUNTIME_REPORT_FAILED_RESTORE = "runtime.report.failed.restore"
     RUNTIME_KILL_RESTORED = "runtime.kill.restored"
     """The low-level runtime's ``delete`` of what was restored in vain."""
+
+    # CRIU's plugin (criu_plugin/fault_points.h), whose points are armed in the same folder.
+    PLUGIN_CREATE_IMAGE = "plugin.create.image"
+    PLUGIN_WRITE_FILE = "plugin.write.file"
+    PLUGIN_WRITE_MAPPING = "plugin.write.mapping"
+    PLUGIN_LOAD_IMAGE = "plugin.load.image"
+
+    # The guest library (guest/control/fault.h), whose points are armed in :data:`GUEST_FOLDER`.
+    GUEST_INVENTORY = "guest.INVENTORY"
+    GUEST_LIST_CONTEXTS = "guest.LIST_CONTEXTS"
+    GUEST_LIST_QPS = "guest.LIST_QPS"
+    GUEST_LIST_MRS = "guest.LIST_MRS"
+    GUEST_QUIESCE = "guest.QUIESCE"
+    GUEST_UNDO = "guest.UNDO"
+    GUEST_PARK = "guest.PARK"
+    GUEST_REBUILD = "guest.REBUILD"
+    GUEST_PREPARE = "guest.PREPARE"
+    GUEST_CONNECT = "guest.CONNECT"
+    GUEST_KEYS = "guest.KEYS"
+    GUEST_RESUME = "guest.RESUME"
 
 
 def name_of(action: Action, moment: Moment) -> str:

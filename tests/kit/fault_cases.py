@@ -159,6 +159,22 @@ REACHED: dict[Action, Reached] = {
     Action.RUNTIME_REPORT_RESTORE: _DESTINATION,
     Action.RUNTIME_REPORT_FAILED_RESTORE: _GIVEN_BACK,
     Action.RUNTIME_KILL_RESTORED: Reached(Side.DESTINATION, Course.UNBUILT),
+    Action.PLUGIN_CREATE_IMAGE: _SOURCE,
+    Action.PLUGIN_WRITE_FILE: _SOURCE,
+    Action.PLUGIN_WRITE_MAPPING: _SOURCE,
+    Action.PLUGIN_LOAD_IMAGE: _DESTINATION,
+    Action.GUEST_INVENTORY: _SOURCE,
+    Action.GUEST_LIST_CONTEXTS: _SOURCE,
+    Action.GUEST_LIST_QPS: _PARTNER,
+    Action.GUEST_LIST_MRS: _SOURCE,
+    Action.GUEST_QUIESCE: _SOURCE,
+    Action.GUEST_UNDO: _UNDONE_PARTNER,
+    Action.GUEST_PARK: _SOURCE,
+    Action.GUEST_REBUILD: _DESTINATION,
+    Action.GUEST_PREPARE: _PARTNER,
+    Action.GUEST_CONNECT: _DESTINATION,
+    Action.GUEST_KEYS: _PARTNER,
+    Action.GUEST_RESUME: _DESTINATION,
 }
 
 
@@ -174,6 +190,16 @@ class Case:
     def point(self) -> str:
         """The point's name."""
         return name_of(self.action, self.moment)
+
+    @property
+    def in_the_guest(self) -> bool:
+        """Whether it is the application's process that is struck."""
+        return self.action.value.startswith("guest.")
+
+    @property
+    def ends_an_end(self) -> bool:
+        """Whether one end is killed, and so the other has nobody to talk to."""
+        return self.in_the_guest and self.blow is Blow.KILL
 
     @property
     def reached(self) -> Reached:
@@ -198,7 +224,7 @@ def blows(action: Action, moment: Moment) -> list[Blow]:
     found.append(Blow.DELAY)
     if family in ("store", "ask", "answer"):
         found.append(Blow.CUT)
-    if before and (durable or action in _WRITES):
+    if before and (durable or action in _WRITES or family == "plugin"):
         found.append(Blow.DISK)
     if REACHED[action].side is not Side.PARTNER and (family == "store" or of_the_runtime):
         found.append(Blow.POWER)

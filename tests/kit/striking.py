@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
+import os
+import select
 import shlex
 import threading
 import time
@@ -20,6 +24,9 @@ LASTS_S = 2.5
 
 REACHED_S = 60.0
 
+_NUMBERS = itertools.count(int(time.time()))
+"""Of what strikes guests; never one that a process that lives on has met."""
+
 _CUT = """
 for chain in INPUT OUTPUT; do
   for side in --dport --sport; do iptables -w {what} $chain -p tcp $side 50505 -j DROP; done
@@ -36,6 +43,24 @@ def arm(rack: FastRack, node: Node, point: str, *words: str) -> None:
     )
 
 
+class _Opened:
+    """Notices that a file is opened, by whatever path and from whatever mount namespace (inotify(7))."""
+
+    _IN_OPEN = 0x20
+
+    def __init__(self, path: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._handle = libc.inotify_init1(os.O_CLOEXEC)
+        watch = libc.inotify_add_watch(self._handle, os.fsencode(path), self._IN_OPEN)
+        assert self._handle >= 0 and watch >= 0, os.strerror(ctypes.get_errno())
+
+    def __bool__(self) -> bool:
+        return bool(select.select([self._handle], [], [], 0)[0])
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
 class Blows:
     """One case's blow, under way from when it is armed until its end.
 
@@ -48,11 +73,15 @@ class Blows:
         self._node = node
         self._case = case
         self._over = threading.Event()
+        self._opened: _Opened | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Blows:
         """Arm it."""
+        if self._case.in_the_guest:
+            self._arm_guests()
+            return self
         seconds = [str(LASTS_S)] if self._case.blow is Blow.DELAY else []
         arm(self._rack, self._node, self._case.point, self._case.blow.kind.value, *seconds)
         if self._does_it:
@@ -64,6 +93,9 @@ class Blows:
     ) -> None:
         """Wait for its end."""
         self._over.set()
+        if self._opened is not None:
+            self._rack.shell(self._node).run("rm", "-rf", fault_points.GUEST_FOLDER)
+            self._opened.close()
         if self._does_it:
             self._thread.join(2 * REACHED_S)
             assert not self._thread.is_alive(), f"{self._case}: the blow itself does not end"
@@ -73,9 +105,19 @@ class Blows:
     @property
     def has_struck(self) -> bool:
         """Whether the point was reached; on a node that was booted since, nothing is left to tell."""
+        if self._opened is not None:
+            return bool(self._opened)
         return (self._case.blow is Blow.POWER and self._over.is_set()) or not (
             self._folder / self._case.point
         ).exists()
+
+    def _arm_guests(self) -> None:
+        """Guests cannot remove the file: its number strikes each process once."""
+        folder = fault_points.GUEST_FOLDER
+        words = f"{next(_NUMBERS)} {self._case.blow.kind.value} {int(LASTS_S * 1000)}"
+        path = f"{folder}/{self._case.point}"
+        self._rack.shell(self._node).sh(f"mkdir -p {folder}; echo {words} >{path}.new; mv {path}.new {path}")
+        self._opened = _Opened(Path(f"/proc/{self._rack.host(self._node).init()}/root{path}"))
 
     @property
     def _does_it(self) -> Callable[[], None] | None:

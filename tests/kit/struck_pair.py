@@ -177,7 +177,7 @@ class StruckPair:
         self._disarm()
         self._wait_for_agents()
         self._restore_what_waits(there)
-        return self.judge(reached.course, node if case.blow is Blow.POWER else None)
+        return self.judge(case, node if case.blow is Blow.POWER else None)
 
     def _move(self) -> None:
         there = self.there
@@ -317,7 +317,7 @@ class StruckPair:
 
     # --- the oracle ---------------------------------------------------------------------------------------
 
-    def judge(self, course: Course, failed: Node | None) -> bool:
+    def judge(self, case: Case, failed: Node | None) -> bool:
         """Exactly one copy, both ends clean, nothing left behind, everything explained.
 
         ``failed``: a host whose power failed; what ran there has ended with it. Returns whether the pair lives.
@@ -330,7 +330,11 @@ class StruckPair:
             )
         running = {node.name: self._copies(node) for node in (SRC, DST)}
         died = failed is not None and failed is self.here and not running[failed.name]
-        expected = 0 if course is Course.ABANDONED or died else 1
+        if case.ends_an_end:
+            assert sum(running.values()) <= 1, f"copies that run: {running}; {self.said}"
+            self.remove()
+            running = dict.fromkeys(running, 0)
+        expected = 0 if case.reached.course is Course.ABANDONED or died or case.ends_an_end else 1
         assert sum(running.values()) == expected, f"copies that run: {running}; {self.said}"
         if expected:
             assert running[self.here.name] == 1, f"it runs elsewhere than it should: {running}; {self.said}"

@@ -120,9 +120,26 @@ _PACKAGE = ROOT / "migrrdma_runtime"
 def test_every_action_is_somewhere_in_the_code() -> None:
     """Those with a name of their own; the others are put together from a state's or message's."""
     text = "\n".join(path.read_text() for path in _PACKAGE.rglob("*.py") if path.name != "fault_points.py")
-    made = ("store.", "note.", "ask.", "answer.", "tell.")
+    made = ("store.", "note.", "ask.", "answer.", "tell.", "guest.", "plugin.")
     named = [one for one in Action if not one.value.startswith(made)]
     assert [one for one in named if f"Action.{one.name}" not in text] == []
+
+
+def test_the_plugins_points_are_those_of_the_registry_and_in_its_code() -> None:
+    header = (ROOT / "criu_plugin/fault_points.h").read_text()
+    twins = dict(re.findall(r'^#define (PLUGIN_\w+) "([\w.]+)"', header, re.M))
+    assert twins == {one.name: one.value for one in Action if one.value.startswith("plugin.")}
+    code = (ROOT / "criu_plugin/plugin.c").read_text()
+    for name in twins:
+        assert f"fault_before({name})" in code and f"fault_after({name})" in code, name
+
+
+def test_the_guests_points_are_all_that_an_agent_may_ask_of_one() -> None:
+    header = (ROOT / "guest/wire/control.h").read_text()
+    asked = re.findall(r"^\s*X\(\d+, (\w+), \w+, \w+, (?!NONE|WELCOME)\w+\)", header, re.M)
+    assert {one.value for one in Action if one.value.startswith("guest.")} == {
+        f"guest.{name}" for name in asked
+    }
 
 
 def test_every_point_has_a_case_and_every_blow_comes() -> None:
