@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +26,7 @@ static void pause_for(double seconds)
 
 static void hold(const char *path)
 {
-	char held[PATH_MAX];
+	char held[160];
 
 	snprintf(held, sizeof(held), "%s.held", path);
 	int fd = open(held, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -57,7 +56,7 @@ static void armed(const char *path, char *text, size_t size)
 
 static int reach(const char *action, const char *moment)
 {
-	char path[PATH_MAX], text[64], kind[16] = "";
+	char path[128], text[64], kind[16] = "";
 	double seconds = 1;
 
 	snprintf(path, sizeof(path), FAULTS "/%s.%s", action, moment);
