@@ -119,14 +119,14 @@ class RuntimeContainer:
 
     def checkpoint(self) -> None:
         """Dump it here."""
-        self.shell.run("rm", "-rf", _IMAGES)
+        self.shell.run("rm", "-rf", f"{_IMAGES}/{self.name}")
         self.shell.run("mkdir", "-p", _IMAGES)
         self._runtime("checkpoint", "--image-path", f"{_IMAGES}/{self.name}", self.name)
 
     def restore(self, destination: Shell) -> RuntimeContainer:
         """Carry its images to a node where `prepare` has been called, and restore it there."""
         moved = self.on(destination)
-        destination.run("rm", "-rf", _IMAGES)
+        destination.run("rm", "-rf", f"{_IMAGES}/{self.name}")
         carry(_IMAGES, self.name, self.shell, destination)
         moved._make_network()
         moved._runtime(

@@ -18,6 +18,7 @@ from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import Node
 
 from migrrdma_runtime.base import fault_points
+from migrrdma_runtime.base.fault_points import Action, Moment
 
 LASTS_S = 2.5
 """How long a delay, a cut, a full disk or a standstill lasts: longer than an agent waits for another (`impatient`)."""
@@ -41,6 +42,13 @@ def arm(rack: FastRack, node: Node, point: str, *words: str) -> None:
     rack.shell(node).sh(
         f"mkdir -p -m 700 {folder}; umask 077; echo {content} >{path}.new; mv {path}.new {path}"
     )
+
+
+VICTIMS = {
+    "agent": "systemctl kill --signal=KILL --kill-whom=main migrrdma-agent || :",
+    "runtime": "pkill -KILL -f '[/]runtime.py .*(checkpoint|restore)' || :",
+}
+"""Who may be killed at any time, and how."""
 
 
 class _Opened:
@@ -152,7 +160,7 @@ class Blows:
         shell = self._rack.shell(self._node)
         shell.sh(_CUT.format(what="-I"))
         try:
-            self._held.unlink()
+            self._let_go()
             self._last()
         finally:
             shell.sh(_CUT.format(what="-D"))
@@ -160,7 +168,7 @@ class Blows:
     def _fill(self) -> None:
         self._rack.fill_disk(self._node)
         try:
-            self._held.unlink()
+            self._let_go()
             self._last()
         finally:
             self._rack.free_disk(self._node)
@@ -175,8 +183,49 @@ class Blows:
             self._last()
         finally:
             self._rack.thaw(self._node)
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._held.unlink()
 
     @staticmethod
     def _last() -> None:
         time.sleep(LASTS_S)  # what is done, not what is waited for
+
+
+class AtSomeTime(Blows):
+    """A blow that falls so many seconds after its begin, wherever the move is by then."""
+
+    def __init__(self, rack: FastRack, node: Node, blow: Blow, victim: str, seconds: float) -> None:
+        super().__init__(rack, node, Case(Action.NOTE_SOURCE, Moment.BEFORE, blow))
+        self._victim = victim
+        self._seconds = seconds
+
+    def __enter__(self) -> AtSomeTime:
+        """Let the time run."""
+        self._thread.start()
+        return self
+
+    @property
+    def has_struck(self) -> bool:
+        """When its time has come."""
+        return not self._thread.is_alive()
+
+    @property
+    def _does_it(self) -> Callable[[], None] | None:
+        return self._kill if self._case.blow is Blow.KILL else super()._does_it
+
+    def _watch(self) -> None:
+        time.sleep(self._seconds)  # what is asked for, not what is waited for
+        does_it = self._does_it
+        assert does_it is not None
+        try:
+            does_it()
+        except BaseException as error:  # noqa: BLE001 (a thread's, raised by the one that waits for it)
+            self._error = error
+
+    def _kill(self) -> None:
+        self._rack.shell(self._node).sh(VICTIMS[self._victim])
+
+    def _let_go(self) -> None:
+        pass

@@ -21,7 +21,7 @@ from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import DST, NODES, PEER, SRC, Node
 from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
-from striking import Blows, arm
+from striking import AtSomeTime, Blows, arm
 
 from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.fault_points import Action, Moment, name_of
@@ -168,16 +168,27 @@ class StruckPair:
 
     def play(self, case: Case) -> bool:
         """Move it, being struck; in the end both ends go on. Whether they do: a person, or a host's end, ends them."""
+        node = {Side.SOURCE: self.here, Side.DESTINATION: self.there, Side.PARTNER: PEER}[case.reached.side]
+        ends = case.reached.course is Course.ABANDONED or case.ends_an_end
+        blows = Blows(self.rack, node, case)
+        return self._play(case.reached.course, blows, node if case.blow is Blow.POWER else None, ends=ends)
+
+    def play_at_some_time(self, node: Node, blow: Blow, victim: str, seconds: float) -> bool:
+        """Move it; so many seconds later something strikes on a node."""
+        blows = AtSomeTime(self.rack, node, blow, victim, seconds)
+        failed = node if blow is Blow.POWER else None
+        return self._play(Course.MOVE, blows, failed, ends=failed is PEER)
+
+    def _play(self, course: Course, blows: Blows, failed: Node | None, *, ends: bool) -> bool:
         self.said = []
-        reached, here, there = case.reached, self.here, self.there
-        node = {Side.SOURCE: here, Side.DESTINATION: there, Side.PARTNER: PEER}[reached.side]
-        with Blows(self.rack, node, case) as blows:
-            getattr(self, f"_{reached.course.name.lower()}")()
+        there = self.there
+        with blows:
+            getattr(self, f"_{course.name.lower()}")()
             self._wait("the point to be reached", lambda: blows.has_struck)
         self._disarm()
         self._wait_for_agents()
         self._restore_what_waits(there)
-        return self.judge(case, node if case.blow is Blow.POWER else None)
+        return self.judge(failed, ends=ends)
 
     def _move(self) -> None:
         there = self.there
@@ -216,6 +227,7 @@ class StruckPair:
             self._try("abandon", lambda: shell.run("migrrdma", "migration", "abandon", migration))
             self._wait_for_agents()
             if self._last(here)["state"] == "abandoned":
+                assert not self._copies(SRC) + self._copies(DST), "what was given up runs"
                 return
 
     def _unheard(self) -> None:
@@ -317,10 +329,11 @@ class StruckPair:
 
     # --- the oracle ---------------------------------------------------------------------------------------
 
-    def judge(self, case: Case, failed: Node | None) -> bool:
+    def judge(self, failed: Node | None, *, ends: bool) -> bool:
         """Exactly one copy, both ends clean, nothing left behind, everything explained.
 
-        ``failed``: a host whose power failed; what ran there has ended with it. Returns whether the pair lives.
+        ``failed``: a host whose power failed; what ran there has ended with it. ``ends``: an end has ended by what was
+        done. Returns whether the pair lives.
         """
         for node in NODES:
             self._wait(
@@ -330,11 +343,11 @@ class StruckPair:
             )
         running = {node.name: self._copies(node) for node in (SRC, DST)}
         died = failed is not None and failed is self.here and not running[failed.name]
-        if case.ends_an_end:
+        if ends:
             assert sum(running.values()) <= 1, f"copies that run: {running}; {self.said}"
             self.remove()
             running = dict.fromkeys(running, 0)
-        expected = 0 if case.reached.course is Course.ABANDONED or died or case.ends_an_end else 1
+        expected = 0 if died or ends else 1
         assert sum(running.values()) == expected, f"copies that run: {running}; {self.said}"
         if expected:
             assert running[self.here.name] == 1, f"it runs elsewhere than it should: {running}; {self.said}"
