@@ -34,19 +34,17 @@ GOES_ON = "^ *[0-9]+ s +[1-9][0-9]* ops/s"
 IN_TIME_S = 60.0
 """A command or a wait that takes longer has no deadline: the longest of `IMPATIENT` together are much less."""
 
-IMPATIENT = """
-[deadlines]
-guest = 5
-peer = 2
-drain = 5
-reconnect = 10
-doubt = 3
-partner = {partner}
-turn = 3
-ask = 0.3
-"""
+IMPATIENT = {
+    "guest": 5.0,
+    "peer": 2,
+    "drain": 5,
+    "reconnect": 10,
+    "doubt": 3,
+    "partner": 60,
+    "turn": 3,
+    "ask": 0.3,
+}
 
-_PARTNER_S = 60
 _SERVICE = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n"
 """An agent is killed here more often than systemd takes for a mishap."""
 
@@ -62,7 +60,7 @@ print(line)
 """
 """As `migrrdma status --json`, at a tenth of its cost: it is asked several times a second."""
 
-_LATENCY_NS = 5_000_000
+LATENCY_NS = 5_000_000
 """Of the wire. What is tested is not how much goes over it: the processors are for the rest."""
 
 _FORGET = f"""
@@ -82,9 +80,11 @@ pgrep -xl 'criu|runc|migrrdma-runti' || :
 """
 
 
-def impatient(node: Shell, partner: float = _PARTNER_S) -> None:
+def impatient(node: Shell, **deadlines: float) -> None:
     """Have a node's agent wait for nobody for long, and be started again at once when it has been killed."""
-    node.run("tee", "/etc/migrrdma/agent.toml", stdin=IMPATIENT.format(partner=partner).encode())
+    lines = [f"{name} = {seconds}" for name, seconds in (IMPATIENT | deadlines).items()]
+    text = "\n".join(["[deadlines]", *lines, ""])
+    node.run("tee", "/etc/migrrdma/agent.toml", stdin=text.encode())
     folder = "/etc/systemd/system/migrrdma-agent.service.d"
     node.run("mkdir", "-p", folder)
     node.run("tee", f"{folder}/killed-often.conf", stdin=_SERVICE.encode())
@@ -132,7 +132,7 @@ class StruckPair:
             self.rack.shell(node).sh(_FORGET)
         self.remove()
         for node in NODES:
-            self.rack.devices.daemon.control.set(node.name, "latency", _LATENCY_NS)
+            self.rack.devices.daemon.control.set(node.name, "latency", LATENCY_NS)
         self.client = self.client.on(self.rack.shell(SRC))
         for node in (SRC, DST):
             self.client.on(self.rack.shell(node)).prepare()
