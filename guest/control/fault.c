@@ -12,7 +12,7 @@
 #define FOLDER_ON_HOST "/var/lib/migrrdma/guest/faults"
 
 /* "NUMBER KIND [MILLISECONDS]" */
-static unsigned long long field(const char **text)
+static unsigned long long fault_number(const char **text)
 {
 	unsigned long long value = 0;
 
@@ -23,7 +23,7 @@ static unsigned long long field(const char **text)
 	return value;
 }
 
-static void wait_for(unsigned long long milliseconds)
+static void fault_wait(unsigned long long milliseconds)
 {
 	struct timespec time = { (time_t)(milliseconds / 1000), (long)(milliseconds % 1000) * 1000000 };
 
@@ -46,7 +46,7 @@ int mig_fault_strikes(const char *kind, const char *moment)
 	close(fd);
 	content[got > 0 ? got : 0] = '\0';
 
-	unsigned long long number = field(&text);
+	unsigned long long number = fault_number(&text);
 	if (!number || number == last)
 		return 0;
 	last = number;
@@ -54,7 +54,7 @@ int mig_fault_strikes(const char *kind, const char *moment)
 		kill(getpid(), SIGKILL);
 	if (!strncmp(text, "delay ", 6)) {
 		text += 6;
-		wait_for(field(&text));
+		fault_wait(fault_number(&text));
 	}
 	return !strncmp(text, "error", 5);
 }

@@ -146,6 +146,8 @@ class RuntimeContainer:
     def remove(self) -> None:
         """Kill it and remove what is left of it, but for its bundle and its output; none is no error."""
         self.shell.run("migrrdma-runtime", "delete", "--force", self.name, check=False)
+        # The kernel ends a network some time later, and until then answers for its address.
+        self.shell.run("ip", "-n", self.name, "link", "delete", "own", check=False)
         self.shell.run("ip", "netns", "delete", self.name, check=False)
 
 

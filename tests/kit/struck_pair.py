@@ -64,8 +64,9 @@ LATENCY_NS = 5_000_000
 """Of the wire. What is tested is not how much goes over it: the processors are for the rest."""
 
 _FORGET = f"""
-iptables -w -F INPUT; iptables -w -F OUTPUT; rm -rf {fault_points.FOLDER}
-systemctl stop migrrdma-agent; rm -rf /var/lib/migrrdma/agent/*; systemctl start migrrdma-agent
+iptables -w -F INPUT; iptables -w -F OUTPUT; rm -rf {fault_points.FOLDER} {fault_points.GUEST_FOLDER}
+systemctl stop migrrdma-agent; rm -rf /var/lib/migrrdma/agent/*
+find /run/migrrdma/agent -name "resume-*" -delete; systemctl start migrrdma-agent
 """
 """What a case that has failed may have left would be the next one's."""
 
