@@ -15,7 +15,7 @@ from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import NODES
 from struck_pair import StruckPair, impatient
 
-pytestmark = [pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
