@@ -73,6 +73,7 @@ DEFAULT_TEXT = f"""\
 # ca = "{paths.TLS_DIR}/ca.crt"
 # certificate = "{paths.TLS_DIR}/agent.crt"
 # key = "{paths.TLS_DIR}/agent.key"
+# The file ca.crl beside the authority's certificate lists those that are not accepted any more; "crl" is another place.
 
 [deadlines]
 # In seconds.
@@ -99,7 +100,7 @@ _SCHEMA = {
             "type": "object",
             "additionalProperties": False,
             "properties": {
-                name: {"type": "string", "pattern": "^/"} for name in ("ca", "certificate", "key")
+                name: {"type": "string", "pattern": "^/"} for name in ("ca", "certificate", "key", "crl")
             },
         },
         "deadlines": {
@@ -114,11 +115,17 @@ _SCHEMA = {
 
 @dataclass(frozen=True)
 class TLSFiles:
-    """The cluster's CA certificate, and this host's certificate and key."""
+    """The cluster's CA certificate, this host's certificate and key, and the list of those that were revoked."""
 
     ca: Path = Path(paths.TLS_DIR) / "ca.crt"
     certificate: Path = Path(paths.TLS_DIR) / "agent.crt"
     key: Path = Path(paths.TLS_DIR) / "agent.key"
+    crl: Path | None = None
+
+    @property
+    def deny_list(self) -> Path:
+        """The certificates that the authority has taken back: beside its own, unless told otherwise."""
+        return self.crl or self.ca.with_suffix(".crl")
 
 
 @dataclass(frozen=True)

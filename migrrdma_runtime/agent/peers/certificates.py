@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import ipaddress
+import os
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
+from migrrdma_runtime.agent.peers.deny_list import DenyList
 from migrrdma_runtime.base import files, gids
 from migrrdma_runtime.base.errors import CertificateError
 from migrrdma_runtime.base.escaping import printable
@@ -29,8 +32,11 @@ from migrrdma_runtime.wire import agent_messages
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+ISSUED = "issued"
+"""Where in its directory an authority keeps what it has made."""
 CA_DAYS = 3650
 AGENT_DAYS = 825
+_PEM = serialization.Encoding.PEM
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 _CLOCK_SKEW = datetime.timedelta(hours=1)
 
@@ -56,6 +62,8 @@ class Credentials:
     ca: bytes
     certificate: bytes
     key: bytes
+    denied: DenyList
+    """Whose certificates are not accepted any more."""
 
 
 def make_ca(directory: Path, name: str, days: int = CA_DAYS) -> None:
@@ -67,58 +75,94 @@ def make_ca(directory: Path, name: str, days: int = CA_DAYS) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (
-        _builder(subject, subject, key, days)
+        _builder(subject, subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(sign_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(directory / "ca.key", _pem_of_key(key), 0o600)
-    _write(directory / "ca.crt", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_key(directory / "ca.key", key)
+    write(directory / "ca.crt", certificate.public_bytes(_PEM), 0o644)
+    write_list(directory, frozenset())
 
 
-def issue(ca_directory: Path, host: str, addresses: list[str], out: Path, days: int = AGENT_DAYS) -> None:
-    """Make ``agent.key`` and ``agent.crt`` for a host, with the authority's ``ca.crt`` beside them."""
-    ca = _read_certificate(ca_directory / "ca.crt")
-    ca_key = _read_key(ca_directory / "ca.key")
-    if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-        raise CertificateError(f"{ca_directory / 'ca.key'} was not made by `migrrdma agent ca init`")
+def issue(ca: Path, host: str, addresses: list[str], out: Path, days: int = AGENT_DAYS) -> None:
+    """Make ``agent.key`` and ``agent.crt`` for a host, with what it must know of the authority beside them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = sign(ca, host, addresses, key.public_key(), days)
+    write_key(out / "agent.key", key)
+    hand_out(ca, certificate, out)
+
+
+def sign(
+    ca: Path, host: str, addresses: list[str], key: ec.EllipticCurvePublicKey, days: int
+) -> x509.Certificate:
+    """Make the certificate of a host's key; the authority keeps a copy, under its serial number."""
+    authority = read_certificate(ca / "ca.crt")
+    authority_key = read_authority_key(ca)
     if not addresses:
         raise CertificateError(
             f"no address for {host}: name those of its RDMA devices and where it is reached"
         )
-    _require_name(host)
+    require_name(host)
     names: list[x509.GeneralName] = [x509.DNSName(host)]
     try:
         names += [x509.IPAddress(ipaddress.ip_address(one)) for one in addresses]
     except ValueError as error:
         raise CertificateError(f"{error} (of host {host})") from error
-    key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     certificate = (
-        _builder(subject, ca.subject, key, days)
+        _builder(subject, authority.subject, key, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(both), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(ca_key, hashes.SHA256())
+        .sign(authority_key, hashes.SHA256())
     )
-    _write(out / "agent.key", _pem_of_key(key), 0o600)
-    _write(out / "agent.crt", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
-    _write(out / "ca.crt", ca.public_bytes(serialization.Encoding.PEM), 0o644)
+    # First: what is not on record could not be revoked.
+    write(ca / ISSUED / f"{certificate.serial_number:x}.crt", certificate.public_bytes(_PEM), 0o644)
+    return certificate
+
+
+def hand_out(ca: Path, certificate: x509.Certificate, out: Path) -> None:
+    """Write a certificate for its host, and what its agent must know of the authority."""
+    write(out / "agent.crt", certificate.public_bytes(_PEM), 0o644)
+    write(out / "ca.crt", read(ca / "ca.crt"), 0o644)
+    if not (ca / "ca.crl").exists():  # of an authority made before there was one
+        write_list(ca, frozenset())
+    write(out / "ca.crl", read(ca / "ca.crl"), 0o644)
+
+
+def write_list(ca: Path, serials: frozenset[int]) -> None:
+    """Sign the list of those that were taken back."""
+    authority, key = read_certificate(ca / "ca.crt"), read_authority_key(ca)
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority.subject)
+        .last_update(now)
+        # The standard wants it. Nobody looks at it: a list that is old is better than none.
+        .next_update(now + datetime.timedelta(days=CA_DAYS))
+    )
+    for serial in sorted(serials):
+        one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        made = made.add_revoked_certificate(one)
+    write(ca / "ca.crl", made.sign(key, hashes.SHA256()).public_bytes(_PEM), 0o644)
 
 
 def load(tls: TLSFiles) -> Credentials:
     """Read this host's credentials and make sure that others could accept them."""
-    certificate = _read_certificate(tls.certificate)
-    if _read_key(tls.key).public_key().public_bytes(*_PUBLIC) != certificate.public_key().public_bytes(
-        *_PUBLIC
-    ):
+    certificate, authority = read_certificate(tls.certificate), read_certificate(tls.ca)
+    key = _read_key(tls.key)
+    if key.public_key().public_bytes(*_PUBLIC) != certificate.public_key().public_bytes(*_PUBLIC):
         raise CertificateError(f"{tls.key} is not the key of {tls.certificate}")
     _check_time(tls.certificate, certificate)
-    _check_time(tls.ca, _read_certificate(tls.ca))
+    _check_time(tls.ca, authority)
     identity = _identity(tls.certificate, certificate)
-    return Credentials(identity, tls, _read(tls.ca), _read(tls.certificate), _read(tls.key))
+    denied = DenyList(tls.deny_list, authority)
+    pem = read(tls.certificate)
+    denied.require_valid(pem, f"{tls.certificate}, this host's own certificate,")
+    return Credentials(identity, tls, read(tls.ca), pem, read(tls.key), denied)
 
 
 def is_name(text: str) -> bool:
@@ -157,7 +201,8 @@ def _identity(path: Path, certificate: x509.Certificate) -> Identity:
     return Identity(name, addresses)
 
 
-def _require_name(host: str) -> None:
+def require_name(host: str) -> None:
+    """Refuse a name that no host may have in a certificate."""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(host)
         raise CertificateError(
@@ -170,18 +215,18 @@ def _require_name(host: str) -> None:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCK_SKEW)  # the hosts' clocks may differ
         .not_valid_after(now + datetime.timedelta(days=days))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
 
@@ -199,13 +244,19 @@ def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _check_time(path: Path, certificate: x509.Certificate) -> None:
+def validity(certificate: x509.Certificate) -> tuple[datetime.datetime, datetime.datetime]:
+    """From when to when it is valid."""
     # cryptography 42 has the aware properties and warns of the naive ones; Debian 12's 38 has only those.
     if hasattr(certificate, "not_valid_after_utc"):
-        first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    else:
-        first = certificate.not_valid_before.replace(tzinfo=datetime.UTC)
-        last = certificate.not_valid_after.replace(tzinfo=datetime.UTC)
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return (
+        certificate.not_valid_before.replace(tzinfo=datetime.UTC),
+        certificate.not_valid_after.replace(tzinfo=datetime.UTC),
+    )
+
+
+def _check_time(path: Path, certificate: x509.Certificate) -> None:
+    first, last = validity(certificate)
     if not first <= datetime.datetime.now(datetime.UTC) <= last:
         raise CertificateError(
             f"{path} is valid from {first:%Y-%m-%d} to {last:%Y-%m-%d} only: check this host's clock, "
@@ -213,7 +264,8 @@ def _check_time(path: Path, certificate: x509.Certificate) -> None:
         )
 
 
-def _read(path: Path) -> bytes:
+def read(path: Path) -> bytes:
+    """The content of a file."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -222,27 +274,49 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
+    """The certificate in a file."""
     try:
-        return x509.load_pem_x509_certificate(_read(path))
+        return x509.load_pem_x509_certificate(read(path))
     except ValueError as error:
         raise CertificateError(f"{path} holds no certificate: {error}") from error
 
 
+def read_authority_key(ca: Path) -> ec.EllipticCurvePrivateKey:
+    """The key of the authority in a directory."""
+    key = _read_key(ca / "ca.key")
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise CertificateError(f"{ca / 'ca.key'} was not made by `migrrdma agent ca init`")
+    return key
+
+
 def _read_key(path: Path) -> PrivateKeyTypes:
+    _require_private(path)
     try:
-        return serialization.load_pem_private_key(_read(path), password=None)
+        return serialization.load_pem_private_key(read(path), password=None)
     except (ValueError, TypeError) as error:
         raise CertificateError(f"{path} holds no private key without a password: {error}") from error
 
 
-def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+def _require_private(path: Path) -> None:
+    """Refuse a key that others than root, or whoever runs this, can read or could have put there."""
+    with contextlib.suppress(OSError):  # reading it says what is wrong
+        status = path.stat()
+        if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
+            raise CertificateError(
+                f"{path} is a secret, and others may read it (mode {stat.S_IMODE(status.st_mode):04o}, owner "
+                f"{status.st_uid}): `chown root {path}; chmod 600 {path}`, and think of who has read it"
+            )
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """Write a private key, for its owner alone."""
+    pem = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write(path, pem, 0o600)
+
+
+def write(path: Path, content: bytes, mode: int) -> None:
+    """Write a file, whole or not at all."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.replace(path, content, mode)

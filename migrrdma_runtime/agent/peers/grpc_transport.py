@@ -21,7 +21,7 @@ from migrrdma_runtime.agent.peers import allowances, certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles, host_of, join
 from migrrdma_runtime.agent.peers.allowances import Allowances
 from migrrdma_runtime.agent.peers.certificates import Credentials, Identity
-from migrrdma_runtime.agent.peers.tls_probe import Obstacle, find_obstacle
+from migrrdma_runtime.agent.peers.tls_probe import Obstacle, find_obstacle, look
 from migrrdma_runtime.agent.peers.transport import Handler, Handlers
 from migrrdma_runtime.base.errors import (
     AgentError,
@@ -94,6 +94,7 @@ class GrpcServer:
             [(credentials.key, credentials.certificate)], credentials.ca, require_client_auth=True
         )
         self._allowances = Allowances()
+        self._denied = credentials.denied
         self._one_large = asyncio.Lock()
         served = {name: self._serve(name, handler) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, served),))
@@ -131,6 +132,7 @@ class GrpcServer:
             caller = Identity("?", frozenset())
             try:
                 caller = _caller(context)
+                self._denied.require_valid(_certificate(context), f"the certificate of agent {caller.name}")
                 with self._allowances.of(caller.name).request(name, len(request)):
                     message = await self._decode(request, exchange, f"{name} from agent {caller.name}")
                     reply = await handler(caller, message)
@@ -155,6 +157,8 @@ class _Kept:
     """A connection, how many requests are under way on it, and when the last one ended (the loop's clock)."""
 
     channel: grpc.aio.Channel
+    denied: frozenset[int]
+    """What was revoked when it was opened."""
     busy: int = 0
     used: float = 0.0
 
@@ -167,6 +171,7 @@ class GrpcTransport:
             credentials.ca, credentials.key, credentials.certificate
         )
         self._tls = credentials.files
+        self._denied = credentials.denied
         self._kept: dict[tuple[str, str], _Kept] = {}
         """By address and name of the agent."""
 
@@ -177,7 +182,7 @@ class GrpcTransport:
         exchange = EXCHANGES[name]
         what = f"{name} to the agent at {address}"
         data = agent_messages.encode(agent_messages.check(request, exchange.request, what))
-        kept = await self._connection(address, agent)
+        kept = await self._connection(address, agent, timeout)
         method: Any = kept.channel.unary_unary(f"/{_SERVICE}/{name}")
         kept.busy += 1
         try:
@@ -187,6 +192,8 @@ class GrpcTransport:
         finally:
             kept.busy -= 1
             kept.used = asyncio.get_running_loop().time()
+            if not kept.busy and self._kept.get((address, agent)) is not kept:
+                await kept.channel.close()  # another has taken its place
         return agent_messages.decode(reply, exchange.reply, f"the reply of the agent at {address} to {name}")
 
     async def close(self) -> None:
@@ -195,16 +202,35 @@ class GrpcTransport:
             await kept.channel.close()
         self._kept.clear()
 
-    async def _connection(self, address: str, agent: str) -> _Kept:
-        now = asyncio.get_running_loop().time()
+    async def _connection(self, address: str, agent: str, timeout: float) -> _Kept:
+        now, denied = asyncio.get_running_loop().time(), self._denied.serials
         kept = self._kept.get((address, agent))
-        stale = kept if kept and not kept.busy and (now - kept.used > _IDLE_S or _has_failed(kept)) else None
-        if kept is None or stale:
-            channel = grpc.aio.secure_channel(address, self._credentials, options=_channel_options(agent))
-            kept = self._kept[address, agent] = _Kept(channel, used=now)
-        if stale:
-            await stale.channel.close()
+        if kept and not kept.busy and (now - kept.used > _IDLE_S or _has_failed(kept)):
+            del self._kept[address, agent]
+            await kept.channel.close()
+            kept = self._kept.get((address, agent))  # another request may have opened one meanwhile
+        if kept is None or kept.denied is not denied:
+            if denied:
+                await self._require_valid(address, agent, timeout)
+                kept = self._kept.get((address, agent))
+            if kept is None or kept.denied is not denied:
+                channel = grpc.aio.secure_channel(address, self._credentials, options=_channel_options(agent))
+                before, kept = kept, _Kept(channel, denied, used=now)
+                self._kept[address, agent] = kept
+                if before and not before.busy:
+                    await before.channel.close()
         return kept
+
+    async def _require_valid(self, address: str, agent: str, timeout: float) -> None:
+        """See what certificate is shown at an address: the library does not tell of its own connections."""
+        where = host_of(address), int(address.rpartition(":")[2])
+        obstacle, reason, certificate = await look(*where, self._tls, timeout, agent)
+        if obstacle is not Obstacle.NONE:
+            raise _unreachable(address, agent, obstacle, reason)
+        try:
+            self._denied.require_valid(certificate, f"the certificate of the agent at {address}")
+        except CertificateError as error:
+            raise UnreachableError(str(error)) from error  # nobody was asked; with a new one it will be
 
 
 def _channel_options(agent: str) -> tuple[tuple[str, str | int], ...]:
@@ -229,6 +255,11 @@ def _caller(context: grpc.aio.ServicerContext[bytes, bytes]) -> Identity:
     return certificates.identity("the caller's certificate", common, names)
 
 
+def _certificate(context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    [certificate] = context.auth_context()["x509_pem_cert"]
+    return bytes(certificate)
+
+
 def _text(value: bytes) -> str:
     """A name, or an address in the one spelling that addresses have here."""
     name = value.decode(errors="replace")
@@ -250,20 +281,29 @@ async def _translated(
     if code is grpc.StatusCode.UNAVAILABLE:
         host, port = host_of(address), int(address.rpartition(":")[2])
         obstacle, reason = await find_obstacle(host, port, tls, timeout, agent)
-        if obstacle is Obstacle.NAME:
-            return UnreachableError(
-                f"the agent at {address} is not {agent or 'the one of that address'} ({reason}): both must be of one "
-                "authority, and its certificate must say what it is asked as; see `migrrdma agent ca issue`"
-            )
-        if obstacle is Obstacle.CERTIFICATE:
-            return UnreachableError(
-                f"the agent at {address} and this one do not accept each other's certificates ({reason}): "
-                "both must be of one authority and name that address; see `migrrdma agent ca issue`"
-            )
+        return _unreachable(address, agent, obstacle, reason)
+    if code is grpc.StatusCode.UNAUTHENTICATED:
         return UnreachableError(
-            f"no connection to the agent at {address} ({reason}): is migrrdma-agent running there?"
-        )
+            f"agent at {address}: {details}"
+        )  # it has not listened; with another certificate it will
     for kind, known in _CODES:
         if code is known and issubclass(kind, AgentError):
             return kind(f"agent at {address}: {details}")
     return AgentError(f"agent at {address}: {name} failed: {code.name.lower()}: {details}")
+
+
+def _unreachable(address: str, agent: str, obstacle: Obstacle, reason: str) -> UnreachableError:
+    """What stands between us and an agent, for people."""
+    if obstacle is Obstacle.NAME:
+        return UnreachableError(
+            f"the agent at {address} is not {agent or 'the one of that address'} ({reason}): both must be of one "
+            "authority, and its certificate must say what it is asked as; see `migrrdma agent ca issue`"
+        )
+    if obstacle is Obstacle.CERTIFICATE:
+        return UnreachableError(
+            f"the agent at {address} and this one do not accept each other's certificates ({reason}): "
+            "both must be of one authority and name that address; see `migrrdma agent ca issue`"
+        )
+    return UnreachableError(
+        f"no connection to the agent at {address} ({reason}): is migrrdma-agent running there?"
+    )

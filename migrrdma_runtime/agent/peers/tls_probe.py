@@ -34,12 +34,20 @@ class Obstacle(Enum):
 async def find_obstacle(
     host: str, port: int, tls: TLSFiles, seconds: float, agent: str = ""
 ) -> tuple[Obstacle, str]:
-    """Connect as gRPC does, say what fails and the system's words for it.
+    """Connect as gRPC does, say what fails and the system's words for it."""
+    obstacle, reason, _ = await look(host, port, tls, seconds, agent)
+    return obstacle, reason
+
+
+async def look(
+    host: str, port: int, tls: TLSFiles, seconds: float, agent: str = ""
+) -> tuple[Obstacle, str, bytes]:
+    """Connect as gRPC does, and say what fails, in the system's words, or else which certificate (DER) was shown.
 
     With an agent's name its certificate must carry that one, else the host's.
     """
     if agent and not is_name(agent):
-        return Obstacle.NAME, "no certificate can carry such a name"
+        return Obstacle.NAME, "no certificate can carry such a name", b""
     try:
         async with asyncio.timeout(min(seconds, _MAX_SECONDS)):
             context = ssl.create_default_context(cafile=tls.ca)
@@ -48,24 +56,25 @@ async def find_obstacle(
             return await _connect(host, port, context, agent or host)
     except ssl.SSLCertVerificationError as error:
         if error.verify_code in _MISMATCHES:
-            return Obstacle.NAME, error.verify_message
-        return Obstacle.CERTIFICATE, f"certificate verify failed: {error.verify_message}"
+            return Obstacle.NAME, error.verify_message, b""
+        return Obstacle.CERTIFICATE, f"certificate verify failed: {error.verify_message}", b""
     except ssl.SSLError as error:
-        return Obstacle.CERTIFICATE, error.reason or "TLS handshake failed"
+        return Obstacle.CERTIFICATE, error.reason or "TLS handshake failed", b""
     except TimeoutError:
-        return Obstacle.CONNECTION, "no answer"
+        return Obstacle.CONNECTION, "no answer", b""
     except OSError as error:
-        return Obstacle.CONNECTION, error.strerror or str(error)
+        return Obstacle.CONNECTION, error.strerror or str(error), b""
 
 
-async def _connect(host: str, port: int, context: ssl.SSLContext, name: str) -> tuple[Obstacle, str]:
+async def _connect(host: str, port: int, context: ssl.SSLContext, name: str) -> tuple[Obstacle, str, bytes]:
     with contextlib.suppress(ConnectionResetError):
         reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
         try:
             # With TLS 1.3 a server judges our certificate after the handshake. One that likes it begins HTTP/2.
             if await reader.read(1):
-                return Obstacle.NONE, "the connection was lost"
+                shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+                return Obstacle.NONE, "the connection was lost", shown
         finally:
             writer.transport.abort()  # not close(), which waits for the other end to say goodbye
     # It listens and hangs up on us.
-    return Obstacle.CERTIFICATE, "handshake: the other end closed the connection"
+    return Obstacle.CERTIFICATE, "handshake: the other end closed the connection", b""

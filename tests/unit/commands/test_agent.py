@@ -36,6 +36,33 @@ def test_an_authority_and_a_hosts_certificate_are_made_by_two_commands(tmp_path:
     assert identity == certificates.Identity("src", frozenset({"10.78.0.11", "2001:db8::11"}))
 
 
+def test_a_certificate_is_asked_for_made_renewed_listed_and_revoked(tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["agent", "ca", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    ca, host = ["--ca", f"{tmp_path}/ca"], tmp_path / "src"
+    run("init", *ca)
+    assert "which stays here" in run("request", "src", "--out", str(host))
+    address = ["--address", "10.78.0.11"]
+    made = run("issue", "src", *address, *ca, "--request", f"{host}/agent.csr", "--out", f"{tmp_path}/parcel")
+    assert "agent.key" not in made
+    assert not (tmp_path / "parcel/agent.key").exists()
+    assert "copy them to /etc/migrrdma/tls on src" in run("renew", "src", *ca, "--out", str(host))
+    files = TLSFiles(*(host / name for name in ("ca.crt", "agent.crt", "agent.key")))
+    assert certificates.load(files).identity.name == "src"
+    first, second = json.loads(run("list", *ca, "--json"))
+    assert first["host"] == second["host"] == "src"
+    assert first["valid"]
+    assert first["serial"] != second["serial"]
+    revoked = run("revoke", second["serial"], *ca)
+    assert second["serial"] in revoked
+    assert f"copy {tmp_path}/ca/ca.crl" in revoked
+    lines = run("list", *ca).splitlines()
+    assert [line.split()[4] for line in lines] == ["valid", "revoked"]
+
+
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[str]]:
     """Run a command on one of the cluster's hosts; returns what it prints, or its error."""

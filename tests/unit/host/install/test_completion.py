@@ -21,7 +21,7 @@ def _scripts() -> dict[str, str]:
     ("line", "offered"),
     [
         ("migrrdma un", ["uninstall"]),
-        ("migrrdma agent ca ", ["init", "issue"]),
+        ("migrrdma agent ca ", ["init", "issue", "request", "renew", "revoke", "list"]),
         ("migrrdma checkpoint import --st", ["--start"]),
     ],
 )

@@ -1,0 +1,86 @@
+"""Certificates that the authority has taken back: ``ca.crl`` beside an agent's certificate, signed by the authority.
+
+The file may be replaced at any time; the next request is judged by what is in it then.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+from migrrdma_runtime.base.errors import CertificateError
+
+_log = logging.getLogger(__name__)
+
+
+def read(path: Path, authority: x509.Certificate) -> frozenset[int]:
+    """The serial numbers in a list; none if there is no list. `CertificateError`: it is damaged, or another's."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise CertificateError(f"cannot read {path}: {error.strerror}") from error
+    key = authority.public_key()
+    try:
+        found = x509.load_pem_x509_crl(content)
+        ours = isinstance(key, EllipticCurvePublicKey) and found.is_signature_valid(key)
+    except ValueError as error:
+        raise CertificateError(f"{path} holds no list of revoked certificates: {error}") from error
+    if not ours:
+        raise CertificateError(
+            f"{path} is not of the authority that agents here know: copy its ca.crl again, with its ca.crt"
+        )
+    return frozenset(one.serial_number for one in found)
+
+
+class DenyList:
+    """What is in the file at the moment."""
+
+    def __init__(self, path: Path, authority: x509.Certificate) -> None:
+        self._path = path
+        self._authority = authority
+        self._seen = self._stamp()
+        self._serials = read(path, authority)
+
+    @property
+    def serials(self) -> frozenset[int]:
+        """The serial numbers. One object as long as nothing has changed; a list that is damaged changes nothing."""
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._serials = read(self._path, self._authority)
+            except CertificateError as error:
+                _log.error("%s; what was revoked before stays so", error)
+            else:
+                _log.info("%d revoked certificates in %s", len(self._serials), self._path)
+        return self._serials
+
+    def require_valid(self, certificate: bytes, whose: str) -> None:
+        """Refuse a certificate (PEM or DER) that was taken back."""
+        if self.serials and serial_of(certificate) in self._serials:
+            raise CertificateError(
+                f"{whose} (serial {serial_of(certificate):x}) was revoked: its host needs a new one, by "
+                "`migrrdma agent ca issue`"
+            )
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(256)
+def serial_of(certificate: bytes) -> int:
+    """The serial number of a certificate, PEM or DER."""
+    pem = certificate.startswith(b"-----")
+    return (x509.load_pem_x509_certificate if pem else x509.load_der_x509_certificate)(
+        certificate
+    ).serial_number
