@@ -152,11 +152,11 @@ def write_list(ca: Path, serials: frozenset[int]) -> None:
 
 def load(tls: TLSFiles) -> Credentials:
     """Read this host's credentials and make sure that others could accept them."""
-    certificate, authority = read_certificate(tls.certificate), read_certificate(tls.ca)
-    key = _read_key(tls.key)
+    certificate, key = read_certificate(tls.certificate), _read_key(tls.key)
     if key.public_key().public_bytes(*_PUBLIC) != certificate.public_key().public_bytes(*_PUBLIC):
         raise CertificateError(f"{tls.key} is not the key of {tls.certificate}")
     _check_time(tls.certificate, certificate)
+    authority = read_certificate(tls.ca)
     _check_time(tls.ca, authority)
     identity = _identity(tls.certificate, certificate)
     denied = DenyList(tls.deny_list, authority)
