@@ -19,6 +19,7 @@ from migrrdma_runtime.commands import (
     agent,
     check,
     checkpoint_import,
+    inspect,
     install,
     migration,
     status,
@@ -43,6 +44,7 @@ app.command("install", help=install.HELP)(install.install)
 app.command("uninstall", help=uninstall.HELP)(uninstall.uninstall)
 app.command("check", help=check.HELP)(check.check)
 app.command("status", help=status.HELP)(status.status)
+app.command("inspect", help=inspect.HELP)(inspect.inspect)
 app.command("timeline", help=timeline.HELP)(timeline.timeline)
 app.add_typer(agents, name="agent")
 agents.command("run", help=agent.RUN_HELP)(agent.run)

@@ -21,7 +21,7 @@ struct mig_period mig_period = { 1 };
 
 /* Guards the list's growth and `taken`. Words are never freed, only handed to later threads. */
 static struct mig_lock sections_lock;
-static struct mig_section *sections;
+struct mig_section *mig_sections;
 
 static unsigned exit_key;
 static int exit_key_made;
@@ -46,6 +46,7 @@ static void give_back(void *given)
 	struct mig_section *section = given;
 
 	mig_section_mine = NONE;
+	__atomic_store_n(&section->verb, NULL, __ATOMIC_RELAXED);
 	__atomic_store_n(&section->inside, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&section->taken, 0, __ATOMIC_RELEASE);
 }
@@ -70,7 +71,7 @@ struct mig_section *mig_section_get(void)
 	mig_lock(&sections_lock);
 	if (!exit_key_made)
 		make_exit_key();
-	for (section = sections; section; section = section->next)
+	for (section = mig_sections; section; section = section->next)
 		if (!__atomic_load_n(&section->taken, __ATOMIC_ACQUIRE))
 			break;
 	if (section)
@@ -86,11 +87,12 @@ struct mig_section *mig_section_get(void)
 		memset(section, 0, sizeof(*section));
 		section->taken = 1;
 		mig_lock(&sections_lock);
-		section->next = sections;
-		__atomic_store_n(&sections, section, __ATOMIC_RELEASE);
+		section->next = mig_sections;
+		__atomic_store_n(&mig_sections, section, __ATOMIC_RELEASE);
 		mig_unlock(&sections_lock);
 	}
 	mig_section_mine = section;
+	section->tid = (int)syscall(SYS_gettid);
 	if (exit_key_made)
 		set_specific(exit_key, section);
 	return section;
@@ -149,7 +151,7 @@ void mig_synchronize(void)
 	int saved = errno;
 	uint64_t period = begin_period();
 
-	for (struct mig_section *section = __atomic_load_n(&sections, __ATOMIC_ACQUIRE); section; section = section->next)
+	for (struct mig_section *section = __atomic_load_n(&mig_sections, __ATOMIC_ACQUIRE); section; section = section->next)
 		if (section != mig_section_mine)
 			wait_for(section, period);
 	errno = saved;
@@ -168,10 +170,13 @@ void mig_synchronize_with(struct mig_section *section)
 void mig_sections_after_fork(void)
 {
 	sections_lock.word = 0;
-	for (struct mig_section *section = sections; section; section = section->next) {
-		if (section == mig_section_mine)
+	for (struct mig_section *section = mig_sections; section; section = section->next) {
+		if (section == mig_section_mine) {
+			section->tid = (int)syscall(SYS_gettid);
 			continue;
+		}
 		section->inside = 0;
 		section->taken = 0;
+		section->verb = NULL;
 	}
 }

@@ -23,6 +23,11 @@ struct mig_section {
 	uint64_t inside;
 	struct mig_section *next;
 	int taken;
+	/* For who looks from outside: what the thread is called, and the verb that it is in (verb_gate.h), if it is. */
+	int tid;
+	const char *verb;
+	uint64_t since_ns; /* CLOCK_MONOTONIC */
+	int waits;	   /* for the gate to be opened */
 	/* One cache line each: the word is written by every call of its thread. */
 } __attribute__((aligned(64)));
 
@@ -36,6 +41,9 @@ extern __thread struct mig_section *mig_section_mine __attribute__((visibility("
 extern struct mig_period {
 	uint64_t number;
 } __attribute__((aligned(64))) mig_period __attribute__((visibility("hidden")));
+
+/* Of all threads; words are never freed. */
+extern struct mig_section *mig_sections __attribute__((visibility("hidden")));
 
 /* The calling thread's word, made when there is none; NULL: out of memory. */
 struct mig_section *mig_section_get(void);

@@ -6,6 +6,7 @@
 
 #include "base/cancel.h"
 #include "base/lock.h"
+#include "base/section.h"
 
 #define CLOSED (1 << 30)
 
@@ -17,17 +18,39 @@ static __thread int depth;
 /* Whether the thread could be cancelled before its verb: one that was, would count for ever. */
 static __thread int cancel_state;
 
-void mig_verb_gate_enter(void)
+/* Without memory for a word nobody learns of it, and the verb goes on. */
+static void say_where(const char *verb)
+{
+	struct mig_section *section = mig_section_get();
+	struct timespec now;
+
+	if (!section)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	section->since_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	__atomic_store_n(&section->verb, verb, __ATOMIC_RELEASE);
+}
+
+static void say_whether_it_waits(int waits)
+{
+	if (mig_section_mine != &mig_section_none)
+		__atomic_store_n(&mig_section_mine->waits, waits, __ATOMIC_RELAXED);
+}
+
+void mig_verb_gate_enter(const char *verb)
 {
 	if (depth++)
 		return;
 	cancel_state = mig_cancel_disable();
+	say_where(verb);
 
 	int seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
 
 	for (;;) {
 		if (seen & CLOSED) {
+			say_whether_it_waits(1);
 			mig_futex_wait(&gate, seen, -1);
+			say_whether_it_waits(0);
 			seen = __atomic_load_n(&gate, __ATOMIC_RELAXED);
 		} else if (__atomic_compare_exchange_n(&gate, &seen, seen + 1, 0, __ATOMIC_ACQUIRE,
 						       __ATOMIC_RELAXED)) {
@@ -41,6 +64,8 @@ void mig_verb_gate_leave(const int *unused)
 	(void)unused;
 	if (--depth)
 		return;
+	if (mig_section_mine != &mig_section_none)
+		__atomic_store_n(&mig_section_mine->verb, NULL, __ATOMIC_RELAXED);
 	if (__atomic_sub_fetch(&gate, 1, __ATOMIC_RELEASE) == CLOSED)
 		mig_futex_wake_all(&gate);
 	mig_cancel_restore(&cancel_state);

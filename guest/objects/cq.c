@@ -123,7 +123,7 @@ static void wait_for_acks(uint32_t *completed, const uint32_t *handed_out)
 
 static int end_real_cq(struct mig_cq *cq)
 {
-	MIG_VERB;
+	MIG_VERB_AS("ibv_destroy_cq");
 	struct mig_context *context = mig_context(cq->ibv.context);
 	int error = mig_real()->ibv_destroy_cq(cq->real);
 

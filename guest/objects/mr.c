@@ -122,7 +122,7 @@ static struct ibv_mr *register_memory(enum way way, struct ibv_pd *ibv, void *ad
 	if (!pd)
 		return ask(way, ibv, addr, length, iova, access);
 
-	MIG_VERB;
+	MIG_VERB_AS("ibv_reg_mr");
 	struct mig_context *context = mig_context(ibv->context);
 	struct mig_mr *mr = calloc(1, sizeof(*mr));
 	if (!mr) {

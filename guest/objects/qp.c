@@ -151,7 +151,7 @@ failed:
 
 static int end_real_qp(struct mig_qp *qp)
 {
-	MIG_VERB;
+	MIG_VERB_AS("ibv_destroy_qp");
 	struct mig_context *context = mig_context(qp->ibv.context);
 	uint32_t numbers[] = { qp->real->qp_num, qp->next ? qp->next->qp_num : qp->real->qp_num };
 

@@ -13,6 +13,7 @@
     ├── InstallError          the host cannot be changed as asked: not root, not ours, still in use
     ├── DockerError           Docker refused, or its configuration cannot be edited
     ├── ManifestError         a checkpoint's migrrdma.json is missing, damaged, or of another version
+    ├── InspectionError       a process cannot be looked into: it has ended, or is not ours to see
     └── AgentError            an agent could not do its part of a migration
         ├── UnreachableError  it did not answer within the deadline: names the agent and the address
         │   └── AllowanceError  it was asked more than one agent may ask of it: it did nothing, and is to be asked later
@@ -78,6 +79,10 @@ class DockerError(MigrRDMAError):
 
 class ManifestError(MigrRDMAError):
     """``migrrdma.json`` of a checkpoint is missing, damaged, or of a version this one does not know."""
+
+
+class InspectionError(MigrRDMAError):
+    """A process cannot be looked into from outside: it has ended, or what it says of itself makes no sense."""
 
 
 class AgentError(MigrRDMAError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from guest_agent import Agent, Program
-from guest_build import Built, build
+from guest_build import Built, build, compile_c
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +58,27 @@ def start(built: Built, agent: Agent, start_program: Callable[..., Program]) -> 
         return start_program([build.traffic, *options], {**build.environment, **agent.environment})
 
     return run
+
+
+@pytest.fixture
+def start_stalls(
+    builds: Callable[[str], Built], agent: Agent, start_program: Callable[..., Program], tmp_path: Path
+) -> Callable[..., Program]:
+    """Start ``stalls`` under the guest library, in a variant of it."""
+
+    def run(variant: str = "plain") -> Program:
+        built = builds(variant)
+        compile_c(
+            tmp_path / "stalls", Path(__file__).with_name("stalls.c"), "-rdynamic", "-libverbs", "-pthread"
+        )
+        environment = {**built.environment, **agent.environment}
+        # Posting executes: what a command has posted has completed when it answers.
+        del environment["FAKE_ASYNC"]
+        return start_program([tmp_path / "stalls"], environment)
+
+    return run
+
+
+@pytest.fixture
+def stalls(start_stalls: Callable[..., Program]) -> Program:
+    return start_stalls()

@@ -9,32 +9,11 @@ from pathlib import Path
 
 import pytest
 from guest_agent import STATES, WIRE, Agent, GuestError, Program
-from guest_build import Built, compile_c
 
 Start = Callable[..., Program]
 
 UNANSWERED_S = 0.5
 """For how long a guest is listened to that must not answer yet: one that does wrong answers at once."""
-
-
-@pytest.fixture
-def start_stalls(builds: Callable[[str], Built], agent: Agent, start_program: Start, tmp_path: Path) -> Start:
-    def run(variant: str = "plain") -> Program:
-        built = builds(variant)
-        compile_c(
-            tmp_path / "stalls", Path(__file__).with_name("stalls.c"), "-rdynamic", "-libverbs", "-pthread"
-        )
-        environment = {**built.environment, **agent.environment}
-        # Posting executes: what a command has posted has completed when it answers.
-        del environment["FAKE_ASYNC"]
-        return start_program([tmp_path / "stalls"], environment)
-
-    return run
-
-
-@pytest.fixture
-def stalls(start_stalls: Start) -> Program:
-    return start_stalls()
 
 
 def does_not_answer(agent: Agent) -> None:

@@ -1,0 +1,135 @@
+"""What a guest does is seen from outside, whether or not it answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from guest_agent import Agent, Program
+from typer.testing import CliRunner
+
+from migrrdma_runtime import cli
+from migrrdma_runtime.inspection.process import Process, QueuePair, Thread, look_into, stall_of
+
+
+def until(condition: Callable[[Process], bool], pid: int) -> Process:
+    deadline = time.monotonic() + 20
+    while not condition(found := look_into(pid)):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)  # another process's state: there is no event to wait for
+    return found
+
+
+def in_verb(found: Process) -> list[Thread]:
+    return [one for one in found.threads if one.verb]
+
+
+def queue_pairs(found: Process) -> list[QueuePair]:
+    return found.queue_pairs
+
+
+def test_state_queue_pairs_and_threads_are_read_from_its_memory(stalls: Program, agent: Agent) -> None:
+    pid = stalls.process.pid
+    stalls.tell("receive 3")
+    found = look_into(pid)
+    assert found.state == "running"
+    assert found.reasons == []
+    listed = agent.ask("LIST_QPS").records
+    assert {one.number for one in queue_pairs(found)} == {one["vqpn"] for one in listed}
+    assert {one.peer for one in queue_pairs(found)} == {one["dest_pqpn"] for one in listed}
+    assert sorted(one.receives for one in queue_pairs(found)) == [0, 3]
+    assert all(one.state == "RTS" and not one.quiesced for one in queue_pairs(found))
+    assert "migrrdma" in {one.name for one in found.threads}
+    assert {one.tid for one in found.threads} == {
+        int(one.name) for one in Path(f"/proc/{pid}/task").iterdir()
+    }
+    assert found.stall() == ""
+    stalls.tell("handle")
+    assert look_into(pid).reasons
+
+
+def test_a_thread_in_a_long_verb_is_named_with_how_long(stalls: Program, agent: Agent) -> None:
+    pid = stalls.process.pid
+    assert stalls.tell("start register at_lock") == "inside"
+    found = until(lambda one: bool(in_verb(one)) and in_verb(one)[0].seconds > 1, pid)
+    [thread] = in_verb(found)
+    assert thread.verb == "ibv_reg_mr"
+    assert thread.syscall == "futex"
+    assert found.stall().startswith(f"thread {thread.tid} has been in ibv_reg_mr for ")
+    assert stall_of(pid)
+    agent.send("QUIESCE", {"timeout_ms": 500})
+    stalls.tell("go")
+    assert stalls.tell("join register") == "returned"
+    assert not in_verb(until(lambda one: not in_verb(one), pid))
+
+
+def test_a_verb_that_waits_for_a_parked_process_says_so(stalls: Program, agent: Agent) -> None:
+    pid = stalls.process.pid
+    agent.quiesce()
+    agent.ask("PARK", {"flags": 0})
+    assert stalls.tell("start register free") == "started"
+    found = until(lambda one: any(each.waits for each in one.threads), pid)
+    assert found.state == "parked"
+    assert all(one.quiesced and one.marker == "done" for one in queue_pairs(found))
+    [thread] = [one for one in found.threads if one.waits]
+    assert "has waited to begin ibv_reg_mr for" in str(thread)
+    assert found.stall() == ""  # nothing is wrong with it
+    agent.ask("UNDO")
+    assert stalls.tell("join register") == "returned"
+
+
+def test_a_thread_inside_a_post_is_seen(stalls: Program, agent: Agent) -> None:
+    stalls.tell("receive 3")
+    for _ in range(2):  # a first send goes another way
+        stalls.tell("start post free")
+        stalls.tell("join post")
+    assert stalls.tell("start post at_lock") == "inside"
+    found = look_into(stalls.process.pid)
+    assert "is inside a call that posts or polls" in found.stall()
+    stalls.tell("go")
+    assert stalls.tell("join post") == "returned"
+    assert agent.ask("INVENTORY").body["migratable"]
+
+
+def test_a_drain_that_does_not_end_names_the_queue_pair(stalls: Program, agent: Agent) -> None:
+    pid = stalls.process.pid
+    assert int(stalls.tell("fill")) > 0  # and nobody receives
+    agent.send("QUIESCE", {"timeout_ms": 20000})
+    found = until(lambda one: one.state == "quiescing" and one.stall() != "", pid)
+    assert "its sends have not come back: does the other end post receives?" in found.stall()
+    stalls.tell("receive 16")
+
+
+def test_a_stopped_process_is_named_by_what_stopped_it(stalls: Program, agent: Agent) -> None:
+    assert agent.ask("INVENTORY")
+    os.kill(stalls.process.pid, signal.SIGSTOP)
+    found = until(lambda one: all("stopped" in each.state for each in one.threads), stalls.process.pid)
+    assert found.stall() == f"thread {stalls.process.pid} is stopped by a signal"
+    assert found.queue_pairs
+    os.kill(stalls.process.pid, signal.SIGCONT)
+    assert agent.ask("INVENTORY")
+
+
+def test_the_command_shows_it_to_people_and_programs(stalls: Program, agent: Agent) -> None:
+    pid = stalls.process.pid
+    assert agent.ask("INVENTORY")
+    lines = CliRunner().invoke(cli.app, ["inspect", str(pid)]).output.splitlines()
+    assert lines[0] == f"process {pid}: running"
+    assert any(line.startswith("  QP 0x") and "RTS" in line for line in lines)
+    assert any("(migrrdma): asleep, in " in line for line in lines)
+    [shown] = json.loads(CliRunner().invoke(cli.app, ["inspect", str(pid), "--json"]).stdout)
+    assert (shown["pid"], shown["state"], shown["stall"]) == (pid, "running", "")
+
+
+@pytest.mark.parametrize("pid", [os.getpid()])
+def test_a_process_without_the_library_has_its_threads_only(pid: int) -> None:
+    found = look_into(pid)
+    assert found.state == ""
+    assert os.getpid() in {one.tid for one in found.threads}
+    lines = CliRunner().invoke(cli.app, ["inspect", str(pid)]).output.splitlines()
+    assert lines[0] == f"process {pid}: no guest library"
