@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import time
 from types import TracebackType
 
 from migrrdma_runtime.base import paths
@@ -18,14 +19,18 @@ _MOST_PLACES = 256
 _LARGEST_DATA = 1 << 22
 """Bytes of one mapping of the library's data that are searched; it has a few pages."""
 
+_PATIENCE_S = 5.0
+"""For everything that is read of a process: lists that lie may lead to each other for ever."""
+
 _MAPPING = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (r...) [0-9a-f]+ \S+ \d+ +(.*)$", re.M)
 
 
 class Memory:
     """A process's memory, read through ``/proc/PID/mem``; an address that is not there is an `InspectionError`."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, patience: float = _PATIENCE_S) -> None:
         self._pid = pid
+        self._until = time.monotonic() + patience
         try:
             self._file = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -43,6 +48,8 @@ class Memory:
 
     def read(self, address: int, size: int) -> bytes:
         """So many bytes at an address."""
+        if time.monotonic() > self._until:
+            raise InspectionError(f"what process {self._pid} has in its memory has no end")
         try:
             found = os.pread(self._file, size, address)
         except (OSError, OverflowError) as error:

@@ -152,7 +152,7 @@ def stall_of(pid: int) -> str:
     """The one line for the error of a deadline that passed; empty: nothing is to be seen, or one may not look."""
     try:
         return look_into(pid).stall()
-    except InspectionError:
+    except (InspectionError, OSError, ValueError):
         return ""
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from cluster import Cluster
 from guest_agent import Agent, Program
+from guest_build import Built, compile_c
+from guest_process import PATIENT_S
 from typer.testing import CliRunner
 
 from migrrdma_runtime import cli
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.base.errors import DrainError, GuestError
 from migrrdma_runtime.inspection.process import Process, QueuePair, Thread, look_into, stall_of
 
 
@@ -133,3 +139,64 @@ def test_a_process_without_the_library_has_its_threads_only(pid: int) -> None:
     assert os.getpid() in {one.tid for one in found.threads}
     lines = CliRunner().invoke(cli.app, ["inspect", str(pid)]).output.splitlines()
     assert lines[0] == f"process {pid}: no guest library"
+
+
+# --- in the errors of the agent ----------------------------------------------------------------------------
+
+
+def play(
+    tmp_path: Path, environment: dict[str, str], scenario: Callable[[Guest, Program], Awaitable[None]]
+) -> None:
+    """Run a scenario with an agent and ``stalls`` as its guest."""
+
+    async def run() -> None:
+        cluster = Cluster(tmp_path / "cluster")
+        try:
+            host = await cluster.host("src", 2)
+            host.containers.everybody_else = "c1"
+            env = {**environment, "MIGRRDMA_SOCKET": str(host.config.guest_socket)}
+            with await asyncio.to_thread(Program, [tmp_path / "stalls"], env, tmp_path / "log") as program:
+                async with asyncio.timeout(PATIENT_S):
+                    while not host.agent.guests.of_container("c1"):
+                        await asyncio.sleep(0.02)  # another process's connection
+                [guest] = host.agent.guests.of_container("c1")
+                await scenario(guest, program)
+        finally:
+            await cluster.close()
+
+    (tmp_path / "cluster").mkdir()
+    asyncio.run(run())
+
+
+@pytest.fixture
+def environment(built: Built, tmp_path: Path) -> dict[str, str]:
+    compile_c(tmp_path / "stalls", Path(__file__).with_name("stalls.c"), "-rdynamic", "-libverbs", "-pthread")
+    return {name: value for name, value in built.environment.items() if name != "FAKE_ASYNC"}
+
+
+def test_a_quiesce_that_a_long_verb_keeps_from_beginning_names_the_thread(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    async def scenario(guest: Guest, program: Program) -> None:
+        assert await asyncio.to_thread(program.tell, "start register at_lock") == "inside"
+        with pytest.raises(GuestError, match=r"thread \d+ has been in ibv_reg_mr for \d+ s$") as refusal:
+            await guest.quiesce(None, 0.5, PATIENT_S)
+        assert not isinstance(refusal.value, DrainError)
+        await asyncio.to_thread(program.tell, "go")
+        assert await asyncio.to_thread(program.tell, "join register") == "returned"
+        await guest.quiesce(None, 5, PATIENT_S)
+        await guest.undo(PATIENT_S)
+
+    play(tmp_path, environment, scenario)
+
+
+def test_a_guest_that_does_not_answer_because_it_is_stopped_is_said_to_be(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    async def scenario(guest: Guest, program: Program) -> None:
+        os.kill(program.process.pid, signal.SIGSTOP)
+        with pytest.raises(GuestError, match=r"within 0.5 s: thread \d+ is stopped by a signal"):
+            await guest.inventory(0.5)
+        os.kill(program.process.pid, signal.SIGCONT)
+
+    play(tmp_path, environment, scenario)

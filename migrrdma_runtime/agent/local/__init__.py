@@ -1,4 +1,4 @@
 """The host as its agent sees it: guests, containers, devices, the OCI runtime, and the sockets they come to.
 
-It uses wire, base and pyverbs.
+It uses inspection, wire, base and pyverbs.
 """

@@ -45,6 +45,9 @@ Values = dict[str, Any]
 _COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "qps", "mr_bytes", "receives")
 """Members of an inventory that say how many there are."""
 
+_LOOK_S = 2.0
+"""For the look from outside at a guest whose deadline has passed."""
+
 _MAX_RECORDS = 1 << 20
 """Of one answer, whatever number of messages it takes: memory that a guest can make this process use."""
 
@@ -191,7 +194,26 @@ class Guest:
     ) -> None:
         """Ask for something that is answered by DONE, and raise what it says went wrong."""
         answer = await self._request(kind, timeout, body, records, more=more)
-        _raise_for(self, kind, answer)
+        try:
+            _raise_for(self, kind, answer)
+        except DrainError:
+            raise
+        except GuestError as error:
+            late = abs(int(answer[0].body["error"])) in (errno.ETIMEDOUT, errno.EINPROGRESS)
+            if late and (seen := await self._seen_from_outside()):
+                raise GuestError(f"{error}: {seen}") from error
+            raise
+
+    async def _seen_from_outside(self) -> str:
+        """What keeps the process, as far as it can be seen without its help; empty: that is not to be seen."""
+        # It may be the first thing that goes wrong: until then nobody needs the modules.
+        from migrrdma_runtime.inspection.process import stall_of
+
+        try:
+            async with asyncio.timeout(_LOOK_S):
+                return await asyncio.to_thread(stall_of, self.process.pid)
+        except TimeoutError:
+            return ""
 
     async def _request(
         self, kind: str, timeout: float, body: Values | None = None, records: Any = (), *, more: bool = False
@@ -211,9 +233,8 @@ class Guest:
                     answer = await future
         except TimeoutError as error:
             self.drop(f"no answer to {kind} within {timeout:g} s")
-            raise GuestError(
-                f"{self} did not answer {kind.lower()} within {timeout:g} s: is it stopped?"
-            ) from error
+            seen = await self._seen_from_outside() or "is it stopped?"
+            raise GuestError(f"{self} did not answer {kind.lower()} within {timeout:g} s: {seen}") from error
         except OSError as error:
             raise GuestError(f"{self} has gone: {error.strerror}") from error
         finally:
@@ -279,7 +300,8 @@ def _raise_for(guest: Guest, kind: str, answer: list[Message]) -> None:
     meant = os.strerror(abs(error)).lower() if abs(error) < 4096 else f"error {error}"
     reason = f"{text(answer[0].body['text'])}: {meant}".removeprefix(": ")
     stuck = _some([f"QP 0x{one['vqpn']:x}" for one in _records(answer)])
-    if kind == "QUIESCE" and error == errno.ETIMEDOUT:
+    # Without a queue pair's name it was not the drain: a verb kept even the look at it from being made.
+    if kind == "QUIESCE" and error == errno.ETIMEDOUT and stuck:
         raise DrainError(
             f"{guest} did not drain within the deadline ({stuck}): the other ends post no receives, or hang"
         )
