@@ -51,7 +51,9 @@ class Pretended:
 
 @pytest.fixture
 def pretended(tmp_path: Path) -> Iterator[Pretended]:
-    yield Pretended(tmp_path / "libmigrrdma.so")
+    made = Pretended(tmp_path / "libmigrrdma.so")
+    yield made
+    made.memory.close()  # or the next test would find two
 
 
 def test_what_is_published_is_found(pretended: Pretended) -> None:
