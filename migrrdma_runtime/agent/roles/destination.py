@@ -376,13 +376,9 @@ class Destination:
             await self._release_durably(record, reason=reason, timeline=timeline or [])
         else:  # a restart would give it back again
             self._store.accept(record, State.RELEASED, reason=reason, timeline=timeline or [])
-        for partner in record.data.partners if record.data.epoch else ():
-            try:
-                await self._agent.ask(
-                    partner.contact, "retract", record.data.show_claim(record.id, partner.key)
-                )
-            except AgentError as error:
-                _log.info("%s; it will ask", error)
+        # At once: each that cannot be reached would keep those behind it from their application.
+        partners = record.data.partners if record.data.epoch else []
+        await wait_for_all(*(self._retract(record, partner) for partner in partners))
         try:
             await self._release(record)
         except StaleRecordError:
@@ -390,6 +386,12 @@ class Destination:
         except AgentError as error:
             _log.info("%s; it is told again later", error)
             self._agent.tasks.follow(record.id, self._return_claim(record))
+
+    async def _retract(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
+        try:
+            await self._agent.ask(partner.contact, "retract", record.data.show_claim(record.id, partner.key))
+        except AgentError as error:
+            _log.info("%s; it will ask", error)
 
     async def _release_durably(self, record: DestinationRecord, **changes: Any) -> None:
         """Write RELEASED, as soon as there is room.

@@ -17,6 +17,7 @@ from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.roles.partner_guests import (
+    Prepared,
     connected_guest,
     describe_owner,
     find_owners,
@@ -98,12 +99,17 @@ class Partner:
         self._hear(record)
         self._agent.fault_point("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
-        guests = [(await connected_guest(self._agent, one), names_of(one)) for one in record.data.guests]
+        guests = await wait_for_all(*(connected_guest(self._agent, one) for one in record.data.guests))
         # As long as the source says, but no longer than this host's administrator would have it wait.
         seconds, margin = min(request["seconds"], self._deadlines.drain), self._deadlines.guest
         # Whatever an agent decides about the wait (watch, below) it decides before the guest does without one.
         alone = self._deadlines.partner + self._deadlines.ask + 3 * self._deadlines.peer
-        await wait_for_all(*(guest.quiesce(names, seconds, margin, alone) for guest, names in guests))
+        await wait_for_all(
+            *(
+                guest.quiesce(names_of(one), seconds, margin, alone)
+                for guest, one in zip(guests, record.data.guests, strict=True)
+            )
+        )
         self._store.note(record, drained=True)
         return {}
 
@@ -137,8 +143,7 @@ class Partner:
                 f"a partner's agent, {self._agent.identity.name}, has switched migration {record.id} over for claim "
                 f"{record.data.epoch} already: it faces what was restored then, or nothing"
             )
-        for one in record.data.guests:
-            await living_guest(self._agent, one)
+        await wait_for_all(*(living_guest(self._agent, one) for one in record.data.guests))
         return {"state": record.state.value}
 
     async def prepare(self, caller: Identity, request: Message) -> Message:
@@ -166,12 +171,12 @@ class Partner:
             if wanted.keys() != known:
                 raise RefusedError(f"migration {record.id} has {len(known)} connections here, not these ones")
             agent.fault_point("partner: prepare")
-            prepared: list[Message] = []
-            lost: list[Message] = []
-            for guest in record.data.guests:
-                made = await prepare_guest(agent, guest, wanted, remote_keys.unpack(request["keys"]))
-                prepared += made.connections
-                lost += made.lost
+            keys = remote_keys.unpack(request["keys"])
+            made: list[Prepared] = await wait_for_all(
+                *(prepare_guest(agent, guest, wanted, keys) for guest in record.data.guests)
+            )
+            prepared = [connection for one in made for connection in one.connections]
+            lost = [connection for one in made for connection in one.lost]
             agent.fault_point("partner: prepared")
             self._store.move(
                 record, State.PREPARED, epoch=epoch, destination=destination, prepared=prepared, lost=lost
@@ -353,14 +358,16 @@ class Partner:
     async def _settle_all(self, record: PartnerRecord) -> None:
         """Settle the guests that are connected, and go on with the others until they are."""
         self._agent.fault_point("partner: settle")
-        for one in record.data.guests:
-            guest = self._agent.guests.find(one.container, one.process)
-            if guest is not None:
-                try:
-                    await self.settle(guest, record)
-                except GuestError as error:
-                    _log.warning("migration %s: %s; it is told again until it has", record.id, error)
+        found = [self._agent.guests.find(one.container, one.process) for one in record.data.guests]
+        # At once: one that hangs would keep the others from going on.
+        await wait_for_all(*(self._settle_or_say(guest, record) for guest in found if guest is not None))
         self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))
+
+    async def _settle_or_say(self, guest: Guest, record: PartnerRecord) -> None:
+        try:
+            await self.settle(guest, record)
+        except GuestError as error:
+            _log.warning("migration %s: %s; it is told again until it has", record.id, error)
 
     # --- who may -----------------------------------------------------------------------------------------
 
