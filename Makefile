@@ -79,6 +79,7 @@ bench: project ## What the runtime costs, here and in the rack; prints ratios
 
 soak: project ## The long forms of the tests
 	pytest tests/guest -m soak --soak
+	pytest tests/fast -m soak --soak
 	pytest tests/fuzz --soak
 	lab/rack up
 	RACK=emulated pytest tests/rack tests/docker --soak
