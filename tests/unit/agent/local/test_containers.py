@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from migrrdma_runtime.agent.local import containers as module
+from migrrdma_runtime.agent.local import same_file
 from migrrdma_runtime.agent.local.containers import Containers
 
 
@@ -58,6 +59,21 @@ def test_the_holders_of_devices_are_found_by_their_open_files(containers: Contai
     assert [str(one) for one in containers.holders("abc")] == ["process 101 (ib_send_bw)"]
     assert [one.pid for one in containers.holders("abcdef")] == [200]
     assert containers.holders("v1") == []
+
+
+def test_only_a_containers_own_processes_are_looked_into(
+    containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host has thousands, each with its open files, and a hundred checkpoints at once look two hundred times."""
+    looked_into: list[int] = []
+
+    def descriptors(proc: str, pid: int) -> dict[int, str]:
+        looked_into.append(pid)
+        return same_file.descriptors(proc, pid)
+
+    monkeypatch.setattr(module, "descriptors", descriptors)
+    assert [one.pid for one in containers.holders("abc")] == [101]
+    assert sorted(looked_into) == [100, 101, 102]
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number(containers: Containers) -> None:
