@@ -93,7 +93,10 @@ class FakeGuest:
 
     def _serve(self, selector: selectors.BaseSelector) -> None:
         assert self.connection is not None
-        data = self.connection.recv(WIRE.constants["MIG_MESSAGE_MAX"])
+        try:
+            data = self.connection.recv(WIRE.constants["MIG_MESSAGE_MAX"])
+        except ConnectionResetError:  # an agent that has ended with something of ours unread
+            data = b""
         if not data:
             selector.unregister(self.connection)
             self.connection.close()

@@ -139,6 +139,7 @@ def test_a_partner_prepares_for_nobody_who_shows_another_ones_claim(play: Play) 
 
 def test_nobody_else_ends_a_partners_wait_for_a_claim(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(ask=60)  # a partner that asked would hear that the holder knows nothing of it
         move, holder, third = await parked(cluster)
         # Of a claim to come: it would be too old by then.
         await third.ask(move.peer, "retract", epoch=1 << 31)
