@@ -6,14 +6,20 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from migrrdma_runtime.agent.local.guest_objects import MemoryRegion
+from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.base import strict_json
 from migrrdma_runtime.wire import agent_messages, manifest, manifest_schema, remote_keys
 from migrrdma_runtime.wire.agent_messages import EXCHANGES, Message
 from migrrdma_runtime.wire.compiled_schema import Schema
+from migrrdma_runtime.wire.guest_messages import WIRE
 
 _SOURCE = {"name": "src", "address": "192.0.2.2:50505"}
 _CLAIM = {"migration": "0" * 16, "key": "0" * 64, "epoch": 1}
 _PROCESS = "a" * 16
+
+
+_IN_ONE = (WIRE.constants["MIG_MESSAGE_MAX"] - 64) // WIRE.kinds["MRS"].record.size
 
 
 def _gid(host: int) -> str:
@@ -89,6 +95,11 @@ class Conversation:
                 EXCHANGES["prepare"].reply,
             ),
         ]
+        listed = [{"context": 1, "addr": 4096 * key, "length": 4096, "access": 1} for key in range(self.mrs)]
+        self._regions = [
+            WIRE.pack("MRS", {}, listed[at : at + _IN_ONE], more=at + _IN_ONE < self.mrs)
+            for at in range(0, self.mrs, _IN_ONE)
+        ]
         self.document = {
             "migration": "0" * 16,
             "token": "0" * 64,
@@ -127,6 +138,13 @@ class Conversation:
         """Pack and unpack the remote keys."""
         packed: dict[str, Any] = {_PROCESS: remote_keys.pack(self.keys)}
         remote_keys.unpack(packed)
+
+    def regions_of_a_process(self) -> None:
+        """Take a process's answer to LIST_MRS and compare it with what is mapped: done before and after PARK."""
+        mapped = MemoryMap([(0, 1 << 48)], [(0, 1 << 48)])
+        records = [one for packet in self._regions for one in WIRE.unpack(packet).records]
+        regions = [MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"]) for one in records]
+        assert not [region for region in regions if mapped.lacks(region)]
 
     def all_there_and_back(self) -> None:
         """Everything that a migration encodes, checks and decodes."""

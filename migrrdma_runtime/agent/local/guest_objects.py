@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 _RC = 2
 """``IBV_QPT_RC``."""
@@ -78,9 +79,8 @@ _WRITTEN = 1 | 2 | 8 | 16
 memory that may be written (``ib_access_writable()``)."""
 
 
-@dataclass(frozen=True)
-class MemoryRegion:
-    """A memory region as the guest describes it."""
+class MemoryRegion(NamedTuple):
+    """A memory region as the guest describes it; a tuple, as there may be 100,000 of them."""
 
     address: int
     length: int
