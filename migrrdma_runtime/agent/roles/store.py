@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from migrrdma_runtime.agent.roles.records import AnyRecord, D, Record, from_json, to_json
+from migrrdma_runtime.agent.roles.records import AnyRecord, D, Record, from_json, to_text
 from migrrdma_runtime.agent.roles.states import FIRST, Role, State, may_move
 from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.errors import RefusedError, StaleRecordError, StoreError
@@ -217,7 +217,7 @@ class Store:
 
     def _write(self, record: Record[Any]) -> None:
         """Write a record over its own row. One that a later attempt has replaced must not change that one's row."""
-        values = (record.state.value, json.dumps(to_json(record.data)), record.updated)
+        values = (record.state.value, to_text(record.data), record.updated)
         with self._transaction():
             written = self._db.execute(
                 "UPDATE migration SET state = ?, data = ?, updated = ? WHERE id = ? AND role = ? AND row = ?",
@@ -243,7 +243,7 @@ class Store:
             record.id,
             record.role.value,
             record.state.value,
-            json.dumps(to_json(record.data)),
+            to_text(record.data),
             record.created,
             record.updated,
             record.row,
