@@ -28,9 +28,9 @@ enum criu_stage {
  * and the first that answers anything but -ENOTSUP has the last word: a hook must answer -ENOTSUP, not 0, to
  * what is not its own.
  *
- * 4.0 added PAUSE_DEVICES (10) and CHECKPOINT_DEVICES (11). They are left out on purpose. A plugin that brings
- * more hooks than the host knows is refused, and CRIU then does not start: 3.17 knows ten. And cuda_plugin
- * answers 0 to these two for every process, so that whoever comes after it never hears of them.
+ * 4.0 added PAUSE_DEVICES (10) and CHECKPOINT_DEVICES (11). A plugin that brings more hooks than the host knows is refused,
+ * and CRIU then does not start: 3.17 knows ten, so these two are only announced where there is an inventory, from 4.1 on.
+ * cuda_plugin answers 0 to them for every process, and whoever comes after it never hears of them: ours comes first.
  */
 struct criu_hooks {
 	int (*dump_unix_sk)(int fd, int id);						/* 0 */
@@ -44,10 +44,13 @@ struct criu_hooks {
 	int (*update_vma_map)(const char *path, uint64_t address, uint64_t old_offset, uint64_t *new_offset,
 			      int *plugin_fd);						/* 8 */
 	int (*resume_devices_late)(int pid);						/* 9 */
+	int (*pause_devices)(int pid);							/* 10, from 4.0 on */
+	int (*checkpoint_devices)(int pid);						/* 11, likewise */
 };
 
 /* max_hooks of the descriptor: the length of the array CRIU sees where we have a structure. */
-#define CRIU_HOOKS 10U
+#define CRIU_HOOKS 12U
+#define CRIU_HOOKS_BEFORE_4 10U
 static_assert(sizeof(struct criu_hooks) == CRIU_HOOKS * sizeof(void *), "CRIU has an array of pointers here");
 
 /* cr_plugin_desc_t; CRIU looks for it under the name CR_PLUGIN_DESC. */

@@ -16,6 +16,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the image is little en
 static_assert(sizeof(struct image_header) == 32, "no padding");
 static_assert(sizeof(struct image_file) == 168, "no padding");
 static_assert(sizeof(struct image_mapping) == 112, "no padding");
+static_assert(sizeof(struct image_proved) == 8, "no padding");
 
 #define PAGE UINT64_C(4096) /* the smallest there is; a larger page is a multiple of it */
 
@@ -100,6 +101,11 @@ int image_add_mapping(struct image_writer *writer, const struct image_mapping *m
 	return append(writer, IMAGE_MAPPING, mapping, sizeof(*mapping));
 }
 
+int image_add_proved(struct image_writer *writer, const struct image_proved *proved)
+{
+	return append(writer, IMAGE_PROVED, proved, sizeof(*proved));
+}
+
 void image_close(struct image_writer *writer)
 {
 	if (writer->fd >= 0)
@@ -151,7 +157,14 @@ static bool valid_mapping(const struct image_mapping *mapping)
 	return true;
 }
 
-static bool take_record(struct image *image, const struct image_record *record, const char *payload)
+static bool valid_proved(const struct image *image, const struct image_proved *proved)
+{
+	if (proved->vpid <= 0 || image_is_proved(image, proved->vpid))
+		return bad("process %d is proved twice, or none", proved->vpid);
+	return true;
+}
+
+static bool take_record(struct image *image, uint32_t version, const struct image_record *record, const char *payload)
 {
 	size_t size = record->size - sizeof(*record);
 
@@ -165,13 +178,17 @@ static bool take_record(struct image *image, const struct image_record *record, 
 		memcpy(&mapping, payload, sizeof(mapping));
 		return valid_mapping(&mapping) && !array_append(&image->mappings, mapping);
 	}
-	return bad("a record of type %u and %u bytes is none of version %d", record->type, record->size,
-		   IMAGE_VERSION);
+	if (version > 1 && record->type == IMAGE_PROVED && size == sizeof(struct image_proved)) {
+		struct image_proved proved;
+		memcpy(&proved, payload, sizeof(proved));
+		return valid_proved(image, &proved) && !array_append(&image->proved, proved);
+	}
+	return bad("a record of type %u and %u bytes is none of version %u", record->type, record->size, version);
 }
 
-static bool take_records(struct image *image, const char *body, size_t size, uint32_t records)
+static bool take_records(struct image *image, const struct image_header *header, const char *body, size_t size)
 {
-	for (; records; records--) {
+	for (uint32_t records = header->records; records; records--) {
 		struct image_record record;
 
 		if (size < sizeof(record))
@@ -179,7 +196,7 @@ static bool take_records(struct image *image, const char *body, size_t size, uin
 		memcpy(&record, body, sizeof(record));
 		if (record.size < sizeof(record) || record.size > size)
 			return bad("a record claims %u of the %zu bytes left", record.size, size);
-		if (!take_record(image, &record, body + sizeof(record)))
+		if (!take_record(image, header->version, &record, body + sizeof(record)))
 			return false;
 		body += record.size;
 		size -= record.size;
@@ -191,9 +208,9 @@ static bool valid_header(const struct image_header *header, const char *bytes, s
 {
 	if (memcmp(header->magic, IMAGE_MAGIC, sizeof(header->magic)) != 0)
 		return bad("it does not begin with %s", IMAGE_MAGIC);
-	if (header->version != IMAGE_VERSION) {
-		pr_err("%s has version %u, this plugin reads version %d", IMAGE_NAME, header->version,
-		       IMAGE_VERSION);
+	if (header->version < IMAGE_VERSION_OLDEST || header->version > IMAGE_VERSION) {
+		pr_err("%s has version %u, this plugin reads versions %d to %d", IMAGE_NAME, header->version,
+		       IMAGE_VERSION_OLDEST, IMAGE_VERSION);
 		return false;
 	}
 	if (header->header_size != sizeof(*header))
@@ -257,8 +274,7 @@ enum image_found image_parse(struct image *image, const void *bytes, size_t size
 	} else {
 		memcpy(&header, bytes, sizeof(header));
 		good = valid_header(&header, bytes, size) &&
-		       take_records(image, (const char *)bytes + sizeof(header), size - sizeof(header),
-				    header.records) &&
+		       take_records(image, &header, (const char *)bytes + sizeof(header), size - sizeof(header)) &&
 		       put_in_order(image);
 	}
 	if (!good)
@@ -314,6 +330,7 @@ void image_free(struct image *image)
 {
 	array_free(&image->files);
 	array_free(&image->mappings);
+	array_free(&image->proved);
 }
 
 const struct image_file *image_find_file(const struct image *image, uint32_t id)
@@ -323,6 +340,15 @@ const struct image_file *image_find_file(const struct image *image, uint32_t id)
 	if (!image->files.count)
 		return NULL;
 	return bsearch(&key, image->files.items, image->files.count, sizeof(key), by_id);
+}
+
+/* There are as many as processes: no search is worth it. */
+bool image_is_proved(const struct image *image, int32_t vpid)
+{
+	for (size_t i = 0; i < image->proved.count; i++)
+		if (image->proved.items[i].vpid == vpid)
+			return true;
+	return false;
 }
 
 const struct image_mapping *image_find_mapping(const struct image *image, int32_t vpid, uint64_t start)

@@ -2,7 +2,7 @@
  * migrrdma.img, this plugin's image in CRIU's image directory: which descriptors and mappings it took over.
  *
  *	header		struct image_header
- *	record …	struct image_record, then struct image_file or struct image_mapping
+ *	record …	struct image_record, then struct image_file, image_mapping or image_proved
  *
  * Little endian, no padding, records back to back. The header is rewritten after every record, so that a dump
  * which ends early leaves a file that says so or a file that is whole. docs/criu.md describes the fields.
@@ -19,7 +19,8 @@
 
 #define IMAGE_NAME "migrrdma.img"
 #define IMAGE_MAGIC "MIGRRDMA"
-#define IMAGE_VERSION 1
+#define IMAGE_VERSION 2
+#define IMAGE_VERSION_OLDEST 1 /* without IMAGE_PROVED */
 
 /* Far above what any process needs (a record has 176 bytes), far below what hurts to read. */
 #define IMAGE_BYTES_MAX (64U << 20)
@@ -39,6 +40,7 @@ struct image_header {
 enum image_record_type {
 	IMAGE_FILE = 1,
 	IMAGE_MAPPING = 2,
+	IMAGE_PROVED = 3,
 };
 
 struct image_record {
@@ -84,6 +86,12 @@ struct image_mapping {
 	char node[DEVICE_NAME];
 };
 
+/* A process whose guest's thread can make the connections again while all others stand (rehearsal.h). */
+struct image_proved {
+	int32_t pid;
+	int32_t vpid;
+};
+
 /* An image that is being written; `fd` is -1 while there is none. */
 struct image_writer {
 	int fd;
@@ -96,6 +104,7 @@ struct image_writer {
 int image_create(struct image_writer *writer, int directory);
 int image_add_file(struct image_writer *writer, const struct image_file *file);
 int image_add_mapping(struct image_writer *writer, const struct image_mapping *mapping);
+int image_add_proved(struct image_writer *writer, const struct image_proved *proved);
 void image_close(struct image_writer *writer);
 
 /* No image of an earlier dump may be taken for this one's. */
@@ -105,6 +114,7 @@ int image_remove(int directory);
 struct image {
 	ARRAY(struct image_file) files;
 	ARRAY(struct image_mapping) mappings;
+	ARRAY(struct image_proved) proved;
 };
 
 enum image_found {
@@ -118,6 +128,7 @@ enum image_found image_parse(struct image *image, const void *bytes, size_t size
 void image_free(struct image *image);
 
 const struct image_file *image_find_file(const struct image *image, uint32_t id);
+bool image_is_proved(const struct image *image, int32_t vpid);
 const struct image_mapping *image_find_mapping(const struct image *image, int32_t vpid, uint64_t start);
 
 #endif

@@ -10,6 +10,22 @@
 /* How often a thread that was let go is looked at, while the agent says nothing. */
 #define LOOK_MS 20
 
+/* Of an image without it: the guest's thread might wait for one that stands. */
+static bool all_are_proved(const struct tracees *tracees, const struct image *image)
+{
+	for (size_t i = 0; i < tracees->all.count; i++) {
+		const struct tracee *tracee = &tracees->all.items[i];
+
+		if (tracee->is_control && !image_is_proved(image, tracee->vpid)) {
+			pr_warn("of process %d it was not proved when it was dumped that it can be connected before it goes on: "
+				"the restore is committed afterwards",
+				tracee->vpid);
+			return false;
+		}
+	}
+	return true;
+}
+
 static int run_control_threads(struct tracees *tracees)
 {
 	int count = 0;
@@ -35,7 +51,7 @@ static enum agent_says wait_for_decision(struct tracees *tracees)
 	return says;
 }
 
-void late_commit(pid_t root)
+void late_commit(pid_t root, const struct image *image)
 {
 	struct tracees tracees;
 	enum agent_says says = AGENT_REFUSE;
@@ -44,6 +60,10 @@ void late_commit(pid_t root)
 		return;
 	/* Whatever goes wrong here: nothing is committed yet, and what runs uncommitted would be a second copy. */
 	if (!tracees_collect(&tracees)) {
+		if (!all_are_proved(&tracees, image)) {
+			tracees_free(&tracees);
+			return;
+		}
 		tracees_end_with_us(&tracees, true);
 		if (!run_control_threads(&tracees))
 			says = wait_for_decision(&tracees);

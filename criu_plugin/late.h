@@ -11,7 +11,12 @@
 
 #include <sys/types.h>
 
-/* Returns when it is decided; at once if nobody is to be asked. `root`: the first process. */
-void late_commit(pid_t root);
+#include "image.h"
+
+/*
+ * Returns when it is decided; at once if nobody is to be asked, or if it was not proved that the guests can do it (image).
+ * `root`: the first process.
+ */
+void late_commit(pid_t root, const struct image *image);
 
 #endif

@@ -2,6 +2,7 @@
  * The CRIU plugin: lets CRIU dump a process that holds RDMA devices, and restore it with placeholders.
  *
  *	stage		hook			what it does
+ *	dump		CHECKPOINT_DEVICES	proves that the guest can be restored before all else goes on (rehearsal.h)
  *	dump		HANDLE_DEVICE_VMA	claims mappings of uverbs devices
  *	dump		DUMP_EXT_FILE		claims uverbs and event descriptors, records them in migrrdma.img
  *	restore		init			reads migrrdma.img and refuses what it cannot restore
@@ -9,8 +10,8 @@
  *	restore		UPDATE_VMA_MAP		supplies memory for a mapping
  *	restore		RESUME_DEVICES_LATE	holds the processes until the restore is committed (late.h)
  *
- * The dump only looks: nothing in the process or in the device changes, its queue pairs stay connected, and to
- * undo it is to let the process go on. Rebuilding is the guest library's work, in the process itself.
+ * The dump takes nothing from the process or the device: its queue pairs stay connected, and to undo it is to let
+ * the process go on. Rebuilding is the guest library's work, in the process itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +32,7 @@
 #include "log.h"
 #include "placeholder.h"
 #include "process.h"
+#include "rehearsal.h"
 #include "scope.h"
 
 /* One dump or one restore; CRIU does one of them and ends. */
@@ -38,6 +40,8 @@ static struct {
 	enum criu_stage stage;
 	/* dump: 1 once the processes have been looked at and may be dumped, -1 once they may not */
 	int verdict;
+	int rehearsed; /* likewise of the rehearsal */
+	struct proved proved;
 	struct holdings holdings;
 	struct image_writer writer;
 	/* restore */
@@ -152,6 +156,9 @@ static int begin_dump(void)
 	if (fault_before(PLUGIN_CREATE_IMAGE) || image_create(&state.writer, criu_get_image_dir()) ||
 	    record_mappings(&state.holdings, &state.writer) || fault_after(PLUGIN_CREATE_IMAGE))
 		return -1;
+	for (size_t i = 0; i < state.proved.processes.count; i++)
+		if (image_add_proved(&state.writer, &state.proved.processes.items[i]))
+			return -1;
 	/* Without the plugin such a checkpoint must not be restored: CRIU would open the devices by their path. */
 	if (add_inventory_plugin && add_inventory_plugin(PLUGIN_NAME)) {
 		pr_err("CRIU did not take this plugin into its inventory");
@@ -169,6 +176,18 @@ static bool may_dump(void)
 	if (!state.verdict)
 		state.verdict = begin_dump() ? -1 : 1;
 	return state.verdict > 0;
+}
+
+/*
+ * CRIU calls this for one process after the other, when all of them are stopped and nothing of them has been looked at: at the
+ * first call all is done for all. Another plugin may have something to do as well.
+ */
+static int checkpoint_devices(int pid)
+{
+	(void)pid;
+	if (!state.rehearsed)
+		state.rehearsed = rehearse(&state.proved) ? -1 : 1;
+	return state.rehearsed < 0 ? -EAGAIN : -ENOTSUP;
 }
 
 static int handle_device_vma(int fd, const struct stat *status)
@@ -353,7 +372,7 @@ static int resume_devices_late(int pid)
 {
 	if (state.has_image && !state.is_late) {
 		state.is_late = true;
-		late_commit(pid);
+		late_commit(pid, &state.image);
 	}
 	return -ENOTSUP;
 }
@@ -363,6 +382,7 @@ static int plugin_init(int stage)
 	state.stage = stage;
 	state.is_late = false;
 	state.verdict = 0;
+	state.rehearsed = 0;
 	state.writer = IMAGE_WRITER_NONE;
 	state.has_image = false;
 	if (stage == CRIU_STAGE_RESTORE)
@@ -377,6 +397,7 @@ static void plugin_exit(int stage, int ret)
 	image_close(&state.writer);
 	holdings_free(&state.holdings);
 	image_free(&state.image);
+	array_free(&state.proved.processes);
 	state.has_image = false;
 }
 
@@ -392,5 +413,13 @@ __attribute__((visibility("default"))) struct criu_plugin_desc CR_PLUGIN_DESC = 
 		.handle_device_vma = handle_device_vma,
 		.update_vma_map = update_vma_map,
 		.resume_devices_late = resume_devices_late,
+		.checkpoint_devices = checkpoint_devices,
 	},
 };
+
+/* Before CRIU reads it. */
+__attribute__((constructor)) static void announce(void)
+{
+	if (!add_inventory_plugin)
+		CR_PLUGIN_DESC.max_hooks = CRIU_HOOKS_BEFORE_4;
+}

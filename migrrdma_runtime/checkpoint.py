@@ -69,6 +69,8 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
         status = 1
         failure: BaseException | None = None
         start = time.time()
+        if config.late_commit:
+            os.environ["MIGRRDMA_LATE_REHEARSAL"] = "1"  # for our plugin in CRIU (criu_plugin/rehearsal.h)
         try:
             # Before the dump, which ends the container: a disk that is full must be found out by then.
             os.makedirs(dump.images, mode=0o700, exist_ok=True)

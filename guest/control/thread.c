@@ -30,6 +30,7 @@
 #include "move/alone.h"
 #include "move/decision.h"
 #include "move/quiesce.h"
+#include "move/rehearse.h"
 #include "shadow/process.h"
 
 #define SOCKET_IN_CONTAINER "/dev/migrrdma/agent/guest.sock"
@@ -222,6 +223,17 @@ static int is_wanted_again(void)
 	return !access(path, F_OK);
 }
 
+/* Our lock, which is the least that a connection needs, and then everything else (move/rehearse.h). */
+static void rehearse_if_wanted(void)
+{
+	if (syscall(SYS_prctl, MIG_PRCTL, MIG_PRCTL_ASK, 0, 0, 0) != MIG_PRCTL_REHEARSE)
+		return;
+	mig_lock(&session_lock);
+	mig_unlock(&session_lock);
+	mig_rehearse();
+	syscall(SYS_prctl, MIG_PRCTL, MIG_PRCTL_DONE, 0, 0, 0);
+}
+
 static void *run(void *unused)
 {
 	int wait_ms = 50, parked = 0, welcome = 0;
@@ -230,6 +242,7 @@ static void *run(void *unused)
 	prctl(PR_SET_NAME, MIG_THREAD_NAME);
 	for (;;) {
 		if (parked && !is_wanted_again()) {
+			rehearse_if_wanted();
 			nap(10);
 			continue;
 		}

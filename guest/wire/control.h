@@ -27,6 +27,16 @@
 /* What the guest's control thread is called, by which it is found from outside. */
 #define MIG_THREAD_NAME "migrrdma"
 
+/*
+ * How CRIU's plugin and the control thread of a parked process talk during a dump, when there is no connection: by calls of
+ * prctl with an operation that no kernel knows, which the plugin, who traces the thread, sees and answers. ASK is answered
+ * REHEARSE if the locks are to be tried, and as an error by the kernel alone; DONE says that this is over.
+ */
+#define MIG_PRCTL 0x4d494752
+#define MIG_PRCTL_ASK 1
+#define MIG_PRCTL_DONE 2
+#define MIG_PRCTL_REHEARSE 1
+
 /* The memfd behind a restored device mapping carries this name, so that the guest can find and unmap it. */
 #define MIG_PLACEHOLDER_NAME "migrrdma-device"
 

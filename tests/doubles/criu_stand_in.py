@@ -42,11 +42,13 @@ class StandIn:
         return self.run("unshare", "--pid", "--fork", *words, **environment)
 
     def late(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Stop ``command``, which prints "ready", call the hook, and release what is left."""
+        """Stop ``command``, which prints "ready", call the hook, and release what is left.
+
+        In a pid namespace of its own, so that the test knows the command's pid: 2.
+        """
+        words = [str(self.program), str(self.plugin), str(self.images), "late", *command]
         environment.setdefault("ASAN_OPTIONS", "detect_leaks=0")
-        return self.run(
-            str(self.program), str(self.plugin), str(self.images), "late", *command, **environment
-        )
+        return self.run("unshare", "--pid", "--fork", "--mount-proc", "--kill-child", *words, **environment)
 
     def judge(self, directory: Path) -> dict[str, bool]:
         """Whether each image below ``directory`` is taken."""

@@ -12,7 +12,9 @@ HEADER = struct.Struct("<8sIIIIQ")
 RECORD = struct.Struct("<II")
 FILE = struct.Struct("<IIIIiiiIII64s64s")
 MAPPING = struct.Struct("<iiQQQIIII64s")
+PROVED = struct.Struct("<ii")
 DEVICE, EVENTS = 1, 2
+VERSION = 2
 PAGE = 4096
 
 
@@ -56,35 +58,57 @@ class Mapping(NamedTuple):
         return _record(2, MAPPING.pack(*self))
 
 
+class Proved(NamedTuple):
+    """A process whose guest can be restored before all else goes on."""
+
+    pid: int = 4711
+    vpid: int = 1
+
+    def record(self) -> bytes:
+        """As it stands in the image."""
+        return _record(3, PROVED.pack(*self))
+
+
+Record = File | Mapping | Proved
+
+
 def _record(type_: int, payload: bytes) -> bytes:
     return RECORD.pack(type_, RECORD.size + len(payload)) + payload
 
 
-def image(*records: File | Mapping | bytes) -> bytes:
+def image(*records: Record | bytes, version: int = VERSION) -> bytes:
     """A whole image; bytes stand for a record as they are."""
     packed = [record if isinstance(record, bytes) else record.record() for record in records]
-    return sealed(b"".join(packed), len(packed))
+    return sealed(b"".join(packed), len(packed), version)
 
 
-def sealed(body: bytes, count: int) -> bytes:
+def sealed(body: bytes, count: int, version: int = VERSION) -> bytes:
     """``body`` behind a header that fits it."""
-    return HEADER.pack(MAGIC, 1, HEADER.size, count, zlib.crc32(body), len(body)) + body
+    return HEADER.pack(MAGIC, version, HEADER.size, count, zlib.crc32(body), len(body)) + body
 
 
-def parse(data: bytes) -> list[File | Mapping]:
+def parse(data: bytes) -> list[Record]:
     """The records of a good image."""
     magic, version, size, count, crc, length = HEADER.unpack_from(data)
     body = data[HEADER.size :]
-    assert (magic, version, size, length, crc) == (MAGIC, 1, HEADER.size, len(body), zlib.crc32(body))
+    assert (magic, version, size, length, crc) == (MAGIC, VERSION, HEADER.size, len(body), zlib.crc32(body))
     records = list(_records(body))
     assert len(records) == count
     return records
 
 
-def _records(body: bytes) -> Iterator[File | Mapping]:
+_KINDS: dict[int, tuple[struct.Struct, type[Record]]] = {
+    1: (FILE, File),
+    2: (MAPPING, Mapping),
+    3: (PROVED, Proved),
+}
+
+
+def _records(body: bytes) -> Iterator[Record]:
     while body:
         type_, size = RECORD.unpack_from(body)
-        fields = (FILE if type_ == 1 else MAPPING).unpack(body[RECORD.size : size])
+        packing, kind = _KINDS[type_]
+        fields = packing.unpack(body[RECORD.size : size])
         values: list[Any] = [value.rstrip(b"\0") if isinstance(value, bytes) else value for value in fields]
-        yield File(*values) if type_ == 1 else Mapping(*values)
+        yield kind(*values)
         body = body[size:]

@@ -49,7 +49,10 @@ __attribute__((visibility("default"))) int criu_get_image_dir(void)
 	return image_directory;
 }
 
-#ifndef BEFORE_INVENTORY /* CRIU 3.17 and 4.0 */
+#ifdef BEFORE_INVENTORY /* CRIU 3.17 and 4.0 */
+#define KNOWN_HOOKS CRIU_HOOKS_BEFORE_4
+#else
+#define KNOWN_HOOKS CRIU_HOOKS
 __attribute__((visibility("default"))) int add_inventory_plugin(const char *name)
 {
 	printf("inventory %s\n", name);
@@ -80,7 +83,7 @@ static void load(const char *path)
 		exit(2);
 	}
 	plugin = dlsym(handle, "CR_PLUGIN_DESC");
-	if (!plugin || plugin->version > CRIU_PLUGIN_VERSION || plugin->max_hooks > CRIU_HOOKS)
+	if (!plugin || plugin->version > CRIU_PLUGIN_VERSION || plugin->max_hooks > KNOWN_HOOKS)
 		fail("CR_PLUGIN_DESC");
 }
 
@@ -220,6 +223,17 @@ static int threads_of(pid_t pid, pid_t *tids, int room)
 	return count;
 }
 
+static void seize_all(pid_t pid)
+{
+	pid_t tids[16];
+	int count = threads_of(pid, tids, 16);
+
+	for (int i = 0; i < count; i++) {
+		seize(tids[i]);
+		ptrace(PTRACE_SETOPTIONS, tids[i], NULL, PTRACE_O_TRACESYSGOOD);
+	}
+}
+
 /* As CRIU's restore_root_task, from where all threads are stopped. */
 static int late(const char *directory, char **command)
 {
@@ -228,10 +242,7 @@ static int late(const char *directory, char **command)
 	int output = start(command, &pid), released = 0, count = threads_of(pid, tids, 8);
 	int ret = begin(CRIU_STAGE_RESTORE, directory);
 
-	for (int i = 0; i < count; i++) {
-		seize(tids[i]);
-		ptrace(PTRACE_SETOPTIONS, tids[i], NULL, PTRACE_O_TRACESYSGOOD);
-	}
+	seize_all(pid);
 	printf("late %d\n", plugin->hooks.resume_devices_late(pid));
 	for (int i = 0; i < count; i++)
 		released += !ptrace(PTRACE_DETACH, tids[i], NULL, NULL);
@@ -253,7 +264,12 @@ static int dump(int stage, const char *directory, char **command)
 	int count = 1 + children_of(pids[0], pids + 1, 8);
 	int ret = begin(stage, directory);
 	for (int i = 0; i < count && !ret; i++)
-		seize(pids[i]);
+		seize_all(pids[i]);
+	for (int i = 0; i < count && !ret && stage == CRIU_STAGE_DUMP && plugin->max_hooks > CRIU_HOOKS_BEFORE_4; i++) {
+		int answer = plugin->hooks.checkpoint_devices(pids[i]);
+		printf("checkpoint %d\n", answer);
+		ret = answer == -ENOTSUP ? 0 : answer;
+	}
 	for (int i = 0; i < count && !ret; i++) {
 		dump_mappings(pids[i]);
 		if (stage == CRIU_STAGE_DUMP)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from criu_image import File, image
+from criu_image import File, Proved, image
 from criu_stand_in import StandIn
 
 _MIGRATION = "0123456789abcdef"
@@ -63,7 +63,7 @@ def counters(tmp_path: Path) -> Iterator[mmap.mmap]:
 @pytest.fixture
 def command(tmp_path: Path, criu: StandIn) -> list[str]:
     """A process with an application's thread and one of the guest library; the image is of one, too."""
-    (criu.images / "migrrdma.img").write_bytes(image(File()))
+    (criu.images / "migrrdma.img").write_bytes(image(File(), Proved(vpid=2)))
     library = tmp_path / "0123abcd" / "libmigrrdma.so"
     library.parent.mkdir()
     library.write_bytes(bytes(4096))

@@ -96,7 +96,7 @@ DAMAGED = {
     "empty": (b"", "it has 0 bytes"),
     "shorter than its header": (_GOOD[:31], "it has 31 bytes"),
     "another magic": (b"x" + _GOOD[1:], "does not begin with MIGRRDMA"),
-    "another version": (_GOOD[:8] + b"\2" + _GOOD[9:], "has version 2, this plugin reads version 1"),
+    "another version": (_GOOD[:8] + b"\3" + _GOOD[9:], "has version 3, this plugin reads versions 1 to 2"),
     "a longer header": (_GOOD[:12] + b"\x21" + _GOOD[13:], "its header claims 33 bytes"),
     "cut": (_GOOD[:-1], "announces"),
     "something appended": (_GOOD + b"\0", "announces"),

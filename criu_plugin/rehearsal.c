@@ -1,0 +1,198 @@
+#include "rehearsal.h"
+
+#include <linux/futex.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "tracee.h"
+#include "wire/control.h"
+
+/* A parked guest's thread asks every 10 ms. */
+#define ASK_US 300000
+
+/* So long it may wait for a lock, or compute, before another thread is led on. */
+#define WAITS_US 500
+#define COMPUTES_US 500000
+
+/* So far another thread is led, at first and when that was not enough. */
+#define LEAD_US 2000
+#define LEAD_FAR_US 20000
+
+/* All of it, for one process; the application stands still meanwhile. */
+#define PATIENCE_US 30000000
+#define PASSES 64
+
+enum outcome {
+	PROVED,
+	LED, /* done, but other threads were led on meanwhile: what was free may be taken now */
+	NOT_ASKED,
+	STUCK,
+};
+
+struct rehearsal {
+	struct tracees *tracees;
+	struct tracee *control;
+	int64_t deadline;
+	int64_t lead_us;
+};
+
+static bool is_futex(const struct tracee_call *call, int first, int second)
+{
+	int operation = (int)call->arguments[1] & FUTEX_CMD_MASK;
+
+	return call->number == SYS_futex && (operation == first || operation == second);
+}
+
+static bool is_told(const struct tracee_call *call, uint64_t what)
+{
+	return call->number == SYS_prctl && call->arguments[0] == MIG_PRCTL && call->arguments[1] == what;
+}
+
+/*
+ * Leads one thread until it wakes whoever waits for the word, or waits itself, or its time is up. Whether the control thread
+ * has come on; *stop is what it has come to.
+ */
+static bool lead(struct rehearsal *rehearsal, struct tracee *other, uint64_t word, enum tracee_stop *stop,
+		 struct tracee_call *call)
+{
+	const int64_t end = tracee_now_us() + rehearsal->lead_us;
+	struct tracee_call its;
+	bool woke = false, waits = false;
+
+	if (tracee_step(other))
+		return false;
+	while (!woke && !waits && tracee_now_us() < end) {
+		enum tracee_stop at = tracee_await(other, 100, &its);
+
+		if (at == TRACEE_GONE)
+			break;
+		if (at == TRACEE_RUNS) {
+			*stop = tracee_await(rehearsal->control, 0, call);
+			if (*stop != TRACEE_RUNS)
+				break;
+			continue;
+		}
+		if (at == TRACEE_ENTRY) {
+			woke = is_futex(&its, FUTEX_WAKE, FUTEX_WAKE_BITSET) && its.arguments[0] == word;
+			waits = is_futex(&its, FUTEX_WAIT, FUTEX_WAIT_BITSET);
+		}
+		/* To wake is done when the call has ended; it is stopped there and has not gone on. */
+		if (!waits)
+			tracee_step(other);
+		if (woke)
+			tracee_await(other, LEAD_FAR_US, &its);
+	}
+	tracee_stop(other);
+	if (*stop == TRACEE_RUNS)
+		*stop = tracee_await(rehearsal->control, woke ? LEAD_US : 0, call);
+	return *stop != TRACEE_RUNS;
+}
+
+/* One after the other, for whoever goes on together takes new locks. */
+static enum tracee_stop lead_others(struct rehearsal *rehearsal, uint64_t word, struct tracee_call *call)
+{
+	enum tracee_stop stop = TRACEE_RUNS;
+
+	for (size_t i = 0; i < rehearsal->tracees->all.count; i++) {
+		struct tracee *other = &rehearsal->tracees->all.items[i];
+
+		if (other->pid == rehearsal->control->pid && !other->is_control && !other->is_gone &&
+		    lead(rehearsal, other, word, &stop, call))
+			return stop;
+	}
+	rehearsal->lead_us = LEAD_FAR_US;
+	return stop;
+}
+
+static enum outcome pass(struct rehearsal *rehearsal)
+{
+	struct tracee *control = rehearsal->control;
+	struct tracee_call call = { 0 };
+	const int64_t begin = tracee_now_us();
+	enum tracee_stop at = TRACEE_EXIT, stop;
+	bool was_asked = false, led = false;
+
+	while (!tracee_step(control)) {
+		for (;;) {
+			bool waits = at == TRACEE_ENTRY && is_futex(&call, FUTEX_WAIT, FUTEX_WAIT_BITSET);
+			uint64_t word = waits ? call.arguments[0] : 0;
+
+			stop = tracee_await(control, waits ? WAITS_US : at == TRACEE_ENTRY ? ASK_US : COMPUTES_US, &call);
+			if (stop == TRACEE_RUNS && was_asked && (waits || at != TRACEE_ENTRY)) {
+				led = true;
+				stop = lead_others(rehearsal, word, &call);
+			}
+			if (stop != TRACEE_RUNS)
+				break;
+			if (!was_asked && tracee_now_us() - begin > ASK_US)
+				return NOT_ASKED;
+			if (tracee_now_us() > rehearsal->deadline)
+				return STUCK;
+		}
+		if (stop == TRACEE_GONE)
+			return STUCK;
+		at = stop;
+		if (at == TRACEE_EXIT)
+			continue;
+		if (is_told(&call, MIG_PRCTL_DONE))
+			return led ? LED : PROVED;
+		if (!was_asked && is_told(&call, MIG_PRCTL_ASK)) {
+			if (tracee_step(control) || tracee_await(control, ASK_US, &call) != TRACEE_EXIT ||
+			    tracee_set_result(control, MIG_PRCTL_REHEARSE))
+				return STUCK;
+			at = TRACEE_EXIT;
+			was_asked = true;
+		} else if (!was_asked && tracee_now_us() - begin > ASK_US) {
+			return NOT_ASKED;
+		}
+	}
+	return STUCK;
+}
+
+static enum outcome rehearse_process(struct tracees *tracees, struct tracee *control)
+{
+	const int64_t begin = tracee_now_us();
+	struct rehearsal rehearsal = { tracees, control, begin + PATIENCE_US, LEAD_US };
+	enum outcome outcome = LED;
+	int passes = 0;
+
+	while (outcome == LED && passes++ < PASSES) {
+		outcome = pass(&rehearsal);
+		tracee_stop(control);
+	}
+	if (outcome == PROVED)
+		pr_info("process %d: its guest has all that a restore needs (%d tries, %lld ms)", control->pid, passes,
+			(long long)(tracee_now_us() - begin) / 1000);
+	else if (outcome == NOT_ASKED)
+		pr_info("process %d: its guest is not parked, or older: a restore commits after it goes on", control->pid);
+	else
+		pr_err("process %d: a stopped thread of it holds what its guest would need in a restore, and did not let go "
+		       "of it in %lld ms: try again",
+		       control->pid, (long long)(tracee_now_us() - begin) / 1000);
+	return outcome;
+}
+
+int rehearse(struct proved *proved)
+{
+	struct tracees tracees;
+
+	if (!getenv(REHEARSAL_WANTED))
+		return 0;
+	int ret = tracees_collect(&tracees);
+	for (size_t i = 0; !ret && i < tracees.all.count; i++) {
+		struct tracee *control = &tracees.all.items[i];
+		enum outcome outcome = control->is_control ? rehearse_process(&tracees, control) : NOT_ASKED;
+
+		struct image_proved process = { control->pid, control->vpid };
+
+		if (outcome == PROVED)
+			ret = array_append(&proved->processes, process);
+		else if (outcome != NOT_ASKED)
+			ret = -1;
+	}
+	tracees_free(&tracees);
+	return ret;
+}

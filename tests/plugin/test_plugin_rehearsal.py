@@ -1,0 +1,69 @@
+"""At the dump the plugin proves that no stopped thread holds what the guest's thread takes in a restore."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from criu_image import Proved, parse
+from criu_stand_in import StandIn
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_WANTED = {"MIGRRDMA_LATE_REHEARSAL": "1"}
+
+
+@pytest.fixture
+def lock_users(tmp_path: Path) -> Path:
+    program = tmp_path / "lock_users"
+    source = Path(__file__).with_name("lock_users.c")
+    guest = REPOSITORY / "guest"
+    subprocess.run(
+        [
+            "gcc",
+            "-D_GNU_SOURCE",
+            "-O1",
+            "-pthread",
+            f"-I{guest}",
+            "-o",
+            program,
+            source,
+            guest / "base/lock.c",
+        ],
+        check=True,
+    )
+    library = tmp_path / "0123abcd" / "libmigrrdma.so"
+    library.parent.mkdir()
+    library.write_bytes(bytes(4096))
+    return program
+
+
+def _dump(
+    criu: StandIn, program: Path, threads: int, **environment: str
+) -> tuple[int, subprocess.CompletedProcess[str]]:
+    """Dump it; returns the lock's word as the threads that were stopped have left it."""
+    state = program.with_name("state")
+    state.write_bytes(bytes(4096))
+    library = program.with_name("0123abcd") / "libmigrrdma.so"
+    result = criu.dump(str(program), str(state), str(library), "/dev/zero", str(threads), **environment)
+    return struct.unpack("<i", state.read_bytes()[:4])[0], result
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_a_lock_that_the_guest_needs_is_held_by_nobody_in_the_image(
+    criu: StandIn, lock_users: Path, threads: int
+) -> None:
+    for _ in range(5):
+        word, result = _dump(criu, lock_users, threads, **_WANTED)
+        assert "checkpoint -95" in result.stdout, result.stderr
+        assert word == 0, result.stderr
+        records = parse((criu.images / "migrrdma.img").read_bytes())
+        assert [type(one) for one in records].count(Proved) == 1
+
+
+def test_without_a_rehearsal_it_is_held(criu: StandIn, lock_users: Path) -> None:
+    words = [_dump(criu, lock_users, 4)[0] for _ in range(10)]
+    assert any(words)
+    records = parse((criu.images / "migrrdma.img").read_bytes())
+    assert not any(isinstance(one, Proved) for one in records)
