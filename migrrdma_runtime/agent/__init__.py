@@ -12,6 +12,7 @@
     local/                the processes, containers, devices and OCI runtime here, and the two sockets they come to
     observe/              what an operator sees: log records, metrics
     daemon.py             puts it all together
+    watchdog.py           lets systemd know that its one loop goes round
     process.py            starts it: alone on the host, the sockets first, an exit code for systemd
 
 It uses agent.observe, agent.roles, agent.peers, agent.local, wire and base.

@@ -15,6 +15,7 @@ from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
+from migrrdma_runtime.agent.local.resources import Resources
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.observe import loop_lag
 from migrrdma_runtime.agent.observe.steps_log import StepsLog
@@ -55,13 +56,13 @@ class Daemon:
         devices: Devices | None = None,
         fault_point: Callable[[str], None] = lambda _: None,
         local: LocalSockets | None = None,
+        resources: Resources | None = None,
     ) -> None:
         credentials = certificates.load(config.tls)
-        self._local = local or LocalSockets(
-            containers or Containers(config.run_dir), config.guest_socket, config.runtime_socket
-        )
+        self._local = local or LocalSockets(containers or Containers(config.run_dir), config.run_dir)
         self._addresses = _listening(config, credentials.identity)
         identity = credentials.identity
+        devices = devices or Devices()
         contact = Contact(identity.name, join(_advertised(self._addresses, identity), config.port))
         handlers: Handlers = {"hello": self._hello}
         self.agent = ThisAgent(
@@ -71,7 +72,8 @@ class Daemon:
             store=Store(config.database, identity.name),
             guests=self._local.guests,
             containers=self._local.containers,
-            devices=devices or Devices(),
+            devices=devices,
+            resources=resources or Resources(self._local.containers, devices),
             transport=Routed(
                 lambda address: address == contact.address or _is_own(address, identity, config.port),
                 InProcess(identity, handlers),
@@ -183,9 +185,11 @@ class Daemon:
         return server
 
     async def _checkpoint(self, request: Message, runtime: Runtime) -> Message:
+        self.agent.guests.listen_in(request["container"])
         return await self._source.checkpoint(request["container"], request["leave_running"], runtime)
 
     async def _restore(self, request: Message, runtime: Runtime) -> Message:
+        self.agent.guests.listen_in(request["container"])
         # A report that comes again, because the answer was not heard, waits for this to end.
         with self.agent.tasks.conducting(str(request["manifest"].get("migration"))):
             return await self._destination.restore(request["container"], request["manifest"], runtime)
@@ -266,7 +270,8 @@ class Daemon:
             Role.DESTINATION: self._destination.settle,
             Role.PARTNER: self._partner.settle,
         }
-        concerned = [one for one in self.agent.store.every() if guest.name in one.data.processes_here]
+        who = (guest.container, guest.name)
+        concerned = [one for one in self.agent.store.every() if one.data.is_about(*who)]
         told = [one for one in concerned if guest.name in one.data.pending]
         for record in told:
             tasks.follow(record.id, settle[record.role](guest, record))

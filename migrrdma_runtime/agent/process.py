@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from migrrdma_runtime.agent import watchdog
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.observe import log_format
@@ -53,7 +54,7 @@ async def _run(config: AgentConfig) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopped.set)
-    local = LocalSockets(Containers(config.run_dir), config.guest_socket, config.runtime_socket)
+    local = LocalSockets(Containers(config.run_dir), config.run_dir)
     await local.listen()
     daemon: Daemon | None = None
     try:
@@ -64,7 +65,9 @@ async def _run(config: AgentConfig) -> None:
             daemon = (await imported)(config, local=local)
             await daemon.start()
             notify_service_manager("READY=1")
+            fed = asyncio.ensure_future(watchdog.feed(notify_service_manager))
             await stop
+            fed.cancel()
         notify_service_manager("STOPPING=1")
     finally:
         await (daemon.stop() if daemon is not None else local.close())
@@ -100,7 +103,10 @@ def _alone(run_dir: Path) -> Iterator[None]:
 
 
 def notify_service_manager(state: str) -> None:
-    """Tell systemd, if it asked to be told: one datagram, and so no dependency."""
+    """Tell systemd, if it asked to be told: one datagram, and so no dependency.
+
+    (`sdnotify`, which Debian has, has had no release since 2017; `systemd-python` brings libsystemd for these lines.)
+    """
     path = os.environ.get("NOTIFY_SOCKET")
     if path:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):

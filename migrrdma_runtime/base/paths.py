@@ -48,7 +48,10 @@ RUN_DIR = "/run/migrrdma"
 
 RUN_DIR_MODE = 0o711
 """To be passed through, not listed: CRIU mounts the folder below that containers have as their own root, who may be
-anybody. What is private in it has a mode of its own."""
+anybody. What is private in it has a mode of its own. ``containers`` and the folders in it have this mode, too."""
+
+CONTAINERS_DIR = "containers"
+"""Below ``run_dir``: a folder for each container, by its id, from its create to its delete."""
 
 AGENT_CONFIG_FILE = "/etc/migrrdma/agent.toml"
 """The agent's configuration, apart from the runtime's, which every container start reads and pays for."""
@@ -66,8 +69,14 @@ AGENT_STATE_DIR = "/var/lib/migrrdma/agent"
 """The agent's database. It outlives a boot, as a checkpoint that waits for its restore does."""
 
 GUEST_SOCKET_DIR = "agent"
-"""Below ``run_dir``: the directory that is bind-mounted into containers. A mounted directory shows the socket
-that a restarted agent makes; a mounted socket file would be the dead one of its predecessor."""
+"""Below the container's folder: the directory that is bind-mounted into it and into no other. A mounted directory shows
+the socket that a restarted agent makes; a mounted socket file would be the dead one of its predecessor.
+
+The directory of this name below ``run_dir`` itself is for processes outside containers. Versions before this one
+mounted it into all containers."""
+
+GUEST_SOCKET_DIR_MODE = 0o755
+"""For every user of the container."""
 
 GUEST_SOCKET_DIR_IN_CONTAINER = f"{DIR_IN_CONTAINER}/agent"
 """Where that directory is mounted (``guest/control/thread.c`` looks there first)."""

@@ -133,18 +133,14 @@ def _additions(invocation: "Invocation", config: "Config", path: str, original: 
             raise SpecError(
                 f"the container holds an RDMA device, but {file} is missing: run `migrrdma install`"
             )
-    socket_dir = f"{config.run_dir}/{paths.GUEST_SOCKET_DIR}"
-    try:
-        os.makedirs(socket_dir, exist_ok=True)  # there before the agent's first start, too
-        os.chmod(config.run_dir, paths.RUN_DIR_MODE)
-    except OSError as error:
-        raise SpecError(f"cannot make {socket_dir}: {error.strerror}") from error
+    record_dir = f"{config.run_dir}/{paths.CONTAINERS_DIR}/{invocation.container_id}"
+    socket_dir = _make_socket_dir(config.run_dir, record_dir)
     return spec.Additions(
         guest_dir=config.guest_dir,
         version=version,
         socket_dir=socket_dir,
         hooks_dir=config.hooks_dir,
-        record_dir=f"{config.run_dir}/containers/{invocation.container_id}",
+        record_dir=record_dir,
         criu_config=criu_config.write(
             _criu_config_path(path),
             spec.user_criu_config(original),
@@ -152,6 +148,26 @@ def _additions(invocation: "Invocation", config: "Config", path: str, original: 
             cgroup=_cgroup(original, invocation, config),
         ),
     )
+
+
+def _make_socket_dir(run_dir: str, record_dir: str) -> str:
+    """Make the directory that is mounted into this container alone; the agent's socket comes to be in it.
+
+    An agent that does not run finds it when it is started.
+    """
+    from migrrdma_runtime.base import paths
+    from migrrdma_runtime.wire import runtime_client
+
+    folder = f"{record_dir}/{paths.GUEST_SOCKET_DIR}"
+    try:
+        os.makedirs(folder, exist_ok=True)
+        for parent in (run_dir, os.path.dirname(record_dir), record_dir):
+            os.chmod(parent, paths.RUN_DIR_MODE)
+        os.chmod(folder, paths.GUEST_SOCKET_DIR_MODE)
+    except OSError as error:
+        raise SpecError(f"cannot make {folder}: {error.strerror}") from error
+    runtime_client.announce(run_dir, os.path.basename(record_dir))
+    return folder
 
 
 def _is_valid_id(container_id: str) -> bool:

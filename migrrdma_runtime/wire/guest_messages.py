@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.base.escaping import printable
 
 _TYPE_CODES = {
     "uint8_t": "B",
@@ -39,8 +40,8 @@ class WireError(MigrRDMAError):
 
 
 def text(raw: bytes) -> str:
-    """The string in a fixed array of bytes, up to its first zero."""
-    return raw.split(b"\0", 1)[0].decode(errors="replace")
+    """The string in a fixed array of bytes, up to its first zero; a process has chosen it."""
+    return printable(raw.split(b"\0", 1)[0].decode(errors="replace"))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ A report of a successful dump that does not get through loses nothing: the agent
 raised, with its message of one line.
 """
 
+import contextlib
 import json
 import socket
 import time
@@ -38,6 +39,24 @@ STARTED_S = 60
 """An agent that is being started takes up what the last one has left before it answers; that is seconds at most."""
 
 _MAX_LINE = 64 << 20
+
+
+ANNOUNCE_S = 1
+"""For an agent to take the word that a container is being made: an agent that hangs holds up no container."""
+
+
+def announce(run_dir: str, container: str) -> None:
+    """Say that a container is being made, so that the agent listens in its directory before it runs.
+
+    No answer is waited for, and an agent that cannot be reached is no error: it looks for itself when it is started.
+    """
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as agent,
+    ):
+        agent.settimeout(ANNOUNCE_S)
+        agent.connect(f"{run_dir}/{paths.RUNTIME_SOCKET}")
+        agent.sendall(json.dumps({"op": "announce", "container": container}).encode() + b"\n")
 
 
 def connect(run_dir: str) -> "Agent":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,3 +224,34 @@ def test_daemon_refuses_what_it_does_not_know(hosts: SoftwareHosts) -> None:
     }.items():
         with pytest.raises(RackError, match=reason):
             hosts.control.ask(*words)
+
+
+def _queue_pairs(hosts: SoftwareHosts, host: str) -> list[dict[str, object]]:
+    """What the program ``rdma`` of that host shows."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(30)
+        connection.connect(str(hosts.resources(host)))
+        assert connection.recv(10) == b"ok\n"
+    found: list[dict[str, object]] = json.loads(Path(f"{hosts.resources(host)}.json").read_text())
+    return found
+
+
+def test_the_hosts_root_learns_whose_the_queue_pairs_are(hosts: SoftwareHosts) -> None:
+    """In the words of `rdma -j resource show qp`; each host those of its own processes."""
+    assert _queue_pairs(hosts, "one") == []
+    with hosts.start("one", "stdbuf", "-oL", "ibv_rc_pingpong", "-g", "1", "-n", "1") as server:
+        try:
+            assert server.stdout is not None
+            assert "local address" in server.stdout.readline()
+            [shown] = _queue_pairs(hosts, "one")
+            assert (
+                shown.items()
+                >= {"ifname": "rxe0", "port": 1, "type": "RC", "state": "INIT", "pid": server.pid}.items()
+            )
+            assert shown["comm"] == "ibv_rc_pingpong"
+            assert "rqpn" not in shown
+            assert _queue_pairs(hosts, "two") == []
+            assert stat.S_IMODE(hosts.resources("one").stat().st_mode) == 0o600
+        finally:
+            server.kill()
+    assert _queue_pairs(hosts, "one") == []

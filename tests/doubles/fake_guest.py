@@ -39,7 +39,9 @@ class FakeGuest:
     def connect(self) -> None:
         """Connect and introduce itself."""
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.connection.connect(self.spec["socket"])
+        folder, name = os.path.split(self.spec["socket"])
+        os.chdir(folder)  # the path may be longer than a socket's address
+        self.connection.connect(name)
         hello = {
             "token": int(self.spec["name"], 16),
             "pid": 7,

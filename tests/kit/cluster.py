@@ -26,6 +26,7 @@ from migrrdma_runtime.agent.daemon import Daemon
 from migrrdma_runtime.agent.local.containers import Containers, Process
 from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
+from migrrdma_runtime.agent.local.resources import Resources
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig, Deadlines, TLSFiles
 from migrrdma_runtime.agent.peers.transport import Routed
@@ -66,6 +67,20 @@ class FakeContainers(Containers):
         return self.maps.get(pid)
 
 
+class FakeResources(Resources):
+    """What the kernel says of queue pairs, as the test says."""
+
+    def __init__(self, containers: Containers, devices: Devices) -> None:
+        super().__init__(containers, devices)
+        self.pairs: list[dict[str, Any]] | None = None
+        """In the words of ``rdma -j resource show qp``; None: it cannot be asked."""
+
+    async def _ask(self) -> bytes:
+        if self.pairs is None:
+            raise OSError("Protocol not supported")
+        return json.dumps(self.pairs).encode()
+
+
 @dataclass
 class Host:
     """A host with an agent."""
@@ -75,6 +90,7 @@ class Host:
     config: AgentConfig
     containers: FakeContainers
     devices: Devices
+    resources: FakeResources
     daemon: Daemon | None = None
     kill_at: str = ""
     steps: list[str] = field(default_factory=list)
@@ -86,6 +102,11 @@ class Host:
     def gid(self) -> str:
         return gids.from_address(ipaddress.ip_address(self.address))
 
+    def guest_socket(self, container: str) -> Path:
+        """What the container's processes connect to: its own, if the runtime has made it a directory."""
+        own = self.config.run_dir / paths.CONTAINERS_DIR / container / paths.GUEST_SOCKET_DIR
+        return own / paths.GUEST_SOCKET if own.exists() else self.config.guest_socket
+
     @property
     def agent(self) -> ThisAgent:
         """The agent that runs on it now."""
@@ -94,7 +115,9 @@ class Host:
 
     async def start(self) -> Daemon:
         self.killed.clear()
-        self.daemon = Daemon(self.config, self.containers, self.devices, self._at_fault_point)
+        self.daemon = Daemon(
+            self.config, self.containers, self.devices, self._at_fault_point, resources=self.resources
+        )
         await self.daemon.start()
         self.alive.set()
         return self.daemon
@@ -158,7 +181,8 @@ class Cluster:
             deadlines=self.deadlines,
         )
         devices = Devices(make_sysfs(home / "sysfs", gids.from_address(ipaddress.ip_address(address))))
-        host = Host(name, address, config, FakeContainers(), devices)
+        containers = FakeContainers()
+        host = Host(name, address, config, containers, devices, FakeResources(containers, devices))
         self.hosts[name] = host
         return host
 
@@ -167,7 +191,7 @@ class Cluster:
     ) -> GuestProcess:
         """A process with these connections on a host, connected to its agent."""
         spec = {
-            "socket": str(host.config.guest_socket),
+            "socket": str(host.guest_socket(container)),
             "name": name,
             "build_id": BUILD_ID,
             "device": "rxe0",

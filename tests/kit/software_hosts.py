@@ -41,12 +41,20 @@ class SoftwareHosts:
         for index, name in enumerate(HOSTS):
             (folder / name).mkdir()
             gids = [f"fe80::{index + 1}", ADDRESSES[name]]
-            self._hosts.append(DeviceHost(name, folder / name, gids=gids, first_qpn=17 + 5000 * index))
+            resources = self.resources(name)
+            first = 17 + 5000 * index
+            self._hosts.append(
+                DeviceHost(name, folder / name, gids=gids, first_qpn=first, resources=resources)
+            )
         self.start_daemon()
 
     def start_daemon(self) -> None:
         """Start the daemon, again if it was killed."""
         self.daemon.start(self._hosts)
+
+    def resources(self, host: str) -> Path:
+        """The socket at which the host's root learns whose the queue pairs are."""
+        return self._folder / f"{host}.resources"
 
     def kill_daemon(self) -> None:
         """Kill the daemon, which gets to end nothing in order."""

@@ -29,6 +29,7 @@ def test_an_rdma_container_lives_with_the_guest_library_and_leaves_nothing(
     assert state["status"] == "created"
     assert json.loads(record.read_text())["id"] == "c1"
     assert json.loads(record.read_text())["pid"] == state["pid"]
+    assert list((record.parent / "agent").iterdir()) == []
 
     _succeed(host, "start", "c1")
     assert json.loads(_succeed(host, "state", "c1"))["status"] == "running"
@@ -38,6 +39,26 @@ def test_an_rdma_container_lives_with_the_guest_library_and_leaves_nothing(
     _succeed(host, "kill", "c1", "KILL")
     _succeed(host, "delete", "--force", "c1")
     assert not record.parent.exists()
+
+
+def test_a_container_sees_no_agents_directory_but_its_own(host: Installation, bundle: Bundle) -> None:
+    """What lies there is for its processes: the socket that names them, and the files that call them after a dump."""
+    other = host.run_dir / "containers" / "other" / "agent"
+    other.mkdir(parents=True)
+    (other / "resume-0123456789abcdef").touch()
+    (host.run_dir / "agent").mkdir()
+    (host.run_dir / "agent" / "resume-00000000000000ff").touch()
+    bundle.enable_rdma()
+    bundle.command("ls -a /dev/migrrdma/agent; sleep 60")
+    host.create(bundle.path)
+    mine = host.run_dir / "containers" / "c1" / "agent"
+    (mine / "of-c1").touch()  # after the mount, as the agent does
+    output = _succeed(host, "exec", "c1", "/bin/ls", "/dev/migrrdma/agent")
+    assert output.split() == ["of-c1"]
+    refused = host.run("exec", "c1", "/bin/sh", "-c", ": >/dev/migrrdma/agent/made-inside")
+    assert refused.returncode != 0
+    _succeed(host, "delete", "--force", "c1")
+    assert not mine.exists()
 
 
 def test_an_ordinary_container_gets_nothing(host: Installation, bundle: Bundle) -> None:

@@ -12,6 +12,7 @@
  *							(/proc/PID/ns/net) and those that interfaces have moved to from it
  *	follow HOST none				no more, before the namespace is to end
  *	show HOST FOLDER				where the device is laid out for the host's sysfs: its GIDs are kept there
+ *	resources HOST SOCKET				where the host's root learns whose the queue pairs are: see resources.c
  *	port HOST up|down
  *	part HOST HOST on|off				the network between two devices
  *	raise HOST EVENT NUMBER				an asynchronous event (enum ibv_event_type) about a QPN, SRQN, or the port
@@ -156,6 +157,11 @@ static int do_show(struct command *command)
 	return host_show(host_named(command, 1), command->words[2]);
 }
 
+static int do_resources(struct command *command)
+{
+	return resources_listen(host_named(command, 1), command->words[2]);
+}
+
 static int do_follow(struct command *command)
 {
 	char *slash;
@@ -273,6 +279,7 @@ static const struct {
 	{ "gid", 4, 5, true, do_gid },		 { "port", 3, 3, true, do_port },	   { "part", 4, 4, true, do_part },
 	{ "raise", 4, 4, true, do_raise },	 { "fault", 6, 6, true, do_fault },	   { "count", 3, 3, true, do_count },
 	{ "follow", 3, 4, true, do_follow },	 { "show", 3, 3, true, do_show },
+	{ "resources", 3, 3, true, do_resources },
 	{ "stop", 1, 1, false, do_stop },
 };
 

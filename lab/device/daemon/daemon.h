@@ -25,6 +25,8 @@ struct client;
 
 struct follower;
 
+struct resources;
+
 #define HOST_GIDS 128 /* the longest table that a device has */
 
 struct host {
@@ -37,6 +39,7 @@ struct host {
 	bool faults; /* calls of the data path ask first */
 	char shown[256]; /* the device's folder in the host's sysfs; empty: it has none */
 	struct follower *follower;
+	struct resources *resources;
 	struct host *next;
 };
 
@@ -90,6 +93,10 @@ int host_show(struct host *host, const char *folder);
 /* addresses.c: the table follows the IPv4 addresses of that network in the namespace at `path` and below it. */
 int host_follow(struct host *host, const char *path, uint32_t network, uint32_t mask);
 void host_follow_end(struct host *host);
+
+/* resources.c: whoever connects to the socket at `path` has the list of queue pairs written anew to PATH.json. */
+int resources_listen(struct host *host, const char *path);
+void resources_end(struct host *host);
 
 /* client.c */
 int client_open(struct host *host, pid_t pid, uint64_t area, const int *descriptors, struct rnic_answer *answer);

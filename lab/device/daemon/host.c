@@ -197,6 +197,7 @@ void host_remove_all(void)
 			unlink(host->path);
 		watch_remove(&host->socket);
 		host_follow_end(host);
+		resources_end(host);
 		rnic_device_free(host->device);
 		free(host);
 	}

@@ -186,6 +186,16 @@ int rnic_modify_qp(struct rnic_context *context, uint32_t qp, const struct ibv_q
 int rnic_query_qp(struct rnic_context *context, uint32_t qp, struct ibv_qp_attr *attr);
 int rnic_destroy_qp(struct rnic_context *context, uint32_t qp);
 
+struct rnic_qp_shown {
+	uint32_t qpn, peer_qpn;
+	enum ibv_qp_type type;
+	enum ibv_qp_state state;
+	bool connected; /* peer_qpn is one */
+};
+
+/* The context's next queue pair; *at is 0 at first. Returns whether there was one more. */
+bool rnic_next_qp(const struct rnic_context *context, uint32_t *at, struct rnic_qp_shown *shown);
+
 int rnic_attach(struct rnic_context *context, uint32_t qp, const uint8_t gid[16], uint16_t lid);
 int rnic_detach(struct rnic_context *context, uint32_t qp, const uint8_t gid[16], uint16_t lid);
 

@@ -218,3 +218,19 @@ int rnic_query_qp(struct rnic_context *context, uint32_t handle, struct ibv_qp_a
 	attr->cap = qp->cap;
 	return 0;
 }
+
+bool rnic_next_qp(const struct rnic_context *context, uint32_t *at, struct rnic_qp_shown *shown)
+{
+	const struct rnic_handles *handles = &context->handles[RNIC_QP];
+
+	while (*at < handles->size) {
+		const struct rnic_qp_ref *ref = handles->objects[(*at)++];
+
+		if (!ref)
+			continue;
+		*shown = (struct rnic_qp_shown){ rnic_qpn(ref->qp), ref->qp->attr.dest_qp_num, ref->qp->type, ref->qp->state,
+						 rnic_acknowledges(ref->qp) && ref->qp->state >= IBV_QPS_RTR };
+		return true;
+	}
+	return false;
+}

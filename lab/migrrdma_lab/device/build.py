@@ -54,6 +54,11 @@ def build_library(output: Path, *flags: str) -> None:
     _library(("gcc",), output, versions, flags, [*_sources("verbs"), *link, ring])
 
 
+def build_tool(output: Path) -> None:
+    """The program ``rdma`` of a host."""
+    _compile(("gcc",), output, SOURCES / "tools" / "rdma.c")
+
+
 def build_daemon(output: Path, *flags: str) -> None:
     """The daemon that has the devices of all hosts."""
     _compile(("gcc",), output, *flags, *_sources("daemon", "serve", "engine"))

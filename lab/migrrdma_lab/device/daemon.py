@@ -55,7 +55,8 @@ class DeviceHost:
     """A host with one device.
 
     ``folder`` is where its socket is made; ``namespace`` a path of its network namespace, whose addresses of
-    ``network`` the GID table follows; ``shown`` the folder that `sysfs.layout` made for the device.
+    ``network`` the GID table follows; ``shown`` the folder that `sysfs.layout` made for the device; ``resources`` the
+    socket at which the host's root learns whose the queue pairs are.
     """
 
     name: str
@@ -65,6 +66,7 @@ class DeviceHost:
     namespace: str = ""
     network: str = ""
     shown: Path | None = None
+    resources: Path | None = None
     first_qpn: int = 17
     first_key: int = 0x1000
     node: str = NODE
@@ -75,6 +77,8 @@ class DeviceHost:
         yield f"numbers {self.name} {self.first_qpn} {self.first_key}"
         if self.shown:
             yield f"show {self.name} {self.shown}"
+        if self.resources:
+            yield f"resources {self.name} {self.resources}"
         for index, gid in enumerate(self.gids):
             yield f"gid {self.name} {index} {gid}"
         if self.namespace:

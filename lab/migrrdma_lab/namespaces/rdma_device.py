@@ -76,6 +76,9 @@ def build_device(keeper: Keeper) -> DeviceBuild:
         library = draft.layer / _LIBRARIES / _real_library(node_root(places))
         library.parent.mkdir(parents=True)
         build.build_library(library)
+        tool = draft.layer / "usr/bin/rdma"
+        tool.parent.mkdir(parents=True, exist_ok=True)
+        build.build_tool(tool)
         write_files(draft.layer, {"etc/cdi/rack.json": _container_device(f"/{_LIBRARIES}/{library.name}")})
         draft.directory.rename(built.directory)
     return built
@@ -154,6 +157,7 @@ class RdmaDevices:
         shown = sysfs.layout(folder / "sys", DEVICE, Path(NODE).name, node_number(), hardware)
         return DeviceHost(
             node.name, folder / "socket", DEVICE, [f"fe80::5054:ff:fe78:{node.index:x}"], shown=shown,
+            resources=folder / "sys" / "resources",
             first_qpn=17 + node.index * _APART, first_key=(17 + node.index * _APART) << 8,
         )  # fmt: skip
 

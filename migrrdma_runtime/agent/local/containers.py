@@ -6,6 +6,8 @@ socket; its cgroup, compared with those of the containers' first processes (reco
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,8 @@ from migrrdma_runtime.agent.local import memory_map
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.local.recorded import Recorded
 from migrrdma_runtime.agent.local.same_file import descriptors, is_same_file
-
-_DEVICES = "/dev/infiniband/uverbs"
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.escaping import printable
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,12 @@ class ProcessId:
 class Containers:
     """The containers that this host's runtime has recorded."""
 
-    def __init__(self, run_dir: Path, proc: Path = Path("/proc")) -> None:
-        self._recorded = Recorded(run_dir / "containers", proc)
+    def __init__(
+        self, run_dir: Path, proc: Path = Path("/proc"), verbs: Path = Path("/sys/class/infiniband_verbs")
+    ) -> None:
+        self._recorded = Recorded(run_dir / paths.CONTAINERS_DIR, proc)
         self._proc = proc
+        self._verbs = verbs
         self.boot = self._boot()
         """Which boot of the host it is: its processes do not outlive it, an agent's records do."""
 
@@ -54,9 +59,12 @@ class Containers:
 
     def holders(self, container: str) -> list[Process]:
         """The processes of a container that have an RDMA device open."""
-        # The open files last: to list those of every process of the host takes many times as long.
-        inside = self._recorded.processes_of(container, self._pids())
-        return [self.process(pid) for pid in inside if self._holds_device(pid)]
+        devices = self._devices()
+        return [
+            self.process(pid)
+            for pid in self._pids()
+            if self._device_files(pid, devices) and self.container_of(pid) == container
+        ]
 
     def only_inherits(self, pid: int, others: Iterable[int]) -> bool:
         """Whether every device that a process has open is the very open file of one of the others.
@@ -64,10 +72,11 @@ class Containers:
         So it is in the children of a program that forks: they have no context of their own, and most never use what
         they have inherited. Of one that does, nothing is known.
         """
-        theirs = [(other, fd) for other in others for fd in self._device_files(other)]
+        devices = self._devices()
+        theirs = [(other, fd) for other in others for fd in self._device_files(other, devices)]
         return all(
             any(is_same_file(pid, fd, other, other_fd) for other, other_fd in theirs)
-            for fd in self._device_files(pid)
+            for fd in self._device_files(pid, devices)
         )
 
     def memory_map(self, pid: int) -> MemoryMap | None:
@@ -76,7 +85,14 @@ class Containers:
 
     def process(self, pid: int) -> Process:
         """The process, with its command's name as the kernel has it."""
-        return Process(pid, self._read(pid, "comm").strip() or "?")
+        return Process(pid, printable(self._read(pid, "comm").rstrip("\n")) or "?")
+
+    def process_of(self, thread: int) -> int:
+        """The process of a thread, or of itself; 0: there is none."""
+        for line in self._read(thread, "status").splitlines():
+            if line.startswith("Tgid:"):
+                return int(line.split()[1])
+        return 0
 
     def started(self, pid: int) -> str:
         """When the process started, as ``BOOT/TICKS``: with the pid, a name that is never used again.
@@ -110,12 +126,28 @@ class Containers:
     def _pids(self) -> list[int]:
         return [int(path.name) for path in self._proc.glob("[0-9]*")]
 
-    def _holds_device(self, pid: int) -> bool:
-        return bool(self._device_files(pid))
+    def _devices(self) -> set[int]:
+        """The numbers of the devices through which RDMA is used: their nodes may have any name, and be anywhere."""
+        found = set()
+        for path in self._verbs.glob("*/dev"):
+            try:
+                major, _, minor = path.read_text().strip().partition(":")
+                found.add(os.makedev(int(major), int(minor)))
+            except (OSError, ValueError):
+                continue  # gone meanwhile
+        return found
 
-    def _device_files(self, pid: int) -> list[int]:
+    def _device_files(self, pid: int, devices: set[int]) -> list[int]:
         files = descriptors(str(self._proc), pid)
-        return [fd for fd, name in files.items() if name.startswith(_DEVICES)]
+        # What has no path is no device; and those that have one are few.
+        return [fd for fd, name in files.items() if name.startswith("/") and self._number(pid, fd) in devices]
+
+    def _number(self, pid: int, fd: int) -> int:
+        try:
+            status = os.stat(f"{self._proc}/{pid}/fd/{fd}")  # noqa: PTH116 (no Path for each)
+        except OSError:
+            return -1  # closed meanwhile
+        return status.st_rdev if stat.S_ISCHR(status.st_mode) else -1
 
     def _read(self, pid: int, name: str) -> str:
         try:

@@ -15,8 +15,10 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+from migrrdma_runtime.agent.local.budget import MOST_OF_AN_ANSWER, Budget
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest_objects import (
     Connect,
@@ -48,15 +50,26 @@ _COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "qps", "mr_bytes", "rec
 _LOOK_S = 2.0
 """For the look from outside at a guest whose deadline has passed."""
 
-_MAX_RECORDS = 1 << 20
-"""Of one answer, whatever number of messages it takes: memory that a guest can make this process use."""
+
+@dataclass
+class _Answer:
+    """What has come of an answer, and who waits for all of it."""
+
+    whole: asyncio.Future[list[Message]]
+    parts: list[Message] = field(default_factory=list)
+    records: int = 0
 
 
 class Guest:
     """One connected process."""
 
     def __init__(
-        self, connection: socket.socket, process: Process, container: str, hello: dict[str, Any]
+        self,
+        connection: socket.socket,
+        process: Process,
+        container: str,
+        hello: dict[str, Any],
+        budget: Budget,
     ) -> None:
         self.process = process
         self.container = container
@@ -68,7 +81,8 @@ class Guest:
         self._next_id = 1
         self._sending = asyncio.Lock()
         self._hung_up = asyncio.Event()
-        self._answers: dict[int, tuple[list[Message], asyncio.Future[list[Message]]]] = {}
+        self._answers: dict[int, _Answer] = {}
+        self._budget = budget
 
     def __str__(self) -> str:
         """How a message names it."""
@@ -79,6 +93,11 @@ class Guest:
         """Counts of objects, and the reasons against a move."""
         [first, *more] = await self._request("INVENTORY", timeout)
         counts = {key: int(first.body[key]) for key in _COUNTED}
+        for listed, count in (("CONTEXTS", "contexts"), ("QPS", "qps"), ("MRS", "mrs")):
+            if counts[count] > MOST_OF_AN_ANSWER[listed]:
+                raise GuestError(
+                    f"{self} has {counts[count]} {count}; {MOST_OF_AN_ANSWER[listed]} are the most that can be moved"
+                )
         reasons = tuple(text(one["text"]) for message in (first, *more) for one in message.records)
         if not first.body["migratable"]:
             reasons = reasons or ("it does not say why",)
@@ -222,15 +241,14 @@ class Guest:
         loop = asyncio.get_running_loop()
         identity = self._next_id
         self._next_id = identity % 0xFFFFFFFF + 1
-        future: asyncio.Future[list[Message]] = loop.create_future()
-        self._answers[identity] = ([], future)
+        awaited = self._answers[identity] = _Answer(loop.create_future())
         try:
             async with asyncio.timeout(timeout):
                 packet = WIRE.pack(kind, body, records, ident=identity, more=more)
                 with fault_points.around(fault_points.Action(f"tell.{kind}")):
                     async with self._sending:
                         await loop.sock_sendall(self._connection, packet)
-                    answer = await future
+                    answer = await awaited.whole
         except TimeoutError as error:
             self.drop(f"no answer to {kind} within {timeout:g} s")
             seen = await self._seen_from_outside() or "is it stopped?"
@@ -238,7 +256,8 @@ class Guest:
         except OSError as error:
             raise GuestError(f"{self} has gone: {error.strerror}") from error
         finally:
-            self._answers.pop(identity, None)
+            del self._answers[identity]
+            self._budget.give_back(awaited.records)
         if answer[0].kind != WIRE.kinds[kind].reply:
             _raise_for(self, kind, answer)
             raise MessageError(f"{self} answered {kind} by {answer[0].kind}")
@@ -248,17 +267,28 @@ class Guest:
         """Take messages until the connection ends."""
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(self._connection, MESSAGE_MAX + 1):
-            message = unpack(data)
-            parts, answer = self._answers.get(message.ident, ([], None))
-            if answer is None or answer.done():
-                raise MessageError(f"{message.kind} answers nothing that was asked (id {message.ident})")
-            parts.append(message)
-            if sum(len(part.records) for part in parts) > _MAX_RECORDS or (
-                message.more and not message.records
-            ):
-                raise MessageError(f"an answer of more than {_MAX_RECORDS} records, or in empty parts")
-            if not message.more:
-                answer.set_result(parts)
+            self._take(unpack(data))
+            # What has come already is received without a wait: a guest that talks on would have the loop to itself.
+            await asyncio.sleep(0)
+
+    def _take(self, message: Message) -> None:
+        """Keep a part of an answer, or all of it."""
+        answer = self._answers.get(message.ident)
+        if answer is None or answer.whole.done():
+            raise MessageError(f"{message.kind} answers nothing that was asked (id {message.ident})")
+        count = len(message.records)
+        if message.more and (not count or count != _room(message.kind)):
+            raise MessageError(
+                f"a part of {message.kind} with {count} records, where {_room(message.kind)} have room"
+            )
+        most = MOST_OF_AN_ANSWER.get(message.kind, 0)
+        if answer.records + count > most:
+            raise MessageError(f"{message.kind} with more than {most} records")
+        self._budget.take(count)
+        answer.records += count
+        answer.parts.append(message)
+        if not message.more:
+            answer.whole.set_result(answer.parts)
 
     def drop(self, reason: str) -> None:
         """End the connection; the guest may make another one."""
@@ -269,17 +299,24 @@ class Guest:
     def connection_ended(self) -> None:
         """Tell whoever waits for an answer that there will be none."""
         self._hung_up.set()
-        for _, answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(GuestError(f"{self} closed its connection to the agent"))
+        for answer in self._answers.values():
+            if not answer.whole.done():
+                answer.whole.set_exception(GuestError(f"{self} closed its connection to the agent"))
 
 
 def _parts(kind: str, records: list[Values]) -> Iterator[tuple[list[Values], bool]]:
     """The records, as many at a time as a message holds, and whether there are more; at least one part."""
-    shape = WIRE.kinds[kind]
-    room = (MESSAGE_MAX - WIRE.layouts["mig_header"].size - shape.body.size) // shape.record.size
+    room = _room(kind)
     for at in range(0, max(1, len(records)), room):
         yield records[at : at + room], at + room < len(records)
+
+
+def _room(kind: str) -> int:
+    """How many records a message of this kind holds."""
+    shape = WIRE.kinds[kind]
+    return (MESSAGE_MAX - WIRE.layouts["mig_header"].size - shape.body.size) // (
+        shape.record.size or MESSAGE_MAX
+    )
 
 
 def _scopes(kind: str, names: list[QPName] | None) -> Iterator[tuple[Values, list[Values]]]:

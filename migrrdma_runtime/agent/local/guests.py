@@ -1,7 +1,7 @@
 """The guests of this host: who is connected, and who is waited for.
 
-A guest that connects says its name (a random number that moves with the process), but which container it is
-in is what the kernel says.
+A guest that connects says its name (a random number that moves with the process), which holds within its container
+only. Which container that is says the socket that it has come in by, and the kernel must say the same.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
+from migrrdma_runtime.agent.local.budget import Budget
 from migrrdma_runtime.agent.local.containers import Containers, Process
 from migrrdma_runtime.agent.local.guest import MESSAGE_MAX, Guest, unpack
 from migrrdma_runtime.agent.local.guest_objects import GuestState
-from migrrdma_runtime.agent.local.sockets import listen_at, peer_pid
-from migrrdma_runtime.base import fault_points
+from migrrdma_runtime.agent.local.guest_sockets import HOST, GuestSockets
+from migrrdma_runtime.agent.local.pace import Pace
+from migrrdma_runtime.agent.local.sockets import peer_process
+from migrrdma_runtime.base import fault_points, paths
 from migrrdma_runtime.base.errors import AgentError, GuestError, MessageError, MigrRDMAError
 from migrrdma_runtime.wire.guest_messages import WIRE
 
@@ -28,8 +32,17 @@ _log = logging.getLogger(__name__)
 _MAX_CONNECTIONS = 1024
 """Of one container, greeted or not: no container can keep the others from their agent."""
 
+_BURST, _PER_SECOND = 1024, 50
+"""New connections of one container: so many at once, as after an agent's restart, and then so many in a second."""
+
 _HELLO_S = 10
 """A connection that does not say who it is by then is closed."""
+
+_MAX_ACCEPTED = 8
+"""Connections of one container that are taken in one turn of the loop; then it is the others' turn."""
+
+_OUT_OF_DESCRIPTORS_S = 1
+"""Nothing says when there are some again."""
 
 _RECONNECT_S = 3
 """A guest looks for an agent at least every second."""
@@ -38,30 +51,34 @@ _RECONNECT_S = 3
 class Guests:
     """All of them: who is connected, and who is waited for."""
 
-    def __init__(self, containers: Containers, path: Path, on_connect: Callable[[Guest], None]) -> None:
+    def __init__(self, containers: Containers, run_dir: Path, on_connect: Callable[[Guest], None]) -> None:
         self._containers = containers
-        self._path = path
-        # For every user of every container, whatever our own umask is.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.chmod(0o755)
+        self._sockets = GuestSockets(
+            run_dir / paths.CONTAINERS_DIR,
+            run_dir / paths.GUEST_SOCKET_DIR,
+            on_open=self._begin_to_accept,
+            on_close=self._cease_to_accept,
+        )
         self._connected: dict[tuple[str, str], Guest] = {}
         self._open: Counter[str] = Counter()
+        self._budgets: WeakValueDictionary[str, Budget] = WeakValueDictionary()
         self._changed = asyncio.Condition()
         self._on_connect = on_connect
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: socket.socket | None = None
         self._since = 0.0
 
     def listen(self) -> None:
-        """Open the socket. Its directory is mounted into containers, so it is made once and never removed."""
-        self._listener = listen_at(self._path, socket.SOCK_SEQPACKET, 0o666)
+        """Open the sockets: of every container that there is, and of the host."""
         self._since = asyncio.get_running_loop().time()
-        self._spawn(self._accept(self._listener))
+        self._sockets.listen()
+
+    def listen_in(self, container: str) -> None:
+        """Open the socket of a container that has been made since."""
+        self._sockets.listen_in(container)
 
     async def close(self) -> None:
         """End every connection; the guests' data paths do not notice."""
-        if self._listener is not None:
-            self._listener.close()
+        self._sockets.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -79,19 +96,21 @@ class Guests:
         """The guest of that name, if it is connected."""
         return self._connected.get((container, name))
 
-    def ask_to_connect(self, name: str) -> None:
+    def ask_to_connect(self, container: str, name: str) -> None:
         """Ask a guest that has let go of us for a dump to connect: it looks for this file, on whichever host it is."""
         with fault_points.around(fault_points.Action.CALL_GUEST, GuestError):
             try:
-                self._request_file(name).touch()
+                self._request_file(container, name).touch()
+            except FileNotFoundError:
+                return  # the container has been deleted meanwhile
             except OSError as error:
                 raise GuestError(
                     f"cannot ask a process to connect ({error.filename}: {error.strerror})"
                 ) from error
 
-    def stop_asking(self, name: str) -> None:
+    def stop_asking(self, container: str, name: str) -> None:
         """Stop asking a guest: it has gone on, or is about to be dumped."""
-        self._request_file(name).unlink(missing_ok=True)
+        self._request_file(container, name).unlink(missing_ok=True)
 
     async def wait_for_returning_guests(self, condition: Callable[[], bool] = lambda: False) -> bool:
         """If this agent has only just started, wait until guests from before have met the condition.
@@ -125,38 +144,74 @@ class Guests:
                 f"the agent within {timeout:g} s: is the container running?"
             ) from error
 
-    def _request_file(self, name: str) -> Path:
-        return self._path.with_name(f"resume-{name}")
+    def _request_file(self, container: str, name: str) -> Path:
+        return self._sockets.directory(container) / f"resume-{name}"
 
-    async def _accept(self, listener: socket.socket) -> None:
+    def _begin_to_accept(self, listener: socket.socket, entrance: str) -> None:
+        self._accept_from(listener, entrance, Pace(_BURST, _PER_SECOND))
+
+    def _accept_from(self, listener: socket.socket, entrance: str, pace: Pace) -> None:
+        if listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, entrance, pace)
+
+    def _cease_to_accept(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(listener)
+
+    def _accept(self, listener: socket.socket, entrance: str, pace: Pace) -> None:
+        """Take some of the connections that wait: what one container can cost the others has a bound."""
         loop = asyncio.get_running_loop()
-        while True:
+        rest = 0.0
+        for _ in range(_MAX_ACCEPTED):
+            rest = pace.until_next(loop.time())
+            if rest:
+                break
             try:
-                connection, _ = await loop.sock_accept(listener)
+                connection, _ = listener.accept()
+            except (BlockingIOError, ConnectionError):
+                return
             except OSError as error:
                 _log.error("cannot take a guest's connection: %s", error.strerror)
-                await asyncio.sleep(1)  # out of descriptors: nothing says when there are some again
+                rest = _OUT_OF_DESCRIPTORS_S
+                break
+            pace.spend()
+            # Before anything is read about the process.
+            if self._open[entrance] >= _MAX_CONNECTIONS:
+                _log.warning("%s has %d connections already", _whose(entrance), _MAX_CONNECTIONS)
+                connection.close()
                 continue
-            self._spawn(self._serve(connection))
+            self._open[entrance] += 1
+            self._spawn(self._serve(connection, entrance))
+        if rest:
+            self._cease_to_accept(listener)
+            loop.call_later(rest, self._accept_from, listener, entrance, pace)
 
-    async def _serve(self, connection: socket.socket) -> None:
+    def _identify(self, connection: socket.socket, entrance: str) -> tuple[str, Process]:
+        """Whose connection it is: by the kernel's word, and by the socket that it has come in by."""
+        with peer_process(connection) as (pid, is_still_there):
+            container, process = self._containers.container_of(pid), self._containers.process(pid)
+            # Only now: what was read was about this process, and not about a later one of its number.
+            if not is_still_there():
+                raise AgentError(f"{process} has ended")
+        if container == entrance or (entrance == HOST and not self._sockets.has_own(container)):
+            return container, process
+        raise AgentError(
+            f"{process} is of {_whose(container)} by its cgroup, and has come in by the socket of {_whose(entrance)}"
+        )
+
+    async def _serve(self, connection: socket.socket, entrance: str) -> None:
+        who: Guest | Process | str = f"a process at the socket of {_whose(entrance)}"
         guest = None
-        pid = peer_pid(connection)
-        # Asked before a word is exchanged: while the process is known to be there, its pid is its own.
-        container, process = self._containers.container_of(pid), self._containers.process(pid)
-        self._open[container] += 1
         with connection:
             try:
-                if self._open[container] > _MAX_CONNECTIONS:
-                    raise AgentError(f"container {container:.12} has {_MAX_CONNECTIONS} connections already")
+                container, who = self._identify(connection, entrance)
                 connection.setblocking(False)
-                guest = await self._greet(connection, container, process)
+                who = guest = await self._greet(connection, container, who)
                 await self._enter(guest)
                 await guest.read()
             except (MigrRDMAError, OSError, TimeoutError) as error:
-                _log.warning("closing the connection of %s: %s", guest or process, error)
+                _log.warning("closing the connection of %s: %s", who, error)
             finally:
-                self._open[container] -= 1
+                self._open[entrance] -= 1
                 if guest is not None:
                     await self._leave(guest)
 
@@ -167,7 +222,8 @@ class Guests:
             message = unpack(await loop.sock_recv(connection, MESSAGE_MAX + 1))
         if message.kind != "HELLO" or message.body["state"] not in list(GuestState):
             raise MessageError(f"{process}: {message.kind} where HELLO should be, with a state that there is")
-        guest = Guest(connection, process, container, message.body)
+        budget = self._budgets.setdefault(container, Budget(container))
+        guest = Guest(connection, process, container, message.body, budget)
         other = self.find(container, guest.name)
         if other is not None and other.process.pid != process.pid:
             raise AgentError(f"{process} says it is {other.process}, which is connected")
@@ -191,3 +247,7 @@ class Guests:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _whose(container: str) -> str:
+    return f"container {container:.12}" if container else "the host"

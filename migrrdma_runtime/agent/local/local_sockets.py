@@ -13,17 +13,19 @@ from pathlib import Path
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guests import Guests
-from migrrdma_runtime.agent.local.runtime_api import Operation, RuntimeApi
+from migrrdma_runtime.agent.local.runtime_api import Operation, Runtime, RuntimeApi
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.wire.agent_messages import Message
 
 
 class LocalSockets:
     """The sockets. Open them, then say what is to be done about guests and, last, about requests."""
 
-    def __init__(self, containers: Containers, guest_socket: Path, runtime_socket: Path) -> None:
+    def __init__(self, containers: Containers, run_dir: Path) -> None:
         self.containers = containers
-        self.guests = Guests(self.containers, guest_socket, self._connected)
+        self.guests = Guests(self.containers, run_dir, self._connected)
         self.api = RuntimeApi(self.containers)
-        self._runtime_socket = runtime_socket
+        self._runtime_socket = run_dir / paths.RUNTIME_SOCKET
         self._on_connect: Callable[[Guest], None] | None = None
         self._listens = False
 
@@ -32,8 +34,9 @@ class LocalSockets:
         if self._listens:
             return
         self._listens = True
-        self.guests.listen()
+        # First: a container that is announced while the directories are looked through is looked at afterwards.
         await self.api.listen(self._runtime_socket)
+        self.guests.listen()
 
     def receive(self, on_connect: Callable[[Guest], None]) -> None:
         """Have every guest that connects looked at, and those that have connected already."""
@@ -43,12 +46,16 @@ class LocalSockets:
 
     def serve(self, operations: dict[str, Operation]) -> None:
         """Carry out the requests of runtimes, those first that have waited."""
-        self.api.serve(operations)
+        self.api.serve({"announce": self._announce, **operations})
 
     async def close(self) -> None:
         """Close what is open; whoever was connected connects to the next agent."""
         await self.api.close()
         await self.guests.close()
+
+    async def _announce(self, request: Message, _runtime: Runtime) -> Message:
+        self.guests.listen_in(request["container"])
+        return {}
 
     def _connected(self, guest: Guest) -> None:
         if self._on_connect is not None:

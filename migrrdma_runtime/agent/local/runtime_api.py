@@ -49,6 +49,7 @@ REQUESTS = {
     ),
     # CRIU's plugin: everything is restored and stands at its last instruction (agent/roles/standing.py).
     "standing": record(op={}, migration=MIGRATION),
+    "announce": record(op={}, container=_CONTAINER),
     "status": record(op={}),
     "abandon": record(
         op={},

@@ -151,7 +151,7 @@ class Destination:
                 self._agent.tasks.decide(record.id, self._resolve(record))
             elif record.state is State.COMMITTED:
                 for name in record.data.pending:
-                    self._agent.guests.ask_to_connect(name)
+                    self._agent.guests.ask_to_connect(record.data.container, name)
                 self._agent.tasks.follow(record.id, self._go_on(record))
             elif record.state is State.RELEASED and not record.data.is_told:
                 self._agent.tasks.follow(record.id, self._return_claim(record))
@@ -164,7 +164,7 @@ class Destination:
             pending = record.data.pending
             if record.state in (State.COMMITTED, State.DONE) and guest.name in pending:
                 await guest.resume(self._deadlines.guest)
-                self._agent.guests.stop_asking(guest.name)
+                self._agent.guests.stop_asking(guest.container, guest.name)
                 left = [one for one in record.data.pending if one != guest.name]
                 self._store.remember(record, pending=left)
 
@@ -253,7 +253,7 @@ class Destination:
 
     def _ask_guests_to_connect(self, record: DestinationRecord) -> None:
         for name in record.data.guests:
-            self._agent.guests.ask_to_connect(name)
+            self._agent.guests.ask_to_connect(record.data.container, name)
 
     async def _commit(self, record: DestinationRecord, standing: Standing) -> None:
         """Ask the source's agent for the authority until it has answered; until then nothing is begun."""
@@ -371,7 +371,7 @@ class Destination:
         if record.is_final:
             return
         for name in record.data.guests:
-            self._agent.guests.stop_asking(name)
+            self._agent.guests.stop_asking(record.data.container, name)
         if record.state is State.COMMITTING:
             await self._release_durably(record, reason=reason, timeline=timeline or [])
         else:  # a restart would give it back again

@@ -61,6 +61,7 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
     require_container_free(agent, container)
     movers: list[Mover] = await wait_for_all(*(look_into(agent, guest) for guest in guests))
     require_movable(container, movers)
+    await require_own(agent, movers)
     await require_memory(agent, movers)
     return movers
 
@@ -110,6 +111,17 @@ async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:
                 f"{f' and {len(gone) - 8} more' if len(gone) > 8 else ''}. No device could register it again: "
                 "the program must deregister a memory region before it unmaps its memory"
             )
+
+
+async def require_own(agent: ThisAgent, movers: list[Mover]) -> None:
+    """Refuse queue pairs that are another process's: their partners would be quiesced, and connected to this one."""
+    holdings = await agent.resources.holdings() if any(one.pairs for one in movers) else None
+    if holdings is None:
+        return
+    for one in movers:
+        for pair in one.pairs:
+            if objection := holdings.objection(one.guest, one.contexts, pair):
+                raise GuestError(objection)
 
 
 def require_movable(container: str, movers: list[Mover]) -> None:

@@ -25,7 +25,7 @@ End = tuple[str, int]
 async def find_owners(agent: ThisAgent, connections: list[Message]) -> list[tuple[Guest, list[QueuePair]]]:
     """Whose queue pairs these are: each must belong to exactly one process with the guest library."""
     found: dict[tuple[End, End], list[tuple[Guest, QueuePair]]] = {}
-    for guest, pairs in await _all_queue_pairs(agent):
+    for guest, pairs in await _claims(agent, {one["qpn"] for one in connections}):
         for pair in pairs:
             if pair.is_connected:
                 found.setdefault((pair.end, pair.other_end), []).append((guest, pair))
@@ -40,16 +40,31 @@ async def find_owners(agent: ThisAgent, connections: list[Message]) -> list[tupl
     return list(owners.values())
 
 
-async def _all_queue_pairs(agent: ThisAgent) -> list[tuple[Guest, list[QueuePair]]]:
+async def _claims(agent: ThisAgent, numbers: set[int]) -> list[tuple[Guest, list[QueuePair]]]:
+    """The queue pairs that each guest says it has, but for those that the kernel says it has not.
+
+    Nobody is asked who by the kernel's word has none of these numbers.
+    """
+    limit, holdings = agent.config.deadlines.guest, await agent.resources.holdings()
+
     async def ask(guest: Guest) -> tuple[Guest, list[QueuePair]]:
         try:
-            return guest, await guest.queue_pairs(agent.config.deadlines.guest)
+            pairs = [one for one in await guest.queue_pairs(limit) if one.pqpn in numbers]
+            if holdings is None or not pairs:
+                return guest, pairs
+            contexts = await guest.contexts(limit)
         except GuestError as error:
             # If it owns one of those that are looked for, that one will be missed by name.
             _log.warning("%s", error)
             return guest, []
+        objections = {one: holdings.objection(guest, contexts, one) for one in pairs}
+        for objection in filter(None, objections.values()):
+            _log.warning("%s", objection)
+        return guest, [one for one in pairs if not objections[one]]
 
-    return list(await asyncio.gather(*(ask(guest) for guest in agent.guests.all())))
+    everybody = agent.guests.all()
+    asked = everybody if holdings is None else holdings.possible_holders(everybody, numbers)
+    return list(await asyncio.gather(*(ask(guest) for guest in asked)))
 
 
 async def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) -> None:

@@ -55,10 +55,9 @@ class SourceData:
         """Whether everybody elsewhere knows how it ended: who does not, asks."""
         return True
 
-    @property
-    def processes_here(self) -> set[str]:
-        """The guests that it is about."""
-        return set(self.guests)
+    def is_about(self, container: str, process: str) -> bool:
+        """Whether it is about this guest: names are the guests' own words, and hold within a container only."""
+        return container == self.container and process in self.guests
 
     def concerns(self, container: str, _process: str = "") -> bool:
         """Whether it is about this container; all of its processes take part."""
@@ -120,10 +119,9 @@ class DestinationData:
         """Whether everybody elsewhere knows how it ended."""
         return self.told or not self.epoch
 
-    @property
-    def processes_here(self) -> set[str]:
-        """The guests that it is about."""
-        return set(self.guests)
+    def is_about(self, container: str, process: str) -> bool:
+        """Whether it is about this guest: names are the guests' own words, and hold within a container only."""
+        return container == self.container and process in self.guests
 
     def concerns(self, container: str, _process: str = "") -> bool:
         """Whether it is about this container; all of its processes take part."""
@@ -193,10 +191,9 @@ class PartnerData:
         """Whether everybody elsewhere knows how it ended: who does not, asks."""
         return True
 
-    @property
-    def processes_here(self) -> set[str]:
-        """The guests that it is about."""
-        return {one.process for one in self.guests}
+    def is_about(self, container: str, process: str) -> bool:
+        """Whether it is about this guest: names are the guests' own words, and hold within a container only."""
+        return any((one.container, one.process) == (container, process) for one in self.guests)
 
     def concerns(self, container: str, process: str = "") -> bool:
         """Whether it is about this process, or any process of this container."""

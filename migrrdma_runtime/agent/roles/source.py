@@ -159,7 +159,7 @@ class Source:
                 self._agent.tasks.decide(record.id, self._conclude(record, runtime))
             elif record.state is State.UNDONE:
                 for name in record.data.pending:
-                    self._agent.guests.ask_to_connect(name)
+                    self._agent.guests.ask_to_connect(record.data.container, name)
                 self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))
 
     async def settle(self, guest: Guest, record: SourceRecord) -> None:
@@ -168,7 +168,7 @@ class Source:
             pending = record.data.pending
             if record.state is State.UNDONE and guest.name in pending:
                 await guest.undo(self._deadlines.guest)
-                self._agent.guests.stop_asking(guest.name)
+                self._agent.guests.stop_asking(guest.container, guest.name)
                 self._store.remember(record, pending=_without(guest.name, record))
 
     def _begin(
@@ -235,7 +235,7 @@ class Source:
         """Have the guests let go of us: a process is not dumped with our socket open."""
         self._agent.fault_point("source: hang up")
         for one in movers:
-            self._agent.guests.stop_asking(one.guest.name)
+            self._agent.guests.stop_asking(one.guest.container, one.guest.name)
         await wait_for_all(*(one.guest.hang_up(self._deadlines.guest) for one in movers))
 
     async def _verdict(self, record: SourceRecord, runtime: Runtime) -> Verdict:
@@ -292,7 +292,7 @@ class Source:
             _log.warning("%s; it will ask", error)
 
     async def _undo_at_guest(self, record: SourceRecord, name: str) -> None:
-        self._agent.guests.ask_to_connect(name)
+        self._agent.guests.ask_to_connect(record.data.container, name)
         try:
             [guest] = await self._agent.guests.wait_for(record.data.container, [name], self._deadlines.guest)
             await self.settle(guest, record)

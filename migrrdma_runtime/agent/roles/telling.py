@@ -50,5 +50,5 @@ async def _tell(
             said[name] = str(error)
     elif process is not None and not agent.containers.is_alive(process):
         _log.warning("migration %s: process %d has ended before it was told of it", record.id, process.pid)
-        agent.guests.stop_asking(name)
+        agent.guests.stop_asking(container, name)
         agent.store.remember(record, pending=[one for one in record.data.pending if one != name])

@@ -12,6 +12,7 @@ from typing import Any
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guests import Guests
+from migrrdma_runtime.agent.local.resources import Resources
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig, host_of
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.transport import Handlers, Transport
@@ -35,6 +36,7 @@ class ThisAgent:
     guests: Guests
     containers: Containers
     devices: Devices
+    resources: Resources
     transport: Transport
     handlers: Handlers
     """Of the requests of other agents, by name; each role adds its own."""

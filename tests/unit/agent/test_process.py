@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import json
 import os
 import shlex
@@ -221,3 +222,37 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_service_manager_hears_from_an_agent_that_works_and_not_from_one_that_hangs(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """As ``WatchdogSec=`` of the unit asks; then it ends the one and starts another."""
+    told: list[str] = []
+    environment["WATCHDOG_USEC"] = "300000"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.settimeout(PATIENT_S)
+        notified.bind(environment["NOTIFY_SOCKET"])
+        with subprocess.Popen(RUN, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as agent:
+            try:
+                while told.count("WATCHDOG=1") < 3:
+                    told.append(notified.recv(100).decode())
+                agent.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, agent.pid, os.WSTOPPED | os.WNOWAIT)
+                notified.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        notified.recv(100)  # what it had said before
+                notified.settimeout(1)
+                with pytest.raises(TimeoutError):
+                    notified.recv(100)
+            finally:
+                agent.kill()
+    assert told[0] == "READY=1"
+
+
+def test_the_unit_has_a_watchdog() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read(Path(process.__file__).with_name("migrrdma-agent.service"))
+    assert unit["Service"]["Type"] == "notify"
+    assert int(unit["Service"]["WatchdogSec"]) >= 30, "a slow disk must not look like a hang"

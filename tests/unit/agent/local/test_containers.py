@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from migrrdma_runtime.agent.local import containers as module
-from migrrdma_runtime.agent.local import same_file
 from migrrdma_runtime.agent.local.containers import Containers
 
 
@@ -36,13 +34,25 @@ def containers(tmp_path: Path) -> Containers:
     (run / "containers" / "gone" / "state.json").write_text('{"pid": 999}')
     scope = "0::/system.slice/docker-{}.scope\n"
     make_process(proc, 100, scope.format("abc"))
-    make_process(proc, 101, scope.format("abc"), "ib_send_bw", ("/dev/null", "/dev/infiniband/uverbs0"))
+    make_process(proc, 101, scope.format("abc"), "ib_send_bw", ("/dev/null", "/dev/zero"))
     make_process(proc, 102, "0::/system.slice/docker-abc.scope/nested\n")
-    make_process(proc, 200, scope.format("abcdef"), files=("/dev/infiniband/uverbs1",))
+    make_process(proc, 200, scope.format("abcdef"), files=("/dev/full",))
     make_process(proc, 300, "12:devices:/docker/v1\n1:name=systemd:/docker/v1\n0::/\n")
-    make_process(proc, 400, "0::/user.slice\n", "a) b (c", ("/dev/infiniband/uverbs0",))
+    make_process(proc, 400, "0::/user.slice\n", "a) b (c", ("/dev/zero",))
     make_process(proc, 1, "0::/\n")
-    return Containers(run, proc)
+    # Their nodes have other names here than the devices: what counts is the number.
+    return Containers(run, proc, make_verbs(tmp_path / "verbs", "/dev/zero", "/dev/full"))
+
+
+def make_verbs(folder: Path, *nodes: str) -> Path:
+    """``/sys/class/infiniband_verbs`` with a device for each of these nodes."""
+    for number, node in enumerate(nodes):
+        status = Path(node).stat()
+        (folder / f"uverbs{number}").mkdir(parents=True)
+        text = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+        (folder / f"uverbs{number}" / "dev").write_text(text + "\n")
+    (folder / "abi_version").write_text("6\n")
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -56,24 +66,27 @@ def test_a_process_is_in_the_container_that_its_cgroup_says(
 
 
 def test_the_holders_of_devices_are_found_by_their_open_files(containers: Containers) -> None:
+    """By the devices' numbers, as the plugin does: a node may have any name, and a name lead to anything."""
     assert [str(one) for one in containers.holders("abc")] == ["process 101 (ib_send_bw)"]
     assert [one.pid for one in containers.holders("abcdef")] == [200]
     assert containers.holders("v1") == []
 
 
-def test_only_a_containers_own_processes_are_looked_into(
-    containers: Containers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A host has thousands, each with its open files, and a hundred checkpoints at once look two hundred times."""
-    looked_into: list[int] = []
+def test_a_file_that_is_only_called_like_a_device_is_none(containers: Containers, tmp_path: Path) -> None:
+    (tmp_path / "infiniband").mkdir()
+    (tmp_path / "infiniband" / "uverbs0").touch()
+    make_process(
+        tmp_path / "proc",
+        103,
+        "0::/system.slice/docker-v1.scope\n",
+        files=(f"{tmp_path}/infiniband/uverbs0",),
+    )
+    assert not containers._device_files(103, containers._devices())
 
-    def descriptors(proc: str, pid: int) -> dict[int, str]:
-        looked_into.append(pid)
-        return same_file.descriptors(proc, pid)
 
-    monkeypatch.setattr(module, "descriptors", descriptors)
-    assert [one.pid for one in containers.holders("abc")] == [101]
-    assert sorted(looked_into) == [100, 101, 102]
+def test_a_commands_name_cannot_write_to_a_terminal(containers: Containers, tmp_path: Path) -> None:
+    make_process(tmp_path / "proc", 104, "0::/\n", comm="\x1b[2J\nroot\x9b\u202e")
+    assert str(containers.process(104)) == r"process 104 (\x1b[2J\nroot\x9b\u202e)"
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number(containers: Containers) -> None:
@@ -93,12 +106,10 @@ def test_a_process_that_nobody_has_reaped_has_ended(tmp_path: Path) -> None:
 
 
 def test_a_child_that_has_only_inherited_a_device_is_told_from_one_that_has_opened_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    device, script = tmp_path / "uverbs0", "exec 9<$1; echo; read line"
-    device.touch()
-    monkeypatch.setattr(module, "_DEVICES", str(tmp_path / "uverbs"))
-    containers = Containers(tmp_path)
+    device, script = Path("/dev/zero"), "exec 9<$1; echo; read line"
+    containers = Containers(tmp_path, verbs=make_verbs(tmp_path / "verbs", "/dev/zero"))
     with device.open() as file:
 
         def run(*command: str | Path, fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:

@@ -50,7 +50,7 @@ def test_who_comes_early_is_greeted_or_waits(play: Play, monkeypatch: pytest.Mon
     async def scenario(cluster: Cluster) -> None:
         monkeypatch.setattr(runtime_api, "ALIVE_S", 0.02)
         host = cluster.prepare("src", 2)
-        local = LocalSockets(FakeContainers(), host.config.guest_socket, host.config.runtime_socket)
+        local = LocalSockets(FakeContainers(), host.config.run_dir)
         await local.listen()
         guest = await greeted(host.config.guest_socket)
         told: list[Any] = []
@@ -81,7 +81,7 @@ def test_who_comes_early_is_greeted_or_waits(play: Play, monkeypatch: pytest.Mon
 def test_an_agent_that_is_stopped_before_it_is_there_lets_everybody_go(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         host = cluster.prepare("src", 2)
-        local = LocalSockets(FakeContainers(), host.config.guest_socket, host.config.runtime_socket)
+        local = LocalSockets(FakeContainers(), host.config.run_dir)
         await local.listen()
         guest = await greeted(host.config.guest_socket)
         early = asyncio.ensure_future(asyncio.to_thread(ask_status, host.config.runtime_socket))

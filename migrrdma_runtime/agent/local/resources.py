@@ -1,0 +1,142 @@
+"""Whose the queue pairs of this host are, by the kernel's word.
+
+A guest says which queue pairs it has. That it has them is what the kernel says: nldev's ``RDMA_NLDEV_CMD_RES_QP_GET``,
+of which ``rdma -j resource show qp`` gives every member as JSON. iproute2 has that program wherever there is RDMA;
+pyverbs does not ask nldev, and no library that does is in both Debian 12 and 13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.devices import Devices
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Context, QueuePair
+from migrrdma_runtime.base import gids
+
+_log = logging.getLogger(__name__)
+
+COMMAND = ("rdma", "-j", "resource", "show", "qp")
+
+_DEADLINE_S = 10
+
+
+@dataclass(frozen=True)
+class Owned:
+    """A queue pair as the kernel has it."""
+
+    pid: int
+    """The thread that has made it; 0: it has ended, and the kernel does not say."""
+    peer: int | None
+    """The number of the queue pair at the other end, if it has one."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """The queue pairs of this host."""
+
+    pairs: dict[tuple[str, int], Owned]
+    """By device and number."""
+    containers: Containers
+    devices: Devices
+    _known: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """Process and container of each thread."""
+
+    def objection(self, guest: Guest, contexts: Sequence[Context], pair: QueuePair) -> str:
+        """Why this queue pair is not the guest's; empty: it is, for all that the kernel says."""
+        device = next((one.real_device for one in contexts if one.id == pair.name.context), "")
+        what = f"QP 0x{pair.pqpn:x} of {device or 'no device'}"
+        found = self.pairs.get((device, pair.pqpn))
+        if found is None:
+            return f"{guest} lists {what}, which the kernel does not have"
+        if found.pid and not self._is_of(found.pid, guest):
+            whose = self.containers.process(found.pid)
+            return f"{guest} lists {what}, which is {whose}'s by the kernel's word"
+        if pair.is_connected and found.peer not in (None, pair.dest_pqpn):
+            return (
+                f"{guest} lists {what} as connected to QP 0x{pair.dest_pqpn:x}, which the kernel has connected to "
+                f"QP 0x{found.peer or 0:x}"
+            )
+        if pair.is_connected and not self._has_gid(device, pair):
+            return f"{guest} lists {what} at GID {gids.shown(pair.sgid)}, which is not that device's"
+        return ""
+
+    def possible_holders(self, guests: Sequence[Guest], numbers: set[int]) -> list[Guest]:
+        """The guests of which a queue pair of one of these numbers may be."""
+        pids = {one.pid for (_, number), one in self.pairs.items() if number in numbers}
+        return [guest for guest in guests if 0 in pids or any(self._is_of(pid, guest) for pid in pids)]
+
+    def _is_of(self, pid: int, guest: Guest) -> bool:
+        """Whether the thread is of the guest's process or container: a child goes on with what its parent has made."""
+        if pid not in self._known:
+            self._known[pid] = (self.containers.process_of(pid), self.containers.container_of(pid))
+        process, container = self._known[pid]
+        return process == guest.process.pid or (bool(container) and container == guest.container)
+
+    def _has_gid(self, device: str, pair: QueuePair) -> bool:
+        # Its place first: a table may have a thousand entries, of which each is a file.
+        entry = self.devices.entry(device, pair.port, pair.sgid_index)
+        if entry is not None and gids.packed(entry.gid) == gids.packed(pair.sgid):
+            return True
+        return any(gids.packed(one.gid) == gids.packed(pair.sgid) for one in self.devices.gid_table(device))
+
+
+class Resources:
+    """Asks the kernel."""
+
+    def __init__(self, containers: Containers, devices: Devices, command: Sequence[str] = COMMAND) -> None:
+        self._containers = containers
+        self._devices = devices
+        self._command = command
+        self._said = ""
+
+    async def holdings(self) -> Holdings | None:
+        """All queue pairs of this host; None: the kernel cannot be asked, and the guests' word is all there is."""
+        try:
+            pairs = _parse(await self._ask())
+        except (OSError, ValueError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {_DEADLINE_S} s"
+            if reason != self._said:  # once: it will not change by itself
+                _log.warning("whose queue pairs are cannot be learnt from the kernel: %s", reason)
+            self._said = reason
+            return None
+        return Holdings(pairs, self._containers, self._devices)
+
+    async def _ask(self) -> bytes:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(_DEADLINE_S):
+                said, errors = await process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if process.returncode:
+            raise ValueError(f"{' '.join(self._command)}: {errors[:200].decode(errors='replace').strip()!r}")
+        return said
+
+
+def _parse(said: bytes) -> dict[tuple[str, int], Owned]:
+    """What ``rdma`` says; `ValueError` if it is something else. It says nothing at all where there is no device."""
+    entries: Any = json.loads(said or b"[]")
+    try:
+        return {
+            (str(one["ifname"]), int(one["lqpn"])): Owned(
+                int(one.get("pid", 0)), int(one["rqpn"]) if "rqpn" in one else None
+            )
+            for one in entries
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a list of queue pairs: {said[:60]!r}") from error
