@@ -5,6 +5,7 @@ exactly as long as the spec that names them.
 """
 
 import os
+import stat
 
 from migrrdma_runtime.base.errors import SpecError
 
@@ -21,6 +22,9 @@ file-locks
 _FOR_RESTORE = """\
 # From migrrdma-runtime: the cgroup of the container that is restored into, not of the one that was dumped.
 """
+
+_MOST_BYTES = 1 << 20
+"""Of the user's configuration: options of CRIU's, a line each."""
 
 _PLUGINS_NAME = "migrrdma-criu-plugins"
 
@@ -52,10 +56,25 @@ def _read(users: str) -> str:
     if not users:
         return ""
     try:
-        with open(users, encoding="utf-8", errors="surrogateescape") as file:
-            return f"# From {users}:\n{file.read().rstrip()}\n\n"
+        # Whatever is named there: a pipe would be waited for, a device read without an end.
+        descriptor = os.open(users, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except FileNotFoundError:
         return ""  # CRIU, too, does without
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise SpecError(
+                f"{users}, named as CRIU's configuration (org.criu.config), is not a regular file"
+            )
+        if status.st_size > _MOST_BYTES:
+            raise SpecError(
+                f"{users}, named as CRIU's configuration (org.criu.config), has {status.st_size} bytes; "
+                f"{_MOST_BYTES} are the most"
+            )
+        with open(descriptor, encoding="utf-8", errors="surrogateescape", closefd=False) as file:
+            return f"# From {users}:\n{file.read(_MOST_BYTES).rstrip()}\n\n"
+    finally:
+        os.close(descriptor)
 
 
 def _gather(plugins: str, plugin: str, content: str) -> None:

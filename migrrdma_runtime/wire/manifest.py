@@ -32,9 +32,10 @@ def seal(document: "Manifest") -> "Manifest":
 def write(directory: str, document: "Manifest") -> None:
     """Put the manifest into a checkpoint directory; it holds a secret and is root's alone."""
     path = os.path.join(directory, paths.MANIFEST)
-    draft = f"{path}.{os.getpid()}"
+    # A name that nobody knows before: what is there already, a link or a file that others hold open, is not ours.
+    draft = f"{path}.{os.urandom(8).hex()}"
     try:
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with open(handle, "w", encoding="utf-8") as file:
             file.write(json.dumps(document))  # not dump(), which is Python and takes seven times as long
             file.flush()

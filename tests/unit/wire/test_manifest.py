@@ -20,6 +20,16 @@ def test_a_manifest_is_written_whole_and_for_root_alone(tmp_path: Path) -> None:
     assert (tmp_path / "migrrdma.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_that_lies_where_the_manifest_is_prepared_is_not_written_to(tmp_path: Path) -> None:
+    """The folder may be others' as well, who hold the file open; what is written holds a secret."""
+    waiting = tmp_path / f"{paths.MANIFEST}.{os.getpid()}"
+    waiting.write_text("theirs")
+    waiting.chmod(0o666)
+    manifest.write(str(tmp_path), {"token": "secret"})
+    assert waiting.read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [paths.MANIFEST, waiting.name]
+
+
 def test_a_checkpoint_without_rdma_has_no_manifest(tmp_path: Path) -> None:
     assert manifest.read(str(tmp_path)) is None
 
