@@ -76,9 +76,11 @@ bench: project ## What the runtime costs, here and in the rack; prints ratios
 	PYTHONPATH=lab python bench/shim.py --python $(PYTHON) --rack
 	python bench/scale/messages.py
 	python bench/scale/agent_restart.py
+	python bench/scale/checkpoints.py
 
 soak: project ## The long forms of the tests
 	pytest tests/guest -m soak --soak
+	pytest tests/fast -m soak --soak
 	pytest tests/fuzz --soak
 	lab/rack up
 	RACK=emulated pytest tests/rack tests/docker --soak

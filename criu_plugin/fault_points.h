@@ -14,7 +14,6 @@
 /* The names are held to the registry by tests/unit/base/test_fault_points.py. */
 #define PLUGIN_CREATE_IMAGE "plugin.create.image"
 #define PLUGIN_WRITE_FILE "plugin.write.file"
-#define PLUGIN_WRITE_MAPPING "plugin.write.mapping"
 #define PLUGIN_LOAD_IMAGE "plugin.load.image"
 
 /* -1 if the action is to fail here; it may not return at all, or late. */

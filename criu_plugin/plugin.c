@@ -131,8 +131,7 @@ static int record_mappings(const struct holdings *holdings, struct image_writer 
 		memcpy(mapping.node, held->device.node, sizeof(mapping.node));
 		pr_info("process %d (%s): %s is mapped at %#llx, %llu bytes", process->pid, process->comm,
 			held->device.node, (unsigned long long)held->start, (unsigned long long)held->length);
-		if (fault_before(PLUGIN_WRITE_MAPPING) || image_add_mapping(writer, &mapping) ||
-		    fault_after(PLUGIN_WRITE_MAPPING))
+		if (image_add_mapping(writer, &mapping))
 			return -1;
 	}
 	return 0;
@@ -155,8 +154,7 @@ static int begin_dump(void)
 	if (state.stage == CRIU_STAGE_PRE_DUMP)
 		return 0;
 	if (fault_before(PLUGIN_CREATE_IMAGE) || image_create(&state.writer, criu_get_image_dir()) ||
-	    fault_after(PLUGIN_CREATE_IMAGE) ||
-	    record_mappings(&state.holdings, &state.writer))
+	    record_mappings(&state.holdings, &state.writer) || fault_after(PLUGIN_CREATE_IMAGE))
 		return -1;
 	for (size_t i = 0; i < state.proved.processes.count; i++)
 		if (image_add_proved(&state.writer, &state.proved.processes.items[i]))

@@ -156,7 +156,6 @@ class Action(Enum):
     # CRIU's plugin (criu_plugin/fault_points.h), whose points are armed in the same folder.
     PLUGIN_CREATE_IMAGE = "plugin.create.image"
     PLUGIN_WRITE_FILE = "plugin.write.file"
-    PLUGIN_WRITE_MAPPING = "plugin.write.mapping"
     PLUGIN_LOAD_IMAGE = "plugin.load.image"
 
     # The guest library (guest/control/fault.h), whose points are armed in :data:`GUEST_FOLDER`.

@@ -95,7 +95,7 @@ class ChangingGuest:
         device = {"context": 1, "device": b"rxe0", "real_device": b"rxe0", "ports": 1}
         match message.kind:
             case "INVENTORY":
-                reasons = [{"text": b"an XRC domain"}] if self._rng.random() < 0.1 else []
+                reasons = [{"text": b"an XRC domain"}] if self._rng.random() < self._changes / 3 else []
                 return {"contexts": 1, "qps": len(self._pairs), "mrs": 2, "migratable": not reasons}, reasons
             case "LIST_CONTEXTS":
                 return {}, [device]
@@ -107,6 +107,6 @@ class ChangingGuest:
             case "LIST_QPS" | "REBUILD" | "PREPARE":
                 return {}, self._pairs
             case _:
-                failed = self._rng.random() < 0.1
+                failed = self._rng.random() < self._changes / 3
                 names = [{"context": pair["context"], "vqpn": pair["vqpn"]} for pair in self._pairs]
                 return {"error": 110 if failed else 0, "text": b"why"}, names if failed else []

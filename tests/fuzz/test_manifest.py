@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from cluster import Cluster, Host
 from complaints import unexpected_errors
 from fuzzing import Fuzzer, changed_json
 from moves import Move
+from runtime_lines import RuntimeLines
 
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import ManifestError, RestoreError
@@ -28,45 +28,27 @@ _ANSWER_S = 20
 _PARKED = 4
 
 
-class _Runtime:
+class _Runtime(RuntimeLines):
     """What the OCI runtime says and hears, and a process that it has restored."""
 
     def __init__(self, host: Host, move: Move, rng: random.Random) -> None:
+        super().__init__(host.config.runtime_socket)
         self._host = host
         self._move = move
         self._rng = rng
-        self._writers: list[asyncio.StreamWriter] = []
 
     async def restore(self, document: Any) -> Any:
         """The last line of the answer, which goes to whoever has reported last."""
         path = self._host.config.guest_socket
         fake = ChangingGuest(self._rng, path, self._move.mover.name, self._pairs(), changes=0.01)
-        answer = await self._say({"op": "restore", "container": "c2", "manifest": document})
+        answer = await self.say({"op": "restore", "container": "c2", "manifest": document})
         try:
             if "ready" in answer:
                 await fake.connect(_PARKED, changes=0)
-                migration = answer["ready"]["migration"]
-                report = {"op": "report", "migration": migration, "succeeded": True, "steps": []}
-                answer = await self._say(report)
+                answer = await self.report(answer)
         finally:
             await fake.close()
         return answer
-
-    async def _say(self, request: Any) -> Any:
-        """The line that answers, after those that only say how it goes on."""
-        reader, writer = await asyncio.open_unix_connection(str(self._host.config.runtime_socket))
-        self._writers.append(writer)
-        writer.write(json.dumps(request).encode() + b"\n")
-        while line := await reader.readline():
-            answer = json.loads(line)
-            if answer.keys() & {"ready", "done", "error"}:
-                return answer
-        raise AssertionError("the agent hung up")
-
-    def close(self) -> None:
-        """Hang up."""
-        for writer in self._writers:
-            writer.close()
 
     def _pairs(self) -> list[dict[str, Any]]:
         """What the restored process has rebuilt."""
@@ -116,7 +98,7 @@ def test_no_manifest_is_more_than_refused(fuzzer: Fuzzer, play: Play) -> None:
             runtime = _Runtime(move.dst, move, rng)
             async with asyncio.timeout(_ANSWER_S):
                 answer = await runtime.restore(document)
-            runtime.close()
+            await runtime.close()
             assert "internal error" not in answer["error"]["message"], errors[0]
             assert errors == [], errors[0]
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,12 @@ class Recorded:
         self._read_all()
         found = self._find(cgroup)
         return "" if found is None else found.id
+
+    def processes_of(self, container: str, pids: Iterable[int]) -> list[int]:
+        """Which of these processes are in a container."""
+        self._read_all()
+        found = ((pid, self._find(self._cgroup(pid))) for pid in pids)
+        return [pid for pid, where in found if where is not None and where.id == container]
 
     def _find(self, cgroup: str) -> _Container | None:
         """The innermost container around a cgroup."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from migrrdma_runtime.agent.local import containers as module
+from migrrdma_runtime.agent.local import same_file
 from migrrdma_runtime.agent.local.containers import Containers
 
 
@@ -87,6 +89,21 @@ def test_a_file_that_is_only_called_like_a_device_is_none(containers: Containers
 def test_a_commands_name_cannot_write_to_a_terminal(containers: Containers, tmp_path: Path) -> None:
     make_process(tmp_path / "proc", 104, "0::/\n", comm="\x1b[2J\nroot\x9b\u202e")
     assert str(containers.process(104)) == r"process 104 (\x1b[2J\nroot\x9b\u202e)"
+
+
+def test_only_a_containers_own_processes_are_looked_into(
+    containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host has thousands, each with its open files, and a hundred checkpoints at once look two hundred times."""
+    looked_into: list[int] = []
+
+    def descriptors(proc: str, pid: int) -> dict[int, str]:
+        looked_into.append(pid)
+        return same_file.descriptors(proc, pid)
+
+    monkeypatch.setattr(module, "descriptors", descriptors)
+    assert [one.pid for one in containers.holders("abc")] == [101]
+    assert sorted(looked_into) == [100, 101, 102]
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number(containers: Containers) -> None:
