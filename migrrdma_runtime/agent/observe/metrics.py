@@ -22,6 +22,12 @@ from migrrdma_runtime.base.errors import MigrRDMAError
 _STEP_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LAG_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30)
 
+MOST_SCRAPES = 8
+"""At once: whoever reaches the port can have so many threads of the agent wait for it, and no more."""
+
+SILENT_S = 10.0
+"""After so long without a word a connection ends: it keeps no thread."""
+
 _STEPS = (
     "suspend",
     "drain",
@@ -147,7 +153,7 @@ class Server:
 
     def __init__(self, metrics: Metrics, address: tuple[str, int]) -> None:
         handler: Any = MetricsHandler.factory(metrics.registry)
-        handler.timeout = 10  # seconds for a request: a connection that says nothing keeps no thread
+        handler.timeout = SILENT_S
         self._server = _server_class(address[0])(address, handler)
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
@@ -161,9 +167,23 @@ class Server:
 
 
 def _server_class(host: str) -> type[ThreadingHTTPServer]:
+    slots = threading.BoundedSemaphore(MOST_SCRAPES)
+
     class Listening(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         daemon_threads = True
         block_on_close = False
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            if slots.acquire(blocking=False):
+                super().process_request(request, client_address)
+            else:
+                self.shutdown_request(request)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            try:
+                super().process_request_thread(request, client_address)
+            finally:
+                slots.release()
 
     return Listening

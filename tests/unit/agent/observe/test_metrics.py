@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+import threading
+import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -17,7 +20,7 @@ from moves import Move
 from prometheus_client.parser import text_string_to_metric_families
 from records import source_data
 
-from migrrdma_runtime.agent.observe.metrics import Metrics, Server
+from migrrdma_runtime.agent.observe.metrics import MOST_SCRAPES, SILENT_S, Metrics, Server
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.base.errors import MigrRDMAError
@@ -128,6 +131,26 @@ def test_an_address_that_somebody_else_has_costs_the_metrics_only(
         await asyncio.to_thread(server.close)
 
     play(scenario)
+
+
+def test_whoever_only_connects_is_given_so_many_threads_and_no_more() -> None:
+    server = Server(Metrics("src", "0", []), ("127.0.0.1", 0))
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(MOST_SCRAPES)]
+    # At once, and not when the first of them have been silent for too long.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=SILENT_S / 2) as one_more:
+        assert one_more.recv(1) == b""
+    assert sum("process_request_thread" in one.name for one in threading.enumerate()) <= MOST_SCRAPES
+    for one in idle:
+        one.close()
+    deadline = time.monotonic() + PATIENT_S
+    while True:  # until its threads have seen that they may end
+        try:
+            assert scrape(server.port)
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    server.close()
 
 
 def test_what_a_former_agent_left_is_there_at_once_and_goes_when_it_is_settled() -> None:
