@@ -29,6 +29,8 @@ class ManyPartners:
         self.answered: Counter[str] = Counter()
         self.silent: dict[str, str] = {}
         """Who is not there any more, by the request that it does not answer."""
+        self.waited_for: list[str] = []
+        """What such a one was asked and waited for until the deadline."""
 
     async def ask(
         self, address: str, name: str, request: Message, timeout: float, agent: str = ""
@@ -41,6 +43,7 @@ class ManyPartners:
             self._all_asked[name].set()
         if self.silent.get(name) == address:
             await asyncio.sleep(timeout)  # its deadline is the subject
+            self.waited_for.append(name)
             raise UnreachableError(f"{address} did not answer {name} within {timeout:g} s")
         async with asyncio.timeout(_PATIENT_S):
             await self._all_asked[name].wait()

@@ -290,9 +290,7 @@ class Destination:
                 await self.settle(guest, record)
 
         # The partners first: their new queue pairs have no receives posted before they have switched.
-        switched = await asyncio.gather(
-            *(self._switch(record, one) for one in record.data.partners), return_exceptions=True
-        )
+        switched = await self._switch_all(record)
         resumed = await asyncio.gather(*(resume(name) for name in record.data.guests), return_exceptions=True)
         for error in (*switched, *resumed):
             if isinstance(error, MigrRDMAError):
@@ -301,6 +299,24 @@ class Destination:
                 raise error
         self._agent.tasks.follow(record.id, self._go_on(record))
         return {one.name: one.blackout for one in record.data.partners if one.switched}
+
+    async def _switch_all(self, record: DestinationRecord) -> list[BaseException | None]:
+        """Switch all partners at once; what each of those that have answered said.
+
+        Once one has, the others have ``deadlines.ask`` seconds: by then the one that has not is down or hangs, and the
+        application's other connections must not wait for it. It is asked again until it is there.
+        """
+        under_way = {asyncio.ensure_future(self._switch(record, one)) for one in record.data.partners}
+        answered: set[asyncio.Task[None]] = set()
+        try:
+            if under_way:
+                answered, rest = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                if rest:
+                    answered |= (await asyncio.wait(rest, timeout=self._deadlines.ask))[0]
+            return [one.exception() for one in answered]
+        finally:
+            for one in under_way:
+                one.cancel()
 
     async def _switch(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
         limit = self._deadlines.peer + self._deadlines.guest

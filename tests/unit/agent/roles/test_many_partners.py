@@ -107,6 +107,20 @@ def test_a_partner_that_is_silent_does_not_keep_the_others_when_a_claim_is_given
     play(scenario)
 
 
+def test_a_partner_that_is_silent_does_not_keep_the_application_from_the_others(play: Play) -> None:
+    async def scenario(hosts: Cluster) -> None:
+        crowd = await Crowd.gather(hosts, _PARTNERS)
+        await crowd.move.checkpoint()
+        asked = crowd.partners["dst"]
+        asked.silent["switch"] = crowd.addresses[0]
+        await crowd.move.restore()
+        assert crowd.move.restored is not None
+        await crowd.move.restored.until_asked("RESUME")
+        assert (asked.answered["switch"], asked.waited_for) == (_PARTNERS - 1, [])
+
+    play(scenario)
+
+
 async def _work_of_a_move(hosts: Cluster, partners: int, qps_each: int) -> dict[str, Counter[str]]:
     """What a move has its hosts write durably, and its processes and partners asked."""
     crowd = await Crowd.gather(hosts, partners, qps_each)
