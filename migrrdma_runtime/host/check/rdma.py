@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 from migrrdma_runtime.host.check.result import Machine, Result, ok, warning
@@ -46,6 +47,25 @@ def netns_mode(machine: Machine) -> Result:
             "rdma system set netns shared (before any container runs)",
         )
     return ok("RDMA network namespace mode is shared: containers with a network of their own see the devices")
+
+
+def owners(machine: Machine) -> Result:
+    """Whether the agent can learn from the kernel whose a queue pair is (``agent/local/resources.py``)."""
+    lost = "the agent believes what containers say of their queue pairs"
+    done = machine.run(["rdma", "-j", "resource", "show", "qp"])
+    if done is None:
+        return warning(f"the rdma tool is missing: {lost}", _TOOL)
+    try:
+        said = json.loads(done.stdout or "[]") if done.status == 0 else None
+    except ValueError:
+        said = None
+    if not isinstance(said, list):
+        if not _names(machine.host):
+            return ok("no RDMA in this kernel, so no queue pairs")
+        return warning(
+            f"rdma resource show qp: {done.complaint}: {lost}", f"{_TOOL}, of a release that writes JSON"
+        )
+    return ok("the kernel says whose each queue pair is, and containers are held to that")
 
 
 def _names(host: Host) -> list[str]:

@@ -23,6 +23,7 @@ CHECKS: dict[str, Check] = {
     "ownership": installation.ownership,
     "rdma-devices": rdma.devices,
     "rdma-netns": rdma.netns_mode,
+    "rdma-owners": rdma.owners,
     "criu-plugin": installation.criu_plugin,
     "pyverbs": packages.pyverbs,
     "python-ptrace": packages.python_ptrace,

@@ -53,6 +53,9 @@ ANSWERS = {
     "criu check": GOOD,
     "criu check --feature mem_dirty_track": GOOD,
     "rdma system show": Finished(0, "netns shared privileged-qkey off monitor on copy-on-fork on\n", ""),
+    "rdma -j resource show qp": Finished(
+        0, '[{"ifindex":0,"ifname":"rxe0","port":1,"lqpn":1,"type":"GSI","state":"RTS","comm":"ib_core"}]', ""
+    ),
 }
 
 
@@ -108,6 +111,7 @@ MACHINE_CHECKS = {
     "docker-runtime": docker.runtime,
     "rdma-devices": rdma.devices,
     "rdma-netns": rdma.netns_mode,
+    "rdma-owners": rdma.owners,
 }
 
 
@@ -165,6 +169,19 @@ WORSE: dict[str, tuple[Check, dict[str, Finished], Status, str]] = {
         "not supported",
     ),
     "no rdma tool": (rdma.netns_mode, {}, Status.WARNING, "rdma tool is missing"),
+    "no rdma tool that knows owners": (rdma.owners, {}, Status.WARNING, "believes what containers say"),
+    "a kernel that does not say whose queue pairs are": (
+        rdma.owners,
+        {"rdma -j resource show qp": Finished(1, "", "error: Operation not supported\n")},
+        Status.WARNING,
+        "Operation not supported: the agent believes",
+    ),
+    "an rdma tool that writes no JSON": (
+        rdma.owners,
+        {"rdma -j resource show qp": Finished(0, "link rxe0/1 lqpn 1 type GSI\n", "")},
+        Status.WARNING,
+        "rdma resource show qp",
+    ),
     "exclusive namespaces": (
         rdma.netns_mode,
         {"rdma system show": Finished(0, "netns exclusive copy-on-fork on\n", "")},
