@@ -4,7 +4,6 @@ The agent of this host does what comes before and after (``agent/roles/destinati
 can do: restore, and kill what was restored in vain. Nothing restored goes on before its connections work.
 """
 
-import contextlib
 import os
 import time
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from migrrdma_runtime.base.config import Config
     from migrrdma_runtime.shim.argv import Invocation
+    from migrrdma_runtime.wire.runtime_client import Agent
 
 
 class RestoreOptions:
@@ -55,7 +55,7 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
     with runtime_client.connect(config.run_dir) as agent:
         with around(Action.RUNTIME_ASK_RESTORE, AgentError):
             migration = agent.restore(options.container_id, document)
-        status = 1
+        status, ended = 1, False
         start = time.time()
         if config.late_commit:
             # What our plugin asks in CRIU, which inherits it: whether what it holds may go on (criu_plugin/agent.h).
@@ -64,12 +64,10 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
         try:
             with around(Action.RUNTIME_RESTORE, RestoreError):
                 status = restoration.perform()
+            ended = True
         finally:
-            if status:
-                # Why it failed has been said; that the agent knows it as a failure too is not news.
-                struck = around(Action.RUNTIME_REPORT_FAILED_RESTORE, AgentError)
-                with contextlib.suppress(MigrRDMAError), struck:
-                    agent.report(migration, succeeded=False)
+            if status or not ended:
+                _report_failure(agent, migration, restoration)
         if status:
             return status
         try:
@@ -77,10 +75,7 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
                 result = agent.report_restored(migration, steps=stats.restore_steps(restoration.work, start))
         except MigrRDMAError as error:
             if error.released:
-                with around(
-                    Action.RUNTIME_KILL_RESTORED, RestoreError
-                ):  # before it runs on without its connections
-                    restoration.container.kill_silently()
+                _kill(restoration)  # before it runs on without its connections
                 raise
             # It may be committed, and then this is the only copy there is.
             restoration.warn(f"container {options.container_id} was restored, but {error}")
@@ -91,3 +86,18 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
                 f"broken: {'; '.join(result['lost'][:8])}"
             )
         return status
+
+
+def _report_failure(agent: "Agent", migration: str, restoration: CriuRun) -> None:
+    """Why it failed has been said, or is being raised; that the agent knows it as a failure too is not news."""
+    try:
+        with around(Action.RUNTIME_REPORT_FAILED_RESTORE, AgentError):
+            agent.report(migration, succeeded=False)
+    except MigrRDMAError as error:
+        if error.released:
+            _kill(restoration)  # it may have been restored before it failed
+
+
+def _kill(restoration: CriuRun) -> None:
+    with around(Action.RUNTIME_KILL_RESTORED, RestoreError):
+        restoration.container.kill_silently()

@@ -214,18 +214,22 @@ def blows(action: Action, moment: Moment) -> list[Blow]:
     """The blows that make sense at a point."""
     family = action.value.partition(".")[0]
     before, durable = moment is Moment.BEFORE, family in ("store", "note")
-    of_the_runtime = family == "runtime"
-    found = [Blow.KILL]
+    found = []
+    # Nothing cuts off what a runtime has restored that is killed then: its partners see its connections end.
+    restored = (action, moment) in _RESTORED
+    if not restored:
+        found.append(Blow.KILL)
     # What the database has taken it has taken: to fail is to have changed nothing.
     # A report that is not heard for ten minutes is the runtime's own doubt, and takes as long.
-    if (before or not durable) and action is not Action.RUNTIME_REPORT_RESTORE:
+    fails = before and not restored if durable or before else action is not Action.RUNTIME_REPORT_RESTORE
+    if fails:
         found.append(Blow.ERROR)
     found.append(Blow.DELAY)
     if family in ("store", "ask", "answer"):
         found.append(Blow.CUT)
     if before and (durable or action in _WRITES or family == "plugin"):
         found.append(Blow.DISK)
-    if REACHED[action].side is not Side.PARTNER and (family == "store" or of_the_runtime):
+    if REACHED[action].side is not Side.PARTNER and (family == "store" or action in _LONG):
         found.append(Blow.POWER)
     if family in ("store", "ask"):
         found.append(Blow.CLOCK)
@@ -237,6 +241,20 @@ _WRITES = {
     Action.RUNTIME_DUMP,
     Action.RUNTIME_SYNC_IMAGES,
     Action.RUNTIME_WRITE_OUTCOME,
+}
+
+
+_LONG = {
+    Action.RUNTIME_DUMP,
+    Action.RUNTIME_SYNC_IMAGES,
+    Action.RUNTIME_WRITE_OUTCOME,
+    Action.RUNTIME_RESTORE,
+    Action.RUNTIME_REPORT_RESTORE,
+}
+_RESTORED = {
+    (Action.RUNTIME_RESTORE, Moment.AFTER),
+    (Action.RUNTIME_REPORT_RESTORE, Moment.BEFORE),
+    (Action.RUNTIME_KILL_RESTORED, Moment.BEFORE),
 }
 
 
