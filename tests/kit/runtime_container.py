@@ -135,6 +135,10 @@ class RuntimeContainer:
         )  # fmt: skip
         return moved
 
+    def restore_log(self) -> str:
+        """What CRIU has logged of the last restore here."""
+        return self.shell.run("cat", f"{_IMAGES}/{self.name}/restore.log").stdout
+
     def lines(self) -> list[str]:
         """What it has printed on this node."""
         return self.shell.run("cat", self._output).stdout.splitlines()
