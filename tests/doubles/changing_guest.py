@@ -81,7 +81,9 @@ class ChangingGuest:
     def _answers(self, message: Message) -> list[bytes]:
         kind = WIRE.kinds[message.kind].reply
         body, records = self._answer(message)
-        parts = [records[:1], records[1:]] if len(records) > 1 and kind != "DONE" else [records]
+        # Of parts only the last may have room for more: an agent refuses this, and must be able to.
+        apart = len(records) > 1 and self._rng.random() < self._changes
+        parts = [records[:1], records[1:]] if apart else [records]
         found = [
             WIRE.pack(kind, body, part, ident=message.ident, more=part is not parts[-1]) for part in parts
         ]
