@@ -97,7 +97,12 @@ def missing(namespaces: Path = Path("/proc/self/ns")) -> list[str]:
         for name, option in _NAMESPACES.items()
         if not (namespaces / name).exists()
     ]
-    return found or [line for trial in _TRIALS if (line := _try(trial))]
+    return found or kernel_lacks()
+
+
+def kernel_lacks() -> list[str]:
+    """What the running kernel does not have or allow, one line each, by trying; root is needed for that."""
+    return [line for trial in _TRIALS if (line := _try(trial))]
 
 
 def _try(trial: _Trial) -> str:
