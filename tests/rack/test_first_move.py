@@ -135,7 +135,9 @@ def test_one_end_moves_and_both_go_on(
         ends[who] = there
         _both_go_on(*ends.values())
     _both_end_well(*ends.values())
-    for one in ends.values():  # beside what Soft-RoCE's workers do for them a node starts a Python only slowly
+    for (
+        one
+    ) in ends.values():  # beside what Soft-RoCE's workers do for them a node starts a Python only slowly
         one.remove()
     for node, draining in moved:
         _was_quick(node, draining)
