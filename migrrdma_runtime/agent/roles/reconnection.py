@@ -12,7 +12,7 @@ from migrrdma_runtime.agent.roles.fit import NewDevices
 from migrrdma_runtime.agent.roles.records import DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import GuestError, RestoreError
+from migrrdma_runtime.base.errors import GuestError, ManifestError, RestoreError
 from migrrdma_runtime.wire import remote_keys
 from migrrdma_runtime.wire.agent_messages import Message
 
@@ -174,7 +174,12 @@ class Reconnection:
         """The connections within the container: who is to connect to what, and to whom."""
         by_end = {(one["gid"], one["qpn"]): self._made(one) for one in self._document["internal"]}
         for one in self._document["internal"]:
-            made, other = self._made(one), by_end[one["peer_gid"], one["peer_qpn"]]
+            made, other = self._made(one), by_end.get((one["peer_gid"], one["peer_qpn"]))
+            if other is None:
+                raise ManifestError(
+                    f"QP 0x{one['vqpn']:x} of the checkpoint faces QP 0x{one['peer_qpn']:x} of {one['peer_gid']} in "
+                    "the same container, which the checkpoint does not have"
+                )
             # Both ends must come to the same two numbers without a word: from what both know.
             psns = {end: end.pair.next_pqpn ^ 0x5A5A5A for end in (made, other)}
             connect = Connect(

@@ -143,6 +143,35 @@ def test_processes_of_one_container_are_connected_to_each_other_again(play: Play
     play(scenario)
 
 
+def test_an_internal_connection_without_its_other_end_is_refused_by_name(play: Play) -> None:
+    """A manifest that somebody has changed: it was an internal error, which says nothing."""
+
+    async def scenario(cluster: Cluster) -> None:
+        src, dst = await cluster.host("src", 2), await cluster.host("dst", 3)
+        specs = [("a" * 16, ends(src, 0x11, src, 0x21, 1)), ("b" * 16, ends(src, 0x21, src, 0x11, 1))]
+        for name, qps in specs:
+            await cluster.guest(src, "c1", name, qps)
+        with src.connect() as agent:
+            ready = await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
+            assert ready is not None
+            for guest in cluster.guests:
+                await guest.kill()
+            await asyncio.to_thread(agent.report, ready["migration"], succeeded=True)
+        document = {key: value for key, value in ready["manifest"].items() if key != "digest"}
+        document["internal"] = document["internal"][:1]
+        with dst.connect() as agent:
+            migration = await asyncio.to_thread(agent.restore, "c2", manifest.seal(document))
+            gid = "00" * 10 + "ffff7f000003"
+            for name, qps in specs:
+                await cluster.guest(dst, "c2", name, qps, state=4, gid=gid)
+            with pytest.raises(
+                ManifestError, match="in the same container, which the checkpoint does not have"
+            ):
+                await asyncio.to_thread(agent.report, migration, succeeded=True)
+
+    play(scenario)
+
+
 def test_a_container_without_rdma_is_none_of_the_agents_business(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         src = await cluster.host("src", 2)
