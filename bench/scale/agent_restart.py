@@ -1,7 +1,7 @@
 """Print for how long an agent's loop is busy when it has started and all the guests of its host connect at once.
 
-The guests are connections of processes that have ended since: all that is theirs is a number, of which the kernel tells
-the agent, and below a folder that stands for /proc a cgroup. Each is in a container of its own.
+Each guest is a process of its own that does nothing but connect, in a container of its own: the kernel tells the agent
+its number, and a folder that stands for /proc its cgroup.
 """
 
 from __future__ import annotations
@@ -10,39 +10,57 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import socket
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guests import Guests
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.wire.guest_messages import WIRE
 
 
-def make_guest(root: Path, number: int) -> tuple[socket.socket, int]:
-    """A socket whose owner is another process, recorded as the first one of a container; its process id."""
+@dataclass
+class Process:
+    """A guest: its connection, and the pipes by which it is told to connect, says that it has, and is ended."""
+
+    connection: socket.socket
+    connect: int
+    connected: int
+    pid: int
+
+
+def start(root: Path, number: int) -> Process:
+    """A process that is the first one of a container."""
+    container = f"{number:032x}"
+    folder = root / paths.CONTAINERS_DIR / container
+    (folder / paths.GUEST_SOCKET_DIR).mkdir(parents=True)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connect, go = os.pipe()
+    (told, connect), (connected, tell) = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.close(go)
-        os.read(connect, 1)
-        connection.connect(str(root / "agent/guest.sock"))
+        os.close(connect)
+        os.read(told, 1)
+        connection.connect(str(folder / paths.GUEST_SOCKET_DIR / paths.GUEST_SOCKET))
+        os.write(tell, b"!")
+        os.read(told, 1)
         os._exit(0)
-    os.close(connect)
-    folder, record = root / "proc" / str(pid), root / "containers" / f"{number:064x}"
-    folder.mkdir(parents=True)
-    (folder / "cgroup").write_text(f"0::/system.slice/docker-{number:064x}.scope\n")
-    (folder / "comm").write_text("application\n")
-    record.mkdir(parents=True)
-    (record / "state.json").write_text(json.dumps({"pid": pid}))
-    os.utime(record / "state.json", (0, 0))  # made long before the agent was started
-    return connection, go
+    os.close(told)
+    os.close(tell)
+    known = root / "proc" / str(pid)
+    known.mkdir(parents=True)
+    (known / "cgroup").write_text(f"0::/system.slice/docker-{container}.scope\n")
+    (known / "comm").write_text("application\n")
+    (folder / "state.json").write_text(json.dumps({"pid": pid}))
+    os.utime(folder / "state.json", (0, 0))  # made long before the agent was started
+    return Process(connection, connect, connected, pid)
 
 
-async def measure(root: Path, guests: list[tuple[socket.socket, int]]) -> tuple[float, float]:
+async def measure(root: Path, guests: list[Process]) -> tuple[float, float]:
     """Seconds of processor time of the whole loop, and of its longest turn, until all are connected."""
     loop, came, everybody = asyncio.get_running_loop(), 0, asyncio.Event()
 
@@ -52,9 +70,10 @@ async def measure(root: Path, guests: list[tuple[socket.socket, int]]) -> tuple[
         if came == len(guests):
             everybody.set()
 
-    local = Guests(Containers(root, root / "proc"), root / "agent/guest.sock", on_connect)
+    start = time.process_time()
+    local = Guests(Containers(root, root / "proc"), root, on_connect)
     local.listen()
-    longest, last = 0.0, time.process_time()
+    longest, last = time.process_time() - start, time.process_time()
 
     def turn() -> None:
         nonlocal longest, last
@@ -62,17 +81,15 @@ async def measure(root: Path, guests: list[tuple[socket.socket, int]]) -> tuple[
         longest, last = max(longest, now - last), now
         loop.call_soon(turn)
 
-    start = time.process_time()
     turn()
-    for number, (connection, go) in enumerate(guests):
+    for number, guest in enumerate(guests):
         ours = time.process_time()
-        os.write(go, b"!")
-        os.close(go)
-        os.wait()
+        os.write(guest.connect, b"!")
+        os.read(guest.connected, 1)
+        hello = {"token": number + 1, "pid": 7, "state": 1, "contexts": 1, "build_id": bytes(20)}
+        guest.connection.send(WIRE.pack("HELLO", hello))
         ours = time.process_time() - ours  # not the agent's
         start, last = start + ours, last + ours
-        hello = {"token": number + 1, "pid": 7, "state": 1, "contexts": 1, "build_id": bytes(20)}
-        connection.send(WIRE.pack("HELLO", hello))
         await asyncio.sleep(0)
     async with asyncio.timeout(120):
         await everybody.wait()
@@ -85,10 +102,19 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--guests", type=int, nargs="+", default=[10, 100, 1000])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     for count in parser.parse_args().guests:
         with tempfile.TemporaryDirectory() as folder:
-            guests = [make_guest(Path(folder), number) for number in range(count)]
-            spent, longest = asyncio.run(measure(Path(folder), guests))
+            guests = [start(Path(folder), number) for number in range(count)]
+            try:
+                spent, longest = asyncio.run(measure(Path(folder), guests))
+            finally:
+                for guest in guests:
+                    os.write(guest.connect, b"!")
+                    os.waitpid(guest.pid, 0)
+                    os.close(guest.connect)
+                    os.close(guest.connected)
+                    guest.connection.close()
         print(
             f"{count:5} guests: the loop is busy for {spent:.3f} s in all, {1000 * longest:.1f} ms at a stretch"
         )

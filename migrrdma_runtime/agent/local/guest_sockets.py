@@ -59,13 +59,16 @@ class GuestSockets:
         """Open the host's own and those of the containers that there are."""
         self._listen(HOST)
         for folder in self._containers.glob(f"*/{paths.GUEST_SOCKET_DIR}"):
-            self.listen_in(folder.parent.name)
+            self._listen_if_own(folder.parent.name)
 
     def listen_in(self, container: str) -> None:
         """Open a container's, if it has a directory of its own; close those whose container is gone."""
         for one, known in list(self._open.items()):
             if one != HOST and _identity(self._own(one)) != known.directory:
                 self._close(one)
+        self._listen_if_own(container)
+
+    def _listen_if_own(self, container: str) -> None:
         if self.has_own(container) and container not in self._open:
             try:
                 self._listen(container)

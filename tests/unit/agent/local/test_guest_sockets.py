@@ -17,8 +17,8 @@ from cluster import Cluster, FakeContainers
 from guest_process import PATIENT_S
 from moves import Move
 
+from migrrdma_runtime.agent.local import guest_sockets, sockets
 from migrrdma_runtime.agent.local import guests as guests_module
-from migrrdma_runtime.agent.local import sockets
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.base import paths
@@ -281,3 +281,30 @@ def test_a_directory_that_cannot_be_listened_in_is_told_of_and_harms_no_other(
         assert "the guests of container bad cannot connect" in caplog.text
 
     asyncio.run(run())
+
+
+def test_an_agent_that_starts_looks_at_each_containers_directory_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each container once more at every other one, a thousand of them would stop its loop for three seconds."""
+    looked_at: list[Path] = []
+    identity = guest_sockets._identity
+
+    def note(directory: Path) -> guest_sockets.Directory | None:
+        looked_at.append(directory)
+        return identity(directory)
+
+    monkeypatch.setattr(guest_sockets, "_identity", note)
+    for number in range(50):
+        make(tmp_path, f"c{number}")
+    opened: list[str] = []
+    ours = guest_sockets.GuestSockets(
+        tmp_path / paths.CONTAINERS_DIR,
+        tmp_path / paths.GUEST_SOCKET_DIR,
+        on_open=lambda _listener, container: opened.append(container),
+        on_close=lambda _listener: None,
+    )
+    ours.listen()
+    ours.close()
+    assert len(opened) == 51
+    assert len(looked_at) <= 3 * 51
