@@ -54,6 +54,7 @@ class _Fleet:
                 binds = [(workload.ON_NODE, "/mnt")]
                 pair.append(RuntimeContainer(end.shell, end.name, f"10.78.0.{address}", command, binds))
                 for node in NODES:
+                    pair[-1].on(rack.shell(node)).remove()  # what a killed test run left behind
                     pair[-1].on(rack.shell(node)).prepare()
             fleet.pairs.append(pair)
             pair[1].run()
@@ -71,7 +72,7 @@ class _Fleet:
         for client, server in self.pairs:
             server.shell.run("migrrdma-runtime", "kill", server.name, "TERM")
             for end in (server, client):
-                end.wait_for_line("^integrity: (?![0-9]+ QPs on )")
+                end.wait_for_line("^integrity: (ok|FAILED)")
                 verdict = workload.judge(end.lines())
                 assert verdict.ok, f"{end.name}: {verdict.text}"
                 assert verdict.operations > moves

@@ -151,7 +151,7 @@ class StruckPair:
         """Have both come to their end, and see what they found."""
         self.server.shell.sh("pkill -TERM -x integrity")
         for end in (self.server, self.client):
-            end.wait_for_line("^integrity: ")
+            end.wait_for_line("^integrity: (ok|FAILED)")
             verdict = workload.judge(end.lines())
             assert verdict.ok, f"{end.name}: {verdict.text}"
 
