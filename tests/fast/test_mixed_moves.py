@@ -18,7 +18,7 @@ from migrrdma_lab.plan import NODES, PEER, SRC, Node
 from runtime_container import RuntimeContainer
 from struck_pair import GOES_ON, LATENCY_NS, impatient
 
-pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(4200)]
+pytestmark = [pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(4200)]
 
 _PAIRS = 3
 _SHAPES = ("one end", "one end", "one end", "both ends", "ends of two pairs")

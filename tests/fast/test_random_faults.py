@@ -12,7 +12,7 @@ from migrrdma_lab.plan import DST, NODES, PEER, SRC
 from striking import VICTIMS
 from struck_pair import StruckPair, impatient
 
-pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(7200)]
 
 _BLOWS = (Blow.KILL, Blow.KILL, Blow.KILL, Blow.CUT, Blow.DISK, Blow.CLOCK, Blow.POWER)
 _MOST_S = 3.0
