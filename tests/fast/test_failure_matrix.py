@@ -11,7 +11,7 @@ from typing import Any
 
 import fault_cases
 import pytest
-from fault_cases import Case
+from fault_cases import Case, Course
 from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import NODES
 from struck_pair import StruckPair, impatient
@@ -59,10 +59,14 @@ _OFTEN = ("store.", "note.", "plugin.", "runtime.")
 """What `make test` strikes at: durable writes and external commands; `make soak` strikes at messages as well."""
 
 
+def _is_often(case: Case) -> bool:
+    return case.point.startswith(_OFTEN) and case.reached.course is not Course.UNHEARD
+
+
 def _usual() -> list[Any]:
     """One case for each point; those that are left to `make soak` are marked."""
     return [
-        pytest.param(case, id=str(case), marks=[] if case.point.startswith(_OFTEN) else pytest.mark.soak)
+        pytest.param(case, id=str(case), marks=[] if _is_often(case) else pytest.mark.soak)
         for case in fault_cases.one_case_for_each_point()
     ]
 

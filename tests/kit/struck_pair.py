@@ -70,6 +70,11 @@ find /run/migrrdma/agent -name "resume-*" -delete; systemctl start migrrdma-agen
 """
 """What a case that has failed may have left would be the next one's."""
 
+_AWAY = "/run/systemd/system/migrrdma-agent.service.d"
+_STAYS_AWAY = f"""
+mkdir -p {_AWAY}; printf '[Service]\\nRestart=no\\n' >{_AWAY}/stays-away.conf; systemctl daemon-reload
+"""
+
 _FINAL = {"done", "undone", "abandoned", "released", "switched", "lost"}
 _NOT_RUN = {"parked", "claimed"}
 
@@ -237,11 +242,11 @@ class StruckPair:
         impatient(peer, partner=2)
         try:
             self._arm(here, Action.STORE_SOURCE_DUMPING, "kill")
-            source.sh("systemctl mask --runtime --quiet migrrdma-agent; systemctl daemon-reload")
+            source.sh(_STAYS_AWAY)
             self._try("checkpoint", self.client.checkpoint)
             self._wait("the partner to give up", lambda: self._last(PEER)["state"] == "lost")
         finally:
-            source.sh("systemctl unmask --runtime --quiet migrrdma-agent; systemctl start migrrdma-agent")
+            source.sh(f"rm -r {_AWAY}; systemctl daemon-reload; systemctl start migrrdma-agent")
             impatient(peer)
 
     def _arm(self, node: Node, action: Action, *words: str) -> None:
