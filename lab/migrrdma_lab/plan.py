@@ -61,7 +61,8 @@ class Release:
             "rdma-core", "perftest", "ibverbs-providers", "ibverbs-utils", "rdmacm-utils",
             # what this project imports on a host, as the distribution carries it
             "python3-cryptography", "python3-docker", "python3-grpcio", "python3-installer",
-            "python3-jsonschema", "python3-pyverbs", "python3-rich", "python3-typer", "python3-venv",
+            "python3-jsonschema", "python3-prometheus-client", "python3-ptrace", "python3-pyverbs", "python3-rich",
+            "python3-typer", "python3-venv",
             # finding out why
             "strace", "tcpdump",
             *self.extra_packages,

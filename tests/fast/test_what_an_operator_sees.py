@@ -22,6 +22,14 @@ def _told(shell: Shell, *arguments: str) -> Any:
     return json.loads(shell.run("migrrdma", *arguments, "--json").stdout)
 
 
+def _metric(shell: Shell, sample: str) -> float:
+    """The value of a sample, as Prometheus would read it on the host itself."""
+    address = "http://127.0.0.1:50506/metrics"
+    script = f"from urllib.request import urlopen; print(urlopen('{address}', timeout=10).read().decode())"
+    lines = shell.run("python3", "-c", script).stdout.splitlines()
+    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{sample} ")))
+
+
 def test_a_checkpoint_that_waits_is_seen_at_both_ends_and_given_up(
     src: Shell, peer: Shell, containers: Callable[[Container], Container]
 ) -> None:
@@ -32,6 +40,7 @@ def test_a_checkpoint_that_waits_is_seen_at_both_ends_and_given_up(
 
     [inside] = _told(src, "inspect", client.name)
     assert inside["state"] == "running"
+    assert not any(one["syscall"].startswith("system call") for one in inside["threads"])
     assert {one["state"] for one in inside["queue_pairs"]} == {"RTS"}
     [facing] = _told(peer, "inspect", server.name)
     ends = {one["number"]: one["peer"] for one in inside["queue_pairs"]}
@@ -42,6 +51,8 @@ def test_a_checkpoint_that_waits_is_seen_at_both_ends_and_given_up(
     [parked] = [one for one in _told(src, "migration", "list") if one["state"] == "parked"]
     assert parked["waits_for"] == ["somebody to restore the checkpoint"]
     assert [one["name"] for one in parked["peers"]] == ["peer"]
+    assert _metric(src, 'migrrdma_migrations{role="source",state="parked"}') >= 1
+    assert _metric(src, 'migrrdma_step_seconds_count{step="drain"}') >= 1
     [suspended] = _told(peer, "migration", "show", parked["migration"])
     assert (suspended["role"], suspended["state"]) == ("partner", "suspended")
     [facing] = _told(peer, "inspect", server.name)
