@@ -197,12 +197,17 @@ class Daemon:
     async def _late_report(self, request: Message, runtime: Runtime) -> Message:
         """Answer a report whose answer was lost with the last agent, from what the records say."""
         migration = request["migration"]
+        if self._is_earlier(migration, runtime.process.pid):
+            runtime.released = True
+            raise AgentError(
+                f"the claim on migration {migration} was given back, and another restore has begun"
+            )
         await self.agent.tasks.decided(migration)
         restored = self.agent.store.find(migration, DestinationData)
         dumped = self.agent.store.find(migration, SourceData)
         known: list[Record[Any]] = [one for one in (restored, dumped) if one is not None]
         # A host may be both; the runtime that reports is then the one that began it, or the later report is meant.
-        mine = [one for one in known if one.data.runtime == runtime.process] or known
+        mine = [one for one in known if one.data.runtime.pid == runtime.process.pid] or known
         meant = max(mine, key=lambda one: one.updated, default=None)
         if meant is not None and meant.role is Role.DESTINATION:
             if meant.state in (State.COMMITTED, State.DONE):
@@ -216,6 +221,13 @@ class Daemon:
             f"migration {migration} was undone when the agent was restarted: what was dumped cannot be "
             "restored with its connections, and what was restored must not run"
         )
+
+    def _is_earlier(self, migration: str, runtime: int) -> bool:
+        """Whether this process has begun a restore that was given back, or another one could not have begun since."""
+        restored = self.agent.store.find(migration, DestinationData)
+        dumped = self.agent.store.find(migration, SourceData)
+        is_of_the_dump = dumped is not None and dumped.data.runtime.pid == runtime
+        return restored is not None and restored.data.runtime.pid != runtime and not is_of_the_dump
 
     async def _hold(self, request: Message, runtime: Runtime) -> Message:
         """Answer CRIU's plugin: done means that what it holds may go on."""

@@ -5,8 +5,9 @@ its part and to report), and in the end ``{"done": …}`` or ``{"error": …}``.
 says that the agent is alive, so that the other end needs no guess of how long a drain may take.
 
 The runtime's report finds its migration by name, on any connection: the agent may have been restarted
-meanwhile. A runtime that ends without one is noticed by its connection's end, or its process's after such a
-restart.
+meanwhile. It is the report of the runtime that has begun it and of no other: the one of an earlier restore may
+still be at work, and does not speak for what is restored now. A runtime that ends without one is noticed by its
+connection's end, or its process's after such a restart.
 """
 
 from __future__ import annotations
@@ -96,12 +97,12 @@ class Runtime:
 
     def ready(self, migration: str, document: Message | None, outcome: str = "") -> None:
         """Say that it is the runtime's turn; ``outcome``: the file that is to say that a dump has succeeded."""
-        self._api.expect(migration)
+        self._api.expect(migration, self.process)
         self._tell({"ready": {"migration": migration, "manifest": document, "outcome": outcome}})
 
     async def verdict(self, migration: str) -> Verdict:
         """Wait until the runtime has reported, or has ended without."""
-        report = self._api.expect(migration)
+        report = self._api.expect(migration, self.process)
         end = asyncio.ensure_future(self._line.ended.wait() if self._line else self._api.end_of(self.process))
         try:
             await asyncio.wait((report, end), return_when=asyncio.FIRST_COMPLETED)
@@ -111,7 +112,7 @@ class Runtime:
             return verdict
         finally:
             end.cancel()
-            self._api.forget(migration)
+            self._api.forget(migration, self.process)
 
     def finished(self, result: Message) -> None:
         """Give the final answer."""
@@ -150,7 +151,8 @@ class RuntimeApi:
         self._containers = containers
         self._operations: dict[str, Operation] = {}
         self._served = asyncio.Event()
-        self._reports: dict[str, asyncio.Future[tuple[Verdict, _Line]]] = {}
+        self._reports: dict[tuple[str, int], asyncio.Future[tuple[Verdict, _Line]]] = {}
+        """By migration and the runtime's number, which is no other's as long as it lives to report."""
         self._server: asyncio.Server | None = None
         self._lines: dict[_Line, asyncio.Task[None]] = {}
 
@@ -176,13 +178,13 @@ class RuntimeApi:
         self._served.set()  # whoever waits for it sees that its connection has ended
         await asyncio.gather(*lines.values())
 
-    def expect(self, migration: str) -> asyncio.Future[tuple[Verdict, _Line]]:
-        """The report on a migration, which may come on any connection."""
-        return self._reports.setdefault(migration, asyncio.get_running_loop().create_future())
+    def expect(self, migration: str, runtime: ProcessId) -> asyncio.Future[tuple[Verdict, _Line]]:
+        """The report of a runtime on a migration, which may come on any connection."""
+        return self._reports.setdefault((migration, runtime.pid), asyncio.get_running_loop().create_future())
 
-    def forget(self, migration: str) -> None:
+    def forget(self, migration: str, runtime: ProcessId) -> None:
         """The report has been taken; another one would be a mistake."""
-        self._reports.pop(migration, None)
+        self._reports.pop((migration, runtime.pid), None)
 
     def runtime_of(self, process: ProcessId) -> Runtime:
         """The runtime that a previous agent talked to."""
@@ -231,7 +233,7 @@ class RuntimeApi:
         except MigrRDMAError as error:
             runtime.failed(error)
             return
-        report = self._reports.get(request.get("migration", ""))
+        report = self._reports.get((request.get("migration", ""), process.pid))
         if request["op"] == "report" and report is not None and not report.done():
             report.set_result((Verdict(request["succeeded"], request["steps"]), line))
             line.serve(line.answered.wait())

@@ -81,7 +81,9 @@ class Destination:
             standing.refuse(error)
             raise
         finally:
-            del self._standing[record.id]
+            # By now it may be the next attempt's: this one gave its claim back before it told everybody of it.
+            if self._standing.get(record.id) is standing:
+                del self._standing[record.id]
             if report is not None and record.state is not State.COMMITTED:
                 report.cancel()
         # ═══ Committed: this host is the authority. Nothing below is undone; what fails is tried again.
@@ -175,6 +177,11 @@ class Destination:
         former = self._store.find(document["migration"], DestinationData)
         given_back = 0
         if former is not None:
+            if former.state is State.DONE:
+                # Its record stays: by it alone its runtime, if it has not heard the answer, learns that it may go on.
+                raise RefusedError(
+                    f"migration {former.id} was restored here already, as container {former.data.container:.12}"
+                )
             given_back = former.data.given_back
             if former.state is State.RELEASED:
                 given_back = max(given_back, former.data.epoch)
@@ -397,8 +404,8 @@ class Destination:
         await wait_for_all(*(self._retract(record, partner) for partner in partners))
         try:
             await self._release(record)
-        except StaleRecordError:
-            raise
+        except StaleRecordError as error:
+            _log.info("%s", error)  # given back it is: the next attempt could not have begun before
         except AgentError as error:
             _log.info("%s; it is told again later", error)
             self._agent.tasks.follow(record.id, self._return_claim(record))

@@ -155,7 +155,9 @@ class Source:
                 self._agent.tasks.decide(record.id, self._undo(record, "the agent was restarted"))
             elif record.state is State.DUMPING:
                 runtime = api.runtime_of(record.data.runtime)
-                api.expect(record.id)  # from now on: its report may come before we wait for it
+                api.expect(
+                    record.id, record.data.runtime
+                )  # from now on: its report may come before we wait for it
                 self._agent.tasks.decide(record.id, self._conclude(record, runtime))
             elif record.state is State.UNDONE:
                 for name in record.data.pending:
