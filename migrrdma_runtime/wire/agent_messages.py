@@ -44,7 +44,8 @@ common name has 64 characters, a label of it 63 (RFC 5280, RFC 1035)."""
 NAME: Schema = {"type": "string", "pattern": f"^{AGENT_NAME}$", "maxLength": 64}
 _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 ADDRESS: Schema = {"type": "string", "pattern": f"^[^\\s]{{1,255}}:{_PORT}$", "maxLength": 261}
-SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": 1_000_000}
+MOST_SECONDS = 1_000_000
+SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MOST_SECONDS}
 STATE: Schema = {"type": "string", "maxLength": 32}
 STEP_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 64}
 

@@ -31,7 +31,7 @@ from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock, wait_for_all
 from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
-from migrrdma_runtime.wire import remote_keys, tokens
+from migrrdma_runtime.wire import agent_messages, remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
 
 _log = logging.getLogger(__name__)
@@ -212,7 +212,8 @@ class Partner:
                 )
             self._require_granted(caller, record, request["epoch"])
             await self._go_forward(record)
-        return {"blackout": record.data.blackout or 0.0}
+        # What it is told for people must not keep it from hearing that this is done: a checkpoint may wait for weeks.
+        return {"blackout": min(record.data.blackout or 0.0, agent_messages.MOST_SECONDS)}
 
     # --- when nobody asks -------------------------------------------------------------------------------
 
