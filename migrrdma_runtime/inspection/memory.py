@@ -91,7 +91,7 @@ def places(pid: int, memory: Memory) -> dict[str, int] | None:
         data = memory.read(begin, min(end - begin, _LARGEST_DATA))
         at = data.find(_WORDS)
         while at >= 0:
-            if found := _parse(data[at:], begin + at):
+            if found := _parse(data, at, begin + at):
                 return found
             at = data.find(_WORDS, at + 1)
     if ours:
@@ -99,13 +99,15 @@ def places(pid: int, memory: Memory) -> dict[str, int] | None:
     return None
 
 
-def _parse(data: bytes, address: int) -> dict[str, int] | None:
-    if len(data) < _HEAD.size:
+def _parse(data: bytes, at: int, address: int) -> dict[str, int] | None:
+    """What may begin at a place in the data; of which a process can have 100,000, so that nothing is copied."""
+    first = at + _HEAD.size
+    if len(data) < first:
         return None
-    _, itself, version, count = _HEAD.unpack_from(data)
+    _, itself, version, count = _HEAD.unpack_from(data, at)
     if itself != address or version != _VERSION or count > _MOST_PLACES:
         return None
-    if len(data) < _HEAD.size + count * _PLACE.size:
+    if len(data) < first + count * _PLACE.size:
         return None
-    found = (_PLACE.unpack_from(data, _HEAD.size + number * _PLACE.size) for number in range(count))
+    found = (_PLACE.unpack_from(data, first + number * _PLACE.size) for number in range(count))
     return {name.partition(b"\0")[0].decode("ascii", "replace"): value for name, value in found}

@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,8 @@ NAMES = (
 class Pretended:
     """A mapping of a file that is called like the library, in this very process."""
 
-    def __init__(self, file: Path) -> None:
-        file.write_bytes(bytes(1 << 16))
+    def __init__(self, file: Path, content: bytes = bytes(1 << 16)) -> None:
+        file.write_bytes(content)
         with file.open("r+b") as opened:
             self.memory = mmap.mmap(opened.fileno(), 0, mmap.MAP_PRIVATE)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
@@ -105,6 +106,17 @@ def test_anything_may_stand_there(pretended: Pretended, monkeypatch: pytest.Monk
             process.look_into(ME)
         except InspectionError as error:
             assert str(error).isprintable()
+
+
+def test_a_library_full_of_beginnings_costs_no_more_than_another(tmp_path: Path) -> None:
+    """Each of them is looked at, and nothing is copied for it: the agent does so beside its event loop."""
+    words = b"migrrdma inspection".ljust(24, b"\0")
+    pretended = Pretended(tmp_path / "libmigrrdma.so", words * ((4 << 20) // len(words)))
+    begin = time.process_time()
+    with pytest.raises(InspectionError, match="does not say where its things are"):
+        process.look_into(ME)
+    assert time.process_time() - begin < 2
+    pretended.memory.close()
 
 
 def test_a_process_that_is_not_there_is_an_error() -> None:
