@@ -15,6 +15,7 @@ from migrrdma_runtime.agent.roles.participants import (
     Participants,
     PartnerAgent,
     look_into,
+    require_devices,
     require_memory,
     require_movable,
     require_no_others,
@@ -35,6 +36,7 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
     after: list[Mover] = await wait_for_all(*(look_into(agent, one.guest) for one in participants.movers))
     # Made since they were asked first; from PARK on nothing is made any more.
     require_movable(record.data.container, after)
+    require_devices(agent, after)
     await require_memory(agent, after)
     require_no_others(agent, record.data.container, participants.movers)
     before, now = (

@@ -62,6 +62,7 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
     movers: list[Mover] = await wait_for_all(*(look_into(agent, guest) for guest in guests))
     require_movable(container, movers)
     await require_own(agent, movers)
+    require_devices(agent, movers)
     await require_memory(agent, movers)
     return movers
 
@@ -122,6 +123,18 @@ async def require_own(agent: ThisAgent, movers: list[Mover]) -> None:
         for pair in one.pairs:
             if objection := holdings.objection(one.guest, one.contexts, pair):
                 raise GuestError(objection)
+
+
+def require_devices(agent: ThisAgent, movers: list[Mover]) -> None:
+    """Refuse a device that this host has not: its name, which is a part of paths, is the process's word."""
+    known = set(agent.devices.names())
+    for one in movers:
+        for context in one.contexts:
+            if context.real_device not in known:
+                raise GuestError(
+                    f"{one.guest} lists a device {context.real_device}, which is not one of this host's "
+                    f"({', '.join(sorted(known)) or 'there is none'})"
+                )
 
 
 def require_movable(container: str, movers: list[Mover]) -> None:

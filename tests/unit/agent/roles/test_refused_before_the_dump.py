@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -61,6 +62,28 @@ def test_more_than_a_message_holds_is_refused_before_the_dump(
             await move.checkpoint()
         assert {"parked": True} not in move.mover.events
         await move.both_go_on_as_before()
+
+    play(scenario)
+
+
+def test_a_device_that_is_a_place_elsewhere_is_not_looked_for_there(play: Play) -> None:
+    """A process says what its devices are called: the agent would wait for ever in a FIFO of its container's."""
+
+    async def scenario(cluster: Cluster) -> None:
+        src = await cluster.host("src", 2)
+        trap = cluster.directory / "trap" / "ports" / "1" / "gids" / "0"
+        trap.parent.mkdir(parents=True)
+        os.mkfifo(trap)
+        try:
+            await cluster.guest(src, "c1", "a" * 16, [], contexts=[1], device="../../trap")
+            with (
+                src.connect() as agent,
+                pytest.raises(GuestError, match=r"a device \.\./\.\./trap, which is not"),
+            ):
+                async with asyncio.timeout(5):
+                    await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
+        finally:
+            os.close(os.open(trap, os.O_RDWR | os.O_NONBLOCK))  # whoever waits there goes on
 
     play(scenario)
 
