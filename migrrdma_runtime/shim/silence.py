@@ -25,7 +25,8 @@ def silence(root: str, container_id: str) -> None:
 
     ``root``: where the low-level runtime keeps its state: runc's ``state.json`` or crun's ``status``.
     """
-    pid = _first_process(f"{root}/{container_id}")
+    folder = f"{root}/{container_id}"
+    pid = _first_process(folder)
     try:
         network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if pid else -1
     except OSError:
@@ -33,20 +34,36 @@ def silence(root: str, container_id: str) -> None:
     if network < 0:
         return
     try:
-        if os.fstat(network).st_ino != os.stat("/proc/self/ns/net").st_ino:
+        # Once more: it is still there, so what was opened is its own.
+        if _first_process(folder) == pid and os.fstat(network).st_ino != os.stat("/proc/self/ns/net").st_ino:
             _in_a_child(network)
     finally:
         os.close(network)
 
 
 def _first_process(folder: str) -> int:
-    for name, member in (("state.json", "init_process_pid"), ("status", "pid")):
+    """The container's first process; 0: it has ended, and its number may be another's by now."""
+    for name, member, start in (
+        ("state.json", "init_process_pid", "init_process_start"),
+        ("status", "pid", "process-start-time"),
+    ):
         try:
             found, _ = bundle.read(f"{folder}/{name}")
-            return int(found[member]) if isinstance(found, dict) else 0
+            pid = int(found[member]) if isinstance(found, dict) else 0
+            return pid if isinstance(found, dict) and found.get(start) in (None, _started(pid)) else 0
         except (SpecError, KeyError, TypeError, ValueError):
             continue
     return 0
+
+
+def _started(pid: int) -> int:
+    """When a process started, in clock ticks since the boot (proc(5)); -1: there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The command's name, in parentheses, may hold anything.
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return -1
 
 
 def _in_a_child(network: int) -> None:

@@ -1,0 +1,42 @@
+"""Only the container that is to be killed is cut off, and no process that has its first one's number since."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from migrrdma_runtime.shim import silence
+
+ME = os.getpid()
+STARTED = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+"""In clock ticks since the boot, as proc(5) has it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("state.json", {"init_process_pid": ME, "init_process_start": STARTED}),  # runc's
+        ("status", {"pid": ME, "process-start-time": STARTED}),  # crun's
+        ("status", {"pid": ME}),  # of a crun that does not note it
+    ],
+)
+def test_the_first_process_is_found(tmp_path: Path, name: str, state: dict[str, int]) -> None:
+    (tmp_path / name).write_text(json.dumps(state))
+    assert silence._first_process(str(tmp_path)) == ME
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("state.json", {"init_process_pid": ME, "init_process_start": STARTED - 100}),
+        ("status", {"pid": ME, "process-start-time": STARTED - 100}),
+        ("state.json", {"init_process_pid": 1 << 22, "init_process_start": 1}),
+    ],
+)
+def test_another_one_that_has_its_number_since_is_not_taken_for_it(
+    tmp_path: Path, name: str, state: dict[str, int]
+) -> None:
+    """It may be of another container: the links of that one's network would go down, and stay so."""
+    (tmp_path / name).write_text(json.dumps(state))
+    assert silence._first_process(str(tmp_path)) == 0
