@@ -20,6 +20,7 @@ from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Context, QueuePair
 from migrrdma_runtime.base import gids
+from migrrdma_runtime.base.escaping import printable
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ class Owned:
     """The thread that has made it; 0: it has ended, and the kernel does not say."""
     peer: int | None
     """The number of the queue pair at the other end, if it has one."""
+    module: str = ""
+    """The kernel's own part that has made it: no process's then."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Holdings:
         found = self.pairs.get((device, pair.pqpn))
         if found is None:
             return f"{guest} lists {what}, which the kernel does not have"
+        if found.module:
+            return f"{guest} lists {what}, which is the kernel's own ({printable(found.module)})"
         if found.pid and not self._is_of(found.pid, guest):
             whose = self.containers.process(found.pid)
             return f"{guest} lists {what}, which is {whose}'s by the kernel's word"
@@ -70,7 +75,7 @@ class Holdings:
 
     def possible_holders(self, guests: Sequence[Guest], numbers: set[int]) -> list[Guest]:
         """The guests of which a queue pair of one of these numbers may be."""
-        pids = {one.pid for (_, number), one in self.pairs.items() if number in numbers}
+        pids = {one.pid for (_, number), one in self.pairs.items() if number in numbers and not one.module}
         return [guest for guest in guests if 0 in pids or any(self._is_of(pid, guest) for pid in pids)]
 
     def _is_of(self, pid: int, guest: Guest) -> bool:
@@ -134,7 +139,10 @@ def _parse(said: bytes) -> dict[tuple[str, int], Owned]:
     try:
         return {
             (str(one["ifname"]), int(one["lqpn"])): Owned(
-                int(one.get("pid", 0)), int(one["rqpn"]) if "rqpn" in one else None
+                int(one.get("pid", 0)),
+                int(one["rqpn"]) if "rqpn" in one else None,
+                # A thread that has ended has no name either.
+                "" if "pid" in one else str(one.get("comm", "")),
             )
             for one in entries
         }

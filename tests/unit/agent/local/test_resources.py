@@ -93,6 +93,8 @@ def test_a_stranger_that_claims_a_partners_queue_pairs_stands_in_nobodys_way(pla
     [
         ([], {}, "lists QP 0x41 of rxe0, which the kernel does not have"),
         ([{"lqpn": 0x41, "rqpn": 0x99}], {}, "as connected to QP 0x21, which the kernel has connected to QP 0x99"),
+        ([{"pid": None, "comm": "nvme_rdma", "lqpn": 0x41, "rqpn": 0x21}], {},
+         "lists QP 0x41 of rxe0, which is the kernel's own (nvme_rdma)"),
         ([{"lqpn": 0x41, "rqpn": 0x21}], {"device": "rxe1"}, "lists QP 0x41 of rxe1, which the kernel does not have"),
         ([{"lqpn": 0x41, "rqpn": 0x21}], {"sgid": "127.0.0.9"}, "at GID 127.0.0.9, which is not that device's"),
     ],
@@ -108,7 +110,8 @@ def test_what_is_listed_is_compared_with_what_the_kernel_has(
             del more["sgid"]
             qps[0]["sgid"] = "00" * 10 + "ffff7f000009"
         liar = await stranger(cluster, move.src, qps, **more)
-        move.src.resources.pairs = [entry(liar, 0, 0) | one for one in of_kernel]
+        known = [entry(liar, 0, 0) | one for one in of_kernel]
+        move.src.resources.pairs = [{k: v for k, v in one.items() if v is not None} for one in known]
         assert said in await refused(move.src, "strangers")
         assert move.partner.asked == []
 
