@@ -70,6 +70,10 @@ class Partner:
             agent.require_speaks_for(caller, one["peer_gid"], source.address)
         agent.fault_point("partner: suspend")
         async with agent.lock(request["migration"]):
+            # Its name is known to all of its partners, and a new record takes the place of one that is final.
+            former = self._store.find(request["migration"], PartnerData)
+            if former is not None:
+                self._require_source(caller, former)
             try:
                 owners = await find_owners(self._agent, request["connections"])
             except GuestError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, Host
+from cluster import Cluster, Host, ends
 from guest_process import PATIENT_S
 from moves import Move
 
@@ -93,6 +93,26 @@ def test_an_agent_at_an_address_that_is_not_in_its_certificate_is_not_spoken_to(
         with pytest.raises(UnreachableError, match="is not the one of that address"):
             await client.ask(f"127.0.0.7:{cluster.port}", "hello", HELLO, 5)
         await client.close()
+
+    play(scenario)
+
+
+def test_the_record_of_a_migration_is_not_replaced_by_another_agent_that_knows_its_name(play: Play) -> None:
+    """As every partner of it does. What the record still has to tell, and to whom it answers, would be lost."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        third = await cluster.host("third", 5)
+        await cluster.guest(move.peer, "p3", "d" * 16, ends(move.peer, 0x51, third, 0x61, 1))
+        await move.checkpoint()
+        await move.restore()
+        migration = move.document["migration"]
+        before = move.peer.state(migration)
+        connections = [{"gid": move.peer.gid, "qpn": 0x51, "peer_gid": third.gid, "peer_qpn": 0x61}]
+        request = suspend_request(third, move.peer, migration=migration, connections=connections)
+        with pytest.raises(RefusedError, match=f"agent third is not the source of migration {migration}"):
+            await ask(third.config.tls, move.peer, "suspend", request)
+        assert move.peer.state(migration) == before == {"partner": "switched"}
 
     play(scenario)
 
