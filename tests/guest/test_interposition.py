@@ -14,11 +14,11 @@ from guest_build import ROOT, Built, compile_c
 
 EVERYWHERE = {
     "__errno_location", "access", "calloc", "clock_gettime", "close", "connect", "dl_iterate_phdr", "epoll_create1",
-    "epoll_ctl", "eventfd", "fcntl", "free", "getenv", "getpid", "ioctl", "kill", "malloc", "memchr", "memcmp", "memcpy",
-    "memmove",
-    "memset", "nanosleep", "open", "poll", "posix_memalign", "prctl", "read", "readlink", "recv", "sched_yield", "send",
-    "sigaction", "sigfillset", "sigprocmask", "snprintf", "socket", "strchr", "strcmp", "strcpy", "strerror", "strlen",
-    "strncmp", "strrchr", "strstr", "syscall", "time", "vsnprintf", "write",
+    "epoll_ctl", "eventfd", "fcntl", "free", "getenv", "getpid", "ioctl", "kill", "malloc", "memchr", "memcmp",
+    "memcpy", "memmove", "memset", "nanosleep", "open", "poll", "posix_memalign", "prctl", "read", "readlink",
+    "recv", "sched_yield", "send", "sigaction", "sigfillset", "sigprocmask", "snprintf", "socket", "strchr",
+    "strcmp", "strcpy", "strerror", "strlen", "strncmp", "strrchr", "strstr", "syscall", "time", "vsnprintf",
+    "write",
 }  # fmt: skip
 LIBIBVERBS = Path("/usr/lib/x86_64-linux-gnu/libibverbs.so.1")
 
