@@ -90,12 +90,23 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
 
 def _report_failure(agent: "Agent", migration: str, restoration: CriuRun) -> None:
     """Why it failed has been said, or is being raised; that the agent knows it as a failure too is not news."""
+    released = False
     try:
         with around(Action.RUNTIME_REPORT_FAILED_RESTORE, AgentError):
-            agent.report(migration, succeeded=False)
+            released = _is_given_back(agent, migration)
+    except AgentError:  # one that is planted
+        pass
+    if released:
+        _kill(restoration)  # it may have been restored before it failed
+
+
+def _is_given_back(agent: "Agent", migration: str) -> bool:
+    """Tell the agent that the restore failed, which it answers with an error of its own."""
+    try:
+        agent.report(migration, succeeded=False)
     except MigrRDMAError as error:
-        if error.released:
-            _kill(restoration)  # it may have been restored before it failed
+        return error.released
+    return False
 
 
 def _kill(restoration: CriuRun) -> None:
