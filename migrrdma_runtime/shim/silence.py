@@ -21,7 +21,7 @@ _REQUEST = "16sH22x"
 
 
 def silence(root: str, container_id: str) -> None:
-    """Take the links of its network down, if it has one of its own; what cannot be done is left: it is killed anyway.
+    """Take the links of its network down, if it has one to itself; what cannot be done is left: it is killed anyway.
 
     ``root``: where the low-level runtime keeps its state: runc's ``state.json`` or crun's ``status``.
     """
@@ -34,8 +34,9 @@ def silence(root: str, container_id: str) -> None:
     if network < 0:
         return
     try:
-        # Once more: it is still there, so what was opened is its own.
-        if _first_process(folder) == pid and os.fstat(network).st_ino != os.stat("/proc/self/ns/net").st_ino:
+        ours = os.fstat(network).st_ino == os.stat("/proc/self/ns/net").st_ino
+        # The first process once more: as it has not ended, it is its own network that was opened.
+        if not ours and not _is_shared(network, pid) and _first_process(folder) == pid:
             _in_a_child(network)
     finally:
         os.close(network)
@@ -64,6 +65,40 @@ def _started(pid: int) -> int:
             return int(file.read().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return -1
+
+
+def _is_shared(network: int, pid: int) -> bool:
+    """Whether a process of another cgroup is in the network, as in a pod or with ``--network container:NAME``.
+
+    It goes on when the container has been killed, and nobody would take the links up for it.
+    """
+    status, container = os.fstat(network), _cgroups(pid)
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            other = os.stat(f"/proc/{name}/ns/net")
+        except OSError:
+            continue  # it has ended
+        if (other.st_dev, other.st_ino) == (status.st_dev, status.st_ino):
+            groups = _cgroups(int(name))
+            if groups and not _are_within(groups, container):
+                return True
+    return False
+
+
+def _are_within(groups: "list[str]", container: "list[str]") -> bool:
+    return len(groups) == len(container) and all(
+        f"{group}/".startswith(f"{outer.rstrip('/')}/")
+        for group, outer in zip(groups, container, strict=True)
+    )
+
+
+def _cgroups(pid: int) -> "list[str]":
+    """A process's cgroup in each hierarchy; none: it has ended."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
 
 
 def _in_a_child(network: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,28 @@ def test_another_one_that_has_its_number_since_is_not_taken_for_it(
     """It may be of another container: the links of that one's network would go down, and stay so."""
     (tmp_path / name).write_text(json.dumps(state))
     assert silence._first_process(str(tmp_path)) == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "shared"),
+    [
+        (["0::/docker/c1"], False),
+        (["0::/docker/c1/nested"], False),
+        ([], False),  # ended meanwhile
+        (["0::/docker/c12"], True),
+        (["0::/docker"], True),
+    ],
+)
+def test_a_network_in_which_others_are_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, others: list[str], shared: bool
+) -> None:
+    """In a pod they go on when this one is killed, and nobody takes the links up for them."""
+    child = subprocess.Popen(["sleep", "60"])  # in the network of this process
+    network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    monkeypatch.setattr(silence, "_cgroups", lambda pid: ["0::/docker/c1"] if pid == ME else others)
+    try:
+        assert silence._is_shared(network, ME) == shared
+    finally:
+        os.close(network)
+        child.kill()
+        child.wait()
