@@ -197,12 +197,16 @@ def _draft(draft: Path) -> Iterator[None]:
 
 
 def _copy_file(source: Path, target: Path, progress: Callable[[int], None]) -> None:
-    flags = os.O_RDONLY | os.O_NOFOLLOW
+    # It was a plain file when it was examined; whoever has made the folder may have put something else in its place.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
     with (
         open(os.open(source, flags), "rb", buffering=0) as reader,  # noqa: PTH123 (pathlib has no O_NOFOLLOW)
         open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as writer,  # noqa: PTH123
     ):
-        size = os.fstat(reader.fileno()).st_size
+        status = os.fstat(reader.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckpointDirError(f"{source} is no plain file any more")
+        size = status.st_size
         writer.truncate(size)
         for start, end in _data(reader.fileno(), size):
             at = start

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -218,6 +219,26 @@ def _tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tiny", disk], check=True)
     yield disk
     subprocess.run(["umount", disk], check=True)
+
+
+def test_a_file_that_becomes_a_fifo_meanwhile_is_not_waited_for(source: Path, target: Path) -> None:
+    """Whoever made the folder may still write to it."""
+    found = images.examine(source)
+    (source / "pstree.img").unlink()
+    os.mkfifo(source / "pstree.img")
+
+    def waits_for_ever(_number: int, _frame: object) -> None:
+        raise AssertionError("it waits for somebody who writes")
+
+    before = signal.signal(signal.SIGALRM, waits_for_ever)
+    signal.alarm(5)
+    try:
+        with pytest.raises(CheckpointDirError, match=r"pstree\.img is no plain file any more"):
+            images.copy(found, target, replace=False, progress=nothing)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert not target.exists()
 
 
 def test_too_little_space_is_seen_before_the_copy(source: Path, tiny_disk: Path) -> None:
