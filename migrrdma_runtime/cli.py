@@ -15,6 +15,7 @@ import typer
 
 from migrrdma_runtime import __version__
 from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.commands import (
     agent,
     check,
@@ -104,12 +105,12 @@ def _run() -> int | str | None:
     except SystemExit as end:
         return end.code
     except MigrRDMAError as error:
-        print(f"migrrdma: error: {error}", file=sys.stderr)
+        print(f"migrrdma: error: {printable(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         raise
     except OSError as error:  # a file that vanished under our hands: the system's words name it
-        print(f"migrrdma: error: {error}", file=sys.stderr)
+        print(f"migrrdma: error: {printable(str(error))}", file=sys.stderr)
         return 1
     return 0
 

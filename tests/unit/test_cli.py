@@ -48,6 +48,20 @@ def test_version() -> None:
     assert migrrdma("--version").stdout == f"migrrdma {__version__}\n"
 
 
+@pytest.mark.parametrize("kind", [InstallError, OSError])
+def test_an_error_is_one_line_whatever_is_named_in_it(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file in a checkpoint is called what its maker likes."""
+
+    def fail(**_more: object) -> None:
+        raise kind("/x/\x1b[2J\nmigrrdma: all is well is a FIFO")
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert cli._run() == 1
+    assert capsys.readouterr().err == r"migrrdma: error: /x/\x1b[2J\nmigrrdma: all is well is a FIFO" + "\n"
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["install", "--dry-run"]], ids=" ".join)
 def test_what_is_heavy_is_imported_where_it_is_used(arguments: list[str]) -> None:
     done = subprocess.run(
