@@ -15,7 +15,7 @@ from pathlib import Path
 from migrrdma_runtime.agent.local import memory_map
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.local.recorded import Recorded
-from migrrdma_runtime.agent.local.same_file import descriptors, is_same_file
+from migrrdma_runtime.agent.local.same_file import are_among, descriptors
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.escaping import printable
 
@@ -72,10 +72,7 @@ class Containers:
         """
         devices = self._devices()
         theirs = [(other, fd) for other in others for fd in self._device_files(other, devices)]
-        return all(
-            any(is_same_file(pid, fd, other, other_fd) for other, other_fd in theirs)
-            for fd in self._device_files(pid, devices)
-        )
+        return are_among([(pid, fd) for fd in self._device_files(pid, devices)], theirs)
 
     def memory_map(self, pid: int) -> MemoryMap | None:
         """What the process has mapped; None: it cannot be read."""
