@@ -19,6 +19,10 @@ from pathlib import Path
 _SETTLED_S = 10
 """A container's first process comes to its own cgroup while the container is made; until then it is looked at anew."""
 
+_MISSED_S = 1.0
+"""Who is in no container, by what has just been read, is not looked for in all records again until then. A guest whose
+container was recorded meanwhile, in a directory that a former one has left, connects once more a second later."""
+
 _RACY_NS = 100_000_000
 """Two changes of a directory within one tick of the kernel's clock leave the same time on it."""
 
@@ -41,6 +45,8 @@ class Recorded:
         self._proc = proc
         self._seen: tuple[int, int] | None = None
         """The directory as it was when its records were read; None: they must be read."""
+        self._read_at = -_MISSED_S
+        """When that was, by the monotonic clock."""
         self._half: list[Path] = []
         """Those without a record yet."""
         self._containers: list[_Container] = []
@@ -58,6 +64,8 @@ class Recorded:
             found = self._find(cgroup)
             if found is not None and self._cgroup(found.first) == found.group:
                 return found.id
+            if found is None and time.monotonic() < self._read_at + _MISSED_S:
+                return ""
         self._read_all()
         found = self._find(cgroup)
         return "" if found is None else found.id
@@ -90,6 +98,7 @@ class Recorded:
         directory = self._directory()
         recent = directory is not None and directory[1] > time.time_ns() - _RACY_NS
         self._seen = None if recent else directory
+        self._read_at = time.monotonic()
         self._half, self._containers = [], []
         with contextlib.suppress(OSError), os.scandir(self._records) as entries:
             for entry in entries:

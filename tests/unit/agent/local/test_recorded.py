@@ -97,7 +97,7 @@ def test_a_container_whose_first_process_has_ended_or_whose_record_is_gone_has_n
     host: Host,
 ) -> None:
     host.process(200, "/b")
-    host.record("B", 200)
+    host.record("B", 200, age=False)
     assert host.recorded.container_of(200) == "B"
     host.end(100)
     assert host.recorded.container_of(101) == ""
@@ -136,3 +136,19 @@ def test_every_guest_of_a_host_is_placed_by_opening_a_few_files(tmp_path: Path) 
     assert len(files) <= 4 * 300, (
         "each record and its first process's cgroup once; its own and that one again"
     )
+
+
+def test_who_is_in_no_container_cannot_have_all_records_read_time_and_again(tmp_path: Path) -> None:
+    """Every user of the host can connect to the host's socket, a thousand times at once."""
+    host = Host(tmp_path)
+    for number in range(1000, 1100):
+        host.process(number, f"/docker/{number}")
+        host.record(f"C{number}", number)
+    host.process(9, "/user.slice")
+    with _opens() as files:
+        for _ in range(100):
+            assert host.recorded.container_of(9) == ""
+    assert len(files) < 100 * 100 / 2
+    host.process(2000, "/docker/2000")
+    host.record("C2000", 2000, age=False)
+    assert host.recorded.container_of(2000) == "C2000"
