@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
@@ -62,22 +63,22 @@ class ManyPartners:
         return {"name": address.partition(":")[0].replace(".", "-"), "version": agent_messages.VERSION}
 
     @staticmethod
-    def _on_suspend(_address: str, _request: Message) -> Message:
-        return {"processes": ["b" * 16]}
+    def _on_suspend(address: str, _request: Message) -> Message:
+        return {"processes": [_process_at(address)]}
 
     @staticmethod
     def _on_confirm(_address: str, _request: Message) -> Message:
         return {"state": "suspended"}
 
     @staticmethod
-    def _on_prepare(_address: str, request: Message) -> Message:
+    def _on_prepare(address: str, request: Message) -> Message:
         made = [
             {
                 "gid": one["gid"],
                 "qpn": one["qpn"],
                 "new_gid": one["gid"],
                 "new_qpn": one["qpn"],
-                "process": "b" * 16,
+                "process": _process_at(address),
             }
             for one in request["connections"]
         ]
@@ -86,3 +87,7 @@ class ManyPartners:
     @staticmethod
     def _on_switch(_address: str, _request: Message) -> Message:
         return {"blackout": 0.1}
+
+
+def _process_at(address: str) -> str:
+    return hashlib.sha256(address.encode()).hexdigest()[:16]

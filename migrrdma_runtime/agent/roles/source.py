@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import replace
+from itertools import chain
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime, RuntimeApi, Verdict
@@ -25,7 +27,14 @@ from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
-from migrrdma_runtime.base.errors import AgentError, BusyError, CheckpointError, MigrRDMAError, StoreError
+from migrrdma_runtime.base.errors import (
+    AgentError,
+    BusyError,
+    CheckpointError,
+    GuestError,
+    MigrRDMAError,
+    StoreError,
+)
 from migrrdma_runtime.wire import dump_outcome, tokens
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
@@ -201,7 +210,7 @@ class Source:
     async def _suspend(self, record: SourceRecord, participants: Participants, token: str) -> None:
         """Have every partner's agent find the other ends and take part, before anything is quiesced."""
 
-        async def suspend(partner: PartnerAgent) -> None:
+        async def suspend(partner: PartnerAgent) -> list[str]:
             self._agent.fault_point(f"source: suspend {partner.contact.name}")
             request = {
                 "migration": record.id,
@@ -213,9 +222,12 @@ class Source:
                 ],
             }
             limit = self._deadlines.peer + self._deadlines.guest  # it asks all of its guests
-            await self._agent.ask(partner.contact, "suspend", request, limit)
+            answer = await self._agent.ask(partner.contact, "suspend", request, limit)
+            processes: list[str] = answer["processes"]
+            return processes
 
-        await wait_for_all(*(suspend(partner) for partner in participants.partners))
+        named = await wait_for_all(*(suspend(partner) for partner in participants.partners))
+        _require_distinct([*record.data.guests, *chain.from_iterable(named)])
 
     async def _drain(self, record: SourceRecord, participants: Participants) -> None:
         """Quiesce both ends at once: neither drains without the other's receives."""
@@ -300,6 +312,19 @@ class Source:
             await self.settle(guest, record)
         except AgentError as error:
             _log.warning("%s; it is told to go on until it has", error)
+
+
+def _require_distinct(names: list[str]) -> None:
+    """Refuse two processes of one name: it says who is still to be told of the end, and whose remote keys are whose.
+
+    A process chooses its own, and one that has faced another knows that one's.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise GuestError(
+            f"several processes that take part are called {twice[0]}: one has the name of another, which only a guest "
+            "library that is not ours takes; end the container that it is in"
+        )
 
 
 def _without(name: str, record: SourceRecord) -> list[str]:

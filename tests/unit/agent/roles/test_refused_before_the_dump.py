@@ -88,6 +88,26 @@ def test_a_device_that_is_a_place_elsewhere_is_not_looked_for_there(play: Play) 
     play(scenario)
 
 
+def test_a_partner_that_takes_the_name_of_another_one_does_not_keep_it_from_going_on(play: Play) -> None:
+    """Names hold within a container, and others can learn them; who is to be told of the end is known by them."""
+
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, at) for at, name in enumerate(("src", "dst", "peer"), 2)]
+        both = [*ends(src, 0x11, peer, 0x21, 1), *ends(src, 0x31, peer, 0x41, 1)]
+        mover = await cluster.guest(src, "c1", "a" * 16, both)
+        partner = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
+        liar = await cluster.guest(peer, "p2", "b" * 16, ends(peer, 0x41, src, 0x31, 1))
+        move = Move(cluster, src, dst, peer, mover, partner)
+        with pytest.raises(GuestError, match=f"several processes that take part are called {'b' * 16}"):
+            await move.checkpoint(succeeded=False)
+        for one in (mover, partner, liar):
+            shown = await one.show()
+            assert shown["state"] == 1
+            assert not any(pair["quiesced"] for pair in shown["qps"])
+
+    play(scenario)
+
+
 def test_memory_that_was_unmapped_refuses_the_checkpoint_by_name(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         src = await cluster.host("src", 2)
