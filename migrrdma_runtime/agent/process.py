@@ -87,6 +87,8 @@ def _alone(run_dir: Path) -> Iterator[None]:
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(paths.RUN_DIR_MODE)
         with (run_dir / _LOCK).open("a+") as lock:
+            # Whatever our umask is, and was when it was made: who may open it may lock it, and no agent would start.
+            os.fchmod(lock.fileno(), 0o600)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -256,3 +257,12 @@ def test_the_unit_has_a_watchdog() -> None:
     unit.read(Path(process.__file__).with_name("migrrdma-agent.service"))
     assert unit["Service"]["Type"] == "notify"
     assert int(unit["Service"]["WatchdogSec"]) >= 30, "a slow disk must not look like a hang"
+
+
+def test_nobody_else_can_lock_the_agent_out(tmp_path: Path) -> None:
+    """Who may open the file may lock it, with no right to write, and the agent would take that for another agent."""
+    lock = tmp_path / "agent.lock"
+    lock.touch()
+    lock.chmod(0o644)  # by one that was run by hand, with the usual umask
+    with process._alone(tmp_path):
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
