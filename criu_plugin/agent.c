@@ -29,6 +29,7 @@
 #define RETRY_MS 100
 
 #define MIGRATION_LENGTH 16
+#define PID_LENGTH 7
 
 static struct {
 	int fd;
@@ -62,11 +63,18 @@ static const char *migration(void)
 	return id && strlen(id) == MIGRATION_LENGTH && strspn(id, "0123456789abcdef") == MIGRATION_LENGTH ? id : NULL;
 }
 
+static const char *runtime(void)
+{
+	const char *pid = getenv(AGENT_RUNTIME);
+
+	return pid && *pid && strlen(pid) <= PID_LENGTH && strspn(pid, "0123456789") == strlen(pid) ? pid : NULL;
+}
+
 bool agent_is_asked(void)
 {
 	const char *socket_path = getenv(AGENT_SOCKET);
 
-	return migration() && socket_path && *socket_path;
+	return migration() && runtime() && socket_path && *socket_path;
 }
 
 void agent_close(void)
@@ -88,7 +96,8 @@ static bool ask(void)
 		return false;
 	memcpy(address.sun_path, path, strlen(path));
 	agent.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int length = snprintf(request, sizeof(request), "{\"op\": \"standing\", \"migration\": \"%s\"}\n", migration());
+	int length = snprintf(request, sizeof(request), "{\"op\": \"standing\", \"migration\": \"%s\", \"runtime\": %s}\n",
+			      migration(), runtime());
 	if (agent.fd < 0 || connect(agent.fd, (struct sockaddr *)&address, sizeof(address)) ||
 	    send(agent.fd, request, (size_t)length, MSG_NOSIGNAL) != length) {
 		agent_close();

@@ -1,8 +1,8 @@
 /*
  * The agent of this host, asked whether what is restored may go on.
  *
- * The runtime says in the environment which restore it is and where the agent is; a restore by hand, or by a runtime that is
- * told to commit afterwards, has neither.
+ * The runtime says in the environment which restore it is, whose (its own number) and where the agent is; a restore by hand,
+ * or by a runtime that is told to commit afterwards, has nothing of it.
  */
 #ifndef MIGRRDMA_PLUGIN_AGENT_H
 #define MIGRRDMA_PLUGIN_AGENT_H
@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #define AGENT_MIGRATION "MIGRRDMA_LATE_MIGRATION"
+#define AGENT_RUNTIME "MIGRRDMA_LATE_RUNTIME"
 #define AGENT_SOCKET "MIGRRDMA_LATE_SOCKET"
 
 enum agent_says {

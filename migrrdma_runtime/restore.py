@@ -60,6 +60,7 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
         if config.late_commit:
             # What our plugin asks in CRIU, which inherits it: whether what it holds may go on (criu_plugin/agent.h).
             os.environ["MIGRRDMA_LATE_MIGRATION"] = migration
+            os.environ["MIGRRDMA_LATE_RUNTIME"] = str(os.getpid())
             os.environ["MIGRRDMA_LATE_SOCKET"] = f"{config.run_dir}/{paths.RUNTIME_SOCKET}"
         try:
             with around(Action.RUNTIME_RESTORE, RestoreError):

@@ -198,10 +198,7 @@ class Daemon:
         """Answer a report whose answer was lost with the last agent, from what the records say."""
         migration = request["migration"]
         if self._is_earlier(migration, runtime.process.pid):
-            runtime.released = True
-            raise AgentError(
-                f"the claim on migration {migration} was given back, and another restore has begun"
-            )
+            raise _another_has_begun(migration, runtime)
         await self.agent.tasks.decided(migration)
         restored = self.agent.store.find(migration, DestinationData)
         dumped = self.agent.store.find(migration, SourceData)
@@ -232,6 +229,8 @@ class Daemon:
     async def _hold(self, request: Message, runtime: Runtime) -> Message:
         """Answer CRIU's plugin: done means that what it holds may go on."""
         migration = request["migration"]
+        if self._is_earlier(migration, request["runtime"]):
+            raise _another_has_begun(migration, runtime)
         if await self._destination.hold(migration, runtime):
             return {}
         await self.agent.tasks.decided(migration)
@@ -294,6 +293,13 @@ class Daemon:
         if waiting and not told and all(one.is_final for one in concerned):
             # Its migration has ended without it, and nothing is left that could tell it so but this.
             tasks.follow("", guest.undo(self.agent.config.deadlines.guest))
+
+
+def _another_has_begun(migration: str, runtime: Runtime) -> AgentError:
+    runtime.released = True
+    return AgentError(
+        f"the claim on migration {migration} was given back, and another restore of it has begun"
+    )
 
 
 def _struck(name: str, handler: Handler) -> Handler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,12 +116,16 @@ class Move:
                 self.restored = None
             raise
 
-    async def hold(self, host: Host) -> list[Any]:
+    async def hold(self, host: Host, runtime: int = 0) -> list[Any]:
         """What CRIU's plugin does: say that it holds what is restored, and hear the lines up to the decision.
 
-        Again, of an agent that is restarted meanwhile.
+        Again, of an agent that is restarted meanwhile. ``runtime``: who has begun the restore, if not this process.
         """
-        request = {"op": "standing", "migration": self.document["migration"]}
+        request = {
+            "op": "standing",
+            "migration": self.document["migration"],
+            "runtime": runtime or os.getpid(),
+        }
         heard: list[Any] = []
         async with asyncio.timeout(PATIENT_S):
             while not heard or not heard[-1].keys() & {"done", "error"}:

@@ -75,7 +75,12 @@ def command(tmp_path: Path, criu: StandIn) -> list[str]:
 
 def _late(criu: StandIn, command: list[str], agent: Agent) -> subprocess.CompletedProcess[str]:
     try:
-        return criu.late(*command, MIGRRDMA_LATE_MIGRATION=_MIGRATION, MIGRRDMA_LATE_SOCKET=str(agent.path))
+        return criu.late(
+            *command,
+            MIGRRDMA_LATE_MIGRATION=_MIGRATION,
+            MIGRRDMA_LATE_RUNTIME="4711",
+            MIGRRDMA_LATE_SOCKET=str(agent.path),
+        )
     finally:
         agent.close()
 
@@ -85,7 +90,7 @@ def test_the_guests_thread_runs_alone_until_it_is_committed_and_then_all_go_on(
 ) -> None:
     agent = Agent(tmp_path, counters, '{"alive": true}\n{"step": "committing"}\n{"done": {}}\n')
     result = _late(criu, command, agent)
-    assert agent.asked == ['{"op": "standing", "migration": "0123456789abcdef"}\n']
+    assert agent.asked == ['{"op": "standing", "migration": "0123456789abcdef", "runtime": 4711}\n']
     assert agent.steps_of_the_application == 0
     # It leaves to other plugins what they may have to do.
     assert result.stdout.splitlines()[1:] == ["late -95", "released 2 of 2", "said went on"]
@@ -117,7 +122,20 @@ def test_an_agent_that_is_restarted_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    "environment", [{}, {"MIGRRDMA_LATE_MIGRATION": '"}', "MIGRRDMA_LATE_SOCKET": "/nowhere"}]
+    "environment",
+    [
+        {},
+        {
+            "MIGRRDMA_LATE_MIGRATION": '"}',
+            "MIGRRDMA_LATE_RUNTIME": "4711",
+            "MIGRRDMA_LATE_SOCKET": "/nowhere",
+        },
+        {
+            "MIGRRDMA_LATE_MIGRATION": _MIGRATION,
+            "MIGRRDMA_LATE_RUNTIME": "1}",
+            "MIGRRDMA_LATE_SOCKET": "/nowhere",
+        },
+    ],
 )
 def test_a_restore_that_names_no_migration_is_not_held(
     criu: StandIn, command: list[str], counters: mmap.mmap, environment: dict[str, str]

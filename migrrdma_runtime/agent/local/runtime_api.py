@@ -49,7 +49,10 @@ REQUESTS = {
         steps=list_of(_STEP, 16),
     ),
     # CRIU's plugin: everything is restored and stands at its last instruction (agent/roles/standing.py).
-    "standing": record(op={}, migration=MIGRATION),
+    # ``runtime``: the process that has begun the restore, of which there may have been another one by then.
+    "standing": record(
+        op={}, migration=MIGRATION, runtime={"type": "integer", "minimum": 1, "maximum": 1 << 22}
+    ),
     "announce": record(op={}, container=_CONTAINER),
     "status": record(op={}),
     "abandon": record(

@@ -153,3 +153,25 @@ def test_a_restore_that_ends_leaves_what_the_next_one_holds(play: Play, until: s
         await move.both_go_on_after_the_move()
 
     play(scenario)
+
+
+def test_what_the_first_holds_is_ended_while_the_second_goes_on(play: Play) -> None:
+    """CRIU may come to its end long after the agent was restarted and has given the claim back."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        with move.dst.connect() as second:
+            migration = await asyncio.to_thread(second.restore, move.lands_in, move.document)
+            [line] = [one for one in await move.hold(move.dst, runtime=1) if "alive" not in one]
+            assert line["error"]["released"]
+            assert "destination: restored" not in move.dst.steps
+            with pytest.raises(MigrRDMAError):
+                await asyncio.to_thread(second.report, migration, succeeded=False)
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+        # Also when it is committed: what goes on is the second's.
+        [line] = await move.hold(move.dst, runtime=1)
+        assert line["error"]["released"]
+
+    play(scenario)
