@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from migrrdma_runtime.base.errors import AgentError
+from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.commands.options import AS_JSON
 from migrrdma_runtime.commands.status import ask
 
@@ -38,7 +39,7 @@ def timeline(migration: str = _MIGRATION, as_json: bool = AS_JSON) -> None:
         typer.echo(json.dumps(found, indent=2))
         return
     for line in _lines(found):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def _choose(migrations: list[dict[str, Any]], wanted: str) -> dict[str, Any]:

@@ -46,6 +46,8 @@ _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][
 ADDRESS: Schema = {"type": "string", "pattern": f"^[^\\s]{{1,255}}:{_PORT}$", "maxLength": 261}
 MOST_SECONDS = 1_000_000
 SECONDS: Schema = {"type": "number", "minimum": 0, "maximum": MOST_SECONDS}
+START: Schema = {"type": "number", "minimum": 0, "maximum": 1 << 40}
+"""Seconds since 1970."""
 STATE: Schema = {"type": "string", "maxLength": 32}
 STEP_NAME: Schema = {"type": "string", "minLength": 1, "maxLength": 64}
 
@@ -86,7 +88,7 @@ class Contact:
         return {"name": self.name, "address": self.address}
 
 
-STEP = record(name=STEP_NAME, host=NAME, start={"type": "number"}, seconds=SECONDS)
+STEP = record(name=STEP_NAME, host=NAME, start=START, seconds=SECONDS)
 """A :class:`Step`."""
 
 AGENT = record(name=NAME, address=ADDRESS)

@@ -28,7 +28,15 @@ from migrrdma_runtime.agent.local.sockets import listen_at, peer_pid
 from migrrdma_runtime.base import fault_points, strict_json
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
-from migrrdma_runtime.wire.agent_messages import MIGRATION, SECONDS, STEP_NAME, Message, list_of, record
+from migrrdma_runtime.wire.agent_messages import (
+    MIGRATION,
+    SECONDS,
+    START,
+    STEP_NAME,
+    Message,
+    list_of,
+    record,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +44,7 @@ ALIVE_S = 3
 """How often a waiting runtime is told that the agent is there; its own patience is several times that."""
 
 _CONTAINER = {"type": "string", "minLength": 1, "maxLength": 1024}
-_STEP = record(name=STEP_NAME, start={"type": "number"}, seconds=SECONDS)
+_STEP = record(name=STEP_NAME, start=START, seconds=SECONDS)
 
 REQUESTS = {
     "checkpoint": record(op={}, container=_CONTAINER, leave_running={"type": "boolean"}),
