@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -128,7 +129,25 @@ class Recorded:
                 self._index()
 
     def _index(self) -> None:
-        self._by_group = {one.group: one for one in reversed(self._containers) if one.group != "/"}
+        self._by_group = {}
+        for one in self._containers:
+            if one.group == "/":
+                continue
+            other = self._by_group.setdefault(one.group, one)
+            # A record that was left behind, of a process whose number has gone to one of this container: which is
+            # younger than the container's own first one.
+            if other is not one and self._started(one.first) < self._started(other.first):
+                self._by_group[one.group] = one
+
+    def _started(self, pid: int) -> float:
+        """When a process started, in clock ticks since the boot; infinite: there is none."""
+        try:
+            # The command's name, in parentheses, may hold anything.
+            return int(
+                (self._proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+            )
+        except (OSError, ValueError, IndexError):
+            return math.inf
 
     def _cgroup(self, pid: int) -> str:
         """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses; ``/``: none."""

@@ -25,8 +25,9 @@ class Host:
         self.records.mkdir()
         self.recorded = Recorded(self.records, self.proc)
 
-    def process(self, pid: int, cgroup: str) -> None:
+    def process(self, pid: int, cgroup: str, started: int = 0) -> None:
         (self.proc / str(pid)).mkdir(parents=True, exist_ok=True)
+        (self.proc / str(pid) / "stat").write_text(f"{pid} (a) S {'0 ' * 18}{started} 0\n")
         (self.proc / str(pid) / "cgroup").write_text(f"0::{cgroup}\n")
 
     def end(self, pid: int) -> None:
@@ -104,6 +105,20 @@ def test_a_container_whose_first_process_has_ended_or_whose_record_is_gone_has_n
     (host.records / "B" / "state.json").unlink()
     (host.records / "B").rmdir()
     assert host.recorded.container_of(200) == ""
+
+
+@pytest.mark.parametrize("left_behind", [f"S{number}" for number in range(8)])
+def test_a_record_left_behind_takes_no_container_over_that_has_its_number_now(
+    tmp_path: Path, left_behind: str
+) -> None:
+    """In whichever order the directory lists them; the container's guests would be turned away as another's."""
+    host = Host(tmp_path)
+    host.record(left_behind, 100)
+    host.record("B", 200)
+    host.process(200, "/b", started=10)
+    host.process(201, "/b", started=20)
+    host.process(100, "/b", started=30)
+    assert host.recorded.container_of(201) == "B"
 
 
 def _note_what_is_opened(event: str, arguments: tuple[object, ...]) -> None:
