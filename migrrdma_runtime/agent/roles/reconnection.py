@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from migrrdma_runtime.agent.local import budget
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Connect, GidChange, QueuePair
 from migrrdma_runtime.agent.roles.fit import NewDevices
@@ -86,7 +87,9 @@ class Reconnection:
 
     async def prepare(self, record: DestinationRecord) -> None:
         """Give the partners the new numbers and learn theirs."""
-        keys = await self._remote_keys()
+        keys = await self.remote_keys(
+            list({one.guest.name: one.guest for one in self._rebuilt.values()}.values())
+        )
 
         async def prepare_one(partner: SwitchedPartner, described: Message) -> list[Message]:
             self._agent.fault_point(f"destination: prepare {partner.name}")
@@ -116,14 +119,27 @@ class Reconnection:
         lists = await wait_for_all(*(prepare_one(one, described[one.name]) for one in record.data.partners))
         self._new_ends = {(one["gid"], one["qpn"]): one for made in lists for one in made}
 
-    async def _remote_keys(self) -> dict[str, str]:
-        guests = {one.guest.name: one.guest for one in self._rebuilt.values()}
-        lists = await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in guests.values()))
+    async def remote_keys(self, guests: list[Guest]) -> dict[str, str]:
+        """The keys of these processes' memory, by what partners file them under."""
+        lists: list[dict[int, list[tuple[int, int]]]] = []
+        for several in self._answering_at_once(guests):
+            lists += await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in several))
         return {
-            remote_keys.map_name(name, context): remote_keys.pack(pairs)
-            for name, contexts in zip(guests, lists, strict=True)
+            remote_keys.map_name(one.name, context): remote_keys.pack(pairs)
+            for one, contexts in zip(guests, lists, strict=True)
             for context, pairs in contexts.items()
         }
+
+    def _answering_at_once(self, guests: list[Guest]) -> Iterable[list[Guest]]:
+        """As many at a time as may answer: the source has asked one after the other, and the dump cannot be undone."""
+        regions = {one["process"]: one["objects"].get("mrs", 0) for one in self._document["guests"]}
+        several: list[Guest] = []
+        for one in guests:
+            if several and sum(regions[each.name] for each in (*several, one)) > budget.MOST_OF_A_CONTAINER:
+                yield several
+                several = []
+            several.append(one)
+        yield several
 
     def _offer(self, one: Message) -> Message:
         """What a partner must know to connect to a queue pair of ours."""
