@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from migrrdma_runtime.shim import child, lowlevel, silence
+from migrrdma_runtime.shim import child, let_go, lowlevel, silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +33,15 @@ class LowLevelContainer:
 
     def kill_silently(self) -> None:
         """Remove it, and let nobody whom it has TCP connections to know."""
-        root = self._invocation.globals.get("root") or lowlevel.default_root(self._runtime)
-        silence.silence(root, self._invocation.container_id)
+        silence.silence(self._root(), self._invocation.container_id)
         self.run("delete", "--force")
+
+    def let_go(self) -> None:
+        """Take back what a CRIU that has died had done to it."""
+        let_go.let_go(self._root(), self._invocation.container_id)
+
+    def _root(self) -> str:
+        return self._invocation.globals.get("root") or lowlevel.default_root(self._runtime)
 
     @contextlib.contextmanager
     def thawed(self) -> "Iterator[None]":

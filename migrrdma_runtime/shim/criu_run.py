@@ -43,6 +43,8 @@ class CriuRun:
         if self._invocation.command == "checkpoint" and self._invocation.globals.get("log"):
             held_back = os.memfd_create("migrrdma-stderr")
         status = child.run(self._runtime, self._args, held_back)
+        if status and self._invocation.command == "checkpoint":
+            self.container.let_go()
         if status:
             explanation = self._explain(log, said_before)
             if explanation:

@@ -9,8 +9,7 @@ import os
 import socket
 import struct
 
-from migrrdma_runtime.base.errors import SpecError
-from migrrdma_runtime.shim import bundle
+from migrrdma_runtime.shim import processes
 
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS = 0x8913
@@ -26,7 +25,7 @@ def silence(root: str, container_id: str) -> None:
     ``root``: where the low-level runtime keeps its state: runc's ``state.json`` or crun's ``status``.
     """
     folder = f"{root}/{container_id}"
-    pid = _first_process(folder)
+    pid = processes.first_process(folder)
     try:
         network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if pid else -1
     except OSError:
@@ -36,35 +35,10 @@ def silence(root: str, container_id: str) -> None:
     try:
         ours = os.fstat(network).st_ino == os.stat("/proc/self/ns/net").st_ino
         # The first process once more: as it has not ended, it is its own network that was opened.
-        if not ours and not _is_shared(network, pid) and _first_process(folder) == pid:
+        if not ours and not _is_shared(network, pid) and processes.first_process(folder) == pid:
             _in_a_child(network)
     finally:
         os.close(network)
-
-
-def _first_process(folder: str) -> int:
-    """The container's first process; 0: it has ended, and its number may be another's by now."""
-    for name, member, start in (
-        ("state.json", "init_process_pid", "init_process_start"),
-        ("status", "pid", "process-start-time"),
-    ):
-        try:
-            found, _ = bundle.read(f"{folder}/{name}")
-            pid = int(found[member]) if isinstance(found, dict) else 0
-            return pid if isinstance(found, dict) and found.get(start) in (None, _started(pid)) else 0
-        except (SpecError, KeyError, TypeError, ValueError):
-            continue
-    return 0
-
-
-def _started(pid: int) -> int:
-    """When a process started, in clock ticks since the boot (proc(5)); -1: there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The command's name, in parentheses, may hold anything.
-            return int(file.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return -1
 
 
 def _is_shared(network: int, pid: int) -> bool:
@@ -72,33 +46,17 @@ def _is_shared(network: int, pid: int) -> bool:
 
     It goes on when the container has been killed, and nobody would take the links up for it.
     """
-    status, container = os.fstat(network), _cgroups(pid)
+    status, container = os.fstat(network), processes.cgroups(pid)
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             other = os.stat(f"/proc/{name}/ns/net")
         except OSError:
             continue  # it has ended
         if (other.st_dev, other.st_ino) == (status.st_dev, status.st_ino):
-            groups = _cgroups(int(name))
-            if groups and not _are_within(groups, container):
+            groups = processes.cgroups(int(name))
+            if groups and not processes.are_within(groups, container):
                 return True
     return False
-
-
-def _are_within(groups: "list[str]", container: "list[str]") -> bool:
-    return len(groups) == len(container) and all(
-        f"{group}/".startswith(f"{outer.rstrip('/')}/")
-        for group, outer in zip(groups, container, strict=True)
-    )
-
-
-def _cgroups(pid: int) -> "list[str]":
-    """A process's cgroup in each hierarchy; none: it has ended."""
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-            return file.read().splitlines()
-    except OSError:
-        return []
 
 
 def _in_a_child(network: int) -> None:

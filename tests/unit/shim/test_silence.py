@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from migrrdma_runtime.shim import silence
+from migrrdma_runtime.shim import processes, silence
 
 ME = os.getpid()
 STARTED = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
@@ -24,7 +24,7 @@ STARTED = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
 )
 def test_the_first_process_is_found(tmp_path: Path, name: str, state: dict[str, int]) -> None:
     (tmp_path / name).write_text(json.dumps(state))
-    assert silence._first_process(str(tmp_path)) == ME
+    assert processes.first_process(str(tmp_path)) == ME
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_another_one_that_has_its_number_since_is_not_taken_for_it(
 ) -> None:
     """It may be of another container: the links of that one's network would go down, and stay so."""
     (tmp_path / name).write_text(json.dumps(state))
-    assert silence._first_process(str(tmp_path)) == 0
+    assert processes.first_process(str(tmp_path)) == 0
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_network_in_which_others_are_is_left_as_it_is(
     """In a pod they go on when this one is killed, and nobody takes the links up for them."""
     child = subprocess.Popen(["sleep", "60"])  # in the network of this process
     network = os.open("/proc/self/ns/net", os.O_RDONLY)
-    monkeypatch.setattr(silence, "_cgroups", lambda pid: ["0::/docker/c1"] if pid == ME else others)
+    monkeypatch.setattr(processes, "cgroups", lambda pid: ["0::/docker/c1"] if pid == ME else others)
     try:
         assert silence._is_shared(network, ME) == shared
     finally:

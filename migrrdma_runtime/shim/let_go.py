@@ -1,0 +1,100 @@
+"""Let a container go that a CRIU held which has died: it goes on, and must find its network as it was.
+
+CRIU cuts the network off with a rule, and puts TCP sockets into repair mode, in which reading fails with EPERM
+(``tcp_recvmsg`` in the kernel). A CRIU that fails takes both back; one that is killed, by the kernel when memory ends
+say, leaves them: the rule for ever, the mode as long as the socket.
+"""
+
+import os
+import socket
+
+from migrrdma_runtime.shim import processes
+
+_TCP_REPAIR = 19
+"""``linux/tcp.h``; 1: on, 0: off."""
+_PIDFD_GETFD = 438
+"""The system call, of the same number on every architecture."""
+_SECONDS = 10
+_UNLOCK = """*filter
+:CRIU - [0:0]
+-D INPUT -j CRIU
+-D OUTPUT -j CRIU
+-X CRIU
+COMMIT
+"""
+"""What CRIU itself gives ``iptables-restore`` when it takes its rule back. Where there is none it changes nothing."""
+
+
+def let_go(root: str, container_id: str) -> None:
+    """Take back what is left of CRIU's; what cannot be done is left, as it would have been.
+
+    ``root``: where the low-level runtime keeps its state.
+    """
+    first = processes.first_process(f"{root}/{container_id}")
+    if not first:
+        return
+    try:
+        _unlock_network(first)
+        for pid in processes.members(first):
+            _end_repair(pid)
+    except OSError:
+        return
+
+
+def _unlock_network(first: int) -> None:
+    if os.stat(f"/proc/{first}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
+        return  # the host's, in which CRIU has a rule for each connection, and a user any of his own
+    _in_network(first, ["iptables-restore", "--noflush"], _UNLOCK)
+    _in_network(first, ["ip6tables-restore", "--noflush"], _UNLOCK)
+    for line in _in_network(first, ["nft", "list", "tables", "inet"]).splitlines():
+        words = line.split()
+        if words[:2] == ["table", "inet"] and words[2:] and words[2].partition("-")[0] == "CRIU":
+            _in_network(first, ["nft", "delete", *words])
+
+
+def _in_network(first: int, command: "list[str]", said: str = "") -> str:
+    import subprocess
+
+    try:
+        return subprocess.run(
+            ["nsenter", f"--net=/proc/{first}/ns/net", *command],
+            input=said, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _end_repair(pid: int) -> None:
+    """Of every socket of a process that is in repair mode: take it out of it."""
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return  # it has ended
+    try:
+        for name in names:
+            if _is_socket(pid, name):
+                _end_repair_of(handle, int(name))
+    finally:
+        os.close(handle)
+
+
+def _is_socket(pid: int, name: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
+    except OSError:
+        return False
+
+
+def _end_repair_of(handle: int, number: int) -> None:
+    import ctypes
+
+    copy = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, handle, number, 0)
+    if copy < 0:
+        return
+    try:
+        with socket.socket(fileno=copy) as one:
+            if one.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
+                one.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 0)
+    except OSError:
+        return  # not of TCP, or closed

@@ -1,0 +1,58 @@
+"""A container goes on when the CRIU that was dumping it has been killed, with the connections that it had."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from migrrdma_runtime.shim import let_go
+
+_CONNECTED = """
+import socket, subprocess, sys
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+listening = socket.create_server(("127.0.0.1", 0))
+one = socket.create_connection(listening.getsockname())
+other, _ = listening.accept()
+one.setsockopt(socket.IPPROTO_TCP, 19, 1)  # as CRIU leaves it in the middle of a dump: TCP_REPAIR
+print("held", flush=True)
+sys.stdin.readline()
+other.sendall(b"word")
+try:
+    print(one.recv(4).decode())
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in a network of its own, of which runc says in ``tmp_path`` that it is a container's first."""
+    process = subprocess.Popen(
+        ["unshare", "--net", "python3", "-c", _CONNECTED],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    started = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    (tmp_path / "one").mkdir()
+    state = {"init_process_pid": process.pid, "init_process_start": int(started)}
+    (tmp_path / "one" / "state.json").write_text(json.dumps(state))
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_connection_that_a_killed_criu_held_can_be_read_again(
+    held: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    let_go.let_go(str(tmp_path), "one")
+    assert held.communicate("go on\n", timeout=20)[0] == "word\n"
+
+
+def test_without_that_it_cannot(held: subprocess.Popen[str]) -> None:
+    """The kernel is what the module says it is."""
+    assert held.communicate("go on\n", timeout=20)[0] == "Operation not permitted\n"
