@@ -195,6 +195,8 @@ def test_a_guest_that_does_not_answer_because_it_is_stopped_is_said_to_be(
 ) -> None:
     async def scenario(guest: Guest, program: Program) -> None:
         os.kill(program.process.pid, signal.SIGSTOP)
+        # All of its threads stand when its parent hears of it, and may answer until then.
+        await asyncio.to_thread(os.waitid, os.P_PID, program.process.pid, os.WSTOPPED | os.WNOWAIT)
         with pytest.raises(GuestError, match=r"within 0.5 s: thread \d+ is stopped by a signal"):
             await guest.inventory(0.5)
         os.kill(program.process.pid, signal.SIGCONT)
