@@ -38,7 +38,12 @@ def play(tmp_path: Path, built: Built, scenario: Callable[[Host, Program], Any])
     async def run() -> None:
         cluster = Cluster(tmp_path / "cluster")
         try:
-            host = await cluster.host("src", 2)
+            host = cluster.prepare("src", 2)
+            # The devices that the program opens.
+            for device, address in (("fake0", "10.0.0.1"), ("fake1", "10.0.0.2")):
+                make_sysfs(tmp_path / "sysfs", gid_of(address), device)
+            host.devices = Devices(tmp_path / "sysfs")
+            await host.start()
             environment = {**built.environment, "MIGRRDMA_SOCKET": str(host.config.guest_socket)}
 
             def start() -> Program:
