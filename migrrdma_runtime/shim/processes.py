@@ -2,6 +2,7 @@
 
 import os
 
+from migrrdma_runtime.base import process_start
 from migrrdma_runtime.base.errors import SpecError
 from migrrdma_runtime.shim import bundle
 
@@ -21,21 +22,14 @@ def first_process(folder: str) -> int:
     ):
         try:
             found, _ = bundle.read(f"{folder}/{name}")
-            pid = int(found[member]) if isinstance(found, dict) else 0
-            return pid if isinstance(found, dict) and found.get(start) in (None, _started(pid)) else 0
+            if not isinstance(found, dict):
+                return 0
+            pid = int(found[member])
+            running = process_start.look(pid)
+            return pid if found.get(start) in (None, running and running[1]) else 0
         except (SpecError, KeyError, TypeError, ValueError):
             continue
     return 0
-
-
-def _started(pid: int) -> int:
-    """When a process started, in clock ticks since the boot (proc(5)); -1: there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The command's name, in parentheses, may hold anything.
-            return int(file.read().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return -1
 
 
 def members(first: int) -> "Iterator[int]":

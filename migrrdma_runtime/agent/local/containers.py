@@ -16,7 +16,7 @@ from migrrdma_runtime.agent.local import memory_map
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.local.recorded import Recorded
 from migrrdma_runtime.agent.local.same_file import are_among, descriptors
-from migrrdma_runtime.base import paths
+from migrrdma_runtime.base import paths, process_start
 from migrrdma_runtime.base.escaping import printable
 
 
@@ -94,11 +94,10 @@ class Containers:
 
         Empty: there is none, or only a zombie. What a dump has ended counts as ended though nobody has reaped it.
         """
-        # The command's name, in parentheses, may hold anything, parentheses included.
-        fields = self._read(pid, "stat").rpartition(")")[2].split()
-        if len(fields) <= 19 or fields[0] in ("Z", "X"):
+        found = process_start.look(pid, str(self._proc))
+        if found is None or found[0] in ("Z", "X"):
             return ""
-        return f"{self.boot}/{fields[19]}"
+        return f"{self.boot}/{found[1]}"
 
     def identify(self, pid: int) -> ProcessId:
         """The name of the process that has this number now."""

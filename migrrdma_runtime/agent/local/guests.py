@@ -21,9 +21,9 @@ from migrrdma_runtime.agent.local.containers import Containers, Process
 from migrrdma_runtime.agent.local.guest import MESSAGE_MAX, Guest, unpack
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.guest_sockets import HOST, GuestSockets
-from migrrdma_runtime.agent.local.pace import Pace
 from migrrdma_runtime.agent.local.sockets import peer_process
 from migrrdma_runtime.base import fault_points, paths
+from migrrdma_runtime.base.allowed_rate import Bucket, Rate
 from migrrdma_runtime.base.errors import AgentError, GuestError, MessageError, MigrRDMAError
 from migrrdma_runtime.wire.guest_messages import WIRE
 
@@ -148,21 +148,22 @@ class Guests:
         return self._sockets.directory(container) / f"resume-{name}"
 
     def _begin_to_accept(self, listener: socket.socket, entrance: str) -> None:
-        self._accept_from(listener, entrance, Pace(_BURST, _PER_SECOND))
+        now = asyncio.get_running_loop().time()
+        self._accept_from(listener, entrance, Bucket(Rate(_BURST, _PER_SECOND), now))
 
-    def _accept_from(self, listener: socket.socket, entrance: str, pace: Pace) -> None:
+    def _accept_from(self, listener: socket.socket, entrance: str, left: Bucket) -> None:
         if listener.fileno() >= 0:
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener, entrance, pace)
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener, entrance, left)
 
     def _cease_to_accept(self, listener: socket.socket) -> None:
         asyncio.get_running_loop().remove_reader(listener)
 
-    def _accept(self, listener: socket.socket, entrance: str, pace: Pace) -> None:
+    def _accept(self, listener: socket.socket, entrance: str, left: Bucket) -> None:
         """Take some of the connections that wait: what one container can cost the others has a bound."""
         loop = asyncio.get_running_loop()
         rest = 0.0
         for _ in range(_MAX_ACCEPTED):
-            rest = pace.until_next(loop.time())
+            rest = left.missing(1, loop.time())
             if rest:
                 break
             try:
@@ -173,7 +174,7 @@ class Guests:
                 _log.error("cannot take a guest's connection: %s", error.strerror)
                 rest = _OUT_OF_DESCRIPTORS_S
                 break
-            pace.spend()
+            left.take(1)
             # Before anything is read about the process.
             if self._open[entrance] >= _MAX_CONNECTIONS:
                 _log.warning("%s has %d connections already", _whose(entrance), _MAX_CONNECTIONS)
@@ -183,7 +184,7 @@ class Guests:
             self._spawn(self._serve(connection, entrance))
         if rest:
             self._cease_to_accept(listener)
-            loop.call_later(rest, self._accept_from, listener, entrance, pace)
+            loop.call_later(rest, self._accept_from, listener, entrance, left)
 
     def _identify(self, connection: socket.socket, entrance: str) -> tuple[str, Process]:
         """Whose connection it is: by the kernel's word, and by the socket that it has come in by."""

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrrdma_runtime.base import process_start
+
 _SETTLED_S = 10
 """A container's first process comes to its own cgroup while the container is made; until then it is looked at anew."""
 
@@ -141,13 +143,8 @@ class Recorded:
 
     def _started(self, pid: int) -> float:
         """When a process started, in clock ticks since the boot; infinite: there is none."""
-        try:
-            # The command's name, in parentheses, may hold anything.
-            return int(
-                (self._proc / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[19]
-            )
-        except (OSError, ValueError, IndexError):
-            return math.inf
+        found = process_start.look(pid, str(self._proc))
+        return math.inf if found is None else found[1]
 
     def _cgroup(self, pid: int) -> str:
         """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses; ``/``: none."""

@@ -10,22 +10,14 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from migrrdma_runtime.base.allowed_rate import Bucket, Rate
 from migrrdma_runtime.base.errors import AllowanceError, BusyError, GuestError
 
 _log = logging.getLogger(__name__)
 
 UNDER_WAY = 256
 """Requests that are not answered yet; a *drain* takes as long as both ends need."""
-
-
-@dataclass(frozen=True)
-class Rate:
-    """How much at once, and how much of it comes back each second."""
-
-    most: float
-    each_second: float
 
 
 REQUESTS = Rate(2000, 500)
@@ -43,25 +35,6 @@ UNFOUNDED = 16
 _SAID_AGAIN_S = 60
 
 
-class _Bucket:
-    """What is left of an allowance."""
-
-    def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
-        self._left = rate.most
-        self._since = now
-
-    def missing(self, amount: float, now: float) -> float:
-        """In how many seconds there is as much; 0: there is."""
-        self._left = min(self._rate.most, self._left + (now - self._since) * self._rate.each_second)
-        self._since = now
-        return max(0.0, (min(amount, self._rate.most) - self._left) / self._rate.each_second)
-
-    def take(self, amount: float) -> None:
-        """Take it, also more than there is: then what comes back pays for it first."""
-        self._left = max(-self._rate.most, self._left - amount)
-
-
 class Allowance:
     """One agent's."""
 
@@ -70,7 +43,7 @@ class Allowance:
         self._clock = clock
         now = clock()
         self._requests, self._bytes, self._suspends = (
-            _Bucket(rate, now) for rate in (REQUESTS, BYTES, SUSPENDS)
+            Bucket(rate, now) for rate in (REQUESTS, BYTES, SUSPENDS)
         )
         self._under_way = 0
         self._said = now - _SAID_AGAIN_S

@@ -9,11 +9,11 @@ that makes another one is an error of the model.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
+from model_search import Searched, search
 
 from migrrdma_runtime.agent.roles.states import Role, State, may_move
 
@@ -238,66 +238,30 @@ def is_good_end(world: World) -> bool:
     return bool(world.runs()) and world.partner is State.SWITCHED
 
 
-def search(rules: tuple[Rule, ...]) -> tuple[dict[World, World | None], dict[World, list[World]]]:
-    """Every world that can come to be, with one that it came from; and, the other way round, all of them."""
-    came_from: dict[World, World | None] = {World(): None}
-    before: dict[World, list[World]] = {}
-    queue = deque(came_from)
-    while queue:
-        world = queue.popleft()
-        if violation(world):
-            break  # one is enough
-        for rule in rules:
-            for after in rule(world):
-                before.setdefault(after, []).append(world)
-                if after not in came_from:
-                    came_from[after] = world
-                    queue.append(after)
-    return came_from, before
-
-
-def story(came_from: dict[World, World | None], world: World | None) -> str:
-    """How it came to this, for the message of a failed test."""
-    lines = []
-    while world is not None:
-        lines.append(str(world))
-        world = came_from[world]
-    return "\n".join(reversed(lines))
-
-
 @pytest.fixture(scope="module")
-def searched() -> tuple[dict[World, World | None], dict[World, list[World]]]:
-    return search(RULES)
+def searched() -> Searched[World]:
+    return search(World(), RULES, violation)
 
 
-Searched = tuple[dict[World, World | None], dict[World, list[World]]]
-
-
-def test_the_application_never_runs_at_two_places(searched: Searched) -> None:
-    came_from, _ = searched
+def test_the_application_never_runs_at_two_places(searched: Searched[World]) -> None:
+    came_from = searched.came_from
     wrong = [(violation(world), world) for world in came_from if violation(world)]
-    assert not wrong, f"{wrong[0][0]}:\n{story(came_from, wrong[0][1])}"
+    assert not wrong, f"{wrong[0][0]}:\n{searched.story(wrong[0][1])}"
     assert len(came_from) > 10_000  # the search did search
 
 
-def test_it_can_always_run_again_unless_somebody_gave_up(searched: Searched) -> None:
+def test_it_can_always_run_again_unless_somebody_gave_up(searched: Searched[World]) -> None:
     """From every world with claims left (the model has only so many) there is a way to a good end."""
-    came_from, before = searched
-    alive = {world for world in came_from if is_good_end(world)}
-    queue = deque(alive)
-    while queue:
-        for earlier in before.get(queue.popleft(), ()):
-            if earlier not in alive:
-                alive.add(earlier)
-                queue.append(earlier)
+    came_from = searched.came_from
+    alive = searched.leading_to(world for world in came_from if is_good_end(world))
     stuck = [
         world for world in came_from if world not in alive and not world.gave_up and world.epoch < MOST_CLAIMS
     ]
-    assert not stuck, story(came_from, stuck[0])
+    assert not stuck, searched.story(stuck[0])
 
 
-def test_everything_that_the_protocol_is_for_does_happen(searched: Searched) -> None:
-    came_from, _ = searched
+def test_everything_that_the_protocol_is_for_does_happen(searched: Searched[World]) -> None:
+    came_from = searched.came_from
     ends = [world for world in came_from if is_good_end(world)]
     assert {world.runs()[0] for world in ends} == {"source", "host 1", "host 2"}
     assert any(
@@ -359,5 +323,5 @@ def partner_prepares_for_an_old_claim(world: World) -> Iterator[World]:
     ],
 )
 def test_a_broken_rule_is_found(broken: Rule) -> None:
-    came_from, _ = search((broken, *RULES))
+    came_from = search(World(), (broken, *RULES), violation).came_from
     assert any(violation(world) for world in came_from)

@@ -11,12 +11,12 @@ An agent that is started again knows what is on its disk and what it sees, so ev
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
 import pytest
+from model_search import Searched, search
 
 from migrrdma_runtime.agent.roles.states import Role, State, may_move
 
@@ -313,63 +313,27 @@ def is_lost_with_its_host(world: World) -> bool:
     return world.guest is Guest.LOST
 
 
-Searched = tuple[dict[World, World | None], dict[World, list[World]]]
-
-
-def search(rules: tuple[Rule, ...]) -> Searched:
-    """Every world that can come to be, with one that it came from; and, the other way round, all of them."""
-    came_from: dict[World, World | None] = {World(): None}
-    before: dict[World, list[World]] = {}
-    queue = deque(came_from)
-    while queue:
-        world = queue.popleft()
-        if violation(world):
-            break  # one is enough
-        for rule in rules:
-            for after in rule(world):
-                before.setdefault(after, []).append(world)
-                if after not in came_from:
-                    came_from[after] = world
-                    queue.append(after)
-    return came_from, before
-
-
-def story(came_from: dict[World, World | None], world: World | None) -> str:
-    """How it came to this."""
-    lines = []
-    while world is not None:
-        lines.append(str(world))
-        world = came_from[world]
-    return "\n".join(reversed(lines))
-
-
 @pytest.fixture(scope="module")
-def searched() -> Searched:
-    return search(RULES)
+def searched() -> Searched[World]:
+    return search(World(), RULES, violation)
 
 
-def test_nothing_that_must_not_be_ever_is(searched: Searched) -> None:
-    came_from, _ = searched
+def test_nothing_that_must_not_be_ever_is(searched: Searched[World]) -> None:
+    came_from = searched.came_from
     wrong = [(violation(world), world) for world in came_from if violation(world)]
-    assert not wrong, f"{wrong[0][0]}:\n{story(came_from, wrong[0][1])}"
+    assert not wrong, f"{wrong[0][0]}:\n{searched.story(wrong[0][1])}"
     assert len(came_from) > 300  # the search did search
 
 
-def test_from_everywhere_it_can_run_again_unless_it_is_lost_with_its_host(searched: Searched) -> None:
-    came_from, before = searched
-    alive = {world for world in came_from if is_good_end(world)}
-    queue = deque(alive)
-    while queue:
-        for earlier in before.get(queue.popleft(), ()):
-            if earlier not in alive:
-                alive.add(earlier)
-                queue.append(earlier)
+def test_from_everywhere_it_can_run_again_unless_it_is_lost_with_its_host(searched: Searched[World]) -> None:
+    came_from = searched.came_from
+    alive = searched.leading_to(world for world in came_from if is_good_end(world))
     stuck = [world for world in came_from if world not in alive and not is_lost_with_its_host(world)]
-    assert not stuck, story(came_from, stuck[0])
+    assert not stuck, searched.story(stuck[0])
 
 
-def test_everything_that_may_happen_does(searched: Searched) -> None:
-    came_from, _ = searched
+def test_everything_that_may_happen_does(searched: Searched[World]) -> None:
+    came_from = searched.came_from
     for wanted in (
         lambda w: w.copy is Copy.RUNS and w.dump is Runtime.KILLED,  # the runtime was killed after the dump
         lambda w: w.copy is Copy.RUNS and w.restore is Runtime.KILLED,
@@ -451,5 +415,5 @@ def engine_starts_a_fresh_one_by_a_restart_policy(world: World) -> Iterator[Worl
     ],
 )
 def test_a_broken_rule_is_found(broken: Rule) -> None:
-    came_from, _ = search((broken, *RULES))
+    came_from = search(World(), (broken, *RULES), violation).came_from
     assert any(violation(world) for world in came_from)
