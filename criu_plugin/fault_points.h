@@ -12,6 +12,7 @@
 #endif
 
 /* The names are held to the registry by tests/unit/base/test_fault_points.py. */
+#define PLUGIN_ASK_WATCH "plugin.ask.watch"
 #define PLUGIN_CREATE_IMAGE "plugin.create.image"
 #define PLUGIN_WRITE_FILE "plugin.write.file"
 #define PLUGIN_LOAD_IMAGE "plugin.load.image"

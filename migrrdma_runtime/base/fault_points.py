@@ -154,6 +154,8 @@ class Action(Enum):
     """The low-level runtime's ``delete`` of what was restored in vain."""
 
     # CRIU's plugin (criu_plugin/fault_points.h), whose points are armed in the same folder.
+    PLUGIN_ASK_WATCH = "plugin.ask.watch"
+    """Having the runtime watch over CRIU."""
     PLUGIN_CREATE_IMAGE = "plugin.create.image"
     PLUGIN_WRITE_FILE = "plugin.write.file"
     PLUGIN_LOAD_IMAGE = "plugin.load.image"

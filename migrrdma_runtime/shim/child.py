@@ -12,6 +12,7 @@ from migrrdma_runtime.shim import lowlevel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 _SI_KERNEL = 0x80
@@ -20,8 +21,16 @@ _PR_SET_PDEATHSIG = 1
 _NOT_FORWARDED = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP}
 
 
-def run(runtime: str, args: list[str], stderr: int | None = None) -> int:
-    """Run ``runtime`` with our own descriptors (``stderr`` in place of 2) and return its wait status."""
+def run(
+    runtime: str,
+    args: list[str],
+    stderr: int | None = None,
+    meanwhile: "Callable[[], None] | None" = None,
+) -> int:
+    """Run ``runtime`` with our own descriptors (``stderr`` in place of 2) and return its wait status.
+
+    ``meanwhile``: what is begun when it was started; a thread that it makes gets no signal.
+    """
     # Blocked from before the fork on, so that no signal is lost between the fork and the first wait.
     former = signal.pthread_sigmask(
         signal.SIG_BLOCK, signal.valid_signals() - _NOT_FORWARDED | {signal.SIGCHLD}
@@ -31,6 +40,8 @@ def run(runtime: str, args: list[str], stderr: int | None = None) -> int:
     if child == 0:
         _become_child(runtime, args, stderr, parent, former)
     try:
+        if meanwhile is not None:
+            meanwhile()
         return _wait(child)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)

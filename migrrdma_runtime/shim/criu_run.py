@@ -42,15 +42,25 @@ class CriuRun:
         held_back = None
         if self._invocation.command == "checkpoint" and self._invocation.globals.get("log"):
             held_back = os.memfd_create("migrrdma-stderr")
-        status = child.run(self._runtime, self._args, held_back)
-        if status and self._invocation.command == "checkpoint":
-            self.container.let_go()
+        if self._invocation.command == "checkpoint":
+            status = self._dump(held_back)
+        else:
+            status = child.run(self._runtime, self._args, held_back)
         if status:
             explanation = self._explain(log, said_before)
             if explanation:
                 runtime_log.error(self._invocation, str(explanation))
         if held_back is not None:
             _copy(held_back, 2)
+        return status
+
+    def _dump(self, stderr: int | None) -> int:
+        from migrrdma_runtime.shim.death_watch import DeathWatch
+
+        with DeathWatch(self.container.let_go) as watch:
+            status = child.run(self._runtime, self._args, stderr, watch.begin)
+        if status:
+            self.container.let_go()  # of a CRIU that was not watched
         return status
 
     def warn(self, message: str) -> None:

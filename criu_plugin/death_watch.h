@@ -1,0 +1,14 @@
+/*
+ * Having the runtime watch over CRIU while it dumps (migrrdma_runtime/shim/death_watch.py): if CRIU is killed, the runtime takes back
+ * what it has done to the container's sockets before any process of it goes on.
+ */
+#ifndef MIGRRDMA_PLUGIN_DEATH_WATCH_H
+#define MIGRRDMA_PLUGIN_DEATH_WATCH_H
+
+/* In CRIU's environment, set by the runtime: "PID FD FD", where its two pipes are. A dump by hand has no such thing. */
+#define DEATH_WATCH "MIGRRDMA_DEATH_WATCH"
+
+/* Returns when CRIU is watched, or nobody watches it. */
+void death_watch_ask(void);
+
+#endif
