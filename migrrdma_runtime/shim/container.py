@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from migrrdma_runtime.shim import child, let_go, lowlevel, silence
+from migrrdma_runtime.shim import child, freezer, let_go, lowlevel, processes, silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +36,17 @@ class LowLevelContainer:
         silence.silence(self._root(), self._invocation.container_id)
         self.run("delete", "--force")
 
-    def let_go(self) -> None:
-        """Take back what a CRIU that has died had done to it."""
-        let_go.let_go(self._root(), self._invocation.container_id)
+    def frozen(self) -> "list[str]":
+        """Its cgroups that are frozen, or those above them: it is paused."""
+        first = processes.first_process(self._folder())
+        return freezer.closed(first) if first else []
+
+    def let_go(self, frozen_before: "list[str]") -> None:
+        """Take back what a CRIU that has died had done to it; it stays frozen where it was before."""
+        let_go.let_go(self._folder(), frozen_before)
+
+    def _folder(self) -> str:
+        return f"{self._root()}/{self._invocation.container_id}"
 
     def _root(self) -> str:
         return self._invocation.globals.get("root") or lowlevel.default_root(self._runtime)

@@ -55,12 +55,15 @@ class CriuRun:
         return status
 
     def _dump(self, stderr: int | None) -> int:
+        from functools import partial
+
         from migrrdma_runtime.shim.death_watch import DeathWatch
 
-        with DeathWatch(self.container.let_go) as watch:
+        let_go = partial(self.container.let_go, self.container.frozen())
+        with DeathWatch(let_go) as watch:
             status = child.run(self._runtime, self._args, stderr, watch.begin)
         if status:
-            self.container.let_go()  # of a CRIU that was not watched
+            let_go()  # of a CRIU that was not watched
         return status
 
     def warn(self, message: str) -> None:

@@ -1,14 +1,15 @@
 """Let a container go that a CRIU held which has died: it goes on, and must find its network as it was.
 
-CRIU cuts the network off with a rule, and puts TCP sockets into repair mode, in which reading fails with EPERM
-(``tcp_recvmsg`` in the kernel). A CRIU that fails takes both back; one that is killed, by the kernel when memory ends
-say, leaves them: the rule for ever, the mode as long as the socket.
+CRIU freezes the container's cgroup until it has stopped every process, cuts the network off with a rule, and puts TCP
+sockets into repair mode, in which reading fails with EPERM (``tcp_recvmsg`` in the kernel). A CRIU that fails takes all
+of it back; one that is killed, by the kernel when memory ends say, leaves the cgroup frozen and the rule for ever, and
+the mode as long as the socket.
 """
 
 import os
 import socket
 
-from migrrdma_runtime.shim import processes
+from migrrdma_runtime.shim import freezer, processes
 
 _TCP_REPAIR = 19
 """``linux/tcp.h``; 1: on, 0: off."""
@@ -25,12 +26,13 @@ COMMIT
 """What CRIU itself gives ``iptables-restore`` when it takes its rule back. Where there is none it changes nothing."""
 
 
-def let_go(root: str, container_id: str) -> None:
+def let_go(folder: str, frozen_before: "list[str]") -> None:
     """Take back what is left of CRIU's; what cannot be done is left, as it would have been.
 
-    ``root``: where the low-level runtime keeps its state.
+    ``folder``: where the low-level runtime keeps the container's state. ``frozen_before``: what was frozen when CRIU
+    began (``freezer.closed``), and stays so: a paused container.
     """
-    first = processes.first_process(f"{root}/{container_id}")
+    first = processes.first_process(folder)
     if not first:
         return
     try:
@@ -38,7 +40,8 @@ def let_go(root: str, container_id: str) -> None:
         for pid in processes.members(first):
             _end_repair(pid)
     except OSError:
-        return
+        pass
+    freezer.open_again([one for one in freezer.closed(first) if one not in frozen_before])
 
 
 def _unlock_network(first: int) -> None:

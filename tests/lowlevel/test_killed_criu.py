@@ -49,7 +49,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_a_connection_that_a_killed_criu_held_can_be_read_again(
     held: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    let_go.let_go(str(tmp_path), "one")
+    let_go.let_go(str(tmp_path / "one"), [])
     assert held.communicate("go on\n", timeout=20)[0] == "word\n"
 
 
