@@ -67,6 +67,7 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
         if ready is None:
             return dump.perform()
         status = 1
+        kept = ""
         failure: BaseException | None = None
         start = time.time()
         if config.late_commit:
@@ -74,10 +75,13 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
         try:
             # Before the dump, which ends the container: a disk that is full must be found out by then.
             os.makedirs(dump.images, mode=0o700, exist_ok=True)
+            kept = _prepare_to_keep(options, dump, ready)
             with around(Action.RUNTIME_WRITE_MANIFEST):
                 manifest.write(dump.images, ready["manifest"])
             with around(Action.RUNTIME_DUMP):
                 status = dump.perform()
+                if not status:
+                    _keep(kept, dump)
         except OSError as error:
             failure = CheckpointError(f"cannot dump into {dump.images}: {error.strerror}")
         except BaseException as error:  # noqa: BLE001 (raised again, once it is known that the container lives)
@@ -88,6 +92,8 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             if failure is not None:
                 raise failure
             return status
+        if status:
+            _keep(kept, dump)
         if status or failure is not None:
             why = f": {failure}" if failure else ""
             dump.warn(
@@ -95,6 +101,28 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             )
         _say_that_it_succeeded(options, dump, agent, ready, start)
         return 0
+
+
+def _prepare_to_keep(options: CheckpointOptions, dump: CriuRun, ready: "Message") -> str:
+    """Where images are kept that their engine may delete although the application has ended; empty for others."""
+    from migrrdma_runtime.wire import kept_images
+
+    pointer = ready.get("kept", "")  # an agent of before this names none
+    if not pointer or options.leave_running or not kept_images.are_the_engines(dump.images):
+        return ""
+    return kept_images.prepare(pointer, dump.images)
+
+
+def _keep(folder: str, dump: CriuRun) -> None:
+    """Keep them, if they are to be; that they are not is no failure of the dump."""
+    from migrrdma_runtime.wire import kept_images
+
+    if not folder:
+        return
+    try:
+        kept_images.keep(folder, dump.images)
+    except OSError as error:
+        dump.warn(f"the images are not kept in {folder}, should containerd lose them: {error}")
 
 
 def _is_in_the_image(dump: CriuRun, agent: "Agent", migration: str, start: float) -> bool:

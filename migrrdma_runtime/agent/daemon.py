@@ -27,6 +27,7 @@ from migrrdma_runtime.agent.peers.transport import Handler, Handlers, InProcess,
 from migrrdma_runtime.agent.roles import outlook
 from migrrdma_runtime.agent.roles.arbiter import Arbiter
 from migrrdma_runtime.agent.roles.destination import Destination
+from migrrdma_runtime.agent.roles.kept import KeptImages
 from migrrdma_runtime.agent.roles.partner import Partner
 from migrrdma_runtime.agent.roles.records import DestinationData, Record, SourceData
 from migrrdma_runtime.agent.roles.source import Source
@@ -92,7 +93,9 @@ class Daemon:
         self._metrics: Metrics | None = None
         self._metrics_server: Server | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._kept = KeptImages(self.agent)
         self.agent.store.watch(StepsLog().changed)
+        self.agent.store.watch(self._kept.changed)
 
     @property
     def metrics_port(self) -> int | None:
@@ -103,9 +106,11 @@ class Daemon:
         """Take up what the last agent left, then listen to everybody."""
         config = self.agent.config
         config.outcomes.mkdir(mode=0o700, exist_ok=True)
+        config.kept.mkdir(mode=0o700, exist_ok=True)
         self._partner.recover()
         self._source.recover(self._local.api)
         self._destination.recover()
+        self._kept.recover()
         # Before anything that was just begun goes on: it would ask guests that nobody has looked at.
         self._local.receive(self._connected)
         await self._server.start(self._addresses, config.port)

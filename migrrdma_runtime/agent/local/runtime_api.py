@@ -106,10 +106,15 @@ class Runtime:
         """Say that this is what comes next; it is with the kernel when this returns, if the other end reads."""
         self._tell({"step": name})
 
-    def ready(self, migration: str, document: Message | None, outcome: str = "") -> None:
-        """Say that it is the runtime's turn; ``outcome``: the file that is to say that a dump has succeeded."""
+    def ready(self, migration: str, document: Message | None, outcome: str = "", kept: str = "") -> None:
+        """Say that it is the runtime's turn.
+
+        ``outcome``: the file that is to say that a dump has succeeded; ``kept``: the pointer to images that are kept.
+        """
         self._api.expect(migration, self.process)
-        self._tell({"ready": {"migration": migration, "manifest": document, "outcome": outcome}})
+        self._tell(
+            {"ready": {"migration": migration, "manifest": document, "outcome": outcome, "kept": kept}}
+        )
 
     async def verdict(self, migration: str) -> Verdict:
         """Wait until the runtime has reported, or has ended without."""

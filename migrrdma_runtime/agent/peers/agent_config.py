@@ -163,6 +163,11 @@ class AgentConfig:
         """Where runtimes say that a dump has succeeded (``wire/dump_outcome.py``)."""
         return self.state_dir / "outcomes"
 
+    @property
+    def kept(self) -> Path:
+        """Pointers to the images that runtimes have kept (``wire/kept_images.py``)."""
+        return self.state_dir / "kept"
+
     def agent_for(self, gid: str) -> str:
         """``host:port`` of the agent that speaks for a GID: by ``[peers]``, else at the GID's own address."""
         address = gids.address(gid)

@@ -98,7 +98,9 @@ class Source:
             await self._hang_up(participants.movers)
             self._agent.fault_point("source: dumping")
             self._store.move(record, State.DUMPING, timeline=timeline.steps)
-            runtime.ready(record.id, document, self._outcome_file(record))
+            runtime.ready(
+                record.id, document, self._outcome_file(record), str(self._agent.config.kept / record.id)
+            )
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
             await self._undo(record, str(error), timeline)
             raise

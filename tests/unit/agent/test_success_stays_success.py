@@ -97,6 +97,76 @@ def test_the_agent_is_gone_when_the_dump_has_succeeded(play: Play) -> None:
     play(scenario)
 
 
+def _dumped_by_an_engine(chain: Chain) -> None:
+    """Have the source's images where containerd has them."""
+    chain.source.images = chain.source.images.with_name("ctrd-checkpoint123")
+    chain.dump[0] = f"echo image >{chain.source.images}/inventory.img"
+    chain.source.does("checkpoint", *chain.dump)
+
+
+def _kept(chain: Chain) -> list[Path]:
+    return [*chain.source.images.parent.glob("migrrdma-images-*"), *chain.move.src.config.kept.iterdir()]
+
+
+def test_images_that_the_engine_deletes_are_kept_until_they_are_restored(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        chain = await Chain.begin(cluster)
+        _dumped_by_an_engine(chain)
+        assert (await chain.source.checkpoint()).code == 0
+        shutil.rmtree(chain.source.images)  # its disk is full, so it has "failed"
+        [folder, pointer] = _kept(chain)
+        assert pointer.readlink() == folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+        folder.rename(chain.source.images)  # what a person would copy
+        chain.carry_over()
+        chain.source.images.rename(folder)
+        assert (await chain.restore()).code == 0
+        await chain.move.both_go_on_after_the_move()
+        await until(lambda: not _kept(chain))
+
+    play(scenario)
+
+
+def test_nothing_is_kept_of_a_dump_that_failed(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        chain = await Chain.begin(cluster)
+        _dumped_by_an_engine(chain)
+        chain.source.does("checkpoint", "exit 1")
+        assert (await chain.source.checkpoint()).code == 1
+        await chain.move.both_go_on_as_before()
+        await until(lambda: not _kept(chain))
+
+    play(scenario)
+
+
+def test_what_an_agent_that_was_killed_has_not_let_go_the_next_one_does(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        chain = await Chain.begin(cluster)
+        _dumped_by_an_engine(chain)
+        assert (await chain.source.checkpoint()).code == 0
+        [folder, pointer] = _kept(chain)
+        await chain.move.src.stop()
+        unknown = pointer.with_name("0123456789abcdef")
+        unknown.symlink_to("/nonexistent/migrrdma-images-0123456789abcdef")
+        astray = pointer.with_name("fedcba9876543210")
+        astray.symlink_to(chain.move.cluster.directory)
+        await chain.move.src.start()
+        await until(lambda: _kept(chain) == [folder, pointer])
+        assert chain.move.cluster.directory.exists()
+
+    play(scenario)
+
+
+def test_the_images_of_a_person_have_no_second_names(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        chain = await Chain.begin(cluster)
+        chain.source.does("checkpoint", *chain.dump)
+        assert (await chain.source.checkpoint()).code == 0
+        assert not _kept(chain)
+
+    play(scenario)
+
+
 def test_the_low_level_runtime_fails_after_the_container_has_been_dumped(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         chain = await Chain.begin(cluster)
