@@ -9,7 +9,7 @@
 #include "log.h"
 #include "scope.h"
 
-/* The runtime only waits for this; on a host that is so busy the dump goes on without. */
+/* The runtime only waits for this; on a host that is so busy CRIU goes on without. */
 #define ANSWER_MS 5000
 
 static int open_pipe(unsigned int pid, unsigned int fd, int flags)
@@ -36,7 +36,7 @@ void death_watch_ask(void)
 	if (telling >= 0 && hearing >= 0 && write(telling, line, (size_t)length) == length &&
 	    poll(&answer, 1, ANSWER_MS) > 0 && answer.revents & POLLIN)
 		return;
-	pr_warn("the runtime (process %u) does not watch over this dump: if CRIU is killed, connections of the container "
-		"may break",
+	pr_warn("the runtime (process %u) does not watch over CRIU: if that is killed, the container's connections may break, or "
+		"processes be left",
 		pid);
 }

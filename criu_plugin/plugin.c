@@ -2,7 +2,7 @@
  * The CRIU plugin: lets CRIU dump a process that holds RDMA devices, and restore it with placeholders.
  *
  *	stage		hook			what it does
- *	dump		init			has the runtime watch over CRIU (death_watch.h)
+ *	both		init			has the runtime watch over CRIU (death_watch.h)
  *	dump		CHECKPOINT_DEVICES	proves that the guest can be restored before all else goes on (rehearsal.h)
  *	dump		HANDLE_DEVICE_VMA	claims mappings of uverbs devices
  *	dump		DUMP_EXT_FILE		claims uverbs and event descriptors, records them in migrrdma.img
@@ -387,13 +387,13 @@ static int plugin_init(int stage)
 	state.rehearsed = 0;
 	state.writer = IMAGE_WRITER_NONE;
 	state.has_image = false;
-	if (stage == CRIU_STAGE_RESTORE)
-		return fault_before(PLUGIN_LOAD_IMAGE) || begin_restore() || fault_after(PLUGIN_LOAD_IMAGE) ? -1 : 0;
-	if (stage == CRIU_STAGE_DUMP && !fault_before(PLUGIN_ASK_WATCH)) {
+	if (stage != CRIU_STAGE_PRE_DUMP && !fault_before(PLUGIN_ASK_WATCH)) {
 		death_watch_ask();
 		if (fault_after(PLUGIN_ASK_WATCH))
 			return -1;
 	}
+	if (stage == CRIU_STAGE_RESTORE)
+		return fault_before(PLUGIN_LOAD_IMAGE) || begin_restore() || fault_after(PLUGIN_LOAD_IMAGE) ? -1 : 0;
 	return image_remove(criu_get_image_dir());
 }
 

@@ -37,7 +37,10 @@ def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
     restoration = CriuRun(invocation, runtime, config)
     if restoration.facts.has_guest:
         child.end_like(_restore_with_connections(options, restoration, config))
-    child.end_like(restoration.perform())
+    status = restoration.perform()
+    if status:
+        restoration.kill_remains()
+    child.end_like(status)
 
 
 def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, config: "Config") -> int:
@@ -112,4 +115,4 @@ def _is_given_back(agent: "Agent", migration: str) -> bool:
 
 def _kill(restoration: CriuRun) -> None:
     with around(Action.RUNTIME_KILL_RESTORED, RestoreError):
-        restoration.container.kill_silently()
+        restoration.kill_restored()

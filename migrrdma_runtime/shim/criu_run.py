@@ -8,8 +8,9 @@ import os
 
 from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError, RestoreError
 from migrrdma_runtime.criu.log import CriuLog
-from migrrdma_runtime.shim import child, facts, runtime_log
+from migrrdma_runtime.shim import cgroup_yard, child, facts, runtime_log
 from migrrdma_runtime.shim.container import LowLevelContainer
+from migrrdma_runtime.shim.restored import Restored
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ class CriuRun:
         """Where CRIU writes its log and its statistics."""
         self._invocation = invocation
         self._runtime = runtime
+        self._restored = Restored()
         self._args = invocation.args
         if config.tcp_established and self.facts.has_own_network and not invocation.option("tcp-established"):
             self._args = invocation.with_flag("--tcp-established")
 
     def perform(self) -> int:
         """Have the low-level runtime do it, explain it if it failed, and return its wait status."""
+        cgroup_yard.remove(self.work)  # of one that was killed with its runtime
         log = CriuLog(self._log_path())
         said_before = self._size_of_log()
         # With --log, runc is silent on stderr but for its last words. For these to come second in a failed
@@ -42,11 +45,9 @@ class CriuRun:
         held_back = None
         if self._invocation.command == "checkpoint" and self._invocation.globals.get("log"):
             held_back = os.memfd_create("migrrdma-stderr")
-        if self._invocation.command == "checkpoint":
-            status = self._dump(held_back)
-        else:
-            status = child.run(self._runtime, self._args, held_back)
+        status = self._run(held_back)
         if status:
+            cgroup_yard.remove(self.work)
             explanation = self._explain(log, said_before)
             if explanation:
                 runtime_log.error(self._invocation, str(explanation))
@@ -54,17 +55,27 @@ class CriuRun:
             _copy(held_back, 2)
         return status
 
-    def _dump(self, stderr: int | None) -> int:
-        from functools import partial
-
+    def _run(self, stderr: int | None) -> int:
         from migrrdma_runtime.shim.death_watch import DeathWatch
 
-        let_go = partial(self.container.let_go, self.container.frozen())
-        with DeathWatch(let_go) as watch:
+        if self._invocation.command != "checkpoint":
+            with DeathWatch(self._restored.note) as watch:
+                return child.run(self._runtime, self._args, stderr, watch.begin)
+        frozen = self.container.frozen()
+        with DeathWatch(lambda _criu: self.container.let_go(frozen)) as watch:
             status = child.run(self._runtime, self._args, stderr, watch.begin)
         if status:
-            let_go()  # of a CRIU that was not watched
+            self.container.let_go(frozen)  # of a CRIU that was not watched
         return status
+
+    def kill_remains(self) -> None:
+        """End what a CRIU has left that died in a restore; the low-level runtime knows nothing of it."""
+        self._restored.kill()
+
+    def kill_restored(self) -> None:
+        """End what a restore in vain has left, and let nobody whom it has TCP connections to know."""
+        self.container.kill_silently()
+        self.kill_remains()
 
     def warn(self, message: str) -> None:
         """Say in the low-level runtime's log what is wrong although the dump or restore itself has succeeded."""

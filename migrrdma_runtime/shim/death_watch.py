@@ -1,9 +1,9 @@
-"""Be told of CRIU's death while what it traces still stands.
+"""Be told of CRIU's death while what it traces still stands, and what it has made is still its own.
 
 The tracees of a tracer that is killed run on at once, and what CRIU has done to them (``let_go``) is what their next
 system call meets. A process that dies stops in one last place, ``PTRACE_EVENT_EXIT`` (ptrace(2)), before the kernel
-releases its tracees (``do_exit``: ``ptrace_event`` comes before ``exit_notify``). So CRIU itself is traced while it
-dumps, and in that stop everything is taken back.
+releases its tracees (``do_exit``: ``ptrace_event`` comes before ``exit_notify``). So CRIU itself is traced, and in that
+stop what it has done is taken back, or what it has restored is noted (``restored``).
 
 Our plugin in CRIU says which process that is, by a pipe of ours that root alone can open (criu_plugin/death_watch.h);
 without it CRIU is not watched. A second SIGKILL ends the stop early; so does our own end.
@@ -36,8 +36,8 @@ class DeathWatch:
     ``with DeathWatch(at_death) as watch:`` starts it with ``watch.begin`` once CRIU's ancestor was forked.
     """
 
-    def __init__(self, at_death: "Callable[[], None]") -> None:
-        """``at_death``: called in a thread when CRIU is dying of a signal; CRIU's tracees stand until it returns."""
+    def __init__(self, at_death: "Callable[[int], None]") -> None:
+        """``at_death``: called in a thread, with CRIU's number, when it is dying of a signal; what it traces stands."""
         self._at_death = at_death
         self._said_by_criu, self._to_say = os.pipe()
         self._to_hear, self._heard_by_criu = os.pipe()
@@ -96,7 +96,7 @@ class DeathWatch:
                 how = ctypes.c_ulong()
                 ask(_GET_EVENT_MESSAGE, ctypes.addressof(how))
                 if os.WIFSIGNALED(how.value):
-                    self._at_death()
+                    self._at_death(pid)
             # A signal on its way is delivered; a stop of the whole process is one.
             ask(
                 _LISTEN if event == _EVENT_STOP and number in _STOPS else _CONTINUE,

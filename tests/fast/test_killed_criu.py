@@ -20,6 +20,14 @@ from migrrdma_runtime.base.fault_points import Action, Moment, name_of
 
 _PROGRAM = "/root/talks-to-itself"
 _TICK = r"^tick [0-9]+$"
+_KILL_WHEN_FROZEN = """
+freezer=/sys/fs/cgroup/runtime-containers/talks/cgroup.freeze
+until criu=$(pgrep -x criu); do :; done
+for look in $(seq 200000); do read -r frozen <$freezer; if [ $frozen = 1 ]; then break; fi; done
+kill -KILL $criu
+"""
+"""CRIU looks again whether all is frozen after 100 ms."""
+
 _KILL = """
 for look in $(seq 1000); do if pgrep -x criu >/dev/null; then break; fi; done
 sleep "$1"; pkill -KILL -x criu
@@ -42,6 +50,14 @@ def talks_to_itself(src: Shell, dst: Shell, tmp_path: Path) -> Iterator[RuntimeC
         container.on(node).remove()
 
 
+_LEFT = "grep -o ' [^ ]*criu[^ ]*' /proc/self/mountinfo; find /root /tmp /run -xdev -name '.criu*'"
+
+
+def _goes_on(container: RuntimeContainer) -> None:
+    container.wait_for_line(_TICK, after=len(container.lines()))
+    assert not [line for line in container.lines() if line.startswith("failed")]
+
+
 def test_its_sockets_work_on(rack: FastRack, talks_to_itself: RuntimeContainer) -> None:
     container = talks_to_itself
     for _ in range(5):
@@ -52,35 +68,49 @@ def test_its_sockets_work_on(rack: FastRack, talks_to_itself: RuntimeContainer) 
     _goes_on(container)
 
 
-def _goes_on(container: RuntimeContainer) -> None:
-    container.wait_for_line(_TICK, after=len(container.lines()))
-    assert not [line for line in container.lines() if line.startswith("failed")]
+def test_it_does_not_stay_frozen(src: Shell, talks_to_itself: RuntimeContainer) -> None:
+    """CRIU freezes the container until it has stopped every process: killed meanwhile, it would have ended for good."""
+    container = talks_to_itself
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
+            _goes_on(container)
+            kill = pool.submit(src.run, "bash", "-c", _KILL_WHEN_FROZEN)
+            with pytest.raises(RackError, match="checkpoint"):
+                container.checkpoint()
+            kill.result()
+    _goes_on(container)
 
 
-@pytest.mark.parametrize("times", [20, pytest.param(400, marks=pytest.mark.soak)])
-def test_it_may_be_killed_at_any_time(
+@pytest.mark.parametrize("times", [10, pytest.param(400, marks=pytest.mark.soak)])
+def test_a_restore_may_lose_it_at_any_time(
     src: Shell, dst: Shell, talks_to_itself: RuntimeContainer, times: int
 ) -> None:
-    """At times that lie evenly over a dump: it goes on, or was dumped and is restored."""
+    """What was restored in part is gone, and the checkpoint can be restored again; or all of it was."""
     container, struck = talks_to_itself, 0
-    began = time.monotonic()
-    container.checkpoint()  # as long as one takes here and now
-    takes = time.monotonic() - began
+    container.checkpoint()
     container.remove()
+    began = time.monotonic()
     container = container.restore(dst)
+    takes = time.monotonic() - began
     with ThreadPoolExecutor(1) as pool:
         for turn in range(times):
             here, there = (src, dst) if container.shell is src else (dst, src)
             _goes_on(container)
+            container.checkpoint()
+            container.remove()
             seconds = f"{takes * turn / times:.4f}"
-            kill = pool.submit(here.run, "bash", "-c", _KILL, "kill", seconds, check=False)
+            kill = pool.submit(there.run, "bash", "-c", _KILL, "kill", seconds, check=False)
             try:
-                container.checkpoint()
+                moved = container.restore(there)
             except RackError:
                 struck += kill.result().returncode == 0
-                continue
+                assert there.sh("pgrep -c talks_to_itself || :").stdout.strip() == "0"
+                container.on(there).remove()
+                assert there.sh(_LEFT, check=False).stdout == ""
+                moved = container.restore(there)
             kill.result()
-            container.remove()
-            container = container.restore(there)
+            assert there.sh("pgrep -c talks_to_itself || :").stdout.strip() == "1"
+            assert here.sh("pgrep -c talks_to_itself || :").stdout.strip() == "0"
+            container = moved
     _goes_on(container)
     assert struck

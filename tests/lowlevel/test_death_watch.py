@@ -70,7 +70,7 @@ def _state(process: subprocess.Popen[bytes]) -> str:
     return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def _run(held: subprocess.Popen[bytes], end: str, at_death: Callable[[], None]) -> int:
+def _run(held: subprocess.Popen[bytes], end: str, at_death: Callable[[int], None]) -> int:
     """Returns the exit code, as a shell has it: CRIU is the child of a low-level runtime, which waits for it."""
     script = _CRIU.format(variable=VARIABLE, end=end)
     low_level = ["-c", '"$@"; exit $?', "runc", sys.executable, "-c", script, str(held.pid)]
@@ -84,7 +84,7 @@ def test_what_is_held_stands_until_everything_is_taken_back(
 ) -> None:
     seen: list[tuple[str, int]] = []
 
-    def at_death() -> None:
+    def at_death(_: int) -> None:
         before = _number(counter)
         time.sleep(0.05)  # fifty steps of one that runs
         seen.append((_state(held), _number(counter) - before))
@@ -103,7 +103,7 @@ def test_nothing_is_taken_back_of_one_that_ends_by_itself(
 ) -> None:
     called: list[bool] = []
     try:
-        assert _run(held, "sys.exit(3)", lambda: called.append(True)) == 3
+        assert _run(held, "sys.exit(3)", lambda _: called.append(True)) == 3
         assert not called
         _counts_on(counter, _number(counter))
     finally:
@@ -113,7 +113,7 @@ def test_nothing_is_taken_back_of_one_that_ends_by_itself(
 
 def test_one_that_never_speaks_is_waited_for_by_nobody() -> None:
     """A CRIU without our plugin, or a low-level runtime that fails before it has one."""
-    with DeathWatch(lambda: None) as watch:
+    with DeathWatch(lambda _: None) as watch:
         assert (
             os.waitstatus_to_exitcode(child.run(sys.executable, ["-c", "exit(4)"], meanwhile=watch.begin))
             == 4

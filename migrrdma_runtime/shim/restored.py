@@ -1,0 +1,71 @@
+"""The processes that a CRIU has made which dies in the middle of a restore.
+
+They wait for it for ever, or run if it had let them go: a container that no low-level runtime knows, since its restore
+has failed. What CRIU makes are its children, or with ``--restore-sibling``, which runc and libcriu ask for, its
+parent's (``restore_root_task`` in CRIU), and theirs.
+"""
+
+import os
+import select
+import signal
+
+from migrrdma_runtime.base import process_start
+
+_ENDS_S = 10.0
+"""How long what is killed is waited for: a process in a system call that cannot be interrupted ends later."""
+
+
+class Restored:
+    """Empty until CRIU dies."""
+
+    def __init__(self) -> None:
+        self._handles: list[int] = []
+
+    def note(self, criu: int) -> None:
+        """Keep hold of all that ``criu`` has made, while it still stands: their parents are not yet others."""
+        parents = _parents()
+        family = [pid for pid in parents if parents[pid] == criu]
+        family += [pid for pid in parents if parents[pid] == parents.get(criu, 0) and _is_made_by(pid, criu)]
+        for pid in family:  # grows
+            family += [child for child in parents if parents[child] == pid]
+        for pid in family:
+            try:
+                self._handles.append(os.pidfd_open(pid))
+            except OSError:
+                continue  # it has ended
+
+    def kill(self) -> None:
+        """End what is left of them."""
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            try:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            except OSError:
+                continue  # it has ended
+        for handle in handles:
+            select.select([handle], [], [], _ENDS_S)
+            os.close(handle)
+
+
+def _parents() -> "dict[int, int]":
+    found = {}
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
+                found[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue  # it has ended
+    return found
+
+
+def _is_made_by(pid: int, criu: int) -> bool:
+    """Whether a sibling is CRIU's work and not a hook of the low-level runtime's: by its time, and what it is."""
+    ours, its = process_start.look(criu), process_start.look(pid)
+    if pid == criu or ours is None or its is None or its[1] < ours[1]:
+        return False
+    try:
+        same_program = os.path.samestat(os.stat(f"/proc/{pid}/exe"), os.stat(f"/proc/{criu}/exe"))
+        same_mounts = os.path.samestat(os.stat(f"/proc/{pid}/ns/mnt"), os.stat(f"/proc/{criu}/ns/mnt"))
+    except OSError:
+        return False
+    return same_program or not same_mounts
