@@ -16,14 +16,18 @@ from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
 from striking import arm
 
+from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.fault_points import Action, Moment, name_of
 
 _PROGRAM = "/root/talks-to-itself"
 _TICK = r"^tick [0-9]+$"
-_KILL_WHEN_FROZEN = """
+_WATCHED = name_of(Action.PLUGIN_ASK_WATCH, Moment.AFTER)
+_KILL_WHEN_FROZEN = f"""
+held={fault_points.FOLDER}/{_WATCHED}{fault_points.HELD}
+until [ -e $held ] || [ $SECONDS -gt 60 ]; do sleep 0.01; done
+criu=$(pgrep -x criu); rm $held
 freezer=/sys/fs/cgroup/runtime-containers/talks/cgroup.freeze
-until criu=$(pgrep -x criu); do :; done
-for look in $(seq 200000); do read -r frozen <$freezer; if [ $frozen = 1 ]; then break; fi; done
+until read -r frozen <$freezer; [ $frozen = 1 ] || [ $SECONDS -gt 60 ]; do :; done
 kill -KILL $criu
 """
 """CRIU looks again whether all is frozen after 100 ms."""
@@ -68,13 +72,14 @@ def test_its_sockets_work_on(rack: FastRack, talks_to_itself: RuntimeContainer) 
     _goes_on(container)
 
 
-def test_it_does_not_stay_frozen(src: Shell, talks_to_itself: RuntimeContainer) -> None:
+def test_it_does_not_stay_frozen(rack: FastRack, src: Shell, talks_to_itself: RuntimeContainer) -> None:
     """CRIU freezes the container until it has stopped every process: killed meanwhile, it would have ended for good."""
     container = talks_to_itself
     with ThreadPoolExecutor(1) as pool:
         for _ in range(3):
             _goes_on(container)
-            kill = pool.submit(src.run, "bash", "-c", _KILL_WHEN_FROZEN)
+            arm(rack, SRC, _WATCHED, "hold")
+            kill = pool.submit(src.run, "bash", "-euc", _KILL_WHEN_FROZEN)
             with pytest.raises(RackError, match="checkpoint"):
                 container.checkpoint()
             kill.result()
