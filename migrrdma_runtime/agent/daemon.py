@@ -27,7 +27,7 @@ from migrrdma_runtime.agent.peers.transport import Handler, Handlers, InProcess,
 from migrrdma_runtime.agent.roles import outlook
 from migrrdma_runtime.agent.roles.arbiter import Arbiter
 from migrrdma_runtime.agent.roles.destination import Destination
-from migrrdma_runtime.agent.roles.kept import KeptImages
+from migrrdma_runtime.agent.roles.kept import Kept
 from migrrdma_runtime.agent.roles.partner import Partner
 from migrrdma_runtime.agent.roles.records import DestinationData, Record, SourceData
 from migrrdma_runtime.agent.roles.source import Source
@@ -93,7 +93,7 @@ class Daemon:
         self._metrics: Metrics | None = None
         self._metrics_server: Server | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._kept = KeptImages(self.agent)
+        self._kept = Kept(self.agent)
         self.agent.store.watch(StepsLog().changed)
         self.agent.store.watch(self._kept.changed)
 

@@ -1,7 +1,8 @@
-"""Lets go of the images that the OCI runtime has kept, when nobody can restore them any more.
+"""Lets go of what the OCI runtime has left for the agent, when nobody can restore the checkpoint any more.
 
-Most are deleted by whoever asked for them, an engine or a person; these are second names that nobody else knows of
-(``wire/kept_images.py``).
+Images are deleted by whoever asked for them, an engine or a person, but for the second names of some, which nobody else
+knows of (``wire/kept_images.py``). The file that says that a dump succeeded is removed before; here once more, should
+that have failed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.states import Role
 from migrrdma_runtime.agent.roles.store import Change
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
-from migrrdma_runtime.wire import kept_images
+from migrrdma_runtime.wire import dump_outcome, kept_images
 
 _log = logging.getLogger(__name__)
 
 
-class KeptImages:
+class Kept:
     """Told of every change of a record."""
 
     def __init__(self, agent: ThisAgent) -> None:
@@ -41,6 +42,9 @@ class KeptImages:
         self._agent.tasks.follow(migration, asyncio.to_thread(self._forget_now, migration))
 
     def _forget_now(self, migration: str) -> None:
+        outcome = self._agent.config.outcomes / migration
+        if outcome.exists():
+            dump_outcome.remove(str(outcome))
         pointer = self._agent.config.kept / migration
         try:
             kept_images.forget(str(pointer))

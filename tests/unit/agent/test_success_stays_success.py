@@ -20,6 +20,8 @@ from moves import Move
 from runtime_on_host import RuntimeOnHost
 
 from migrrdma_runtime.agent.roles.store import Store
+from migrrdma_runtime.base import fault_points
+from migrrdma_runtime.base.fault_points import Action, Moment
 from migrrdma_runtime.wire import dump_outcome
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -153,6 +155,30 @@ def test_what_an_agent_that_was_killed_has_not_let_go_the_next_one_does(play: Pl
         await chain.move.src.start()
         await until(lambda: _kept(chain) == [folder, pointer])
         assert chain.move.cluster.directory.exists()
+
+    play(scenario)
+
+
+def test_an_outcome_that_could_not_be_removed_is_removed_in_the_end(
+    play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = tmp_path / "faults"
+    faults.mkdir()
+    monkeypatch.setattr(fault_points, "FOLDER", str(faults))
+
+    async def scenario(cluster: Cluster) -> None:
+        chain = await Chain.begin(cluster)
+        chain.source.does("checkpoint", *chain.dump)
+        point = faults / fault_points.name_of(Action.FORGET_OUTCOME, Moment.BEFORE)
+        point.write_text("error")
+        point.chmod(0o600)
+        assert (await chain.source.checkpoint()).code == 0
+        assert not point.exists()
+        [outcome] = chain.move.src.config.outcomes.iterdir()
+        chain.carry_over()
+        assert (await chain.restore()).code == 0
+        await chain.move.both_go_on_after_the_move()
+        await until(lambda: not outcome.exists())
 
     play(scenario)
 
