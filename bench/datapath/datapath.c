@@ -144,7 +144,7 @@ static int make(struct ibv_context *context, unsigned int qp_count, int mr_count
 	qps = calloc(qp_count, sizeof(*qps));
 	qp_mask = qp_count - 1;
 	for (int i = 0; i < mr_count; i++) {
-		struct ibv_mr *mr = ibv_reg_mr(pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE);
+		struct ibv_mr *mr = ibv_reg_mr(pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 
 		if (!mr)
 			return -1;

@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / part) for part in ("tests/kit", "lab")]
 
-from guest_agent import Agent  # noqa: E402
+from guest_agent import Agent, facing  # noqa: E402
 from guest_build import build, compile_c  # noqa: E402
 
 CALLS = ("post_send", "post_recv", "poll_empty", "poll_single", "poll_batch")
@@ -138,7 +138,13 @@ def move(agent: Agent) -> None:
     gids = [{"port": 1, "index": 0, "new_port": 1, "new_index": 0}]
     agent.ask("REBUILD", {"context": context, "device": "none0"}, gids)
     records = [
-        {"context": context, "vqpn": qp["vqpn"], "dest_pqpn": qp["next_pqpn"], "peer": 1, "dgid": bytes(16)}
+        {
+            "context": context,
+            "vqpn": qp["vqpn"],
+            "dest_pqpn": qp["next_pqpn"],
+            "peer": facing(1, qp["pd"]),
+            "dgid": bytes(16),
+        }
         for qp in agent.qps()
     ]
     for start in range(0, len(records), 400):

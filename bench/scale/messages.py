@@ -40,6 +40,7 @@ def main() -> None:
         ("the remote keys", talk.keys_there_and_back),
         ("all of it", talk.all_there_and_back),
         ("a process's regions", talk.regions_of_a_process),
+        ("what others may reach", talk.keys_of_a_process),
     ):
         took = milliseconds(work, chosen.runs)
         print(f"  {what:22} {took:6.0f} ms  ratio {took / bare:.2f}")

@@ -12,6 +12,7 @@
 #include "objects/kinds.h"
 #include "path/recv.h"
 #include "shadow/mr.h"
+#include "shadow/pd.h"
 #include "shadow/process.h"
 #include "shadow/qp.h"
 
@@ -183,7 +184,8 @@ void mig_answer_qps(struct mig_session *session, uint32_t id)
 							.port = qp->attr.ah_attr.port_num,
 							.sgid_index = qp->attr.ah_attr.grh.sgid_index,
 							.path_mtu = qp->attr.path_mtu,
-							.receives = mig_recv_outstanding(qp) };
+							.receives = mig_recv_outstanding(qp),
+							.pd = mig_pd(qp->ibv.pd)->id };
 
 			memcpy(record.sgid, qp->psgid.raw, sizeof(record.sgid));
 			memcpy(record.dgid, qp->pdgid.raw, sizeof(record.dgid));
@@ -199,6 +201,8 @@ void mig_answer_mrs(struct mig_session *session, uint32_t id)
 		MIG_EACH_OF(context, mrs, mr, mig_mr) {
 			/* Before the exchange already in the numbers that will hold after it. */
 			const struct ibv_mr *real = mr->next ? mr->next : mr->real;
+			/* Of one that was registered anew in an imported one there is none, and it is not moved. */
+			const struct mig_pd *pd = mig_pd(mr->ibv.pd);
 			struct mig_mr_record record = { .addr = (uintptr_t)mr->ibv.addr,
 							.length = mr->ibv.length,
 							.context = context->id,
@@ -206,7 +210,8 @@ void mig_answer_mrs(struct mig_session *session, uint32_t id)
 							.vlkey = mr->ibv.lkey,
 							.vrkey = mr->ibv.rkey,
 							.plkey = real->lkey,
-							.prkey = real->rkey };
+							.prkey = real->rkey,
+							.pd = pd ? pd->id : 0 };
 
 			answer_put(&record);
 		}

@@ -22,6 +22,7 @@ struct ibv_pd *mig_pd_wrap(struct mig_context *context, struct ibv_pd *real)
 	pd->ibv.context = &context->verbs.context;
 	pd->ibv.handle = real->handle;
 	MIG_LOCKED(&context->lock);
+	pd->id = ++context->pds_made;
 	mig_list_add(&context->pds, &pd->link);
 	return &pd->ibv;
 }

@@ -72,6 +72,7 @@ struct mig_context {
 	struct mig_keymap *next_lkeys;
 	/* rkeys of regions that have ended after they had differed, mapped to something else; room for those that there are. */
 	struct mig_keymap *spent_rkeys, *next_spent_rkeys;
+	uint32_t pds_made; /* lock */
 };
 
 /* Stands in every context of ours, in a place that libibverbs has not used since its first version, and in no other. */

@@ -7,6 +7,7 @@
 struct mig_pd {
 	struct ibv_pd ibv;
 	struct ibv_pd *real, *next;
+	uint32_t id; /* what the agent is told; the handle is another one on every device */
 	struct mig_link link;
 };
 

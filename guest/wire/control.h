@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define MIG_CONTROL_MAGIC 0x4d524d47
-#define MIG_CONTROL_VERSION 1
+#define MIG_CONTROL_VERSION 2
 
 /* A longer reply travels in several messages of at most this size, all but the last with MIG_FLAG_MORE. */
 #define MIG_MESSAGE_MAX 32768
@@ -159,6 +159,7 @@ struct mig_qp_record {
 	uint32_t sgid_index;
 	uint32_t path_mtu;
 	uint32_t receives;
+	uint32_t pd; /* as in mig_mr_record */
 	uint8_t sgid[16];
 	uint8_t dgid[16];
 };
@@ -172,6 +173,8 @@ struct mig_mr_record {
 	uint32_t vrkey;
 	uint32_t plkey;
 	uint32_t prkey;
+	uint32_t pd; /* its protection domain: a number of the guest's own, of one context, the same after every move */
+	uint32_t reserved;
 };
 
 struct mig_scope {

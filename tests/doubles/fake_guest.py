@@ -21,6 +21,8 @@ from migrrdma_runtime.wire.guest_messages import WIRE, Message
 
 RUNNING, QUIESCED, PARKED, REBUILT = 1, 3, 4, 5
 _RC, _RTS = 2, 3
+_FOR_OTHERS = 2 | 4
+"""``IBV_ACCESS_REMOTE_WRITE`` and ``REMOTE_READ``."""
 
 
 class FakeGuest:
@@ -191,10 +193,16 @@ class FakeGuest:
             {},
             [
                 *(
-                    {"context": int(context), "vrkey": key, "prkey": key + int(context)}
+                    {
+                        "context": int(context),
+                        "vrkey": key,
+                        "prkey": key + int(context),
+                        "access": _FOR_OTHERS,
+                    }
                     for context, ones in keys.items()
                     for key in ones
                 ),
+                *self.spec.get("mrs", []),  # in full
                 *({"addr": a, "length": n, "access": 1} for a, n in regions),
             ],
         )
@@ -246,7 +254,9 @@ class FakeGuest:
         return "DONE", {}
 
     def _on_keys(self, message: Message) -> Any:
-        self.spec.setdefault("learnt", {})[message.body["peer"]] = len(message.records)
+        pairs = [[one["vrkey"], one["prkey"]] for one in message.records]
+        self.spec.setdefault("learnt", {})[message.body["peer"]] = len(pairs)
+        self.spec.setdefault("keys", {})[message.body["peer"]] = pairs
         return "DONE", {}
 
     def _on_resume(self, _message: Message) -> Any:
@@ -276,6 +286,7 @@ class FakeGuest:
             "dest_pqpn": pair["dest_pqpn"],
             "port": 1,
             "sgid_index": 1,
+            "pd": pair.get("pd", 0),
             "sgid": bytes.fromhex(pair["sgid"]),
             "dgid": bytes.fromhex(pair["dgid"]),
         }
@@ -292,6 +303,7 @@ class FakeGuest:
                 for pair in self.pairs.values()
             ],
             "learnt": self.spec.get("learnt", {}),
+            "keys": self.spec.get("keys", {}),
             "waits_alone": self.waits_alone,
             "drains_for": self.drains_for,
             "image": list(self.pairs.values()),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from guest_agent import Agent, Program
-from guest_build import Built, build, compile_c
+from guest_build import GUEST_INCLUDES, Built, build, compile_c
+from guest_shell import Shell
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +83,22 @@ def start_stalls(
 @pytest.fixture
 def stalls(start_stalls: Callable[..., Program]) -> Program:
     return start_stalls()
+
+
+@pytest.fixture(scope="session")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("states") / "states"
+    compile_c(program, GUEST_INCLUDES, Path(__file__).with_name("states.c"), "-libverbs", "-pthread")
+    return program
+
+
+@pytest.fixture
+def shell(states: Path, built: Built, agent: Agent, tmp_path: Path) -> Iterator[Shell]:
+    environment = {**built.environment, **agent.environment}
+    # Posting executes: what a command has posted has completed when it answers.
+    del environment["FAKE_ASYNC"]
+    shell = Shell(states, environment, tmp_path / "log")
+    with shell:
+        agent.diagnosis = shell.diagnosis
+        agent.accept()
+        yield shell

@@ -56,7 +56,7 @@ static struct ibv_qp *make_qp(struct side *side)
 
 static struct ibv_mr *make_mr(struct side *side)
 {
-	return ibv_reg_mr(side->pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE);
+	return ibv_reg_mr(side->pd, memory, sizeof(memory), IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 }
 
 static void connect_qp(struct ibv_qp *qp, const struct ibv_qp *peer)

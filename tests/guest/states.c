@@ -4,14 +4,14 @@
  * There are two sides, 0 and 1, each a device with a completion queue for everything. A queue pair is named by a letter, a
  * memory region by a digit. Commands on stdin, each answered by a line: "ok" or an errno if nothing else is said.
  *
- *     make A SIDE          a QP; its number. destroy A
+ *     make A SIDE [1]      a QP; its number. With 1 in another protection domain. destroy A
  *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
  *     state A              as the device says
  *     recv A N, send A N   N requests, numbered from where the last ones stopped; every send signalled
  *     recv A N threads     by N threads in turn
  *     refused A            a send that every device refuses
- *     region N SIDE        its rkey. free N
- *     write A N            a WRITE to the region N; its contents are shown by  show N
+ *     region N SIDE [1]    its rkey; "local" behind it: without rights for others. free N
+ *     write A N [M]        a WRITE to the region N, by the key of M if there is one; its contents are shown by  show N
  *     poll SIDE [T]        takes everything: QP:send or recv:status:number; or by T threads in turn, one completion each
  *     fast SIDE            polls 2000 times; whether the queue is polled without the guest library's lock then
  *     fast recv A          likewise for posting receives, with as many posts of none
@@ -38,15 +38,18 @@
 
 static struct side {
 	struct ibv_context *context;
-	struct ibv_pd *pd;
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *cq;
-	struct ibv_mr *mr;
+	struct domain {
+		struct ibv_pd *pd;
+		struct ibv_mr *mr; /* of the side's memory */
+	} domains[2];
 } sides[2];
 
 static struct pair {
 	struct ibv_qp *qp;
 	struct side *side;
+	struct domain *domain;
 	uint32_t number; /* also of one that has been destroyed */
 	unsigned int sent, received;
 } pairs[26];
@@ -59,24 +62,36 @@ static struct pair *named(char name)
 	return &pairs[(name - 'A') % 26];
 }
 
-static int open_side(struct side *side, struct ibv_device *device)
+/* The side's first protection domain or its second, which is made when it is first asked for. */
+static struct domain *domain_of(struct side *side, int which)
 {
-	int place = (int)(side - sides);
+	struct domain *domain = &side->domains[which];
+	uint64_t *of_side = memory[side - sides];
 
-	side->context = ibv_open_device(device);
-	side->pd = ibv_alloc_pd(side->context);
-	side->channel = ibv_create_comp_channel(side->context);
-	side->cq = ibv_create_cq(side->context, 256, side, side->channel, 0);
-	side->mr = ibv_reg_mr(side->pd, memory[place], sizeof(memory[place]), IBV_ACCESS_LOCAL_WRITE);
-	return side->cq && side->mr ? 0 : errno;
+	if (!domain->pd)
+		domain->pd = ibv_alloc_pd(side->context);
+	if (!domain->mr)
+		domain->mr = ibv_reg_mr(domain->pd, of_side, sizeof(memory[0]), IBV_ACCESS_LOCAL_WRITE);
+	return domain->mr ? domain : NULL;
 }
 
-static int make(struct pair *pair, int side)
+static int open_side(struct side *side, struct ibv_device *device)
+{
+	side->context = ibv_open_device(device);
+	struct domain *domain = domain_of(side, 0);
+	side->channel = ibv_create_comp_channel(side->context);
+	side->cq = ibv_create_cq(side->context, 256, side, side->channel, 0);
+	return side->cq && domain ? 0 : errno;
+}
+
+static int make(struct pair *pair, int side, int domain)
 {
 	struct ibv_qp_init_attr init = { .send_cq = sides[side].cq, .recv_cq = sides[side].cq, .qp_type = IBV_QPT_RC,
 					 .cap = { DEPTH, DEPTH, 1, 1, 0 } };
 
-	*pair = (struct pair){ .qp = ibv_create_qp(sides[side].pd, &init), .side = &sides[side] };
+	*pair = (struct pair){ .side = &sides[side], .domain = domain_of(&sides[side], domain) };
+	if (pair->domain)
+		pair->qp = ibv_create_qp(pair->domain->pd, &init);
 	if (!pair->qp)
 		return errno;
 	pair->number = pair->qp->qp_num;
@@ -138,7 +153,7 @@ static struct ibv_sge place(struct pair *pair, unsigned int number)
 	int side = (int)(pair->side - sides);
 	unsigned int at = (unsigned int)(pair - pairs) % 4 * 16 + number % 16;
 
-	return (struct ibv_sge){ (uintptr_t)&memory[side][at], 8, pair->side->mr->lkey };
+	return (struct ibv_sge){ (uintptr_t)&memory[side][at], 8, pair->domain->mr->lkey };
 }
 
 static uint64_t wr_id(struct pair *pair, unsigned int number)
@@ -160,17 +175,17 @@ static int receive(struct pair *pair, int count)
 	return error;
 }
 
-static int post(struct pair *pair, enum ibv_wr_opcode opcode, struct ibv_mr *region, unsigned int flags)
+static int post(struct pair *pair, enum ibv_wr_opcode opcode, struct ibv_mr *region, struct ibv_mr *by)
 {
 	struct ibv_sge sge = place(pair, pair->sent);
 	struct ibv_send_wr wr = { .wr_id = wr_id(pair, pair->sent), .sg_list = &sge, .num_sge = 1, .opcode = opcode,
-				  .send_flags = IBV_SEND_SIGNALED | flags }, *bad = NULL;
+				  .send_flags = IBV_SEND_SIGNALED }, *bad = NULL;
 
 	if (opcode == IBV_WR_RDMA_WRITE)
 		*(uint64_t *)(uintptr_t)sge.addr = 4711;
 	if (region) {
 		wr.wr.rdma.remote_addr = (uintptr_t)region->addr;
-		wr.wr.rdma.rkey = region->rkey;
+		wr.wr.rdma.rkey = by->rkey;
 	}
 	int error = ibv_post_send(pair->qp, &wr, &bad);
 	pair->sent += !error;
@@ -182,15 +197,17 @@ static int send_some(struct pair *pair, int count)
 	int error = 0;
 
 	while (count-- && !error)
-		error = post(pair, IBV_WR_SEND, NULL, 0);
+		error = post(pair, IBV_WR_SEND, NULL, NULL);
 	return error;
 }
 
-static int region(int place, int side)
+static int region(int place, int side, int which, int is_local)
 {
+	int access = IBV_ACCESS_LOCAL_WRITE | (is_local ? 0 : IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
+	struct domain *domain = domain_of(&sides[side], which);
+
 	contents[place] = 0;
-	regions[place] = ibv_reg_mr(sides[side].pd, &contents[place], sizeof(contents[place]),
-				    IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
+	regions[place] = domain ? ibv_reg_mr(domain->pd, &contents[place], sizeof(contents[place]), access) : NULL;
 	if (!regions[place])
 		return errno;
 	printf("%u\n", regions[place]->rkey);
@@ -323,7 +340,7 @@ static int obey(const char *line)
 	} changes[] = { { "init", IBV_QPS_INIT }, { "rtr", IBV_QPS_RTR }, { "rts", IBV_QPS_RTS },
 			{ "reset", IBV_QPS_RESET }, { "err", IBV_QPS_ERR }, { "sqd", IBV_QPS_SQD } };
 	char word[32] = "", name, peer = 'A';
-	int a, b = 0, c;
+	int a, b = 0, c = 0;
 
 	sscanf(line, "%31s %c %c", word, &name, &peer);
 	for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
@@ -332,8 +349,8 @@ static int obey(const char *line)
 		if (!strncmp(word, changes[i].word, length) && (!word[length] || !strcmp(word + length, "+")))
 			return change(named(name), changes[i].to, named(peer), word[length] == '+');
 	}
-	if (sscanf(line, "make %c %d", &name, &a) == 2)
-		return make(named(name), a);
+	if (sscanf(line, "make %c %d %d", &name, &a, &b) >= 2)
+		return make(named(name), a, b);
 	if (sscanf(line, "destroy %c", &name) == 1)
 		return ibv_destroy_qp(named(name)->qp);
 	if (sscanf(line, "state %c", &name) == 1)
@@ -345,13 +362,15 @@ static int obey(const char *line)
 	if (sscanf(line, "send %c %d", &name, &a) == 2)
 		return send_some(named(name), a);
 	if (sscanf(line, "refused %c", &name) == 1)
-		return post(named(name), (enum ibv_wr_opcode)77, NULL, 0);
-	if (sscanf(line, "region %d %d", &a, &b) == 2)
-		return region(a, b);
+		return post(named(name), (enum ibv_wr_opcode)77, NULL, NULL);
+	if (sscanf(line, "region %d %d %d", &a, &b, &c) >= 2)
+		return region(a, b, c, strstr(line, "local") != NULL);
 	if (sscanf(line, "free %d", &a) == 1)
 		return ibv_dereg_mr(regions[a]);
+	if (sscanf(line, "write %c %d %d", &name, &a, &b) == 3)
+		return post(named(name), IBV_WR_RDMA_WRITE, regions[a], regions[b]);
 	if (sscanf(line, "write %c %d", &name, &a) == 2)
-		return post(named(name), IBV_WR_RDMA_WRITE, regions[a], 0);
+		return post(named(name), IBV_WR_RDMA_WRITE, regions[a], regions[a]);
 	if (sscanf(line, "show %d", &a) == 1)
 		return printf("%llu\n", (unsigned long long)contents[a]), -1;
 	if (sscanf(line, "poll %d %d", &a, &b) >= 1)

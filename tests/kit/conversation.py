@@ -8,6 +8,7 @@ from typing import Any
 
 from migrrdma_runtime.agent.local.guest_objects import MemoryRegion
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
+from migrrdma_runtime.agent.local.usable_keys import by_domain
 from migrrdma_runtime.base import strict_json
 from migrrdma_runtime.wire import agent_messages, manifest, manifest_schema, remote_keys
 from migrrdma_runtime.wire.agent_messages import EXCHANGES, Message
@@ -95,7 +96,18 @@ class Conversation:
                 EXCHANGES["prepare"].reply,
             ),
         ]
-        listed = [{"context": 1, "addr": 4096 * key, "length": 4096, "access": 1} for key in range(self.mrs)]
+        listed = [
+            {
+                "context": 1,
+                "pd": 1,
+                "addr": 4096 * key,
+                "length": 4096,
+                "access": 7,
+                "vrkey": key,
+                "prkey": key + 1,
+            }
+            for key in range(self.mrs)
+        ]
         self._regions = [
             WIRE.pack("MRS", {}, listed[at : at + _IN_ONE], more=at + _IN_ONE < self.mrs)
             for at in range(0, self.mrs, _IN_ONE)
@@ -145,6 +157,11 @@ class Conversation:
         records = [one for packet in self._regions for one in WIRE.unpack(packet).records]
         regions = [MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"]) for one in records]
         assert not [region for region in regions if mapped.lacks(region)]
+
+    def keys_of_a_process(self) -> None:
+        """Take a restored process's answer to LIST_MRS and find out what its partners are told."""
+        records = [one for packet in self._regions for one in WIRE.unpack(packet).records]
+        assert len(by_domain(records)[1, 1]) == self.mrs
 
     def all_there_and_back(self) -> None:
         """Everything that a migration encodes, checks and decodes."""

@@ -15,13 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from migrrdma_runtime.agent.local.usable_keys import by_domain
 from migrrdma_runtime.wire.guest_messages import Message, Wire, text
 
 ROOT = Path(__file__).resolve().parents[2]
 WIRE = Wire.load(ROOT / "guest" / "wire" / "control.h")
 STATES = {name: value for name, value in WIRE.constants.items() if name.startswith("MIG_STATE_")}
 MOVING, PARTNER = 1, 2
-"""The peers' names in CONNECT and KEYS: what faces the first context, and what faces the second."""
+"""The peers' names in CONNECT and KEYS: what faces the first context, and what faces the second; see `facing`."""
+
+
+def facing(name: int, pd: int) -> int:
+    """The name of what faces one protection domain of a context of that name."""
+    return name | pd << 8
 
 
 class GuestError(AssertionError):
@@ -246,7 +252,7 @@ class Agent:
                     "dest_pqpn": peer["next_pqpn"] or peer["pqpn"],
                     "sq_psn": (pair ^ qp["vqpn"]) & 0xFFFFFF,
                     "rq_psn": (pair ^ peer["vqpn"]) & 0xFFFFFF,
-                    "peer": name,
+                    "peer": facing(name, peer["pd"]),
                     "dgid": gid,
                 }
             )
@@ -254,10 +260,8 @@ class Agent:
             self.ask("CONNECT", None, records[start : start + 400])
 
     def give_keys(self, context: int, name: int) -> None:
-        """Tell the QPs that face this context which keys its memory has now."""
-        keys = [
-            {"vrkey": mr["vrkey"], "prkey": mr["prkey"]}
-            for mr in self.ask("LIST_MRS").records
-            if mr["context"] == context
-        ]
-        self.ask("KEYS", {"peer": name}, keys)
+        """Tell the QPs that face this context which keys of its memory they can use now."""
+        keys = by_domain(self.ask("LIST_MRS").records)
+        for pd in sorted({qp["pd"] for qp in self.qps() if qp["context"] == context}):
+            pairs = [{"vrkey": virtual, "prkey": now} for virtual, now in keys.get((context, pd), [])]
+            self.ask("KEYS", {"peer": facing(name, pd)}, pairs)

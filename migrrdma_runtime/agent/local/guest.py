@@ -23,6 +23,7 @@ from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest_objects import (
     Connect,
     Context,
+    Domain,
     GidChange,
     GuestState,
     Inventory,
@@ -30,6 +31,7 @@ from migrrdma_runtime.agent.local.guest_objects import (
     QPName,
     QueuePair,
 )
+from migrrdma_runtime.agent.local.usable_keys import by_domain
 from migrrdma_runtime.base import fault_points, gids
 from migrrdma_runtime.base.errors import DrainError, GuestError, MessageError
 from migrrdma_runtime.wire.guest_messages import WIRE, Message, text
@@ -114,12 +116,9 @@ class Guest:
         """Every queue pair."""
         return _queue_pairs(await self._request("LIST_QPS", timeout))
 
-    async def remote_keys(self, timeout: float) -> dict[int, list[tuple[int, int]]]:
-        """The virtual and physical rkey of every memory region, by context."""
-        keys: dict[int, list[tuple[int, int]]] = {}
-        for one in _records(await self._request("LIST_MRS", timeout)):
-            keys.setdefault(one["context"], []).append((one["vrkey"], one["prkey"]))
-        return keys
+    async def remote_keys(self, timeout: float) -> dict[Domain, list[tuple[int, int]]]:
+        """What the other ends of each protection domain's queue pairs are told of the keys here."""
+        return by_domain(_records(await self._request("LIST_MRS", timeout)))
 
     async def memory_regions(self, timeout: float) -> list[MemoryRegion]:
         """Every memory region."""
@@ -198,7 +197,7 @@ class Guest:
             await self._command("CONNECT", timeout, {}, part)
 
     async def learn_keys(self, peer: str, keys: list[tuple[int, int]], timeout: float) -> None:
-        """Take over the rkeys of what `Connect` has called ``peer``, one context of the process at the other end."""
+        """Take over the rkeys of what `Connect` has called ``peer``, a protection domain of the other end's process."""
         records = [{"vrkey": virtual, "prkey": physical} for virtual, physical in keys]
         for part, more in _parts("KEYS", records):
             await self._command("KEYS", timeout, {"peer": int(peer, 16)}, part, more=more)
@@ -357,7 +356,18 @@ def _records(answer: list[Message]) -> list[Values]:
 
 
 def _queue_pairs(answer: list[Message]) -> list[QueuePair]:
-    same = ("pqpn", "next_pqpn", "type", "state", "dest_vqpn", "dest_pqpn", "port", "sgid_index", "receives")
+    same = (
+        "pqpn",
+        "next_pqpn",
+        "type",
+        "state",
+        "dest_vqpn",
+        "dest_pqpn",
+        "port",
+        "sgid_index",
+        "receives",
+        "pd",
+    )
     return [
         QueuePair(
             name=QPName(record["context"], record["vqpn"]),

@@ -13,6 +13,10 @@ _READY_TO_RECEIVE, _SEND_QUEUE_ERROR = 2, 5
 """``IBV_QPS_RTR`` and ``IBV_QPS_SQE``: the first and the last state in which a queue pair has another end."""
 
 
+Domain = tuple[int, int]
+"""A protection domain of a process: the context, and the number that the guest gives it."""
+
+
 class GuestState(IntEnum):
     """``enum mig_state``."""
 
@@ -47,6 +51,13 @@ class QueuePair:
     sgid: str
     dgid: str
     receives: int
+    pd: int
+    """Its protection domain, as the guest counts those of a context."""
+
+    @property
+    def domain(self) -> Domain:
+        """In which memory its other end can reach, with the right keys."""
+        return self.name.context, self.pd
 
     @property
     def is_connected(self) -> bool:

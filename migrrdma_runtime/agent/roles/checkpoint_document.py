@@ -87,7 +87,9 @@ def _require_sendable(partner: PartnerAgent, movers: list[Mover]) -> None:
         if any(guest.name == one.guest.name for guest, _ in partner.connections)
     )
     size = len(partner.connections) * (len(agent_messages.encode(connection)) + 1)
-    size += remote_keys.packed_size(regions) + _PREPARE_BESIDE
+    # Each key is told to one domain's other ends at the most, and as unusable to those of another (usable_keys.py).
+    domains = len({(guest.name, pair.domain) for guest, pair in partner.connections})
+    size += remote_keys.packed_size(2 * regions, domains) + _PREPARE_BESIDE
     if size > agent_messages.MAX_BYTES:
         raise GuestError(
             f"{len(partner.connections)} connections to {partner.contact.name} and {regions} memory regions make a "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from migrrdma_runtime.agent.local import budget
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import Connect, GidChange, QueuePair
+from migrrdma_runtime.agent.local.guest_objects import Connect, Domain, GidChange, QueuePair
 from migrrdma_runtime.agent.roles.fit import NewDevices
 from migrrdma_runtime.agent.roles.records import DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -40,7 +40,7 @@ class _Rebuilt:
     @property
     def map_name(self) -> str:
         """Of the keys by which its other end reaches memory here."""
-        return remote_keys.map_name(self.guest.name, self.pair.name.context)
+        return remote_keys.map_name(self.guest.name, *self.pair.domain)
 
 
 class Reconnection:
@@ -99,9 +99,7 @@ class Reconnection:
                 "connections": [self._offer(one) for one in described["connections"]],
                 "keys": {
                     name: keys.get(name, "")
-                    for name in {
-                        remote_keys.map_name(c["process"], c["context"]) for c in described["connections"]
-                    }
+                    for name in {self._made(one).map_name for one in described["connections"]}
                 },
             }
             limit = self._deadlines.peer + 3 * self._deadlines.guest
@@ -120,14 +118,14 @@ class Reconnection:
         self._new_ends = {(one["gid"], one["qpn"]): one for made in lists for one in made}
 
     async def remote_keys(self, guests: list[Guest]) -> dict[str, str]:
-        """The keys of these processes' memory, by what partners file them under."""
-        lists: list[dict[int, list[tuple[int, int]]]] = []
+        """The keys by which others reach these processes' memory, by what partners file them under."""
+        lists: list[dict[Domain, list[tuple[int, int]]]] = []
         for several in self._answering_at_once(guests):
             lists += await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in several))
         return {
-            remote_keys.map_name(one.name, context): remote_keys.pack(pairs)
-            for one, contexts in zip(guests, lists, strict=True)
-            for context, pairs in contexts.items()
+            remote_keys.map_name(one.name, *domain): remote_keys.pack(pairs)
+            for one, domains in zip(guests, lists, strict=True)
+            for domain, pairs in domains.items()
         }
 
     def _answering_at_once(self, guests: list[Guest]) -> Iterable[list[Guest]]:
@@ -181,10 +179,12 @@ class Reconnection:
         for process, connects in by_guest.items():
             for name in {one.peer for one in connects if one.dest_pqpn == _NOBODY}:
                 await guests[process].learn_keys(name, [], limit)
-        neighbours = {(name, _place_of(other)[:2]) for name, _, other in self._internal()}
-        for name, (process, context) in sorted(neighbours):
-            pairs = (await guests[process].remote_keys(limit)).get(context, [])
-            await guests[name].learn_keys(remote_keys.map_name(process, context), pairs, limit)
+        neighbours = {(other.guest.name, name, other.pair.domain) for name, _, other in self._internal()}
+        for process in sorted({one[0] for one in neighbours}):
+            keys = await guests[process].remote_keys(limit)
+            for _, name, domain in sorted(one for one in neighbours if one[0] == process):
+                map_name = remote_keys.map_name(process, *domain)
+                await guests[name].learn_keys(map_name, keys.get(domain, []), limit)
 
     def _internal(self) -> Iterable[tuple[str, Connect, _Rebuilt]]:
         """The connections within the container: who is to connect to what, and to whom."""

@@ -24,11 +24,11 @@ class _Restored:
         self.name = name
         self._shared = shared
 
-    async def remote_keys(self, _timeout: float) -> dict[int, list[tuple[int, int]]]:
+    async def remote_keys(self, _timeout: float) -> dict[tuple[int, int], list[tuple[int, int]]]:
         self._shared.take(_REGIONS)
         await asyncio.sleep(0)  # the others' turn
         self._shared.give_back(_REGIONS)
-        return {1: [(key, key) for key in range(_REGIONS)]}
+        return {(1, 1): [(key, key) for key in range(_REGIONS)]}
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

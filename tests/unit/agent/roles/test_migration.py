@@ -26,9 +26,9 @@ from migrrdma_runtime.wire import manifest, manifest_schema, remote_keys
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
 
-def learnt(process: str, context: int) -> str:
-    """What the fake guest calls the map of the keys of a process's context."""
-    return str(int(remote_keys.map_name(process, context), 16))
+def learnt(process: str, context: int, pd: int = 0) -> str:
+    """What the fake guest calls the map of the keys of a process's protection domain."""
+    return str(int(remote_keys.map_name(process, context, pd), 16))
 
 
 def test_a_container_moves_and_its_partner_goes_on_with_it(play: Play) -> None:

@@ -1,0 +1,70 @@
+"""A container moves whose partners face two of its protection domains: each reaches its own memory, and no other.
+
+Before the move the device says so; after it the device of another host, to keys that agents and guests have translated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guest_build import ROOT, compile_c
+from migrrdma_lab.shell import Shell
+from runtime_container import RuntimeContainer
+
+_FOLDER = "/root/domains"
+_ADDRESSES = {"domains": "10.78.0.180", "partner1": "10.78.0.181", "partner2": "10.78.0.182"}
+_AS_IT_SHOULD_BE = ["own: success", "other: remote access error"]
+
+
+@pytest.fixture
+def server(src: Shell, dst: Shell, peer: Shell, tmp_path: Path) -> Iterator[RuntimeContainer]:
+    """What has the two domains, on ``src``; it and its partners can be on every node."""
+    program = tmp_path / "domains"
+    compile_c(program, ROOT / "tests/workloads/domains.c", "-libverbs")
+    nodes = (src, dst, peer)
+    for node in nodes:
+        node.run("mkdir", "-p", _FOLDER)
+        node.copy(str(program), f":{_FOLDER}/domains")
+        for name in _ADDRESSES:
+            _container(node, name).remove()
+            _container(node, name).prepare()
+    yield _container(src, "domains")
+    for node in nodes:
+        for name in _ADDRESSES:
+            _container(node, name).remove()
+
+
+def _container(node: Shell, name: str) -> RuntimeContainer:
+    words = ["serve"] if name == "domains" else ["reach", _ADDRESSES["domains"]]
+    return RuntimeContainer(node, name, _ADDRESSES[name], ["/mnt/domains", *words], [(_FOLDER, "/mnt")])
+
+
+def _try_again(partner: RuntimeContainer, server: RuntimeContainer) -> None:
+    """The connection of the second try has ended at both ends afterwards: what has failed cannot be moved."""
+    before, ended = len(partner.lines()), len(server.lines())
+    partner.shell.run("migrrdma-runtime", "kill", partner.name, "USR1")
+    partner.wait_for_line("^other: ", after=before)
+    server.wait_for_line("^ended$", after=ended)
+
+
+def test_partners_in_two_domains_reach_their_own_memory_move_after_move(
+    src: Shell, dst: Shell, peer: Shell, server: RuntimeContainer
+) -> None:
+    server.run().wait_for_line("^listening$")
+    # One of them on the very host that the server moves to.
+    first, second = _container(peer, "partner1").run(), _container(dst, "partner2").run()
+    for partner in (first, second):
+        partner.wait_for_line("^other: ")
+    server.wait_for_line("^ended$", after=len(["listening", "serving", "ended"]))
+    server = server.move(dst)
+    for partner in (first, second):
+        _try_again(partner, server)
+    server = server.move(peer)
+    # A partner that moves goes on with what it was told.
+    moved = first.move(src)
+    for partner in (moved, second):
+        _try_again(partner, server)
+    assert [*first.lines(), *moved.lines()] == 3 * _AS_IT_SHOULD_BE
+    assert second.lines() == 3 * _AS_IT_SHOULD_BE

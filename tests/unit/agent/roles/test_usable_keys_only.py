@@ -1,0 +1,130 @@
+"""A partner is told the remote keys that it can use, and no others: neither its process nor its agent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from cluster import Cluster, ends
+from moves import Move
+
+from migrrdma_runtime.agent.local.usable_keys import NO_KEY
+from migrrdma_runtime.wire import remote_keys
+
+Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+
+_READ, _WRITE, _LOCAL = 4, 2, 1
+
+_REGIONS = [
+    {"context": 1, "pd": 1, "access": _WRITE, "vrkey": 0x100, "prkey": 0x1100},
+    {"context": 1, "pd": 2, "access": _WRITE, "vrkey": 0x200, "prkey": 0x1200},
+    {"context": 1, "pd": 1, "access": _LOCAL, "vrkey": 0x300, "prkey": 0x1300},
+    # On the new device it has the number that the region before had, which the partners' applications may hold.
+    {"context": 1, "pd": 1, "access": _READ, "vrkey": 0x400, "prkey": 0x300},
+]
+_OF_DOMAIN_1 = [[0x100, 0x1100], [0x400, 0x300], [0x300, NO_KEY]]
+_OF_DOMAIN_2 = [[0x200, 0x1200]]
+_SPEC: dict[str, Any] = {"rkeys": [], "mrs": _REGIONS}
+
+
+def in_domain(pd: int, qps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**qp, "pd": pd} for qp in qps]
+
+
+def map_of(pd: int, process: str = "a" * 16) -> str:
+    """What the fake guest calls the map of a protection domain."""
+    return str(int(remote_keys.map_name(process, 1, pd), 16))
+
+
+def test_partners_in_two_domains_are_told_their_own_keys_move_after_move(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        other = await cluster.host("other", 6)
+        here = in_domain(1, ends(src, 0x11, peer, 0x21, 1)) + in_domain(2, ends(src, 0x12, other, 0x31, 1))
+        mover = await cluster.guest(src, "c1", "a" * 16, here, **_SPEC)
+        one = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
+        two = await cluster.guest(other, "p2", "d" * 16, ends(other, 0x31, src, 0x12, 1))
+        move = Move(cluster, src, dst, peer, mover, one, restored_spec=_SPEC)
+        for there in (dst, src):
+            move.dst = there
+            await move.checkpoint()
+            await move.restore()
+            assert (await one.show())["keys"] == {map_of(1): _OF_DOMAIN_1}
+            assert (await two.show())["keys"] == {map_of(2): _OF_DOMAIN_2}
+            assert move.restored is not None
+            move = Move(
+                cluster, there, src, peer, move.restored, one,
+                container=move.lands_in, lands_in=move.lands_in + "+", restored_spec=_SPEC,
+            )  # fmt: skip
+
+    play(scenario)
+
+
+def test_an_agent_is_told_what_its_processes_can_use(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hosts: the agent of one learns nothing of what only the other's processes can reach."""
+
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        other = await cluster.host("other", 6)
+        here = in_domain(1, ends(src, 0x11, peer, 0x21, 1)) + in_domain(2, ends(src, 0x12, other, 0x31, 1))
+        mover = await cluster.guest(src, "c1", "a" * 16, here, **_SPEC)
+        partner = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
+        await cluster.guest(other, "p2", "d" * 16, ends(other, 0x31, src, 0x12, 1))
+        move = Move(cluster, src, dst, peer, mover, partner, restored_spec=_SPEC)
+        await move.checkpoint()
+        told: dict[str, dict[str, str]] = {}
+        ask = dst.agent.ask
+
+        async def overhear(contact: Any, name: str, request: Any, *rest: Any) -> Any:
+            if name == "prepare":
+                told[contact.name] = request["keys"]
+            return await ask(contact, name, request, *rest)
+
+        monkeypatch.setattr(dst.agent, "ask", overhear)
+        await move.restore()
+        pairs = {
+            name: [list(pair) for pair in next(iter(remote_keys.unpack(maps).values()))]
+            for name, maps in told.items()
+        }
+        assert pairs == {"peer": _OF_DOMAIN_1, "other": _OF_DOMAIN_2}
+        assert [len(maps) for maps in told.values()] == [1, 1]
+
+    play(scenario)
+
+
+def test_one_process_that_faces_two_domains_has_a_map_of_each(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        first, second = ends(src, 0x11, peer, 0x21, 2)
+        mover = await cluster.guest(
+            src, "c1", "a" * 16, in_domain(1, [first]) + in_domain(2, [second]), **_SPEC
+        )
+        partner = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 2))
+        move = Move(cluster, src, dst, peer, mover, partner, restored_spec=_SPEC)
+        await move.checkpoint()
+        await move.restore()
+        shown = await partner.show()
+        assert shown["keys"] == {map_of(1): _OF_DOMAIN_1, map_of(2): _OF_DOMAIN_2}
+        assert [str(qp["peer"]) for qp in shown["qps"]] == [map_of(1), map_of(2)]
+
+    play(scenario)
+
+
+def test_processes_of_one_container_are_told_their_own_keys(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        inside = in_domain(2, ends(src, 0x51, src, 0x52, 1)) + in_domain(1, ends(src, 0x52, src, 0x51, 1))
+        outside = in_domain(1, ends(src, 0x11, peer, 0x21, 1))
+        mover = await cluster.guest(src, "c1", "a" * 16, inside + outside, **_SPEC)
+        partner = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
+        move = Move(cluster, src, dst, peer, mover, partner, restored_spec=_SPEC)
+        await move.checkpoint()
+        await move.restore()
+        assert move.restored is not None
+        shown = await move.restored.show()
+        assert [str(qp["peer"]) for qp in shown["qps"]][:2] == [map_of(1), map_of(2)]
+        assert shown["keys"] == {map_of(1): _OF_DOMAIN_1, map_of(2): _OF_DOMAIN_2}
+        assert (await partner.show())["keys"] == {map_of(1): _OF_DOMAIN_1}
+
+    play(scenario)
