@@ -6,15 +6,17 @@ sense at each (`fault_cases`); the oracle is one (`struck_pair`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fault_cases
 import pytest
-from fault_cases import Case, Course
+from fault_cases import Case
 from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import NODES
 from struck_pair import StruckPair, impatient
+
+from migrrdma_runtime.base.fault_points import Action
 
 pytestmark = [pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(300)]
 
@@ -33,45 +35,65 @@ class _Pairs:
 
     def __init__(self, rack: FastRack) -> None:
         self.rack = rack
+        self.last: StruckPair | None = None
         self.pair: StruckPair | None = None
 
-    def whole(self) -> StruckPair:
+    def whole(self, *, by_docker: bool = False) -> StruckPair:
+        """One that runs; whose client is the engine's or the runtime's."""
+        if self.pair is not None and self.pair.by_docker is not by_docker:
+            self.end()
         if self.pair is None:
-            self.pair = StruckPair(self.rack)
+            self.remove()
+            self.last = self.pair = StruckPair(self.rack, by_docker=by_docker)
             self.pair.start()
         pair, self.pair = self.pair, None
         return pair
 
+    def end(self) -> None:
+        """Have both ends of it come to their end, and see what they found."""
+        pair, self.pair = self.pair, None
+        assert pair is not None, "the last case has left no pair"
+        pair.stop()
+
+    def remove(self) -> None:
+        """Whatever the last case has left."""
+        if self.last is not None:
+            self.last.remove()
+
 
 @pytest.fixture(scope="module")
 def pairs(impatient_rack: FastRack) -> Iterator[_Pairs]:
-    yield _Pairs(impatient_rack)
-    StruckPair(impatient_rack).remove()
+    pairs = _Pairs(impatient_rack)
+    yield pairs
+    pairs.remove()
 
 
-def _strike(pairs: _Pairs, case: Case) -> None:
-    pair = pairs.whole()
+def _strike(pairs: _Pairs, case: Case, *, by_docker: bool = False) -> None:
+    pair = pairs.whole(by_docker=by_docker)
     if pair.play(case):
         pairs.pair = pair  # only one that has come through all of it is of use to the next
 
 
-_OFTEN = ("store.", "note.", "plugin.", "runtime.")
-"""What `make test` strikes at: durable writes and external commands; `make soak` strikes at messages as well."""
+_UP_TO_DOCKER = {
+    Action.RUNTIME_DUMP,
+    Action.RUNTIME_SYNC_IMAGES,
+    Action.RUNTIME_WRITE_OUTCOME,
+    Action.RUNTIME_REPORT_DUMP,
+    Action.RUNTIME_RESTORE,
+    Action.RUNTIME_REPORT_RESTORE,
+}
+"""What comes of these is up to Docker as well: what it does with images and processes when the runtime fails there."""
 
 
-def _is_often(case: Case) -> bool:
-    return case.point.startswith(_OFTEN) and case.reached.course is not Course.UNHEARD
-
-
-def _usual() -> list[Any]:
-    """One case for each point; those that are left to `make soak` are marked."""
+def _usual(often: Callable[[Case], bool]) -> list[Any]:
+    """One case for each point; those that do not come often are left to `make soak`."""
     return [
-        pytest.param(case, id=str(case), marks=[] if _is_often(case) else pytest.mark.soak)
+        pytest.param(case, id=str(case), marks=[] if often(case) else pytest.mark.soak)
         for case in fault_cases.one_case_for_each_point()
     ]
 
 
-@pytest.mark.parametrize("case", _usual())
+@pytest.mark.parametrize("case", _usual(often=lambda case: case.action not in _UP_TO_DOCKER))
 def test_it_survives_at_one_place(pairs: _Pairs, case: Case) -> None:
     _strike(pairs, case)
 
@@ -86,5 +108,10 @@ def test_it_survives_at_one_place_whatever_strikes(pairs: _Pairs, case: Case) ->
     _strike(pairs, case)
 
 
+@pytest.mark.parametrize("case", _usual(often=lambda case: case.action in _UP_TO_DOCKER))
+def test_it_survives_at_one_place_under_docker(pairs: _Pairs, case: Case) -> None:
+    _strike(pairs, case, by_docker=True)
+
+
 def test_both_ends_find_nothing_wrong_after_all_of_it(pairs: _Pairs) -> None:
-    pairs.whole().stop()
+    pairs.whole(by_docker=True).stop()

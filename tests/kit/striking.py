@@ -63,7 +63,11 @@ class _Opened:
         assert self._handle >= 0 and watch >= 0, os.strerror(ctypes.get_errno())
 
     def __bool__(self) -> bool:
-        return bool(select.select([self._handle], [], [], 0)[0])
+        return self.within(0)
+
+    def within(self, seconds: float) -> bool:
+        """Whether it has been, or is within so many seconds."""
+        return bool(select.select([self._handle], [], [], seconds)[0])
 
     def close(self) -> None:
         os.close(self._handle)
@@ -102,6 +106,7 @@ class Blows:
         """Wait for its end."""
         self._over.set()
         if self._opened is not None:
+            self._thread.join()
             self._rack.shell(self._node).run("rm", "-rf", fault_points.GUEST_FOLDER)
             self._opened.close()
         if self._does_it:
@@ -120,12 +125,24 @@ class Blows:
         ).exists()
 
     def _arm_guests(self) -> None:
-        """Guests cannot remove the file: its number strikes each process once."""
+        """Guests cannot remove the file: its number strikes each process once.
+
+        One that is restored again is another process, which knows of no strike: the file goes with the first.
+        """
         folder = fault_points.GUEST_FOLDER
         words = f"{next(_NUMBERS)} {self._case.blow.kind.value} {int(LASTS_S * 1000)}"
         path = f"{folder}/{self._case.point}"
         self._rack.shell(self._node).sh(f"mkdir -p {folder}; echo {words} >{path}.new; mv {path}.new {path}")
-        self._opened = _Opened(Path(f"/proc/{self._rack.host(self._node).init()}/root{path}"))
+        self._guests_point = Path(f"/proc/{self._rack.host(self._node).init()}/root{path}")
+        self._opened = _Opened(self._guests_point)
+        self._thread = threading.Thread(target=self._disarm_guests, args=(self._opened,), daemon=True)
+        self._thread.start()
+
+    def _disarm_guests(self, opened: _Opened) -> None:
+        while not self._over.is_set():
+            if opened.within(0.1):
+                self._guests_point.unlink(missing_ok=True)
+                return
 
     @property
     def _does_it(self) -> Callable[[], None] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import workload
+from docker_container import DockerContainer
 from fault_cases import Blow, Case, Course, Side
 from migrrdma_lab.errors import NodeCommandError, RackError
 from migrrdma_lab.namespaces.rack import FastRack
@@ -23,7 +25,7 @@ from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
 from striking import AtSomeTime, Blows, arm
 
-from migrrdma_runtime.base import fault_points
+from migrrdma_runtime.base import fault_points, paths
 from migrrdma_runtime.base.fault_points import Action, Moment, name_of
 
 _VERDICT = re.compile(r"integrity: (?!\d+ QPs on )")
@@ -48,17 +50,8 @@ IMPATIENT = {
 _SERVICE = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nRestartSec=100ms\n"
 """An agent is killed here more often than systemd takes for a mishap."""
 
-_STATUS = """
-import socket
-agent = socket.socket(socket.AF_UNIX)
-agent.settimeout(20)
-agent.connect("/run/migrrdma/agent.sock")
-agent.sendall(b'{"op": "status"}\\n')
-lines = agent.makefile()
-line = next(line for line in lines if '"done"' in line)
-print(line)
-"""
-"""As `migrrdma status --json`, at a tenth of its cost: it is asked several times a second."""
+_STATUS_S = 20.0
+"""An agent that takes longer to say how it stands is none that answers."""
 
 LATENCY_NS = 5_000_000
 """Of the wire. What is tested is not how much goes over it: the processors are for the rest."""
@@ -79,7 +72,8 @@ _FINAL = {"done", "undone", "abandoned", "released", "switched", "lost"}
 _NOT_RUN = {"parked", "claimed"}
 
 _LEFT = f"""
-ls -A /var/lib/migrrdma/agent/outcomes
+ls -A /var/lib/migrrdma/agent/outcomes /var/lib/migrrdma/agent/kept | grep -v : || :
+find /tmp -maxdepth 1 -name 'migrrdma-images-*'
 ls -A {fault_points.FOLDER} 2>/dev/null || :
 find /run/migrrdma/agent -name 'resume-*'
 pgrep -xl 'criu|runc|migrrdma-runti' || :
@@ -110,18 +104,25 @@ class StruckPair:
     """The client, which moves between two nodes, and the server on the third."""
 
     rack: FastRack
-    number: int = 0
-    client: RuntimeContainer = field(init=False)
+    by_docker: bool = False
+    """Whether the client is Docker's, and moved by docker's commands; else the runtime's."""
+    client: RuntimeContainer | DockerContainer = field(init=False)
     server: RuntimeContainer = field(init=False)
     said: list[Said] = field(default_factory=list)
     _also: list[tuple[Node, str]] = field(default_factory=list)
+    _failed: Node | None = None
+    """The host whose power fails in this case."""
 
     def __post_init__(self) -> None:
         """Not started yet."""
         docker_client, docker_server = workload.pair(
             self.rack.shell(SRC), self.rack.shell(PEER), "-q", "2", "-e"
         )
-        self.client = self._container(SRC, "client", "10.78.0.160", docker_client.command)
+        self.client = (
+            DockerContainer(docker_client)
+            if self.by_docker
+            else self._container(SRC, "client", "10.78.0.160", docker_client.command)
+        )
         self.server = self._container(PEER, "server", "10.78.0.161", docker_server.command)
 
     def _container(self, node: Node, name: str, address: str, command: Any) -> RuntimeContainer:
@@ -187,6 +188,7 @@ class StruckPair:
 
     def _play(self, course: Course, blows: Blows, failed: Node | None, *, ends: bool) -> bool:
         self.said = []
+        self._failed = failed
         there = self.there
         with blows:
             getattr(self, f"_{course.name.lower()}")()
@@ -226,6 +228,10 @@ class StruckPair:
 
     def _abandoned(self) -> None:
         self._try("checkpoint", self.client.checkpoint)
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Give the checkpoint up, as a person would who is told that it failed."""
         here = self.here
         shell = self.rack.shell(here)
         migration = self._last(here)["migration"]
@@ -277,6 +283,9 @@ class StruckPair:
         while self._waits():
             assert time.monotonic() < deadline, f"it cannot be restored: {self.said}"
             here = self.here
+            if self._ended_with(here):
+                self._abandon()
+                return
             self.client.remove()
             self.client.on(self.rack.shell(there)).remove()
             self._try("restore", lambda: self.client.restore(self.rack.shell(there)))
@@ -284,6 +293,11 @@ class StruckPair:
             if self._settled(here, {"committed"}) == "done":
                 self.client = self.client.on(self.rack.shell(there))
                 return
+
+    def _ended_with(self, node: Node) -> bool:
+        """Whether its images were in that host's memory when its power failed: Docker had not got them yet."""
+        client = self.client
+        return node is self._failed and isinstance(client, DockerContainer) and not client.has_images()
 
     def _waits(self) -> bool:
         """Whether it is in an image that nobody has restored."""
@@ -309,9 +323,24 @@ class StruckPair:
         return max(found, key=lambda one: one["created"], default={})
 
     def _migrations(self, node: Node) -> list[dict[str, Any]]:
-        """What its agent knows; `RackError` if there is none that answers."""
-        result = self.rack.shell(node).run("python3", "-ISc", _STATUS)
-        found: list[dict[str, Any]] = json.loads(result.stdout)["done"]["migrations"]
+        """What its agent knows; `RackError` if there is none that answers.
+
+        As `migrrdma status --json`, from outside of the node: it is asked several times a second, and a process of the
+        node's own for each would take the processor from what is tested.
+        """
+        init = self.rack.host(node).init()
+        try:
+            with socket.socket(socket.AF_UNIX) as agent:
+                agent.settimeout(_STATUS_S)
+                agent.connect(f"/proc/{init}/root{paths.RUN_DIR}/{paths.RUNTIME_SOCKET}")
+                agent.sendall(b'{"op": "status"}\n')
+                with agent.makefile() as lines:
+                    said = next((line for line in lines if '"done"' in line), "")
+        except OSError as error:
+            raise RackError(f"{node.name}: the agent does not answer: {error}") from error
+        if not said.endswith("\n"):
+            raise RackError(f"{node.name}: the agent has not said how it stands")
+        found: list[dict[str, Any]] = json.loads(said)["done"]["migrations"]
         return found
 
     def _wait_for_agents(self) -> None:
@@ -357,8 +386,9 @@ class StruckPair:
         assert sum(running.values()) == expected, f"copies that run: {running}; {self.said}"
         if expected:
             assert running[self.here.name] == 1, f"it runs elsewhere than it should: {running}; {self.said}"
-            for end in (self.client, self.server):
-                end.wait_for_line(GOES_ON, 30, after=len(end.lines()))
+            both = [(end, len(end.lines())) for end in (self.client, self.server)]
+            for end, before in both:
+                end.wait_for_line(GOES_ON, 30, after=before)
                 broken = [line for line in end.lines() if _VERDICT.match(line)]
                 assert not broken, f"{end.name}: {broken}; {self.said}"
         for node in NODES:
