@@ -35,15 +35,18 @@ static int handle_quiesce(struct mig_session *session, uint32_t id, const struct
 {
 	struct mig_selection selection = { (enum mig_scope_kind)scope->kind, scope->context, names, count };
 	struct mig_qp_name which = { 0, 0 };
+	const char *why = "";
 	int error = EBUSY;
 
-	if (mig.reasons)
+	/* What pins this process does not pin another one whose other ends are here, unless it is these queue pairs. */
+	if (mig.cannot_quiesce || (mig.reasons && scope->kind != MIG_SCOPE_LISTED))
 		return mig_answer_done(session, id, ENOTSUP, "the process holds objects that cannot be migrated", NULL, 0);
 	if (mig.state == MIG_STATE_RUNNING || mig.state == MIG_STATE_QUIESCED)
-		error = mig_quiesce_begin(&selection, scope->timeout_ms, &which);
+		error = mig_quiesce_begin(&selection, scope->timeout_ms, &which, &why);
 	if (error)
 		return mig_answer_done(session, id, error,
 			    error == EIO   ? "a QP is in an error state"
+			    : error == ENOTSUP ? why
 			    : error == EBUSY ? "another quiesce is under way"
 					     : "a verb took too long to return",
 			    &which, which.vqpn != 0);

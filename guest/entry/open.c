@@ -13,6 +13,7 @@
 #include "objects/kinds.h"
 #include "objects/operations.h"
 #include "real/export.h"
+#include "shadow/marks.h"
 #include "shadow/process.h"
 
 /* In the child of a fork: its parent's objects are the parent's affair, as they are with libibverbs. */
@@ -22,7 +23,7 @@ static void start_over_after_fork(void)
 	mig_verb_gate_after_fork();
 	mig.lock.word = 0;
 	mig_list_init(&mig.contexts);
-	mig.reasons = 0;
+	mig_marks_after_fork();
 	mig.token = 0;
 	mig.state = MIG_STATE_RUNNING;
 	mig_thread_after_fork();
@@ -76,8 +77,10 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 	mig_list_add(&mig.contexts, &context->link);
 	mig_unlock(&mig.lock);
 
-	if ((error = mig_sections_usable()))
+	if ((error = mig_sections_usable())) {
 		mig_cannot_migrate("the kernel does not let the process use membarrier: %s", strerror(error));
+		mig.cannot_quiesce = 1;
+	}
 	mig_thread_start();
 	return &context->verbs.context;
 }
@@ -97,6 +100,7 @@ int ibv_close_device(struct ibv_context *ibv)
 	mig_lock(&mig.lock);
 	mig_list_remove(&context->link);
 	mig_unlock(&mig.lock);
+	mig_marks_forget(context);
 	mig_relay_fd_close(&context->async);
 	mig_pages_free(context->owed);
 	/* Shadows of objects that were left open stay: the application has no business with them any more. */

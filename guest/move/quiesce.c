@@ -13,6 +13,7 @@
 #include "real/real.h"
 #include "shadow/cq.h"
 #include "shadow/find.h"
+#include "shadow/marks.h"
 #include "shadow/process.h"
 
 /* Within one quiesce only: the clock may jump when the process is moved, and a quiesce never spans that. */
@@ -77,7 +78,7 @@ static int post_marker(struct mig_qp *qp)
 	return 1;
 }
 
-int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which)
+int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which, const char **why)
 {
 	deadline_ns = now_ns() + timeout_ms * 1000000ull;
 	int error = mig_verb_gate_close((int)timeout_ms);
@@ -86,10 +87,17 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		return error;
 	mig_select(selection);
 	EACH_QP(context, qp) {
-		if (qp->selected && mig_cannot_rest(qp)) {
+		if (!qp->selected)
+			continue;
+		const char *mark = mig_mark_of(&qp->ibv);
+		if (!mark && context->windows)
+			mark = "a memory window";
+		error = mig_cannot_rest(qp) ? EIO : mark ? ENOTSUP : 0;
+		if (error) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
+			*why = mark;
 			mig_verb_gate_open();
-			return EIO;
+			return error;
 		}
 	}
 	EACH_QP(context, qp) {

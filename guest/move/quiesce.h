@@ -21,8 +21,8 @@ int mig_cannot_rest(const struct mig_qp *qp);
 /* Sets every QP's `selected`. The verb gate must be closed. */
 void mig_select(const struct mig_selection *selection);
 
-/* Closes the gates of these QPs. 0, or an errno with *which the QP it is about, and nothing changed. */
-int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which);
+/* Closes the gates of these QPs. 0, or an errno with *which the QP it is about, and nothing changed; ENOTSUP: *why it cannot. */
+int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which, const char **why);
 
 /*
  * Drives the drain on. EINPROGRESS: call again soon. 0: drained. Else it is over, undone, and names holds up to

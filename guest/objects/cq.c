@@ -16,6 +16,7 @@
 #include "path/notify.h"
 #include "path/poll.h"
 #include "real/export.h"
+#include "shadow/marks.h"
 
 void mig_cq_add(struct mig_context *context, struct mig_cq *cq)
 {
@@ -143,9 +144,11 @@ int ibv_destroy_cq(struct ibv_cq *ibv)
 {
 	struct mig_cq *cq = mig_cq(ibv);
 
+	struct mig_mark *marks = mig_marks_take(ibv);
+	int error = cq ? end_real_cq(cq) : mig_real()->ibv_destroy_cq(ibv);
+	mig_marks_settle(marks, error);
 	if (!cq)
-		return mig_real()->ibv_destroy_cq(ibv);
-	int error = end_real_cq(cq);
+		return error;
 	if (error)
 		return error;
 	/* As the real one does: not before every event is acknowledged. Outside the verb gate, as it may last. */

@@ -8,8 +8,8 @@
 #include "objects/offer.h"
 #include "path/poll.h"
 #include "shadow/channel.h"
+#include "shadow/marks.h"
 #include "shadow/pd.h"
-#include "shadow/process.h"
 
 static struct mig_cq *cq_of_ex(struct ibv_cq_ex *ex)
 {
@@ -125,13 +125,15 @@ static struct ibv_cq_ex *create_cq_ex(struct ibv_context *ibv, struct ibv_cq_ini
 
 	struct ibv_cq_init_attr_ex theirs = *attr;
 
-	mig_cannot_migrate("an extended CQ with more than standard completions");
 	theirs.channel = mig_real_comp_channel(attr->channel);
 	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD)
 		theirs.parent_domain = mig_real_pd(attr->parent_domain);
 	if (attr->channel)
 		__atomic_store_n(&context->has_foreign_cqs, 1, __ATOMIC_RELEASE);
-	return mig_real_operations(ibv)->create_cq_ex(context->real, &theirs);
+	struct ibv_cq_ex *real = mig_real_operations(ibv)->create_cq_ex(context->real, &theirs);
+	if (real)
+		mig_mark(context, ibv_cq_ex_to_cq(real), "an extended CQ with more than standard completions");
+	return real;
 }
 
 void mig_cq_ex_offer(struct mig_context *context)

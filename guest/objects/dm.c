@@ -19,8 +19,10 @@ struct ibv_dm *ibv_import_dm(struct ibv_context *ibv, uint32_t handle)
 	if (!context)
 		return mig_real()->ibv_import_dm(ibv, handle);
 	MIG_VERB;
-	mig_cannot_migrate("imported device memory");
-	return mig_real()->ibv_import_dm(context->real, handle);
+	struct ibv_dm *made = mig_real()->ibv_import_dm(context->real, handle);
+	if (made)
+		mig_cannot_migrate("imported device memory");
+	return made;
 }
 
 struct ibv_dmah *ibv_alloc_dmah(struct ibv_context *ibv, struct ibv_dmah_init_attr *attr)
@@ -34,15 +36,19 @@ struct ibv_dmah *ibv_alloc_dmah(struct ibv_context *ibv, struct ibv_dmah_init_at
 	if (!context)
 		return mig_real()->ibv_alloc_dmah(ibv, attr);
 	MIG_VERB;
-	mig_cannot_migrate("a DMA handle");
-	return mig_real()->ibv_alloc_dmah(context->real, attr);
+	struct ibv_dmah *made = mig_real()->ibv_alloc_dmah(context->real, attr);
+	if (made)
+		mig_cannot_migrate("a DMA handle");
+	return made;
 }
 
 static struct ibv_dm *alloc_dm(struct ibv_context *ibv, struct ibv_alloc_dm_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("device memory");
-	return mig_real_operations(ibv)->alloc_dm(mig_context(ibv)->real, attr);
+	struct ibv_dm *made = mig_real_operations(ibv)->alloc_dm(mig_context(ibv)->real, attr);
+	if (made)
+		mig_cannot_migrate("device memory");
+	return made;
 }
 
 static struct ibv_mr *reg_dm_mr(struct ibv_pd *pd, struct ibv_dm *dm, uint64_t offset, size_t length,

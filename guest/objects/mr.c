@@ -7,8 +7,11 @@
 #include "base/verb_gate.h"
 #include "objects/offer.h"
 #include "real/export.h"
+#include "shadow/marks.h"
 #include "shadow/pd.h"
 #include "shadow/process.h"
+
+static const char on_demand[] = "an on-demand paging memory region";
 
 /* How a region was asked for; kept to ask again in the same way. */
 enum way { WAY_PLAIN, WAY_IOVA, WAY_IOVA2 };
@@ -134,8 +137,6 @@ static struct ibv_mr *register_memory(enum way way, struct ibv_pd *ibv, void *ad
 		free(mr);
 		return NULL;
 	}
-	if (access & IBV_ACCESS_ON_DEMAND)
-		mig_cannot_migrate("an on-demand paging memory region");
 	mr->ibv = *mr->real;
 	mr->ibv.context = ibv->context;
 	mr->ibv.pd = ibv;
@@ -146,6 +147,8 @@ static struct ibv_mr *register_memory(enum way way, struct ibv_pd *ibv, void *ad
 	if (!error)
 		mig_list_add(&context->mrs, &mr->link);
 	mig_unlock(&context->lock);
+	if (!error && access & IBV_ACCESS_ON_DEMAND)
+		mig_mark(context, &mr->ibv, on_demand);
 	if (!error)
 		return &mr->ibv;
 	mig_real()->ibv_dereg_mr(mr->real);
@@ -169,14 +172,10 @@ struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, ui
 	return register_memory(WAY_IOVA2, pd, addr, length, iova, access);
 }
 
-int ibv_dereg_mr(struct ibv_mr *ibv)
+static int end_real_mr(struct mig_mr *mr)
 {
-	struct mig_mr *mr = mig_mr(ibv);
-
-	if (!mr)
-		return mig_real()->ibv_dereg_mr(ibv);
-	MIG_VERB;
-	struct mig_context *context = mig_context(ibv->context);
+	MIG_VERB_AS("ibv_dereg_mr");
+	struct mig_context *context = mig_context(mr->ibv.context);
 	int error = mig_real()->ibv_dereg_mr(mr->real);
 	if (error)
 		return error;
@@ -188,8 +187,20 @@ int ibv_dereg_mr(struct ibv_mr *ibv)
 	if (mig_keymap_get(context->lkeys, mr->ibv.lkey) != mr->ibv.lkey)
 		mig_keymap_set(context->lkeys, mr->ibv.lkey, mr->ibv.lkey);
 	mig_unlock(&context->lock);
-	free(mr);
 	return 0;
+}
+
+int ibv_dereg_mr(struct ibv_mr *ibv)
+{
+	struct mig_mr *mr = mig_mr(ibv);
+
+	struct mig_mark *marks = mig_marks_take(ibv);
+	int error = mr ? end_real_mr(mr) : mig_real()->ibv_dereg_mr(ibv);
+
+	mig_marks_settle(marks, error);
+	if (mr && !error)
+		free(mr);
+	return error;
 }
 
 int ibv_rereg_mr(struct ibv_mr *ibv, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
@@ -200,11 +211,16 @@ int ibv_rereg_mr(struct ibv_mr *ibv, int flags, struct ibv_pd *pd, void *addr, s
 		return mig_real()->ibv_rereg_mr(ibv, flags, mig_real_pd(pd), addr, length, access);
 	MIG_VERB;
 	struct mig_context *context = mig_context(ibv->context);
-	if (context->translate)
-		mig_cannot_migrate("a memory region that was registered anew after a move");
 	int result = mig_real()->ibv_rereg_mr(mr->real, flags, mig_real_pd(pd), addr, length, access);
 	if (result && result != IBV_REREG_MR_ERR_DO_FORK_OLD)
 		return result;
+	if (context->translate)
+		mig_cannot_migrate("a memory region that was registered anew after a move");
+	if (flags & IBV_REREG_MR_CHANGE_ACCESS && (unsigned int)access & IBV_ACCESS_ON_DEMAND)
+		mig_mark(context, ibv, on_demand);
+	else if (flags & IBV_REREG_MR_CHANGE_ACCESS)
+		while (mig_unmark(ibv, on_demand))
+			;
 	if (flags & IBV_REREG_MR_CHANGE_PD)
 		ibv->pd = pd;
 	if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)

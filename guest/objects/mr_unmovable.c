@@ -18,8 +18,8 @@ struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t leng
 	if (!mig_pd(pd))
 		return mig_real()->ibv_reg_dmabuf_mr(pd, offset, length, iova, fd, access);
 	MIG_VERB;
-	mig_cannot_migrate("a dma-buf memory region");
-	return mig_real()->ibv_reg_dmabuf_mr(mig_real_pd(pd), offset, length, iova, fd, access);
+	struct ibv_mr *mr = mig_real()->ibv_reg_dmabuf_mr(mig_real_pd(pd), offset, length, iova, fd, access);
+	return mig_marked(pd->context, mr, "a dma-buf memory region");
 }
 
 struct ibv_mr *ibv_reg_mr_ex(struct ibv_pd *pd, struct ibv_mr_init_attr *attr)
@@ -31,8 +31,8 @@ struct ibv_mr *ibv_reg_mr_ex(struct ibv_pd *pd, struct ibv_mr_init_attr *attr)
 	if (!mig_pd(pd))
 		return mig_real()->ibv_reg_mr_ex(pd, attr);
 	MIG_VERB;
-	mig_cannot_migrate("a memory region made by ibv_reg_mr_ex");
-	return mig_real()->ibv_reg_mr_ex(mig_real_pd(pd), attr);
+	struct ibv_mr *mr = mig_real()->ibv_reg_mr_ex(mig_real_pd(pd), attr);
+	return mig_marked(pd->context, mr, "a memory region made by ibv_reg_mr_ex");
 }
 
 struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
@@ -44,8 +44,10 @@ struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
 	if (!mig_pd(pd))
 		return mig_real()->ibv_import_mr(pd, handle);
 	MIG_VERB;
-	mig_cannot_migrate("an imported memory region");
-	return mig_real()->ibv_import_mr(mig_real_pd(pd), handle);
+	struct ibv_mr *mr = mig_real()->ibv_import_mr(mig_real_pd(pd), handle);
+	if (mr)
+		mig_cannot_migrate("an imported memory region");
+	return mr;
 }
 
 void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buffer)
@@ -57,8 +59,10 @@ void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buffer)
 	if (!mig_pd(pd))
 		return mig_real()->ibv_alloc_buf(pd, size, buffer);
 	MIG_VERB;
-	mig_cannot_migrate("a buffer made by ibv_alloc_buf");
-	return mig_real()->ibv_alloc_buf(mig_real_pd(pd), size, buffer);
+	void *made = mig_real()->ibv_alloc_buf(mig_real_pd(pd), size, buffer);
+	if (made)
+		mig_cannot_migrate("a buffer made by ibv_alloc_buf");
+	return made;
 }
 
 struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buffer, void *addr, size_t length, int access)
@@ -70,15 +74,15 @@ struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buffer, void *a
 	if (!mig_pd(pd))
 		return mig_real()->ibv_reg_buf_mr(pd, buffer, addr, length, access);
 	MIG_VERB;
-	mig_cannot_migrate("a memory region made by ibv_reg_buf_mr");
-	return mig_real()->ibv_reg_buf_mr(mig_real_pd(pd), buffer, addr, length, access);
+	struct ibv_mr *mr = mig_real()->ibv_reg_buf_mr(mig_real_pd(pd), buffer, addr, length, access);
+	return mig_marked(pd->context, mr, "a memory region made by ibv_reg_buf_mr");
 }
 
 static struct ibv_mr *alloc_null_mr(struct ibv_pd *pd)
 {
 	MIG_VERB;
-	mig_cannot_migrate("a null memory region");
-	return mig_real_operations(pd->context)->alloc_null_mr(mig_real_pd(pd));
+	struct ibv_mr *mr = mig_real_operations(pd->context)->alloc_null_mr(mig_real_pd(pd));
+	return mig_marked(pd->context, mr, "a null memory region");
 }
 
 void mig_mr_unmovable_offer(struct mig_context *context)

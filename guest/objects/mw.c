@@ -4,9 +4,9 @@
 
 #include "base/verb_gate.h"
 #include "objects/qp.h"
+#include "shadow/marks.h"
 #include "shadow/mr.h"
 #include "shadow/pd.h"
-#include "shadow/process.h"
 
 /*
  * Memory windows: ibv_bind_mw compares the window's protection domain with the region's and goes through the
@@ -17,7 +17,6 @@ static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
 	MIG_VERB;
 	struct mig_context *context = mig_context(pd->context);
 
-	mig_cannot_migrate("a memory window");
 	if (!context->real->ops.alloc_mw) {
 		errno = EOPNOTSUPP;
 		return NULL;
@@ -28,12 +27,14 @@ static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
 	mw->context = pd->context;
 	mw->pd = pd;
 	mig_lock(&context->lock);
+	context->windows++;
 	if (!context->has_windows) {
 		context->has_windows = 1;
 		MIG_EACH(&context->qps, qp, struct mig_qp, link)
 			mig_qp_set_operations(qp);
 	}
 	mig_unlock(&context->lock);
+	mig_mark(context, mw, "a memory window");
 	return mw;
 }
 
@@ -45,12 +46,17 @@ static int dealloc_mw(struct ibv_mw *mw)
 
 	mw->context = context->real;
 	mw->pd = mig_real_pd(pd);
+	struct mig_mark *marks = mig_marks_take(mw);
 	int error = context->real->ops.dealloc_mw(mw);
+	mig_marks_settle(marks, error);
 	if (error) {
 		mw->context = &context->verbs.context;
 		mw->pd = pd;
+		return error;
 	}
-	return error;
+	MIG_LOCKED(&context->lock);
+	context->windows--;
+	return 0;
 }
 
 static int bind_mw(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)

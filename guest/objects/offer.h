@@ -7,11 +7,20 @@
 #define MIGRRDMA_OBJECTS_OFFER_H
 
 #include "shadow/context.h"
+#include "shadow/marks.h"
 
 /* The real operations behind a context of ours. */
 static inline struct verbs_context *mig_real_operations(struct ibv_context *ibv)
 {
 	return verbs_get_ctx(mig_context(ibv)->real);
+}
+
+/* What was made is handed on, as a reason against a move as long as it lives; NULL, and errno, if it could not be made. */
+static inline void *mig_marked(struct ibv_context *ibv, void *made, const char *why)
+{
+	if (made)
+		mig_mark(mig_context(ibv), made, why);
+	return made;
 }
 
 /* Where the real one has none, neither have we, and the inline function says "not supported". */

@@ -45,7 +45,9 @@ int ibv_dealloc_pd(struct ibv_pd *ibv)
 	if (!pd)
 		return mig_real()->ibv_dealloc_pd(ibv);
 	MIG_VERB;
+	struct mig_mark *marks = mig_marks_take(ibv);
 	int error = mig_real()->ibv_dealloc_pd(pd->real);
+	mig_marks_settle(marks, error);
 	if (error)
 		return error;
 	mig_lock(&mig_context(ibv->context)->lock);
@@ -66,8 +68,10 @@ struct ibv_pd *ibv_import_pd(struct ibv_context *ibv, uint32_t handle)
 	if (!context)
 		return mig_real()->ibv_import_pd(ibv, handle);
 	MIG_VERB;
-	mig_cannot_migrate("an imported protection domain");
-	return mig_real()->ibv_import_pd(context->real, handle);
+	struct ibv_pd *pd = mig_real()->ibv_import_pd(context->real, handle);
+	if (pd)
+		mig_cannot_migrate("an imported protection domain");
+	return pd;
 }
 
 /* Wrapped, not passed through: CQs and QPs of ours may be made in it. */
@@ -76,10 +80,9 @@ static struct ibv_pd *alloc_parent_domain(struct ibv_context *ibv, struct ibv_pa
 	MIG_VERB;
 	struct ibv_parent_domain_init_attr theirs = *attr;
 
-	mig_cannot_migrate("a parent domain");
 	theirs.pd = mig_real_pd(attr->pd);
 	struct ibv_pd *real = mig_real_operations(ibv)->alloc_parent_domain(mig_context(ibv)->real, &theirs);
-	return real ? mig_pd_wrap(mig_context(ibv), real) : NULL;
+	return real ? mig_marked(ibv, mig_pd_wrap(mig_context(ibv), real), "a parent domain") : NULL;
 }
 
 void mig_pd_offer(struct mig_context *context)

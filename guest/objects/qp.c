@@ -8,6 +8,7 @@
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/async_event.h"
+#include "objects/offer.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/recv.h"
@@ -15,7 +16,6 @@
 #include "shadow/cq.h"
 #include "shadow/find.h"
 #include "shadow/pd.h"
-#include "shadow/process.h"
 
 /* Why a QP is made by the real library and left to it; NULL: we shadow it. */
 static const char *foreign(const struct ibv_qp_init_attr *attr)
@@ -88,9 +88,9 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	MIG_VERB;
 	const char *why = mig_pd(pd) ? foreign(attr) : "";
 	if (why) {
-		if (*why)
-			mig_cannot_migrate("%s", why);
-		return make_foreign(pd, attr);
+		struct ibv_qp *qp = make_foreign(pd, attr);
+
+		return *why ? mig_marked(pd->context, qp, why) : qp;
 	}
 
 	struct mig_context *context = mig_context(pd->context);
@@ -193,9 +193,11 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 {
 	struct mig_qp *qp = mig_qp(ibv);
 
+	struct mig_mark *marks = mig_marks_take(ibv);
+	int error = qp ? end_real_qp(qp) : mig_real()->ibv_destroy_qp(ibv);
+	mig_marks_settle(marks, error);
 	if (!qp)
-		return mig_real()->ibv_destroy_qp(ibv);
-	int error = end_real_qp(qp);
+		return error;
 	if (error)
 		return error;
 	/* A poller may have found it in the table just before. */

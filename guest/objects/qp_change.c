@@ -26,7 +26,7 @@ void mig_qp_collect(struct mig_qp *qp)
 
 	for (int i = 0; i < 2 && (!i || cqs[1] != cqs[0]); i++) {
 		if (mig_cq_collect_shared(cqs[i]))
-			mig_cannot_migrate("a QP whose completions could not be taken when it was reset or ended");
+			mig_cannot_quiesce("a QP whose completions could not be taken when it was reset or ended");
 		/* What we took out of the device's queue before it would have gone with the QP there. */
 		if (mig_cq_ring_has(cqs[i], qp->ibv.qp_num) && mig_device_purges(context))
 			mig_cq_ring_purge(cqs[i], qp->ibv.qp_num);

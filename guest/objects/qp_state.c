@@ -6,7 +6,7 @@
 #include "objects/qp.h"
 #include "real/export.h"
 #include "shadow/find.h"
-#include "shadow/process.h"
+#include "shadow/marks.h"
 
 static void qp_merge(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
@@ -33,6 +33,9 @@ static void qp_merge(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask
 #undef MERGE
 }
 
+static const char alternate_path[] = "a QP with an alternate path";
+static const char no_route[] = "a QP without a global route (LIDs do not move)";
+
 static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask)
 {
 	enum ibv_qp_state state = mask & IBV_QP_STATE ? attr->qp_state : qp->ibv.state;
@@ -40,14 +43,16 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 	if (state == IBV_QPS_RESET && mask & IBV_QP_STATE) {
 		memset(qp->masks, 0, sizeof(qp->masks));
 		memset(&qp->attr, 0, sizeof(qp->attr));
+		while (mig_unmark(&qp->ibv, alternate_path) || mig_unmark(&qp->ibv, no_route))
+			;
 	}
 	qp_merge(qp, attr, mask);
 	if (mask & IBV_QP_DEST_QPN)
 		qp->dest_pqpn = attr->dest_qp_num;
 	if (mask & IBV_QP_ALT_PATH)
-		mig_cannot_migrate("a QP with an alternate path");
+		mig_mark(mig_context(qp->ibv.context), &qp->ibv, alternate_path);
 	if (mask & IBV_QP_AV && !attr->ah_attr.is_global)
-		mig_cannot_migrate("a QP without a global route (LIDs do not move)");
+		mig_mark(mig_context(qp->ibv.context), &qp->ibv, no_route);
 	/* Which state it was in is no property of the next one. */
 	mask &= ~IBV_QP_CUR_STATE;
 	if (state >= IBV_QPS_INIT && state <= IBV_QPS_RTS) {

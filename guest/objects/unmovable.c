@@ -8,6 +8,7 @@
 #include "objects/offer.h"
 #include "real/export.h"
 #include "shadow/cq.h"
+#include "shadow/marks.h"
 #include "shadow/pd.h"
 #include "shadow/process.h"
 #include "shadow/qp.h"
@@ -17,8 +18,8 @@ struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
 	if (!mig_pd(pd))
 		return mig_real()->ibv_create_ah(pd, attr);
 	MIG_VERB;
-	mig_cannot_migrate("an address handle");
-	return mig_real()->ibv_create_ah(mig_real_pd(pd), attr);
+	struct ibv_ah *ah = mig_real()->ibv_create_ah(mig_real_pd(pd), attr);
+	return mig_marked(pd->context, ah, "an address handle");
 }
 
 struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port)
@@ -26,8 +27,17 @@ struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struc
 	if (!mig_pd(pd))
 		return mig_real()->ibv_create_ah_from_wc(pd, wc, grh, port);
 	MIG_VERB;
-	mig_cannot_migrate("an address handle");
-	return mig_real()->ibv_create_ah_from_wc(mig_real_pd(pd), wc, grh, port);
+	struct ibv_ah *ah = mig_real()->ibv_create_ah_from_wc(mig_real_pd(pd), wc, grh, port);
+	return mig_marked(pd->context, ah, "an address handle");
+}
+
+int ibv_destroy_ah(struct ibv_ah *ah)
+{
+	struct mig_mark *marks = mig_marks_take(ah);
+	int error = mig_real()->ibv_destroy_ah(ah);
+
+	mig_marks_settle(marks, error);
+	return error;
 }
 
 struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
@@ -35,17 +45,29 @@ struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr
 	if (!mig_pd(pd))
 		return mig_real()->ibv_create_srq(pd, attr);
 	MIG_VERB;
-	mig_cannot_migrate("a shared receive queue");
-	return mig_real()->ibv_create_srq(mig_real_pd(pd), attr);
+	struct ibv_srq *srq = mig_real()->ibv_create_srq(mig_real_pd(pd), attr);
+	return mig_marked(pd->context, srq, "a shared receive queue");
 }
 
+int ibv_destroy_srq(struct ibv_srq *srq)
+{
+	struct mig_mark *marks = mig_marks_take(srq);
+	int error = mig_real()->ibv_destroy_srq(srq);
+
+	mig_marks_settle(marks, error);
+	return error;
+}
+
+/* Counted by groups. One that was joined twice and left once stays a reason until the QP ends: the kernel counts it once. */
 int ibv_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 {
 	if (!mig_qp(qp))
 		return mig_real()->ibv_attach_mcast(qp, gid, lid);
 	MIG_VERB;
-	mig_cannot_migrate("multicast");
-	return mig_real()->ibv_attach_mcast(mig_real_qp(qp), gid, lid);
+	int error = mig_real()->ibv_attach_mcast(mig_real_qp(qp), gid, lid);
+	if (!error)
+		mig_mark(mig_context(qp->context), qp, "multicast");
+	return error;
 }
 
 int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
@@ -53,7 +75,10 @@ int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 	if (!mig_qp(qp))
 		return mig_real()->ibv_detach_mcast(qp, gid, lid);
 	MIG_VERB;
-	return mig_real()->ibv_detach_mcast(mig_real_qp(qp), gid, lid);
+	int error = mig_real()->ibv_detach_mcast(mig_real_qp(qp), gid, lid);
+	if (!error)
+		mig_unmark(qp, "multicast");
+	return error;
 }
 
 int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
@@ -65,7 +90,7 @@ int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
 	MIG_VERB;
 	int error = mig_real()->ibv_set_ece(mig_real_qp(qp), ece);
 	if (!error)
-		mig_cannot_migrate("enhanced connection establishment options");
+		mig_mark(mig_context(qp->context), qp, "enhanced connection establishment options");
 	return error;
 }
 
@@ -94,44 +119,56 @@ struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp)
 static struct ibv_counters *create_counters(struct ibv_context *ibv, struct ibv_counters_init_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("counters");
-	return mig_real_operations(ibv)->create_counters(mig_context(ibv)->real, attr);
+	struct ibv_counters *made = mig_real_operations(ibv)->create_counters(mig_context(ibv)->real, attr);
+	if (made)
+		mig_cannot_migrate("counters");
+	return made;
 }
 
 static struct ibv_flow_action *create_flow_action_esp(struct ibv_context *ibv,
 						      struct ibv_flow_action_esp_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("a flow action");
-	return mig_real_operations(ibv)->create_flow_action_esp(mig_context(ibv)->real, attr);
+	struct ibv_flow_action *made = mig_real_operations(ibv)->create_flow_action_esp(mig_context(ibv)->real, attr);
+	if (made)
+		mig_cannot_migrate("a flow action");
+	return made;
 }
 
 static struct ibv_flow *create_flow(struct ibv_qp *qp, struct ibv_flow_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("flow steering");
-	return mig_real_operations(qp->context)->ibv_create_flow(mig_real_qp(qp), attr);
+	struct ibv_flow *made = mig_real_operations(qp->context)->ibv_create_flow(mig_real_qp(qp), attr);
+	if (made)
+		mig_cannot_migrate("flow steering");
+	return made;
 }
 
 static int modify_qp_rate_limit(struct ibv_qp *qp, struct ibv_qp_rate_limit_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("a QP with a rate limit");
-	return mig_real_operations(qp->context)->modify_qp_rate_limit(mig_real_qp(qp), attr);
+	int error = mig_real_operations(qp->context)->modify_qp_rate_limit(mig_real_qp(qp), attr);
+	if (!error)
+		mig_mark(mig_context(qp->context), qp, "a QP with a rate limit");
+	return error;
 }
 
 static int modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("CQ moderation");
-	return mig_real_operations(cq->context)->modify_cq(mig_real_cq(cq), attr);
+	int error = mig_real_operations(cq->context)->modify_cq(mig_real_cq(cq), attr);
+	if (!error)
+		mig_mark(mig_context(cq->context), cq, "CQ moderation");
+	return error;
 }
 
 static struct ibv_td *alloc_td(struct ibv_context *ibv, struct ibv_td_init_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("a thread domain");
-	return mig_real_operations(ibv)->alloc_td(mig_context(ibv)->real, attr);
+	struct ibv_td *made = mig_real_operations(ibv)->alloc_td(mig_context(ibv)->real, attr);
+	if (made)
+		mig_cannot_migrate("a thread domain");
+	return made;
 }
 
 static struct ibv_wq *create_wq(struct ibv_context *ibv, struct ibv_wq_init_attr *attr)
@@ -139,12 +176,13 @@ static struct ibv_wq *create_wq(struct ibv_context *ibv, struct ibv_wq_init_attr
 	MIG_VERB;
 	struct ibv_wq_init_attr theirs = *attr;
 
-	mig_cannot_migrate("a work queue");
 	theirs.pd = mig_real_pd(attr->pd);
 	theirs.cq = mig_real_cq(attr->cq);
 	struct ibv_wq *wq = mig_real_operations(ibv)->create_wq(mig_context(ibv)->real, &theirs);
 	attr->max_wr = theirs.max_wr;
 	attr->max_sge = theirs.max_sge;
+	if (wq)
+		mig_cannot_migrate("a work queue");
 	return wq;
 }
 
@@ -152,8 +190,10 @@ static struct ibv_rwq_ind_table *create_rwq_ind_table(struct ibv_context *ibv,
 						      struct ibv_rwq_ind_table_init_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("a receive work queue table");
-	return mig_real_operations(ibv)->create_rwq_ind_table(mig_context(ibv)->real, attr);
+	struct ibv_rwq_ind_table *made = mig_real_operations(ibv)->create_rwq_ind_table(mig_context(ibv)->real, attr);
+	if (made)
+		mig_cannot_migrate("a receive work queue table");
+	return made;
 }
 
 static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_attr_ex *attr)
@@ -169,21 +209,20 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_a
 		known = offsetof(struct ibv_qp_init_attr_ex, pd) + sizeof(attr->pd);
 	memset(&theirs, 0, sizeof(theirs));
 	memcpy(&theirs, attr, known);
-	mig_cannot_migrate("a QP made by ibv_create_qp_ex");
 	theirs.send_cq = mig_real_cq(attr->send_cq);
 	theirs.recv_cq = mig_real_cq(attr->recv_cq);
 	if (attr->comp_mask & IBV_QP_INIT_ATTR_PD)
 		theirs.pd = mig_real_pd(attr->pd);
 	struct ibv_qp *qp = mig_real_operations(ibv)->create_qp_ex(mig_context(ibv)->real, &theirs);
 	attr->cap = theirs.cap;
-	return qp;
+	return mig_marked(ibv, qp, "a QP made by ibv_create_qp_ex");
 }
 
 static struct ibv_qp *open_qp(struct ibv_context *ibv, struct ibv_qp_open_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("a shared XRC QP");
-	return mig_real_operations(ibv)->open_qp(mig_context(ibv)->real, attr);
+	struct ibv_qp *qp = mig_real_operations(ibv)->open_qp(mig_context(ibv)->real, attr);
+	return mig_marked(ibv, qp, "a shared XRC QP");
 }
 
 static struct ibv_srq *create_srq_ex(struct ibv_context *ibv, struct ibv_srq_init_attr_ex *attr)
@@ -191,21 +230,22 @@ static struct ibv_srq *create_srq_ex(struct ibv_context *ibv, struct ibv_srq_ini
 	MIG_VERB;
 	struct ibv_srq_init_attr_ex theirs = *attr;
 
-	mig_cannot_migrate("a shared receive queue");
 	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_PD)
 		theirs.pd = mig_real_pd(attr->pd);
 	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_CQ)
 		theirs.cq = mig_real_cq(attr->cq);
 	struct ibv_srq *srq = mig_real_operations(ibv)->create_srq_ex(mig_context(ibv)->real, &theirs);
 	attr->attr = theirs.attr;
-	return srq;
+	return mig_marked(ibv, srq, "a shared receive queue");
 }
 
 static struct ibv_xrcd *open_xrcd(struct ibv_context *ibv, struct ibv_xrcd_init_attr *attr)
 {
 	MIG_VERB;
-	mig_cannot_migrate("an XRC domain");
-	return mig_real_operations(ibv)->open_xrcd(mig_context(ibv)->real, attr);
+	struct ibv_xrcd *made = mig_real_operations(ibv)->open_xrcd(mig_context(ibv)->real, attr);
+	if (made)
+		mig_cannot_migrate("an XRC domain");
+	return made;
 }
 
 void mig_unmovable_offer(struct mig_context *context)

@@ -26,7 +26,7 @@ static const char *const virtualised[] = { MIG_REAL(MIG_REAL_NAME) };
  */
 static const char *const harmless[] = {
 	"ibv_copy_ah_attr_from_kern", "ibv_copy_path_rec_from_kern", "ibv_copy_path_rec_to_kern",
-	"ibv_copy_qp_attr_from_kern", "ibv_dealloc_dmah", "ibv_destroy_ah", "ibv_destroy_srq",
+	"ibv_copy_qp_attr_from_kern", "ibv_dealloc_dmah",
 	"ibv_dm_export_dmabuf_fd", "ibv_dofork_range", "ibv_dontfork_range", "ibv_event_type_str", "ibv_fork_init", "ibv_free_buf",
 	"ibv_get_sysfs_path", "ibv_is_fork_initialized", "ibv_modify_srq", "ibv_node_type_str",
 	"ibv_port_state_str", "ibv_query_srq", "ibv_rate_to_mbps", "ibv_rate_to_mult", "ibv_read_sysfs_file",

@@ -85,6 +85,8 @@ struct ibv_buf;
 	  (struct ibv_context *, uint8_t, struct ibv_wc *, struct ibv_grh *, struct ibv_ah_attr *))          \
 	X(int, ibv_resolve_eth_l2_from_gid, "IBVERBS_1.1",                                                   \
 	  (struct ibv_context *, struct ibv_ah_attr *, uint8_t[6], uint16_t *))                               \
+	X(int, ibv_destroy_ah, "IBVERBS_1.1", (struct ibv_ah *))                                             \
+	X(int, ibv_destroy_srq, "IBVERBS_1.1", (struct ibv_srq *))                                           \
 	X(int, ibv_attach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))          \
 	X(int, ibv_detach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))
 

@@ -50,6 +50,7 @@ struct mig_context {
 	int translate;	/* gate: some number differs */
 	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the verb gate is closed */
 	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
+	uint32_t windows; /* lock: those that live; one of type 2 is bound to one real QP */
 	int has_foreign_cqs; /* CQs of the real library share our channels */
 	int purges;	/* enum mig_purges of objects/purge.h, of the device of the moment; atomic */
 	struct mig_relay_fd async;

@@ -16,6 +16,50 @@ __attribute__((constructor)) static void announce(void)
 		mig_log(MIG_LOG_INFO, "the guest library is loaded");
 }
 
+static int find_reason(const char *text)
+{
+	int i = 0;
+
+	while (i < mig.reasons && strncmp(mig.reason[i], text, MIG_TEXT - 1))
+		i++;
+	return i;
+}
+
+void mig_reason_add(const char *text, uint32_t objects)
+{
+	int i = find_reason(text);
+
+	if (i == MIG_REASONS) {
+		/* What is not told must refuse all the same, also when the others are gone. */
+		mig.reason_objects[MIG_REASONS - 1] = MIG_FOR_EVER;
+		return;
+	}
+	if (i == mig.reasons) {
+		snprintf(mig.reason[i], MIG_TEXT, "%s", text);
+		mig.reason_objects[i] = 0;
+		__atomic_store_n(&mig.reasons, i + 1, __ATOMIC_RELEASE);
+		mig_log(MIG_LOG_INFO, "cannot be migrated: %s", text);
+	}
+	if (objects >= MIG_FOR_EVER - mig.reason_objects[i])
+		mig.reason_objects[i] = MIG_FOR_EVER;
+	else
+		mig.reason_objects[i] += objects;
+}
+
+void mig_reason_drop(const char *text)
+{
+	int i = find_reason(text), last = mig.reasons - 1;
+
+	if (i > last || mig.reason_objects[i] == MIG_FOR_EVER || --mig.reason_objects[i])
+		return;
+	mig_log(MIG_LOG_INFO, "no more reason against a migration: %s", text);
+	if (i != last) {
+		memcpy(mig.reason[i], mig.reason[last], MIG_TEXT);
+		mig.reason_objects[i] = mig.reason_objects[last];
+	}
+	__atomic_store_n(&mig.reasons, last, __ATOMIC_RELEASE);
+}
+
 void mig_cannot_migrate(const char *format, ...)
 {
 	char text[MIG_TEXT];
@@ -26,11 +70,11 @@ void mig_cannot_migrate(const char *format, ...)
 	va_end(arguments);
 
 	MIG_LOCKED(&mig.lock);
-	for (int i = 0; i < mig.reasons; i++)
-		if (!strcmp(mig.reason[i], text))
-			return;
-	if (mig.reasons == (int)(sizeof(mig.reason) / sizeof(mig.reason[0])))
-		return;
-	memcpy(mig.reason[mig.reasons++], text, sizeof(text));
-	mig_log(MIG_LOG_INFO, "cannot be migrated: %s", text);
+	mig_reason_add(text, MIG_FOR_EVER);
+}
+
+void mig_cannot_quiesce(const char *text)
+{
+	mig_cannot_migrate("%s", text);
+	mig.cannot_quiesce = 1;
 }

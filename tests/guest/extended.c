@@ -1,7 +1,7 @@
 /*
  * The extended interfaces. "walk" takes completions by start_poll, next_poll, end_poll and compares what every read
  * function says; "wr" makes a QP with ibv_create_qp_ex and posts with every ibv_wr_* that an RC QP has and every
- * ibv_wr_set_*. Each is answered by "ok" or by what is wrong.
+ * ibv_wr_set_*; "end" ends that QP. Each is answered by "ok" or by what is wrong.
  */
 #include <errno.h>
 #include <infiniband/verbs.h>
@@ -136,6 +136,9 @@ static int take(struct ibv_cq *plain, struct ibv_qp *one, enum ibv_wc_opcode opc
 	return 0;
 }
 
+static struct ibv_qp *left;
+static struct ibv_cq *left_cq;
+
 static int wr(void)
 {
 	struct ibv_cq *plain = ibv_create_cq(context, 64, NULL, NULL, 0);
@@ -200,7 +203,14 @@ static int wr(void)
 	ibv_wr_abort(ex);
 	struct ibv_wc wc;
 	NEED(ibv_poll_cq(plain, 1, &wc) == 0);
-	NEED(!ibv_destroy_qp(one) && !ibv_destroy_cq(plain));
+	left = one;
+	left_cq = plain;
+	return 0;
+}
+
+static int end(void)
+{
+	NEED(!ibv_destroy_qp(left) && !ibv_destroy_cq(left_cq));
 	return 0;
 }
 
@@ -211,6 +221,6 @@ int main(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts(open_all() ? wrong : "ready");
 	while (fgets(line, sizeof(line), stdin))
-		puts((!strcmp(line, "walk\n") ? walk() : wr()) ? wrong : "ok");
+		puts((!strcmp(line, "walk\n") ? walk() : !strcmp(line, "end\n") ? end() : wr()) ? wrong : "ok");
 	return 0;
 }

@@ -51,9 +51,6 @@ int main(void)
 	struct ibv_mw *mw = ibv_alloc_mw(pd, IBV_MW_TYPE_1);
 	struct ibv_mw_bind bind = { .bind_info = { .mr = mr, .addr = (uintptr_t)memory, .length = 8 } };
 	NEED(mw && mw->pd == pd && mw->context == context && !ibv_bind_mw(qp, mw, &bind));
-	/* Without a length the window ends; only then is its memory free to be deregistered. */
-	bind.bind_info = (struct ibv_mw_bind_info){ .mr = NULL };
-	NEED(!ibv_bind_mw(qp, mw, &bind) && !ibv_dealloc_mw(mw));
 
 	struct ibv_qp_init_attr datagram = init;
 	datagram.qp_type = IBV_QPT_UD;
@@ -61,35 +58,58 @@ int main(void)
 	struct ibv_ah_attr ah_attr = { .port_num = 1, .is_global = 1, .grh = { .sgid_index = 1 } };
 	NEED(!ibv_query_gid(context, 1, 1, &ah_attr.grh.dgid));
 	struct ibv_ah *ah = ibv_create_ah(pd, &ah_attr);
-	NEED(ud && ah && !ibv_destroy_ah(ah) && !ibv_destroy_qp(ud));
+	struct ibv_ah *other_ah = ibv_create_ah(pd, &ah_attr);
+	NEED(ud && ah && other_ah && !ibv_destroy_ah(other_ah));
 
 	struct ibv_srq_init_attr srq_init = { .attr = { 4, 1, 0 } };
 	struct ibv_srq *srq = ibv_create_srq(pd, &srq_init);
 	struct ibv_qp_init_attr shared = init;
 	shared.srq = srq;
 	struct ibv_qp *sharing = ibv_create_qp(pd, &shared);
-	NEED(srq && sharing && !ibv_destroy_qp(sharing) && !ibv_destroy_srq(srq));
+	NEED(srq && sharing);
 
 	struct ibv_parent_domain_init_attr domain = { .pd = pd };
 	struct ibv_pd *parent = ibv_alloc_parent_domain(context, &domain);
 	struct ibv_qp *in_parent = parent ? ibv_create_qp(parent, &init) : NULL;
-	NEED(in_parent && !ibv_destroy_qp(in_parent) && !ibv_dealloc_pd(parent));
+	NEED(in_parent);
 
 	struct ibv_cq_init_attr_ex stamped = { .cqe = 8, .channel = channel, .wc_flags = IBV_WC_EX_WITH_COMPLETION_TIMESTAMP };
 	struct ibv_cq_ex *foreign = ibv_create_cq_ex(context, &stamped);
 	struct ibv_qp_init_attr on_foreign = init;
 	on_foreign.recv_cq = foreign ? ibv_cq_ex_to_cq(foreign) : NULL;
 	struct ibv_qp *mixed = foreign ? ibv_create_qp(pd, &on_foreign) : NULL;
-	NEED(mixed && !ibv_destroy_qp(mixed) && !ibv_destroy_cq(ibv_cq_ex_to_cq(foreign)));
+	NEED(mixed);
 
-	struct ibv_context *imported = ibv_import_device(context->cmd_fd);
-	NEED(imported && !ibv_close_device(imported));
+	/* What the device refuses is no reason: programs probe. */
+	struct ibv_qp_init_attr huge = datagram;
+	huge.cap.max_send_wr = UINT32_MAX;
+	NEED(!ibv_reg_dmabuf_mr(pd, 0, 64, 0, -1, IBV_ACCESS_LOCAL_WRITE) && !ibv_create_qp(pd, &huge));
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts("ready");
 	if (!fgets(line, sizeof(line), stdin))
 		return 1;
-	NEED(!ibv_destroy_qp(qp) && !ibv_dereg_mr(mr) && !ibv_destroy_cq(cq) && !ibv_destroy_comp_channel(channel) &&
+	/* Without a length the window ends; only then is its memory free to be deregistered. */
+	bind.bind_info = (struct ibv_mw_bind_info){ .mr = NULL };
+	NEED(!ibv_bind_mw(qp, mw, &bind) && !ibv_dealloc_mw(mw));
+	NEED(!ibv_destroy_ah(ah) && !ibv_destroy_qp(ud));
+	/* One that cannot be ended yet goes on being a reason. */
+	NEED(ibv_destroy_srq(srq) && !ibv_destroy_qp(sharing));
+	puts("a shared receive queue is left");
+	if (!fgets(line, sizeof(line), stdin))
+		return 1;
+	NEED(!ibv_destroy_srq(srq) && !ibv_destroy_qp(in_parent) && !ibv_dealloc_pd(parent));
+	NEED(!ibv_destroy_qp(qp) && !ibv_destroy_qp(mixed) && !ibv_destroy_cq(ibv_cq_ex_to_cq(foreign)));
+	puts("ended");
+	if (!fgets(line, sizeof(line), stdin))
+		return 1;
+
+	struct ibv_context *imported = ibv_import_device(context->cmd_fd);
+	NEED(imported && !ibv_close_device(imported));
+	puts("imported");
+	if (!fgets(line, sizeof(line), stdin))
+		return 1;
+	NEED(!ibv_dereg_mr(mr) && !ibv_destroy_cq(cq) && !ibv_destroy_comp_channel(channel) &&
 	     !ibv_dealloc_pd(pd) && !ibv_close_device(context));
 	ibv_free_device_list(list);
 	puts("done");

@@ -16,6 +16,7 @@
  *     fill               posts sends until the first QP takes no more: how many
  *     fork               a child that uses nothing of it: its pid
  *     handle             makes an address handle, which cannot be moved
+ *     alternate          gives the first QP an alternate path, with which it cannot be moved
  *     receive N          posts receives at the second QP
  *     poll               polls the first CQ, then the second: how many there were on the second
  *     raise              an asynchronous event about the first QP
@@ -330,6 +331,12 @@ static void answer(const char *line)
 
 		require(!ibv_query_gid(contexts[1], 1, 1, &attr.grh.dgid), "GID");
 		puts(ibv_create_ah(pds[0], &attr) ? "ok" : "no");
+	} else if (!strcmp(line, "alternate\n")) {
+		struct ibv_qp_attr attr = { .alt_port_num = 1, .alt_timeout = 14, .path_mig_state = IBV_MIG_REARM,
+					    .alt_ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
+
+		require(!ibv_query_gid(contexts[1], 1, 1, &attr.alt_ah_attr.grh.dgid), "GID");
+		puts(ibv_modify_qp(qps[0], &attr, IBV_QP_ALT_PATH | IBV_QP_PATH_MIG_STATE) ? "no" : "ok");
 	} else {
 		sem_post(&go);
 		puts("ok");

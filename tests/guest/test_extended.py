@@ -35,7 +35,9 @@ def test_extended_completion_queue_walks_on_after_moves(extended: Program, agent
         assert extended.tell("walk") == "ok"
 
 
-def test_requests_built_call_by_call_work_and_mark_the_process(extended: Program, agent: Agent) -> None:
+def test_requests_built_call_by_call_work_and_their_qp_marks_the_process(
+    extended: Program, agent: Agent
+) -> None:
     assert agent.ask("INVENTORY").body["migratable"]
     assert extended.tell("wr") == "ok"
     inventory = agent.ask("INVENTORY")
@@ -43,4 +45,6 @@ def test_requests_built_call_by_call_work_and_mark_the_process(extended: Program
     assert [text(r["text"]) for r in inventory.records] == ["a QP made by ibv_create_qp_ex"]
     with pytest.raises(GuestError, match="cannot be migrated"):
         agent.quiesce()
+    assert extended.tell("end") == "ok"
+    assert agent.ask("INVENTORY").body["migratable"]
     assert extended.tell("walk") == "ok"

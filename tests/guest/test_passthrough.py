@@ -13,17 +13,27 @@ from guest_agent import Agent, GuestError, Program
 from guest_build import Built, compile_c
 from migrrdma_lab.device.build import build_in_process
 
-from migrrdma_runtime.wire.guest_messages import text
+from migrrdma_runtime.wire.guest_messages import WIRE, text
 
 REASONS = [
     "a memory window", "a UD QP", "an address handle", "a shared receive queue", "a QP with a shared receive queue",
     "a parent domain", "an extended CQ with more than standard completions", "a QP with an extended CQ",
-    "an imported device",
 ]  # fmt: skip
 
 
+ENDED_FIRST = {"a memory window", "a UD QP", "an address handle", "a QP with a shared receive queue"}
+
+
+def reasons(agent: Agent) -> list[str]:
+    """What the process says stands against a move; none, and only then, means that it can be moved."""
+    inventory = agent.ask("INVENTORY")
+    found = sorted(text(one["text"]) for one in inventory.records)
+    assert bool(inventory.body["migratable"]) is not bool(found)
+    return found
+
+
 @pytest.mark.parametrize("variant", ["plain", "address"])
-def test_mixed_objects_work_and_every_reason_is_kept(
+def test_mixed_objects_work_and_are_reasons_as_long_as_they_live(
     builds: Callable[[str], Built], agent: Agent, tmp_path: Path, variant: str
 ) -> None:
     built = builds(variant)
@@ -31,13 +41,42 @@ def test_mixed_objects_work_and_every_reason_is_kept(
     environment = {**built.environment, **agent.environment}
     with Program([tmp_path / "mixes"], environment, tmp_path / "log") as program:
         agent.accept()
-        inventory = agent.ask("INVENTORY")
-        assert not inventory.body["migratable"]
-        assert sorted(text(r["text"]) for r in inventory.records) == sorted(REASONS)
+        assert reasons(agent) == sorted(REASONS)
         with pytest.raises(GuestError, match="cannot be migrated"):
             agent.quiesce()
+        assert program.tell("go on") == "a shared receive queue is left"
+        assert reasons(agent) == sorted(set(REASONS) - ENDED_FIRST)
+        assert program.tell("go on") == "ended"
+        assert reasons(agent) == []
+        agent.quiesce()
+        agent.ask("UNDO")
+        assert program.tell("go on") == "imported"
+        assert reasons(agent) == ["an imported device"]
         assert program.tell("go on") == "done"
         assert program.process.wait(20) == 0, program.diagnosis()
+
+
+def test_what_pins_a_partner_pins_only_who_is_connected_to_it(
+    start_stalls: Callable[..., Program], agent: Agent
+) -> None:
+    """An address handle is its own affair; a queue pair that cannot be moved is that of who is at its other end."""
+    program = start_stalls()
+    first, second = [{"context": one["context"], "vqpn": one["vqpn"]} for one in agent.qps()]
+
+    def quiesce(*names: dict[str, int]) -> None:
+        agent.ask("QUIESCE", {"kind": WIRE.constants["MIG_SCOPE_LISTED"], "timeout_ms": 5000}, names)
+
+    assert program.tell("handle") == "ok"
+    with pytest.raises(GuestError, match="cannot be migrated"):
+        agent.quiesce()
+    quiesce(first, second)
+    agent.ask("UNDO")
+    assert program.tell("alternate") == "ok"
+    with pytest.raises(GuestError, match="a QP with an alternate path"):
+        quiesce(first, second)
+    quiesce(second)
+    agent.ask("UNDO")
+    assert reasons(agent) == ["a QP with an alternate path", "an address handle"]
 
 
 def test_process_that_holds_the_connection_manager_says_so(
