@@ -15,6 +15,7 @@ from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
+from migrrdma_runtime.agent.local.objections import Objections
 from migrrdma_runtime.agent.local.resources import Resources
 from migrrdma_runtime.agent.local.runtime_api import Runtime
 from migrrdma_runtime.agent.observe import loop_lag
@@ -94,6 +95,7 @@ class Daemon:
         self._metrics_server: Server | None = None
         self._watching: asyncio.Task[None] | None = None
         self._kept = Kept(self.agent)
+        self._objections = Objections()
         self.agent.store.watch(StepsLog().changed)
         self.agent.store.watch(self._kept.changed)
 
@@ -121,6 +123,7 @@ class Daemon:
             "report": self._late_report,
             "standing": self._hold,
             "status": self._status,
+            "objections": self._show_objections,
             "abandon": self._abandon,
         }
         self._local.serve({name: self._counted(name, one) for name, one in operations.items()})
@@ -134,6 +137,7 @@ class Daemon:
             await asyncio.wait((self._watching,))
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.close)
+        await self._objections.stop()
         await self._local.api.close()
         await self._server.stop()
         await self.agent.tasks.stop()
@@ -273,6 +277,16 @@ class Daemon:
             "migrations": [
                 outlook.describe(record, self.agent.config.deadlines) for record in self.agent.store.every()
             ],
+        }
+
+    async def _show_objections(self, _request: Message, _runtime: Runtime) -> Message:
+        """What would refuse a checkpoint, by process; apart from the status, which must not wait for a process."""
+        found = await self._objections.of(self.agent.guests.all())
+        return {
+            "guests": [
+                {"container": guest.container, "process": guest.name, "reasons": reasons}
+                for guest, reasons in found.items()
+            ]
         }
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:

@@ -14,6 +14,8 @@ from migrrdma_runtime.commands.options import AS_JSON, require_root
 
 HELP = """Show this host's agent: the processes with RDMA here, and the migrations it takes part in.
 
+Of each process it is said what would refuse a checkpoint of its container now, if anything would.
+
 \b
 Examples:
   sudo migrrdma status
@@ -21,8 +23,11 @@ Examples:
 """
 
 
-def ask(command: str) -> dict[str, Any]:
-    """What this host's agent answers; ``command`` is who asks, for the error that root is needed."""
+def ask(command: str, *, objections: bool = False) -> dict[str, Any]:
+    """What this host's agent answers; ``command`` is who asks, for the error that root is needed.
+
+    ``objections``: each process has ``reasons``, what would refuse a checkpoint of it; None if it does not answer.
+    """
     from migrrdma_runtime.wire import runtime_client
 
     require_root(command)
@@ -30,12 +35,19 @@ def ask(command: str) -> dict[str, Any]:
     if broken:
         raise broken
     with runtime_client.connect(configured.run_dir) as agent:
-        return agent.status()
+        found = agent.status()
+        if objections:
+            told = {
+                (one["container"], one["process"]): one["reasons"] for one in agent.objections()["guests"]
+            }
+            for guest in found["guests"]:
+                guest["reasons"] = told.get((guest["container"], guest["process"]))
+        return found
 
 
 def status(as_json: bool = AS_JSON) -> None:
     """Ask the agent and print what it says."""
-    found = ask("migrrdma status")
+    found = ask("migrrdma status", objections=True)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -44,8 +56,16 @@ def status(as_json: bool = AS_JSON) -> None:
     for guest in found["guests"]:
         where = f"container {guest['container']:.12}" if guest["container"] else "no container"
         typer.echo(printable(f"process {guest['pid']} ({guest['command']}), {where}: {guest['state']}"))
+        for line in _objections(guest):
+            typer.echo(printable(f"  {line}"))
     for one in found["migrations"]:
         typer.echo(printable(_line(one)))
+
+
+def _objections(guest: dict[str, Any]) -> list[str]:
+    if guest["reasons"] is None:
+        return [] if guest["state"] != "running" else ["does not answer: is it stopped?"]
+    return [f"would refuse a checkpoint: {reason}" for reason in guest["reasons"]]
 
 
 def _line(one: dict[str, Any]) -> str:

@@ -156,6 +156,11 @@ class Agent:
         result: Message = self._request({"op": "status"}, None, STARTED_S)["done"]
         return result
 
+    def objections(self) -> "Message":
+        """What would refuse a checkpoint, of each of its guests: ``reasons``, null if it does not answer."""
+        result: Message = self._request({"op": "objections"}, None, STARTED_S)["done"]
+        return result
+
     def abandon(self, migration: str, *, lost: bool, role: str = "") -> str:
         """Give up what waits here, or (``lost``) what waits for a host that is gone; returns in which role.
 

@@ -91,7 +91,7 @@ class Guest:
         where = f"container {self.container:.12}" if self.container else "no container"
         return f"{self.process} in {where}"
 
-    async def inventory(self, timeout: float) -> Inventory:
+    async def inventory(self, timeout: float | None) -> Inventory:
         """Counts of objects, and the reasons against a move."""
         [first, *more] = await self._request("INVENTORY", timeout)
         counts = {key: int(first.body[key]) for key in _COUNTED}
@@ -234,9 +234,18 @@ class Guest:
             return ""
 
     async def _request(
-        self, kind: str, timeout: float, body: Values | None = None, records: Any = (), *, more: bool = False
+        self,
+        kind: str,
+        timeout: float | None,
+        body: Values | None = None,
+        records: Any = (),
+        *,
+        more: bool = False,
     ) -> list[Message]:
-        """Send a request and collect its answer, which may take several messages."""
+        """Send a request and collect its answer, which may take several messages.
+
+        ``timeout``: seconds, after which the connection is ended; None: as long as the connection lasts.
+        """
         loop = asyncio.get_running_loop()
         identity = self._next_id
         self._next_id = identity % 0xFFFFFFFF + 1

@@ -63,6 +63,7 @@ REQUESTS = {
     ),
     "announce": record(op={}, container=_CONTAINER),
     "status": record(op={}),
+    "objections": record(op={}),
     "abandon": record(
         op={},
         migration=MIGRATION,

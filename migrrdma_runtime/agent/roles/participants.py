@@ -138,10 +138,12 @@ def require_devices(agent: ThisAgent, movers: list[Mover]) -> None:
 
 
 def require_movable(container: str, movers: list[Mover]) -> None:
-    """Refuse what cannot be moved, with every reason."""
-    reasons = [f"{one.guest}: {reason}" for one in movers for reason in one.inventory.reasons]
-    if reasons:
-        raise GuestError(f"container {container:.12} cannot be migrated: {'; '.join(reasons)}")
+    """Refuse what cannot be moved: every process with all of its reasons, in the one line that an engine shows."""
+    refused = [
+        f"{one.guest.process}: {', '.join(one.inventory.reasons)}" for one in movers if one.inventory.reasons
+    ]
+    if refused:
+        raise GuestError(f"container {container:.12} cannot be migrated: {'; '.join(refused)}")
 
 
 async def look_into(agent: ThisAgent, guest: Guest) -> Mover:

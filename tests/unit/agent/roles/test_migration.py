@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from cluster import Cluster, ends
+from guest_process import PATIENT_S
 from moves import Move
 
 from migrrdma_runtime.agent.local.containers import Process
+from migrrdma_runtime.agent.local.objections import Objections
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.base.errors import (
     DrainError,
@@ -241,10 +245,58 @@ def test_a_process_with_a_device_and_no_library_refuses_the_checkpoint(play: Pla
 def test_what_cannot_be_migrated_refuses_the_checkpoint_with_its_reasons(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        await cluster.guest(move.src, "c1", "e" * 16, [], reasons=["a memory window", "an XRC domain"])
+        one = await cluster.guest(move.src, "c1", "e" * 16, [], reasons=["a memory window", "an XRC domain"])
+        other = await cluster.guest(move.src, "c1", "f" * 16, [], reasons=["an address handle"])
         message = await refused(move, GuestError, "container c1 cannot be migrated")
-        assert "a memory window" in message
-        assert "an XRC domain" in message
+        assert message.count("container") == 1
+        assert f"process {one.pid} (" in message
+        assert f"process {other.pid} (" in message
+        assert message.count("process") == 2
+        assert "): a memory window, an XRC domain" in message
+        assert "): an address handle" in message
+
+    play(scenario)
+
+
+def test_what_would_refuse_a_checkpoint_is_told_before_one_is_asked_for(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await cluster.guest(move.src, "c1", "e" * 16, [], reasons=["a memory window", "an XRC domain"])
+
+        def ask() -> dict[str, list[str] | None]:
+            with move.src.connect() as agent:
+                # On a busy machine a process may not answer in the time that a person is to wait for it.
+                while True:
+                    found = {one["process"]: one["reasons"] for one in agent.objections()["guests"]}
+                    if None not in found.values():
+                        return found
+
+        assert await asyncio.to_thread(ask) == {
+            move.mover.name: [],
+            "e" * 16: ["a memory window", "an XRC domain"],
+        }
+
+    play(scenario)
+
+
+def test_a_process_that_is_stopped_is_asked_once_and_not_hung_up(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        [guest] = move.src.agent.guests.all()
+        objections = Objections()
+        os.kill(move.mover.pid, signal.SIGSTOP)
+        try:
+            assert await objections.of([guest]) == {guest: None}
+            assert await objections.of([guest]) == {guest: None}
+        finally:
+            os.kill(move.mover.pid, signal.SIGCONT)
+        # Its late answer is taken, and the connection is the one that it was.
+        async with asyncio.timeout(PATIENT_S):
+            while (found := await objections.of([guest])) == {guest: None}:
+                pass
+        assert found == {guest: ()}
+        assert move.src.agent.guests.all() == [guest]
+        await objections.stop()
 
     play(scenario)
 
