@@ -22,3 +22,12 @@ int efadv_query_device(void) { return EOPNOTSUPP; }
 void *efadv_create_driver_qp(void) { return none(); }
 void *efadv_create_qp_ex(void) { return none(); }
 void *efadv_create_cq(void) { return none(); }
+int mlx4dv_init_obj(void) { return EOPNOTSUPP; }
+int mlx4dv_query_device(void) { return EOPNOTSUPP; }
+int mlx4dv_set_context_attr(void) { return EOPNOTSUPP; }
+void *mlx4dv_create_qp(void) { return none(); }
+_Bool hnsdv_is_supported(void) { return 0; }
+int hnsdv_query_device(void) { return EOPNOTSUPP; }
+void *hnsdv_create_qp(void) { return none(); }
+int manadv_init_obj(void) { return EOPNOTSUPP; }
+int manadv_set_context_attr(void) { return EOPNOTSUPP; }

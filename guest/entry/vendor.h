@@ -22,7 +22,16 @@
 	X(int, efadv_query_device)                                                                         \
 	X(void *, efadv_create_driver_qp)                                                                  \
 	X(void *, efadv_create_qp_ex)                                                                      \
-	X(void *, efadv_create_cq)
+	X(void *, efadv_create_cq)                                                                         \
+	X(int, mlx4dv_init_obj)                                                                            \
+	X(int, mlx4dv_query_device)                                                                        \
+	X(int, mlx4dv_set_context_attr)                                                                    \
+	X(void *, mlx4dv_create_qp)                                                                        \
+	X(_Bool, hnsdv_is_supported)                                                                       \
+	X(int, hnsdv_query_device)                                                                         \
+	X(void *, hnsdv_create_qp)                                                                         \
+	X(int, manadv_init_obj)                                                                            \
+	X(int, manadv_set_context_attr)
 
 #define MIG_DECLARE_VENDOR(result, name) MIG_EXPORT result name(void);
 MIG_VENDOR(MIG_DECLARE_VENDOR)
