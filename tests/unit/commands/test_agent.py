@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from guest_process import PATIENT_S
 from moves import Move
 from typer.testing import CliRunner
 
@@ -108,6 +111,37 @@ def test_the_status_says_in_words_how_it_stands(play: Play, command: Callable[..
         assert "to dst, container c1 as source: " in await shown("src")
         assert "from src, container c2 as destination: " in await shown("dst")
         assert "from src, as partner: switched over" in await shown("peer")
+
+    play(scenario)
+
+
+def test_the_status_says_what_would_refuse_a_checkpoint(
+    play: Play, command: Callable[..., Awaitable[str]]
+) -> None:
+    """For people and programs; and of a process that does not answer, which reasons it has is not known."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await cluster.guest(move.src, "c3", "e" * 16, [], reasons=["a memory window", "an XRC domain"])
+        lines: list[str] = []
+        async with asyncio.timeout(PATIENT_S):
+            while not lines or any("does not answer" in line for line in lines):
+                lines = (await command("src", "status")).splitlines()
+        [at] = [number for number, line in enumerate(lines) if "container c3: running" in line]
+        assert lines[at + 1 : at + 3] == [
+            "  would refuse a checkpoint: a memory window",
+            "  would refuse a checkpoint: an XRC domain",
+        ]
+        assert sum("refuse" in line for line in lines) == 2
+
+        os.kill(move.mover.pid, signal.SIGSTOP)
+        try:
+            told = json.loads(await command("src", "status", "--json"))
+            [stopped] = [one for one in told["guests"] if one["container"] == "c1"]
+            assert stopped["reasons"] is None
+            assert "does not answer: is it stopped?" in await command("src", "status")
+        finally:
+            os.kill(move.mover.pid, signal.SIGCONT)
 
     play(scenario)
 
