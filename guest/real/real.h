@@ -14,6 +14,10 @@ struct ibv_mr_init_attr;
 struct ibv_dmah;
 struct ibv_dmah_init_attr;
 struct ibv_buf;
+struct ibv_comp_cntr;
+struct ibv_comp_cntr_caps;
+struct ibv_comp_cntr_init_attr;
+struct ibv_qp_attach_comp_cntr_attr;
 
 /*
  * X(result, name, version, parameters): every public function that may be given one of our objects. Each has
@@ -85,6 +89,13 @@ struct ibv_buf;
 	  (struct ibv_context *, uint8_t, struct ibv_wc *, struct ibv_grh *, struct ibv_ah_attr *))          \
 	X(int, ibv_resolve_eth_l2_from_gid, "IBVERBS_1.1",                                                   \
 	  (struct ibv_context *, struct ibv_ah_attr *, uint8_t[6], uint16_t *))                               \
+	X(int, _ibv_query_comp_cntr_caps, "IBVERBS_1.18",                                                  \
+	  (struct ibv_context *, struct ibv_comp_cntr_caps *, size_t))                                     \
+	X(struct ibv_comp_cntr *, ibv_create_comp_cntr, "IBVERBS_1.18",                                    \
+	  (struct ibv_context *, struct ibv_comp_cntr_init_attr *))                                        \
+	X(int, ibv_destroy_comp_cntr, "IBVERBS_1.18", (struct ibv_comp_cntr *))                            \
+	X(int, ibv_qp_attach_comp_cntr, "IBVERBS_1.18",                                                    \
+	  (struct ibv_qp *, struct ibv_comp_cntr *, struct ibv_qp_attach_comp_cntr_attr *))                \
 	X(int, ibv_destroy_ah, "IBVERBS_1.1", (struct ibv_ah *))                                             \
 	X(int, ibv_destroy_srq, "IBVERBS_1.1", (struct ibv_srq *))                                           \
 	X(int, ibv_attach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))          \

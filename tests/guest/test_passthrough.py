@@ -21,6 +21,12 @@ REASONS = [
 ]  # fmt: skip
 
 
+NEWER = [
+    "_ibv_query_comp_cntr_caps", "ibv_create_comp_cntr", "ibv_destroy_comp_cntr", "ibv_export_buf_dmabuf_fd",
+    "ibv_inc_comp_cntr", "ibv_inc_err_comp_cntr", "ibv_qp_attach_comp_cntr", "ibv_read_comp_cntr",
+    "ibv_read_err_comp_cntr", "ibv_set_comp_cntr", "ibv_set_err_comp_cntr",
+]  # fmt: skip
+
 ENDED_FIRST = {"a memory window", "a UD QP", "an address handle", "a QP with a shared receive queue"}
 
 
@@ -96,6 +102,30 @@ def test_process_that_holds_the_connection_manager_says_so(
         assert [text(r["text"]).partition(":")[0] for r in inventory.records] == expected
         program.tell("release")
     assert program.verdict() == "exact"
+
+
+def test_a_newer_libibverbs_is_known_and_its_counters_are_reasons_as_long_as_they_live(
+    built: Built, agent: Agent, tmp_path: Path
+) -> None:
+    """The verbs that it has and ours has not: they are handed the real objects in place of ours."""
+    sources = Path(__file__).parent
+    build_in_process(
+        tmp_path / "libibverbs.so.1",
+        more=[sources / "newer.c"],
+        versions=f"IBVERBS_1.18 {{ global: {' '.join(f'{name};' for name in NEWER)} }} IBVERBS_1.14;\n",
+    )
+    compile_c(tmp_path / "counters", sources / "counters.c", "-libverbs")
+    environment = {**built.environment, **agent.environment, "LD_LIBRARY_PATH": str(tmp_path)}
+    with Program([tmp_path / "counters"], environment, tmp_path / "log") as program:
+        agent.accept()
+        assert reasons(agent) == []
+        assert program.tell("create") == "ok"
+        assert program.tell("attach") == "ok"
+        assert reasons(agent) == ["a completion counter"]
+        assert program.tell("end QP") == "ok"
+        assert reasons(agent) == ["a completion counter"]
+        assert program.tell("destroy") == "ok"
+        assert reasons(agent) == []
 
 
 def test_unknown_libibverbs_is_left_alone(built: Built, agent: Agent, tmp_path: Path) -> None:
