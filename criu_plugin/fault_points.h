@@ -16,6 +16,8 @@
 #define PLUGIN_CREATE_IMAGE "plugin.create.image"
 #define PLUGIN_WRITE_FILE "plugin.write.file"
 #define PLUGIN_LOAD_IMAGE "plugin.load.image"
+#define PLUGIN_PROVE "plugin.prove"
+#define PLUGIN_ASK_COMMIT "plugin.ask.commit"
 
 /* -1 if the action is to fail here; it may not return at all, or late. */
 int fault_before(const char *action);

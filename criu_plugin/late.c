@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 #include "agent.h"
+#include "fault_points.h"
 #include "log.h"
+#include "silence.h"
 #include "tracee.h"
 
 /* How often a thread that was let go is looked at, while the agent says nothing. */
@@ -65,15 +67,17 @@ void late_commit(pid_t root, const struct image *image)
 			return;
 		}
 		tracees_end_with_us(&tracees, true);
-		if (!run_control_threads(&tracees))
+		if (!fault_before(PLUGIN_ASK_COMMIT) && !run_control_threads(&tracees))
 			says = wait_for_decision(&tracees);
 	}
 	if (says == AGENT_GO) {
 		for (size_t i = 0; i < tracees.all.count; i++)
 			tracee_stop(&tracees.all.items[i]);
 		tracees_end_with_us(&tracees, false);
+		fault_after(PLUGIN_ASK_COMMIT); /* whatever it says: what is committed goes on */
 		pr_info("committed");
 	} else {
+		silence(root, &tracees);
 		kill(root, SIGKILL);
 		tracees_kill(&tracees);
 	}

@@ -188,7 +188,7 @@ static int checkpoint_devices(int pid)
 {
 	(void)pid;
 	if (!state.rehearsed)
-		state.rehearsed = rehearse(&state.proved) ? -1 : 1;
+		state.rehearsed = fault_before(PLUGIN_PROVE) || rehearse(&state.proved) || fault_after(PLUGIN_PROVE) ? -1 : 1;
 	return state.rehearsed < 0 ? -EAGAIN : -ENOTSUP;
 }
 

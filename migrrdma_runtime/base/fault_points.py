@@ -174,6 +174,12 @@ class Action(Enum):
     GUEST_KEYS = "guest.KEYS"
     GUEST_RESUME = "guest.RESUME"
 
+    # CRIU's plugin, where a restore is committed before the application goes on (docs/criu.md).
+    PLUGIN_PROVE = "plugin.prove"
+    """Proving at the dump that the guests can be restored alone."""
+    PLUGIN_ASK_COMMIT = "plugin.ask.commit"
+    """Having the guests connect before the application goes on, until the agent's decision."""
+
 
 def name_of(action: Action, moment: Moment) -> str:
     """A point's name, as its file and docs/failures.md have it."""

@@ -26,6 +26,8 @@ class Course(Enum):
 
     MOVE = "move"
     """Dumped and restored."""
+    LATE = "late"
+    """The same, and committed before the application's first instruction."""
     UNDUMPED = "undumped"
     """The low-level runtime cannot dump: undone."""
     REFUSED = "refused"
@@ -163,6 +165,8 @@ REACHED: dict[Action, Reached] = {
     Action.PLUGIN_CREATE_IMAGE: _SOURCE,
     Action.PLUGIN_WRITE_FILE: _SOURCE,
     Action.PLUGIN_LOAD_IMAGE: _DESTINATION,
+    Action.PLUGIN_PROVE: Reached(Side.SOURCE, Course.LATE),
+    Action.PLUGIN_ASK_COMMIT: Reached(Side.DESTINATION, Course.LATE),
     Action.GUEST_INVENTORY: _SOURCE,
     Action.GUEST_LIST_CONTEXTS: _SOURCE,
     Action.GUEST_LIST_QPS: _PARTNER,
@@ -216,17 +220,18 @@ def blows(action: Action, moment: Moment) -> list[Blow]:
     family = action.value.partition(".")[0]
     before, durable = moment is Moment.BEFORE, family in ("store", "note")
     found = []
-    # Nothing cuts off what a runtime has restored that is killed then: its partners see its connections end.
+    # Nothing cuts off what a runtime has restored that is killed then, or what a CRIU holds that is: its
+    # partners see its connections end.
     restored = (action, moment) in _RESTORED
-    if not restored:
+    if not restored and action is not Action.PLUGIN_ASK_COMMIT:
         found.append(Blow.KILL)
     # What the database has taken it has taken: to fail is to have changed nothing.
     # A report that is not heard for ten minutes is the runtime's own doubt, and takes as long.
-    fails = before and not restored if durable or before else action is not Action.RUNTIME_REPORT_RESTORE
+    fails = before and not restored if durable or before else action not in _NEVER_TAKEN_BACK
     if fails:
         found.append(Blow.ERROR)
     found.append(Blow.DELAY)
-    if family in ("store", "ask", "answer"):
+    if family in ("store", "ask", "answer") or (before and action is Action.PLUGIN_ASK_COMMIT):
         found.append(Blow.CUT)
     if before and (durable or action in _WRITES or family == "plugin"):
         found.append(Blow.DISK)
@@ -251,7 +256,10 @@ _LONG = {
     Action.RUNTIME_WRITE_OUTCOME,
     Action.RUNTIME_RESTORE,
     Action.RUNTIME_REPORT_RESTORE,
+    Action.PLUGIN_ASK_COMMIT,
 }
+_NEVER_TAKEN_BACK = {Action.RUNTIME_REPORT_RESTORE, Action.PLUGIN_ASK_COMMIT}
+"""What was decided is decided."""
 _RESTORED = {
     (Action.RUNTIME_RESTORE, Moment.AFTER),
     (Action.RUNTIME_REPORT_RESTORE, Moment.BEFORE),

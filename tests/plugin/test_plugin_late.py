@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import socket
 import struct
 import subprocess
@@ -107,6 +108,36 @@ def test_what_is_refused_is_ended_without_a_step_of_the_application(
     assert result.stdout.splitlines()[1:] == ["late -95", "released 0 of 2"]
     assert "the claim has lapsed" in result.stderr
     assert struct.unpack("<Q", counters[:8])[0] > before  # it had run until it was stopped
+
+
+@pytest.fixture
+def network() -> Iterator[str]:
+    """A network with one link, which is up."""
+    name = f"late-{os.getpid()}"
+    _ip("netns", "add", name)
+    try:
+        _ip("-n", name, "link", "set", "lo", "up")
+        yield name
+    finally:
+        _ip("netns", "delete", name)
+
+
+def _ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["its own", "shared"])
+def test_what_is_refused_is_cut_off_before_it_is_ended_unless_others_are_in_its_network(
+    criu: StandIn, command: list[str], counters: mmap.mmap, tmp_path: Path, network: str, *, shared: bool
+) -> None:
+    error = '{"error": {"kind": "RestoreError", "message": "the claim has lapsed", "released": true}}\n'
+    agent = Agent(tmp_path, counters, error)
+    inside = ["ip", "netns", "exec", network]
+    if shared:
+        inside += ["sh", "-c", 'tail --pid=$$ -f /dev/null >/dev/null & exec "$@"', "sh"]
+    result = _late(criu, [*inside, *command], agent)
+    assert "released 0 of 2" in result.stdout
+    assert ("UP" in _ip("-n", network, "link", "show", "lo").split(">")[0]) is shared
 
 
 def test_an_agent_that_is_restarted_is_asked_again(
