@@ -44,6 +44,7 @@ def test_of_a_command_that_does_not_end_it_is_told_what_the_node_does_meanwhile(
     monkeypatch.setattr(SshShell, "command", lambda _shell, words: list(words))
     shell = SshShell(Places(RELEASES["trixie"]), PEER, NodeImage(tmp_path))
     with pytest.raises(
-        MachineError, match=r"(?s)`sleep 4711` did not end in 0 s; what it does:\n.*load average.*\n +[0-9]+ [A-Z]"
+        MachineError,
+        match=r"(?s)`sleep 4711` did not end in 0 s; what it does:\n.*load average.*\n +[0-9]+ [A-Z]",
     ):
         shell.run("sleep", "4711", timeout=0.2)
