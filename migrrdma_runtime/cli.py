@@ -17,6 +17,7 @@ from migrrdma_runtime import __version__
 from migrrdma_runtime.base.errors import MigrRDMAError
 from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.commands import (
+    adopt,
     agent,
     check,
     checkpoint_import,
@@ -61,6 +62,7 @@ checkpoint.command("import", help=checkpoint_import.HELP)(checkpoint_import.chec
 app.add_typer(migrations, name="migration")
 migrations.command("list", help=migration.LIST_HELP)(migration.list_)
 migrations.command("show", help=migration.SHOW_HELP)(migration.show)
+migrations.command("adopt", help=adopt.HELP)(adopt.adopt)
 migrations.command("abandon", help=migration.ABANDON_HELP)(migration.abandon)
 
 

@@ -64,13 +64,17 @@ def move(source: Container, destination: Shell, checkpoint: str = "move") -> Con
 def restore(source: Container, destination: Shell, checkpoint: str = "move") -> Container:
     """Carry a checkpoint that lies in `CHECKPOINTS` to ``destination`` and restore it there; the source stays."""
     carry(CHECKPOINTS, checkpoint, source.shell, destination)
-    moved = source.on(destination)
-    moved.remove()
-    join_data_network(destination)
-    moved.create()
-    destination.run("migrrdma", "checkpoint", "import", f"{CHECKPOINTS}/{checkpoint}", moved.name)
-    moved.restore(checkpoint)
-    return moved
+    return restore_here(source.on(destination), checkpoint)
+
+
+def restore_here(container: Container, checkpoint: str) -> Container:
+    """Restore a container from a checkpoint that lies in its node's `CHECKPOINTS`."""
+    container.remove()
+    join_data_network(container.shell)
+    container.create()
+    container.shell.run("migrrdma", "checkpoint", "import", f"{CHECKPOINTS}/{checkpoint}", container.name)
+    container.restore(checkpoint)
+    return container
 
 
 def status(node: Shell) -> dict[str, Any]:

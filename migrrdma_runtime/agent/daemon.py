@@ -26,10 +26,12 @@ from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcServer, GrpcTransport
 from migrrdma_runtime.agent.peers.transport import Handler, Handlers, InProcess, Routed
 from migrrdma_runtime.agent.roles import outlook
+from migrrdma_runtime.agent.roles.adoption import Adoption
 from migrrdma_runtime.agent.roles.arbiter import Arbiter
 from migrrdma_runtime.agent.roles.destination import Destination
 from migrrdma_runtime.agent.roles.kept import Kept
 from migrrdma_runtime.agent.roles.partner import Partner
+from migrrdma_runtime.agent.roles.partners_arbiter import PartnersArbiter
 from migrrdma_runtime.agent.roles.records import DestinationData, Record, SourceData
 from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.agent.roles.states import Role, State
@@ -88,6 +90,8 @@ class Daemon:
         self._destination = Destination(self.agent)
         self._partner = Partner(self.agent)
         self._arbiter = Arbiter(self.agent)
+        self._adoption = Adoption(self.agent)
+        PartnersArbiter(self.agent)
         for name, handler in handlers.items():
             handlers[name] = self._counted(name, _struck(name, handler))
         self._server = GrpcServer(credentials, handlers)
@@ -125,6 +129,7 @@ class Daemon:
             "status": self._status,
             "objections": self._show_objections,
             "abandon": self._abandon,
+            "adopt": self._adopt,
         }
         self._local.serve({name: self._counted(name, one) for name, one in operations.items()})
         self._watching = asyncio.get_running_loop().create_task(self._watch())
@@ -268,6 +273,9 @@ class Daemon:
         chosen = next((one for one in ways if one in mine and not mine[one].is_settled), Role.SOURCE)
         await ways[Role(role) if role else chosen](migration, request["lost"])
         return {"role": role or chosen.value}
+
+    async def _adopt(self, request: Message, _runtime: Runtime) -> Message:
+        return await self._adoption.adopt(request["manifest"], request["fenced"])
 
     async def _status(self, _request: Message, _runtime: Runtime) -> Message:
         return {

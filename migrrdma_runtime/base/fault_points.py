@@ -180,6 +180,14 @@ class Action(Enum):
     PLUGIN_ASK_COMMIT = "plugin.ask.commit"
     """Having the guests connect before the application goes on, until the agent's decision."""
 
+    # A checkpoint whose host is gone (agent/roles/adoption.py).
+    STORE_SOURCE_ADOPTING = "store.source.adopting"
+    STORE_SOURCE_SUPERSEDED = "store.source.superseded"
+    ASK_PARKED = "ask.parked"
+    ANSWER_PARKED = "answer.parked"
+    ASK_ADOPT = "ask.adopt"
+    ANSWER_ADOPT = "answer.adopt"
+
 
 def name_of(action: Action, moment: Moment) -> str:
     """A point's name, as its file and docs/failures.md have it."""

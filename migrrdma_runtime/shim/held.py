@@ -9,7 +9,7 @@ import os
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import AgentError
 
-_HELD = ("suspending", "dumping", "parked", "claimed", "committed")
+_HELD = ("suspending", "dumping", "parked", "claimed", "committed", "superseded")
 """The states of a source between the begin of its migration and its end."""
 
 
@@ -50,6 +50,11 @@ def _what_it_is(state: str) -> str:
         return (
             "has been restored on another host, which has not finished yet: see `migrrdma status` there, or, if that "
             "host is lost for good, give it up with `migrrdma migration abandon --lost`"
+        )
+    if state == "superseded":
+        return (
+            "was adopted by another host while this one was away, and is the application unless that runs there: see "
+            "`migrrdma migration show`, and let the container be created anew with `migrrdma migration abandon`"
         )
     if state in ("suspending", "dumping"):
         return "is just being made: try again when that has ended"

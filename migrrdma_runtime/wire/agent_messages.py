@@ -16,7 +16,7 @@ from migrrdma_runtime.base.errors import MessageError
 from migrrdma_runtime.wire import compiled_schema
 from migrrdma_runtime.wire.compiled_schema import Schema
 
-VERSION = 4
+VERSION = 5
 """Of this vocabulary; agents of different versions do not migrate between them."""
 
 MAX_BYTES = 16 << 20
@@ -37,6 +37,10 @@ PROCESS: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$", "maxLength": 1
 MIGRATION: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$", "maxLength": 16}
 KEY: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$", "maxLength": 64}
 EPOCH: Schema = {"type": "integer", "minimum": 1, "maximum": 1 << 31}
+GENERATION_CLAIMS = 1 << 20
+"""The numbers of the claims that one arbiter of a checkpoint may grant: the next one's begin behind them."""
+MOST_GENERATIONS = (1 << 31) // GENERATION_CLAIMS - 1
+GENERATION: Schema = {"type": "integer", "minimum": 0, "maximum": MOST_GENERATIONS}
 _NUMBER: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 31}
 AGENT_NAME = r"(?=.{1,64}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
 """Of an agent: its host's, as it stands in its certificate. No wildcard, and nothing that a terminal would obey. A
@@ -121,6 +125,12 @@ EXCHANGES: dict[str, Exchange] = {
     ),
     "drain": Exchange(record(migration=MIGRATION, seconds=SECONDS), record()),
     "undo": Exchange(record(migration=MIGRATION), record()),
+    # That the dump has succeeded; the reply says who decides now, which another host may do in the source's place.
+    "parked": Exchange(record(migration=MIGRATION), record(generation=GENERATION, arbiter=AGENT)),
+    # Who would decide in the place of a source that is gone → partner.
+    "adopt": Exchange(
+        record(migration=MIGRATION, key=KEY, arbiter=AGENT, generation=GENERATION, fenced=NAME), record()
+    ),
     # Destination → source: the claim on a checkpoint, and the commit.
     "claim": Exchange(
         record(migration=MIGRATION, key=KEY, attempt=MIGRATION, destination=AGENT),

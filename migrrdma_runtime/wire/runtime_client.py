@@ -169,6 +169,12 @@ class Agent:
         request = {"op": "abandon", "migration": migration, "lost": lost, "role": role}
         return str(self._request(request, None)["done"]["role"])
 
+    def adopt(self, document: "Message", fenced: str) -> "Message":
+        """Have this host's agent decide about a checkpoint whose host is gone; returns its manifest from now on."""
+        request = {"op": "adopt", "manifest": document, "fenced": fenced}
+        manifest: Message = self._request(request, None)["done"]["manifest"]
+        return manifest
+
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         connection.settimeout(self._patience)

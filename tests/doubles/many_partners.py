@@ -67,6 +67,10 @@ class ManyPartners:
         return {"processes": [_process_at(address)]}
 
     @staticmethod
+    def _on_parked(_address: str, _request: Message) -> Message:
+        return {"generation": 0, "arbiter": {"name": "src", "address": "127.0.0.2:1"}}
+
+    @staticmethod
     def _on_confirm(_address: str, _request: Message) -> Message:
         return {"state": "suspended"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from migrrdma_lab import rdma
-from migrrdma_lab.containers import Container
+from migrrdma_lab.containers import Container, carry
 from migrrdma_lab.shell import Shell
 
 _CHECKPOINT = "move"
@@ -58,9 +58,23 @@ class DockerContainer:
 
     def restore(self, destination: Shell) -> DockerContainer:
         """Carry its images to another node, and restore it there."""
+        return self.carry_images(destination).restore_here()
+
+    def carry_images(self, destination: Shell) -> DockerContainer:
+        """Copy its images to another node; the container as it may be restored there."""
         destination.run("rm", "-rf", rdma.CHECKPOINTS)
         self.shell.sh(_TAKE_WHAT_IS_KEPT)
-        return DockerContainer(rdma.restore(self.container, destination, _CHECKPOINT))
+        carry(rdma.CHECKPOINTS, _CHECKPOINT, self.shell, destination)
+        return self.on(destination)
+
+    def restore_here(self) -> DockerContainer:
+        """Restore it from the images that are here."""
+        return DockerContainer(rdma.restore_here(self.container, _CHECKPOINT))
+
+    @property
+    def images(self) -> str:
+        """The checkpoint's folder."""
+        return f"{rdma.CHECKPOINTS}/{_CHECKPOINT}"
 
     def has_images(self) -> bool:
         """Whether there are any here: containerd has them in memory until Docker has them on its disk."""

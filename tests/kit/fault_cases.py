@@ -42,6 +42,8 @@ class Course(Enum):
     """The destination is slow to switch the partner, which asks."""
     ABANDONED = "abandoned"
     """A person gives the checkpoint up: the application is nowhere afterwards."""
+    ADOPTED = "adopted"
+    """The source's agent is gone: the destination adopts the checkpoint and restores it; then that agent is back."""
     UNHEARD = "unheard"
     """The source's agent is away for so long that the partner gives up, and the container has gone on by itself."""
 
@@ -179,6 +181,12 @@ REACHED: dict[Action, Reached] = {
     Action.GUEST_CONNECT: _DESTINATION,
     Action.GUEST_KEYS: _PARTNER,
     Action.GUEST_RESUME: _DESTINATION,
+    Action.STORE_SOURCE_ADOPTING: Reached(Side.DESTINATION, Course.ADOPTED),
+    Action.STORE_SOURCE_SUPERSEDED: Reached(Side.SOURCE, Course.ADOPTED),
+    Action.ASK_PARKED: _SOURCE,
+    Action.ANSWER_PARKED: _PARTNER,
+    Action.ASK_ADOPT: Reached(Side.DESTINATION, Course.ADOPTED),
+    Action.ANSWER_ADOPT: Reached(Side.PARTNER, Course.ADOPTED),
 }
 
 

@@ -125,15 +125,33 @@ class RuntimeContainer:
 
     def restore(self, destination: Shell) -> RuntimeContainer:
         """Carry its images to a node where `prepare` has been called, and restore it there."""
-        moved = self.on(destination)
-        destination.run("rm", "-rf", f"{_IMAGES}/{self.name}")
+        return self.carry_images(destination).restore_here()
+
+    def carry_images(self, destination: Shell) -> RuntimeContainer:
+        """Copy its images to another node; the container as it may be restored there."""
+        destination.run("rm", "-rf", self.images)
         carry(_IMAGES, self.name, self.shell, destination)
-        moved._make_network()
-        moved._runtime(
-            "restore", "--detach", "--bundle", moved._bundle, "--image-path", f"{_IMAGES}/{self.name}", self.name,
+        return self.on(destination)
+
+    def restore_here(self) -> RuntimeContainer:
+        """Restore it from the images that are here."""
+        self._make_network()
+        self._runtime(
+            "restore",
+            "--detach",
+            "--bundle",
+            self._bundle,
+            "--image-path",
+            self.images,
+            self.name,
             output=True,
-        )  # fmt: skip
-        return moved
+        )
+        return self
+
+    @property
+    def images(self) -> str:
+        """The checkpoint's folder."""
+        return f"{_IMAGES}/{self.name}"
 
     def restore_log(self) -> str:
         """What CRIU has logged of the last restore here."""

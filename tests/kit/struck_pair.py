@@ -255,6 +255,46 @@ class StruckPair:
                 assert not self._copies(SRC) + self._copies(DST), "what was given up runs"
                 return
 
+    def _adopted(self) -> None:
+        """Its host comes back when it runs elsewhere, and cannot restore it any more; a person lets that host go."""
+        here, there = self.here, self.there
+        source, destination = self.rack.shell(here), self.rack.shell(there)
+        self._try("checkpoint", self.client.checkpoint)
+        migration = self._last(here, "source")["migration"]
+        self._wait("the partner to hear of the dump", lambda: self._last(PEER).get("parked", False))
+        source.sh("systemctl stop migrrdma-agent")
+        try:
+            self.client.remove()
+            moved = self.client.carry_images(destination)
+            adopt = ("migrrdma", "migration", "adopt", moved.images, "--fenced", here.name)
+            deadline = time.monotonic() + IN_TIME_S
+            while self._decided(there, migration) in ("", "adopting"):
+                assert time.monotonic() < deadline, f"it cannot be adopted: {self.said}"
+                self._try("adopt", lambda: destination.run(*adopt))
+            destination.run(*adopt)  # struck before it had written the manifest: as often as one likes
+            while self._decided(there, migration) != "done":
+                assert time.monotonic() < deadline, f"it cannot be restored: {self.said}"
+                moved.remove()
+                self._try("restore", moved.restore_here)
+                self._wait(
+                    "the restore to end", lambda: self._decided(there, migration) not in ("", "committed")
+                )
+        finally:
+            source.sh("systemctl start migrrdma-agent")
+        self.client = moved
+        self._wait("the source to be superseded", lambda: self._decided(here, migration) == "superseded")
+        again, said = self.client.on(source), len(self.said)
+        self._try("restore", again.restore_here)
+        assert "is not this host's any more" in self.said[said].reason, self.said
+        again.remove()
+        self._try("abandon", lambda: source.run("migrrdma", "migration", "abandon", migration))
+
+    def _decided(self, node: Node, migration: str) -> str:
+        """How a migration stands at a node that decides about it; empty if it does not, or does not answer."""
+        known = self._migrations(node) if self._answers(node) else []
+        mine = [one["state"] for one in known if (one["migration"], one["role"]) == (migration, "source")]
+        return str(mine[0]) if mine else ""
+
     def _unheard(self) -> None:
         here = self.here
         peer, source = self.rack.shell(PEER), self.rack.shell(here)

@@ -30,6 +30,7 @@ from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
 from migrrdma_runtime.wire.agent_messages import (
     MIGRATION,
+    NAME,
     SECONDS,
     START,
     STEP_NAME,
@@ -64,6 +65,7 @@ REQUESTS = {
     "announce": record(op={}, container=_CONTAINER),
     "status": record(op={}),
     "objections": record(op={}),
+    "adopt": record(op={}, manifest={"type": "object"}, fenced=NAME),
     "abandon": record(
         op={},
         migration=MIGRATION,

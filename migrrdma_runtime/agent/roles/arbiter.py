@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles.parked import tell_that_it_waits
 from migrrdma_runtime.agent.roles.records import SourceData, SourceRecord
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock
@@ -78,6 +79,8 @@ class Arbiter:
             if current and record.state in (State.CLAIMED, State.COMMITTED):
                 _require_holder(caller, record)
                 self._store.move(record, State.PARKED, holder=None)
+        # Its partners may have refused it because another host decides by now.
+        self._agent.tasks.follow(record.id, tell_that_it_waits(self._agent, record, once=True))
         return {}
 
     async def finish(self, caller: Identity, request: Message) -> Message:
@@ -107,6 +110,10 @@ class Arbiter:
                 self._store.move(record, State.ABANDONED, reason="given up by a person")
             elif record.state is State.COMMITTED and lost:
                 self._store.move(record, State.DONE, reason="the host that it was restored on is lost")
+            elif record.state is State.ADOPTING:
+                self._store.move(record, State.SUPERSEDED, reason="the adoption was given up by a person")
+            elif record.state is State.SUPERSEDED:
+                self._store.move(record, State.ABANDONED, reason="left to another host by a person")
             else:
                 raise RefusedError(_explain_state(record))
 
@@ -192,5 +199,8 @@ def _explain_state(record: SourceRecord) -> str:
         State.DONE: f"was restored on {holder} already",
         State.ABANDONED: "was given up by a person",
         State.UNDONE: "was undone: the container went on running after this checkpoint",
+        State.ADOPTING: "is not adopted yet: not every partner has agreed; run `migrrdma migration adopt` again",
+        State.SUPERSEDED: f"is not this host's any more: {record.data.successor or 'another host'} is to decide "
+        "about it; restore the checkpoint as that host has it",
     }
     return f"migration {record.id} {words[record.state]}"

@@ -62,6 +62,16 @@ _OUTLOOKS: dict[tuple[Role, State], _Outlook] = {
     (Role.SOURCE, State.DONE): _Outlook("finished"),
     (Role.SOURCE, State.ABANDONED): _Outlook("given up by a person"),
     (Role.SOURCE, State.UNDONE): _Outlook("undone"),
+    (Role.SOURCE, State.ADOPTING): _Outlook(
+        "being adopted",
+        "Run migrrdma migration adopt again, on this host, until every partner has agreed. Or leave it to another "
+        "host: migrrdma migration abandon {id}",
+    ),
+    (Role.SOURCE, State.SUPERSEDED): _Outlook(
+        "adopted by another host, which decides about it",
+        "Restore the checkpoint there. When the application runs there, or is not wanted, let this host forget it: "
+        "migrrdma migration abandon {id}",
+    ),
     (Role.DESTINATION, State.RESTORING): _Outlook(
         "being restored",
         "By itself, when the runtime (process {runtime}) has restored the container or has failed. Or give this "
@@ -122,7 +132,7 @@ def describe(record: AnyRecord, deadlines: Deadlines) -> Message:
 
 _SHOWN = {
     "container", "source", "holder", "destination", "timeline", "blackouts", "blackout", "downtime", "reason",
-    "lost",
+    "lost", "parked", "fenced",
 }  # fmt: skip
 
 
@@ -136,11 +146,17 @@ def _way_out(record: AnyRecord, deadlines: Deadlines) -> str:
     return template.format(
         id=record.id,
         container=getattr(data, "container", "")[:12],
-        source=data.source.name if isinstance(data, DestinationData | PartnerData) else "",
+        source=_name_of_source(data),
         holder=_name_of_holder(record),
         runtime=data.runtime.pid if isinstance(data, SourceData | DestinationData) else 0,
         **vars(deadlines),
     )
+
+
+def _name_of_source(data: SourceData | DestinationData | PartnerData) -> str:
+    if isinstance(data, PartnerData):
+        return data.decides.name
+    return data.source.name if isinstance(data, DestinationData) else ""
 
 
 def _name_of_holder(record: AnyRecord) -> str:
@@ -172,6 +188,8 @@ def _others(record: AnyRecord) -> list[str]:
             State.PARKED: "somebody to restore the checkpoint",
             State.CLAIMED: f"{holder} to restore the container and to commit",
             State.COMMITTED: f"{holder} to tell every partner",
+            State.ADOPTING: "every partner to agree that this host decides",
+            State.SUPERSEDED: f"a person to see that {data.successor or 'another host'} has it",
         }
         return [by_state[record.state]]
     if isinstance(data, DestinationData):
@@ -184,7 +202,7 @@ def _others(record: AnyRecord) -> list[str]:
         return [f"partner {one.name} to switch over" for one in data.partners if not one.switched]
     if record.state is State.PREPARED:
         return [f"the agent of {holder} to say that it has committed"]
-    return [f"a restore of the container, or {data.source.name} to go on with it"]
+    return [f"a restore of the container, or {data.decides.name} to go on with it"]
 
 
 def _told(data: SourceData | DestinationData | PartnerData, name: str) -> str:
@@ -208,7 +226,7 @@ def peers_of(record: AnyRecord) -> list[Message]:
                 for one in data.partners
             ),
         ]
-    found = [(data.source, Role.SOURCE)]
+    found = [(data.decides, Role.SOURCE)]
     found += [(data.destination, Role.DESTINATION)] if data.destination else []
     return [_peer(one.name, one.address, role) for one, role in found]
 

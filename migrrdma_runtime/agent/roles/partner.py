@@ -32,7 +32,7 @@ from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock, wait_for_all
 from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
 from migrrdma_runtime.wire import agent_messages, remote_keys, tokens
-from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
+from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS, UNKNOWN, Contact, Message
 
 _log = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class Partner:
 
     async def _ask_around(self, record: PartnerRecord) -> str:
         """Learn from either end how it stands, and act on it; returns why nothing was learnt."""
-        source = record.data.source
+        source = record.data.decides
         try:
             answer = await self._agent.ask(source, "outcome", {"migration": record.id})
         except AgentError as error:
@@ -310,6 +310,9 @@ class Partner:
                 if not record.is_final:
                     self._store.move(record, State.UNDONE, **_pending(record))
                 await self._settle_all(record)
+        elif state == State.SUPERSEDED.value:
+            # Whoever has adopted it comes by itself. Until then there is nobody who decides: that is no word.
+            return f"{source.name} does not decide about it any more, and nobody has come who does"
         elif record.state is State.PREPARED and record.data.destination:
             unheard = await self._ask_destination(record, record.data.destination)
             # Of what has been committed only the destination has to tell.
@@ -386,15 +389,23 @@ class Partner:
 
     @staticmethod
     def _require_source(caller: Identity, record: PartnerRecord) -> None:
-        if caller.name != record.data.source.name:
-            raise RefusedError(f"agent {caller.name} is not the source of migration {record.id}")
+        if caller.name != record.data.decides.name:
+            said = f"agent {caller.name} is not the source of migration {record.id}"
+            if record.data.arbiter is not None:
+                said += f": {record.data.arbiter.name} has adopted its checkpoint"
+            raise RefusedError(said)
 
     async def _require_holder(self, caller: Identity, record: PartnerRecord, epoch: int) -> None:
         """Whether the claim is the caller's; the source's agent, which grants them, is asked if it has not said so.
 
         The key alone does not tell: it is in every copy of the manifest.
         """
-        source = record.data.source
+        source = record.data.decides
+        if record.data.arbiter is not None and epoch <= record.data.generation * GENERATION_CLAIMS:
+            raise RefusedError(
+                f"claim {epoch} on migration {record.id} has lapsed: {source.name} has adopted its checkpoint, and "
+                "restores it, or whoever has a copy from there"
+            )
         if epoch > record.data.granted:
             answer = await self._agent.ask(source, "outcome", {"migration": record.id})
             if answer["epoch"] != epoch or answer["holder"] is None:

@@ -45,6 +45,12 @@ class SourceData:
     """Guests that are still to be told of the end."""
     boot: str = ""
     """The host's boot in which it was dumped."""
+    generation: int = 0
+    """Which arbiter of this checkpoint it is: the host that made it is 0, each that adopts it has a higher one."""
+    fenced: str = ""
+    """In whose place it decides."""
+    successor: str = ""
+    """Who decides in its place."""
 
     def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
         """The container and the process of a guest of it."""
@@ -174,6 +180,13 @@ class PartnerData:
     quiesced: float | None = None
     quiesced_monotonic: float | None = None
     drained: bool = False
+    parked: bool = False
+    """The source has said that the dump has succeeded: from then on another host may decide in its place."""
+    generation: int = 0
+    arbiter: Contact | None = None
+    """Who has adopted the checkpoint; None: the source decides."""
+    former: list[str] = field(default_factory=list)
+    """Who has adopted it before that one."""
     destination: Contact | None = None
     prepared: list[Message] = field(default_factory=list)
     """The answer to the destination's *prepare*, for when it asks again; with ``lost``."""
@@ -181,6 +194,11 @@ class PartnerData:
     pending: list[str] = field(default_factory=list)
     blackout: float | None = None
     reason: str = ""
+
+    @property
+    def decides(self) -> Contact:
+        """The agent whose word on the claims counts: the source's, or that of who has adopted its checkpoint."""
+        return self.arbiter or self.source
 
     def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
         """The container and the process of a guest of it."""

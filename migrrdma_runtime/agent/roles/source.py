@@ -14,6 +14,7 @@ from itertools import chain
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime, RuntimeApi, Verdict
 from migrrdma_runtime.agent.roles.checkpoint_document import describe
+from migrrdma_runtime.agent.roles.parked import tell_that_it_waits
 from migrrdma_runtime.agent.roles.participants import (
     Mover,
     Participants,
@@ -139,7 +140,7 @@ class Source:
         except StoreError:
             self._agent.tasks.follow(record.id, self._park_in_the_end(record, timeline))
             raise
-        dump_outcome.remove(self._outcome_file(record))
+        self._is_parked(record)
 
     async def _park_in_the_end(self, record: SourceRecord, timeline: Timeline) -> None:
         while record.state is State.DUMPING:
@@ -149,7 +150,11 @@ class Source:
             except StoreError as error:
                 _log.error("the dump of migration %s succeeded, but %s", record.id, error)
             else:
-                dump_outcome.remove(self._outcome_file(record))
+                self._is_parked(record)
+
+    def _is_parked(self, record: SourceRecord) -> None:
+        dump_outcome.remove(self._outcome_file(record))
+        self._agent.tasks.follow(record.id, tell_that_it_waits(self._agent, record))
 
     def _outcome_file(self, record: SourceRecord) -> str:
         """Where the runtime says that the dump has succeeded, whether or not there is an agent to hear it."""
@@ -170,6 +175,8 @@ class Source:
                     record.id, record.data.runtime
                 )  # from now on: its report may come before we wait for it
                 self._agent.tasks.decide(record.id, self._conclude(record, runtime))
+            elif record.state in (State.PARKED, State.CLAIMED):
+                self._agent.tasks.follow(record.id, tell_that_it_waits(self._agent, record))
             elif record.state is State.UNDONE:
                 for name in record.data.pending:
                     self._agent.guests.ask_to_connect(record.data.container, name)

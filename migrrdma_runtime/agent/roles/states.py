@@ -14,7 +14,16 @@ follows from the durable states alone::
                          ├──► LOST      │
                          └──► UNDONE ◄──┘
 
-A person may abandon what is ``PARKED``: then the application is nowhere, and is not restored any more. The authority
+A person may abandon what is ``PARKED``: then the application is nowhere, and is not restored any more. A person may
+also have another host decide in place of a source that is gone (adoption.py)::
+
+    new arbiter  ADOPTING ──► PARKED, and on as a source
+                    └──► SUPERSEDED
+
+    source       PARKED, CLAIMED ──► SUPERSEDED ──► ABANDONED   a person says so
+                                         └──► ADOPTING
+
+The authority
 is the source's host in every state but ``COMMITTED`` and ``DONE``; from the moment the source's
 agent has written ``COMMITTED`` it is the destination's. That one write is the commit point. A destination
 acts on it (state ``COMMITTED``) only when it has heard of it, and one that gives up waiting to hear writes
@@ -49,6 +58,8 @@ class State(StrEnum):
     DONE = "done"
     ABANDONED = "abandoned"
     UNDONE = "undone"
+    ADOPTING = "adopting"
+    SUPERSEDED = "superseded"
 
     RESTORING = "restoring"
     COMMITTING = "committing"
@@ -65,17 +76,20 @@ FIRST = {
     Role.DESTINATION: State.RESTORING,
     Role.PARTNER: State.SUSPENDED,
 }
+"""In which a record begins; that of a source which has adopted another's checkpoint begins in ``ADOPTING``."""
 
 TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
     Role.SOURCE: {
         State.SUSPENDING: frozenset({State.DUMPING, State.UNDONE}),
         State.DUMPING: frozenset({State.PARKED, State.UNDONE}),
-        State.PARKED: frozenset({State.CLAIMED, State.ABANDONED}),
-        State.CLAIMED: frozenset({State.PARKED, State.COMMITTED}),
+        State.PARKED: frozenset({State.CLAIMED, State.ABANDONED, State.SUPERSEDED}),
+        State.CLAIMED: frozenset({State.PARKED, State.COMMITTED, State.SUPERSEDED}),
         State.COMMITTED: frozenset({State.PARKED, State.DONE}),
         State.DONE: frozenset(),
         State.ABANDONED: frozenset(),
         State.UNDONE: frozenset(),
+        State.ADOPTING: frozenset({State.PARKED, State.SUPERSEDED}),
+        State.SUPERSEDED: frozenset({State.ADOPTING, State.ABANDONED}),
     },
     Role.DESTINATION: {
         State.RESTORING: frozenset({State.COMMITTING, State.RELEASED}),

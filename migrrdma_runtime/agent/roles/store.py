@@ -97,13 +97,13 @@ class Store:
         """Have somebody told of every change, once it is made; what he raises is logged, and changes nothing."""
         self._watchers.append(watcher)
 
-    def begin(self, migration: str, data: D) -> Record[D]:
-        """Make the record of a migration that begins, replacing one that has ended."""
+    def begin(self, migration: str, data: D, first: State | None = None) -> Record[D]:
+        """Make the record of a migration that begins, replacing one that has ended; ``first``: another first state."""
         old = self._records.get((migration, data.role))
         if old is not None and not old.is_final:
             raise RefusedError(f"migration {migration} is under way here already, {old.state.value}")
         now = time.time()
-        record = Record(migration, FIRST[data.role], data, now, now, secrets.token_hex(8))
+        record = Record(migration, first or FIRST[data.role], data, now, now, secrets.token_hex(8))
         with self._struck(record, record.state):
             self._insert(record)
             self._records[migration, data.role] = record

@@ -52,6 +52,19 @@ def test_a_container_is_not_created_while_its_checkpoint_may_be_restored(
         held.require_not_held("c1")
 
 
+def test_a_container_that_another_host_has_adopted_is_not_created_until_a_person_says_so(
+    store: Store,
+) -> None:
+    record = store.begin("m", source_data("c1"))
+    for one in (State.DUMPING, State.PARKED, State.SUPERSEDED):
+        store.move(record, one)
+    with pytest.raises(AgentError, match=r"migration m, superseded\) was adopted by another host .* abandon"):
+        held.require_not_held("c1")
+    store.move(record, State.ABANDONED)
+    held.require_not_held("c1")
+    store.close()
+
+
 @pytest.mark.parametrize("end", [State.UNDONE, State.DONE, State.ABANDONED])
 def test_a_container_is_created_when_its_migration_has_ended(store: Store, end: State) -> None:
     record = store.begin("m", replace(source_data("c1"), left_running=False))

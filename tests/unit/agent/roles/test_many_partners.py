@@ -11,10 +11,12 @@ from pathlib import Path
 import cluster
 import pytest
 from cluster import Cluster, Host, ends, hexadecimal
+from guest_process import PATIENT_S
 from many_partners import ManyPartners
 from moves import Move
 
 from migrrdma_runtime.agent.peers.transport import Routed
+from migrrdma_runtime.agent.roles.records import DestinationData
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError
 
@@ -70,7 +72,7 @@ def test_all_partners_are_asked_at_once(play: Play) -> None:
         crowd = await Crowd.gather(hosts, _PARTNERS)
         await crowd.move.checkpoint()
         await crowd.move.restore()
-        once = ("suspend", "drain", "confirm", "prepare", "switch")
+        once = ("suspend", "drain", "parked", "confirm", "prepare", "switch")
         # For its name, and again under its name.
         assert crowd.asked == {"hello": 2 * _PARTNERS, **dict.fromkeys(once, _PARTNERS)}
 
@@ -136,7 +138,11 @@ async def _work_of_a_move(hosts: Cluster, partners: int, qps_each: int) -> dict[
     await asyncio.gather(
         *(host.agent.tasks.decided(move.document["migration"]) for host in (move.src, move.dst))
     )
-    assert move.restored is not None
+    ended = move.dst.agent.store.find(move.document["migration"], DestinationData)
+    assert move.restored is not None and ended is not None
+    async with asyncio.timeout(PATIENT_S):
+        while not ended.data.told:  # the last that is written, after the runtime has its answer
+            await asyncio.sleep(0.02)
     return {
         "written": written,
         "partners asked": crowd.asked,
