@@ -339,8 +339,8 @@ class StruckPair:
             if self._ended_with(here):
                 self._abandon()
                 return
-            self.client.remove()
-            self.client.on(self.rack.shell(there)).remove()
+            for copy in (self.client, self.client.on(self.rack.shell(there))):
+                self._try("remove", copy.remove)  # on a node whose power has just failed there is nothing
             self._try("restore", lambda: self.client.restore(self.rack.shell(there)))
             self._wait_for_agents()
             if self._settled(here, {"committed"}) == "done":
@@ -363,6 +363,8 @@ class StruckPair:
 
         def is_settled() -> bool:
             nonlocal found
+            if not self._answers(node):
+                return False  # its power may fail just now
             found = self._last(node, "source").get("state", "")
             return found not in passing
 
