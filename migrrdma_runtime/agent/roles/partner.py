@@ -305,8 +305,14 @@ class Partner:
             silent, state = str(error), "?"
         else:
             silent, state = "", answer["state"]
+        if state == State.PARKED.value and not record.data.parked:
+            async with self._agent.lock(record.id):  # it could not tell us when it was
+                if source == record.data.decides and not record.is_final:
+                    self._store.note(record, parked=True)
         if state in (State.UNDONE.value, State.ABANDONED.value, UNKNOWN):
             async with self._agent.lock(record.id):
+                if source != record.data.decides:
+                    return ""  # the checkpoint was adopted meanwhile: another one decides now
                 if not record.is_final:
                     self._store.move(record, State.UNDONE, **_pending(record))
                 await self._settle_all(record)

@@ -135,6 +135,42 @@ def test_a_source_that_was_only_cut_off_grants_claims_that_come_to_nothing(play:
     play(scenario)
 
 
+def test_a_late_word_of_the_former_arbiter_ends_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked before another one was agreed to, and answers afterwards that it knows of nothing."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await parked(cluster)
+        ask = move.peer.agent.ask
+
+        async def late(contact: Any, what: str, request: Any, *more: Any) -> Any:
+            if (contact.name, what) != ("src", "outcome") or asked.is_set():
+                return await ask(contact, what, request, *more)
+            asked.set()
+            await answered.wait()
+            return {"state": "unknown"}
+
+        monkeypatch.setattr(move.peer.agent, "ask", late)
+        await asked.wait()
+        await move.src.stop()
+        move.document = await adopt(move, move.dst)
+        answered.set()
+        await move.restore()
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_a_partner_asks_whether_it_was_parked_if_it_could_not_be_told(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        with dropping(move.src, "parked", reply=False):
+            await move.checkpoint()
+            await until(lambda: has_heard(move))
+
+    play(scenario)
+
+
 def test_nobody_who_answers_is_superseded(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await parked(cluster)
