@@ -115,6 +115,7 @@ def _is_our_criu_config(value: object) -> bool:
 def edit(spec: Spec, additions: Additions) -> None:
     """Add what a container with an RDMA device needs."""
     strip(spec)
+    _drop_hooks(spec)  # of a spec that somebody has copied without the annotation: they would be there twice
     user_criu_config(spec)  # refused before anything is added
     for entry in _child(spec, "mounts", list):
         destination = entry.get("destination") if isinstance(entry, dict) else None
@@ -166,11 +167,7 @@ def strip(spec: Spec) -> None:
     if "env" in process:
         process["env"] = _unload(_env(process))
 
-    hooks = _child(spec, "hooks", dict)
-    for stage, _ in HOOKS:
-        _drop(hooks, stage, _is_our_hook)
-    if not hooks:
-        spec.pop("hooks", None)
+    _drop_hooks(spec)
 
     annotations = spec["annotations"]
     original = user_criu_config(spec)
@@ -181,6 +178,15 @@ def strip(spec: Spec) -> None:
         annotations[_CRIU_CONFIG] = original
     if not annotations:
         del spec["annotations"]
+
+
+def _drop_hooks(spec: Spec) -> None:
+    hooks = _child(spec, "hooks", dict)
+    before = len(hooks)
+    for stage, _ in HOOKS:
+        _drop(hooks, stage, _is_our_hook)
+    if before and not hooks:
+        del spec["hooks"]
 
 
 def preload(env: list[str], version: str) -> list[str]:

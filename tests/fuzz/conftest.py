@@ -1,7 +1,11 @@
-"""How long each test goes on: `make test` gives it a quarter of a minute, `make soak` an hour."""
+"""How long each test goes on: `make test` gives it a quarter of a minute, `make soak` an hour and new input each time.
+
+What the soak finds becomes a test of its own: a change that is being tested is not to fail for what was there before.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -24,7 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
 
 @pytest.fixture
 def fuzzer(request: pytest.FixtureRequest) -> Fuzzer:
-    return Fuzzer(_LONG_S if request.config.getoption("--soak") else _SHORT_S)
+    if request.config.getoption("--soak"):
+        return Fuzzer(_LONG_S, os.urandom(8).hex())
+    return Fuzzer(_SHORT_S)
 
 
 @pytest.fixture

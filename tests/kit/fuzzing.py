@@ -39,9 +39,10 @@ _ODD_WORDS = tuple(word.to_bytes(4, "little") for word in (0, 1, 0x7FFFFFFF, 0x8
 
 @dataclass
 class Fuzzer:
-    """Rounds of random input for so many seconds."""
+    """Rounds of random input for so many seconds: the same ones each time, unless ``seed`` is another."""
 
     seconds: float
+    seed: str = "0"
     rounds: int = 0
 
     def run(self, one: Callable[[random.Random], None]) -> None:
@@ -61,9 +62,9 @@ class Fuzzer:
             self._name = os.environ[AGAIN]
             yield random.Random(self._name)  # noqa: S311 (not for keys)
             return
-        seed, end = os.urandom(8).hex(), time.monotonic() + self.seconds
+        end = time.monotonic() + self.seconds
         while time.monotonic() < end:
-            self._name = f"{seed}/{self.rounds}"
+            self._name = f"{self.seed}/{self.rounds}"
             yield random.Random(self._name)  # noqa: S311 (not for keys)
             self.rounds += 1
 

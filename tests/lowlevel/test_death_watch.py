@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from migrrdma_runtime.shim import child
-from migrrdma_runtime.shim.death_watch import VARIABLE, DeathWatch
 
 _HELD = """
 import time
@@ -26,8 +24,8 @@ while True:
 
 _CRIU = """
 import ctypes, os, signal, sys
-pid, tell, hear = os.environ[{variable!r}].split()
-with open(f"/proc/{{pid}}/fd/{{tell}}", "wb", 0) as telling, open(f"/proc/{{pid}}/fd/{{hear}}", "rb", 0) as hearing:
+pid, tell, hear = os.environ["MIGRRDMA_DEATH_WATCH"].split()
+with open(f"/proc/{pid}/fd/{tell}", "wb", 0) as telling, open(f"/proc/{pid}/fd/{hear}", "rb", 0) as hearing:
     telling.write(b"%d\\n" % os.getpid())
     assert hearing.read(1)
 ptrace = ctypes.CDLL(None).ptrace
@@ -37,9 +35,33 @@ assert ptrace(0x4207, held, None, None) == 0  # PTRACE_INTERRUPT
 os.waitpid(held, 0x40000000)
 signal.signal(signal.SIGUSR1, lambda *_: None)
 os.kill(os.getpid(), signal.SIGUSR1)  # one that it lives through
-{end}
+exec(sys.argv[2])
 """
 """As the plugin, then as CRIU."""
+
+_RUNTIME = """
+import json, os, sys, time
+from pathlib import Path
+from migrrdma_runtime.shim import child
+from migrrdma_runtime.shim.death_watch import VARIABLE, DeathWatch
+
+held, counter, seen = sys.argv[1], Path(sys.argv[2]), []
+
+def number():
+    return int(counter.read_text() or 0)
+
+def at_death(criu):
+    before = number()
+    time.sleep(0.05)  # fifty steps of one that runs
+    state = Path(f"/proc/{held}/stat").read_text().rpartition(")")[2].split()[0]
+    seen.append([state, number() - before])
+
+with DeathWatch(at_death) as watch:
+    status = child.run("/bin/sh", ["-c", '"$@"; exit $?', "runc", *sys.argv[3:]], meanwhile=watch.begin)
+watch._thread.join(20)
+print(json.dumps([os.waitstatus_to_exitcode(status), seen, watch._thread.is_alive(), VARIABLE in os.environ]))
+"""
+"""A process of its own, as the runtime is: the signals that it waits for must not go to other threads."""
 
 
 @pytest.fixture
@@ -49,75 +71,53 @@ def counter(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def held(counter: Path) -> subprocess.Popen[bytes]:
+def held(counter: Path) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen([sys.executable, "-c", _HELD.format(counter=str(counter))])
-    _counts_on(counter, 0)
-    return process
+    _counts_on(counter)
+    yield process
+    process.kill()
+    process.wait()
 
 
 def _number(counter: Path) -> int:
     return int(counter.read_text() or 0) if counter.exists() else 0
 
 
-def _counts_on(counter: Path, beyond: int) -> None:
-    deadline = time.monotonic() + 20
+def _counts_on(counter: Path) -> None:
+    beyond, deadline = _number(counter), time.monotonic() + 20
     while _number(counter) <= beyond:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
-def _state(process: subprocess.Popen[bytes]) -> str:
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+def _run(held: subprocess.Popen[bytes], counter: Path, *low_level: str) -> list[Any]:
+    """The exit code, as a shell has it; what was seen at a death; whether it is still waited for, or asked for."""
+    words = [sys.executable, "-c", _RUNTIME, str(held.pid), str(counter), *low_level]
+    said = subprocess.run(words, stdout=subprocess.PIPE, timeout=60, check=True).stdout
+    found: list[Any] = json.loads(said)
+    return found
 
 
-def _run(held: subprocess.Popen[bytes], end: str, at_death: Callable[[int], None]) -> int:
-    """Returns the exit code, as a shell has it: CRIU is the child of a low-level runtime, which waits for it."""
-    script = _CRIU.format(variable=VARIABLE, end=end)
-    low_level = ["-c", '"$@"; exit $?', "runc", sys.executable, "-c", script, str(held.pid)]
-    with DeathWatch(at_death) as watch:
-        return os.waitstatus_to_exitcode(child.run("/bin/sh", low_level, meanwhile=watch.begin))
+def _criu(held: subprocess.Popen[bytes], end: str) -> list[str]:
+    return [sys.executable, "-c", _CRIU, str(held.pid), end]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_what_is_held_stands_until_everything_is_taken_back(
     held: subprocess.Popen[bytes], counter: Path, number: signal.Signals
 ) -> None:
-    seen: list[tuple[str, int]] = []
-
-    def at_death(_: int) -> None:
-        before = _number(counter)
-        time.sleep(0.05)  # fifty steps of one that runs
-        seen.append((_state(held), _number(counter) - before))
-
-    try:
-        assert _run(held, f"os.kill(os.getpid(), {int(number)})", at_death) == 128 + number
-        assert seen == [("t", 0)]
-        _counts_on(counter, _number(counter))
-    finally:
-        held.kill()
-        held.wait()
+    found = _run(held, counter, *_criu(held, f"os.kill(os.getpid(), {int(number)})"))
+    assert found == [128 + number, [["t", 0]], False, False]
+    _counts_on(counter)
 
 
 def test_nothing_is_taken_back_of_one_that_ends_by_itself(
     held: subprocess.Popen[bytes], counter: Path
 ) -> None:
-    called: list[bool] = []
-    try:
-        assert _run(held, "sys.exit(3)", lambda _: called.append(True)) == 3
-        assert not called
-        _counts_on(counter, _number(counter))
-    finally:
-        held.kill()
-        held.wait()
+    assert _run(held, counter, *_criu(held, "sys.exit(3)")) == [3, [], False, False]
+    _counts_on(counter)
 
 
-def test_one_that_never_speaks_is_waited_for_by_nobody() -> None:
+def test_one_that_never_speaks_is_waited_for_by_nobody(held: subprocess.Popen[bytes], counter: Path) -> None:
     """A CRIU without our plugin, or a low-level runtime that fails before it has one."""
-    with DeathWatch(lambda _: None) as watch:
-        assert (
-            os.waitstatus_to_exitcode(child.run(sys.executable, ["-c", "exit(4)"], meanwhile=watch.begin))
-            == 4
-        )
-    watch._thread.join(20)
-    assert not watch._thread.is_alive()
-    assert VARIABLE not in os.environ
+    assert _run(held, counter, sys.executable, "-c", "exit(4)") == [4, [], False, False]

@@ -286,6 +286,13 @@ def test_editing_twice_is_editing_once(original: spec.Spec) -> None:
     assert _edited(_edited(original, _OTHER_VERSION)) == once
 
 
+def test_hooks_of_a_spec_that_was_copied_without_the_annotation_come_once() -> None:
+    copied = _edited({"process": {"args": ["sh"]}})
+    hooks = copy.deepcopy(copied["hooks"])
+    del copied["annotations"], copied["mounts"]
+    assert _edited(copied)["hooks"] == hooks
+
+
 @given(_SPECS)
 def test_stripping_leaves_what_was_there(original: spec.Spec) -> None:
     stripped = _edited(original)
