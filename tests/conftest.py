@@ -16,13 +16,18 @@ from migrrdma_lab.shell import Shell
 
 pytest_plugins = ["tiers"]
 
-# A busy machine takes its time, and how long one example takes is nothing that these tests are about.
-hypothesis.settings.register_profile("migrrdma", deadline=None)
-hypothesis.settings.load_profile("migrrdma")
+# A busy machine takes its time, and how long one example takes is nothing that these tests are about. The same examples
+# each time: a change that is being tested is not to fail for what was there before. The soak tries new ones.
+hypothesis.settings.register_profile("migrrdma", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("soak", deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long forms of the rack tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("soak" if config.getoption("--soak") else "migrrdma")
 
 
 @pytest.fixture(scope="session")
