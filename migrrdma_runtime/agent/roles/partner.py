@@ -246,11 +246,14 @@ class Partner:
                 _log.error("migration %s: %s", record.id, error)
 
     async def _look_around(self, record: PartnerRecord) -> None:
+        generation = record.data.generation
         silent = await self._ask_around(record)
         if not silent:
             self._hear(record)
             await self._pass_the_word_on(record)
         async with self._agent.lock(record.id):
+            if record.data.generation != generation:
+                self._hear(record)  # from whoever has adopted the checkpoint while the former one was silent
             waited = boot_clock() - self._heard[record.id]
             if not record.is_final and waited > self._deadlines.partner:
                 heard = f"nothing was heard of it for {self._deadlines.partner:g} s"

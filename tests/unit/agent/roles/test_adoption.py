@@ -13,9 +13,11 @@ from moves import Move
 
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
+from migrrdma_runtime.agent.roles import partner
 from migrrdma_runtime.agent.roles.records import PartnerData, SourceData
 from migrrdma_runtime.agent.roles.states import State
-from migrrdma_runtime.base.errors import ManifestError, MigrRDMAError, RefusedError
+from migrrdma_runtime.agent.roles.this_agent import boot_clock
+from migrrdma_runtime.base.errors import ManifestError, MigrRDMAError, RefusedError, UnreachableError
 from migrrdma_runtime.wire import manifest, tokens
 from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS
 
@@ -158,6 +160,39 @@ def test_a_late_word_of_the_former_arbiter_ends_nothing(play: Play, monkeypatch:
         await move.restore()
         await move.both_go_on_after_the_move()
 
+    play(scenario)
+
+
+def test_the_silence_of_the_former_arbiter_ends_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked before another one was agreed to, and the partner has waited for too long when it gives that up."""
+    asked, over = asyncio.Event(), asyncio.Event()
+    late = 0.0
+
+    async def scenario(cluster: Cluster) -> None:
+        nonlocal late
+        move = await parked(cluster)
+        ask, looked = move.peer.agent.ask, asyncio.Event()
+
+        async def silent(contact: Any, what: str, request: Any, *more: Any) -> Any:
+            if what == "outcome" and asked.is_set() and contact.name == "dst":
+                looked.set()  # by the next look around: the last one is over
+            if (contact.name, what) != ("src", "outcome") or asked.is_set():
+                return await ask(contact, what, request, *more)
+            asked.set()
+            await over.wait()
+            raise UnreachableError("src is gone")
+
+        monkeypatch.setattr(move.peer.agent, "ask", silent)
+        await asked.wait()
+        await move.src.stop()
+        late = 2 * move.peer.agent.config.deadlines.partner
+        move.document = await adopt(move, move.dst)
+        over.set()
+        await until(lambda: looked.is_set() or move.peer.state() != {"partner": "suspended"})
+        await move.restore()
+        await move.both_go_on_after_the_move()
+
+    monkeypatch.setattr(partner, "boot_clock", lambda: boot_clock() + late)
     play(scenario)
 
 
