@@ -113,7 +113,9 @@ class Arbiter:
             elif record.state is State.ADOPTING:
                 self._store.move(record, State.SUPERSEDED, reason="the adoption was given up by a person")
             elif record.state is State.SUPERSEDED:
-                self._store.move(record, State.ABANDONED, reason="left to another host by a person")
+                self._store.move(
+                    record, State.ABANDONED, left=True, reason="left to another host by a person"
+                )
             else:
                 raise RefusedError(_explain_state(record))
 
@@ -125,8 +127,10 @@ class Arbiter:
         partners = {one.name for one in record.data.partners}
         if caller.name not in partners and caller.name != self._agent.identity.name:
             raise RefusedError(f"agent {caller.name} is no partner of migration {record.id}")
+        # Who has left it to another host has not given it up for that one: a partner may not have heard of it yet.
+        state = State.SUPERSEDED if record.data.left else record.state
         return {
-            "state": record.state.value,
+            "state": state.value,
             "epoch": record.data.epoch,
             "holder": record.data.holder.as_message() if record.data.holder else None,
         }

@@ -51,6 +51,8 @@ class SourceData:
     """In whose place it decides."""
     successor: str = ""
     """Who decides in its place."""
+    left: bool = False
+    """A person has had this host forget it because another one decides."""
 
     def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
         """The container and the process of a guest of it."""

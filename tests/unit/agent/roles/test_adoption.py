@@ -269,6 +269,28 @@ def test_an_adoption_that_is_struck_is_made_good_by_the_next(play: Play) -> None
     play(scenario)
 
 
+def test_who_has_left_it_to_another_host_does_not_end_it_for_that_one(play: Play) -> None:
+    """A partner that has agreed to nobody else, or to this one, still asks it."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await parked(cluster)
+        third = await cluster.host("third", 5)
+        await move.src.stop()
+        with dropping(move.dst, "adopt", reply=True), pytest.raises(MigrRDMAError):
+            await adopt(move, move.dst)
+        await abandon(move, move.dst)
+        await abandon(move, move.dst)
+        await move.dst.restart()
+        assert move.dst.state() == {"source": "abandoned"}
+        with pytest.raises(MigrRDMAError, match="run the command again"):
+            await adopt(move, third, fenced="dst")
+        move.document = await adopt(move, third, fenced="dst")
+        await move.restore()
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
 def test_what_is_restored_elsewhere_is_not_adopted(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await parked(cluster)
