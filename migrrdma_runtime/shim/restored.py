@@ -25,7 +25,9 @@ class Restored:
         """Keep hold of all that ``criu`` has made, while it still stands: their parents are not yet others."""
         parents = _parents()
         family = [pid for pid in parents if parents[pid] == criu]
-        family += [pid for pid in parents if parents[pid] == parents.get(criu, 0) and _is_made_by(pid, criu)]
+        runtime = parents.get(criu, 0)
+        if _is_below_us(runtime, parents):
+            family += [pid for pid in parents if parents[pid] == runtime and _is_made_by(pid, criu)]
         for pid in family:  # grows
             family += [child for child in parents if parents[child] == pid]
         for pid in family:
@@ -56,6 +58,16 @@ def _parents() -> "dict[int, int]":
         except (OSError, ValueError, IndexError):
             continue  # it has ended
     return found
+
+
+def _is_below_us(pid: int, parents: "dict[int, int]") -> bool:
+    """Whether this is the low-level runtime. When that has died before CRIU, its parent is an engine's or the host's.
+
+    Those have other children in other mounts: containers of the same pod, services. What CRIU has made there stays.
+    """
+    while pid and parents.get(pid) != os.getpid():
+        pid = parents.get(pid, 0)
+    return bool(pid)
 
 
 def _is_made_by(pid: int, criu: int) -> bool:
