@@ -9,7 +9,7 @@ import os
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import AgentError
 
-_HELD = ("suspending", "dumping", "parked", "claimed", "committed", "superseded")
+_HELD = ("suspending", "dumping", "parked", "claimed", "committed", "superseded", "adopting")
 """The states of a source between the begin of its migration and its end."""
 
 
@@ -55,6 +55,11 @@ def _what_it_is(state: str) -> str:
         return (
             "was adopted by another host while this one was away, and is the application unless that runs there: see "
             "`migrrdma migration show`, and let the container be created anew with `migrrdma migration abandon`"
+        )
+    if state == "adopting":
+        return (
+            "is being taken back from the host that had adopted it, where it may run: run `migrrdma migration adopt` "
+            "again until every partner has agreed, or give that up with `migrrdma migration abandon`"
         )
     if state in ("suspending", "dumping"):
         return "is just being made: try again when that has ended"

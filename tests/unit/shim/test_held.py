@@ -65,6 +65,16 @@ def test_a_container_that_another_host_has_adopted_is_not_created_until_a_person
     store.close()
 
 
+def test_a_container_whose_checkpoint_is_being_taken_back_is_not_created(store: Store) -> None:
+    """The other host may have restored it, as long as not every partner has agreed."""
+    record = store.begin("m", source_data("c1"))
+    for one in (State.DUMPING, State.PARKED, State.SUPERSEDED, State.ADOPTING):
+        store.move(record, one)
+    with pytest.raises(AgentError, match=r"migration m, adopting\) is being taken back .* adopt` again"):
+        held.require_not_held("c1")
+    store.close()
+
+
 @pytest.mark.parametrize("end", [State.UNDONE, State.DONE, State.ABANDONED])
 def test_a_container_is_created_when_its_migration_has_ended(store: Store, end: State) -> None:
     record = store.begin("m", replace(source_data("c1"), left_running=False))
