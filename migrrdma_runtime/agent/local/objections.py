@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from weakref import WeakKeyDictionary
 
 from migrrdma_runtime.agent.local.guest import Guest
@@ -11,6 +12,9 @@ from migrrdma_runtime.base.errors import MigrRDMAError
 
 PATIENCE_S = 2.0
 """What a process is given to answer. A stopped one does not, and the person need not wait for it."""
+
+MOST_SHOWN = 256
+"""Reasons of the processes of one container. What they say is their own choice: it must not drown the others."""
 
 
 class Objections:
@@ -24,7 +28,17 @@ class Objections:
         asked = {one: self._ask(one) for one in guests if one.state is GuestState.RUNNING}
         if asked:
             await asyncio.wait(asked.values(), timeout=PATIENCE_S)
-        return {one: _answer(asked.get(one)) for one in guests}
+        shown: Counter[str] = Counter()
+        found: dict[Guest, tuple[str, ...] | None] = {}
+        for one in guests:
+            reasons = _answer(asked.get(one))
+            if reasons:
+                room = MOST_SHOWN - shown[one.container]
+                shown[one.container] += min(len(reasons), room)
+                if len(reasons) > room:
+                    reasons = (*reasons[:room], f"and {len(reasons) - room} more")
+            found[one] = reasons
+        return found
 
     def _ask(self, guest: Guest) -> asyncio.Task[Inventory]:
         """The question that is under way, or a new one.

@@ -15,6 +15,7 @@ from guest_process import PATIENT_S
 from moves import Move
 from typer.testing import CliRunner
 
+from migrrdma_runtime.agent.local.objections import MOST_SHOWN
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
 from migrrdma_runtime.base.errors import GuestError
@@ -142,6 +143,33 @@ def test_the_status_says_what_would_refuse_a_checkpoint(
             assert "does not answer: is it stopped?" in await command("src", "status")
         finally:
             os.kill(move.mover.pid, signal.SIGCONT)
+
+    play(scenario)
+
+
+def test_a_container_cannot_keep_the_status_from_telling_of_others(
+    play: Play, command: Callable[..., Awaitable[str]]
+) -> None:
+    """Each of up to 1,024 processes may send 1,024 reasons: together more than the command reads, or anybody."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        for number in range(9):
+            # Of characters that take six times their length as JSON.
+            lies = [f"{count} " + "\u00ff" * 70 for count in range(80)]
+            await cluster.guest(move.src, "liar", f"{0xA0 + number:016x}", [], reasons=lies)
+        await cluster.guest(move.src, "c3", "e" * 16, [], reasons=["a memory window"])
+        lines: list[str] = []
+        async with asyncio.timeout(PATIENT_S):
+            while not lines or any("does not answer" in line for line in lines):
+                lines = (await command("src", "status")).splitlines()
+        assert "  would refuse a checkpoint: a memory window" in lines
+        told = json.loads(await command("src", "status", "--json"))
+        reasons = [one["reasons"] for one in told["guests"] if one["container"] == "liar"]
+        assert len(reasons) == 9
+        assert all(reasons)
+        assert sum(len(one) for one in reasons) <= MOST_SHOWN + 9
+        assert any("and 80 more" in one[-1] for one in reasons)
 
     play(scenario)
 
