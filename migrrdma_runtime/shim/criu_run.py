@@ -37,7 +37,10 @@ class CriuRun:
 
     def perform(self) -> int:
         """Have the low-level runtime do it, explain it if it failed, and return its wait status."""
-        cgroup_yard.remove(self.work)  # of one that was killed with its runtime
+        with cgroup_yard.removed(self.work):
+            return self._perform()
+
+    def _perform(self) -> int:
         log = CriuLog(self._log_path())
         said_before = self._size_of_log()
         # With --log, runc is silent on stderr but for its last words. For these to come second in a failed
@@ -47,7 +50,6 @@ class CriuRun:
             held_back = os.memfd_create("migrrdma-stderr")
         status = self._run(held_back)
         if status:
-            cgroup_yard.remove(self.work)
             explanation = self._explain(log, said_before)
             if explanation:
                 runtime_log.error(self._invocation, str(explanation))
