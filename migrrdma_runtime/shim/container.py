@@ -33,7 +33,7 @@ class LowLevelContainer:
 
     def kill_silently(self) -> None:
         """Remove it, and let nobody whom it has TCP connections to know."""
-        silence.silence(self._root(), self._invocation.container_id)
+        silence.silence(self._folder())
         self.run("delete", "--force")
 
     def frozen(self) -> "list[str]":
@@ -46,10 +46,8 @@ class LowLevelContainer:
         let_go.let_go(self._folder(), frozen_before)
 
     def _folder(self) -> str:
-        return f"{self._root()}/{self._invocation.container_id}"
-
-    def _root(self) -> str:
-        return self._invocation.globals.get("root") or lowlevel.default_root(self._runtime)
+        root = self._invocation.globals.get("root") or lowlevel.default_root(self._runtime)
+        return f"{root}/{self._invocation.container_id}"
 
     @contextlib.contextmanager
     def thawed(self) -> "Iterator[None]":

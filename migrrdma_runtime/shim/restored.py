@@ -50,14 +50,7 @@ class Restored:
 
 
 def _parents() -> "dict[int, int]":
-    found = {}
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as file:
-                found[int(name)] = int(file.read().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue  # it has ended
-    return found
+    return {int(name): process_start.parent(int(name)) for name in os.listdir("/proc") if name.isdecimal()}
 
 
 def _is_below_us(pid: int, parents: "dict[int, int]") -> bool:

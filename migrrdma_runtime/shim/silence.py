@@ -19,12 +19,11 @@ _REQUEST = "16sH22x"
 """``struct ifreq`` of netdevice(7): the name, then here the flags."""
 
 
-def silence(root: str, container_id: str) -> None:
+def silence(folder: str) -> None:
     """Take the links of its network down, if it has one to itself; what cannot be done is left: it is killed anyway.
 
-    ``root``: where the low-level runtime keeps its state: runc's ``state.json`` or crun's ``status``.
+    ``folder``: where the low-level runtime keeps the container's state: runc's ``state.json`` or crun's ``status``.
     """
-    folder = f"{root}/{container_id}"
     pid = processes.first_process(folder)
     try:
         network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if pid else -1

@@ -87,7 +87,7 @@ def _counts_on(counter: Path) -> None:
     beyond, deadline = _number(counter), time.monotonic() + 20
     while _number(counter) <= beyond:
         assert time.monotonic() < deadline
-        time.sleep(0.001)
+        time.sleep(0.001)  # a step of its own: nothing tells of another process's file
 
 
 def _run(held: subprocess.Popen[bytes], counter: Path, *low_level: str) -> list[Any]:

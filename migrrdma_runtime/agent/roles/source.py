@@ -140,7 +140,7 @@ class Source:
         except StoreError:
             self._agent.tasks.follow(record.id, self._park_in_the_end(record, timeline))
             raise
-        self._is_parked(record)
+        self._after_parking(record)
 
     async def _park_in_the_end(self, record: SourceRecord, timeline: Timeline) -> None:
         while record.state is State.DUMPING:
@@ -150,9 +150,9 @@ class Source:
             except StoreError as error:
                 _log.error("the dump of migration %s succeeded, but %s", record.id, error)
             else:
-                self._is_parked(record)
+                self._after_parking(record)
 
-    def _is_parked(self, record: SourceRecord) -> None:
+    def _after_parking(self, record: SourceRecord) -> None:
         dump_outcome.remove(self._outcome_file(record))
         self._agent.tasks.follow(record.id, tell_that_it_waits(self._agent, record))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, ends
+from guest_process import GuestProcess
 from moves import Move
 
 from migrrdma_runtime.agent.local.usable_keys import NO_KEY
@@ -37,15 +38,21 @@ def map_of(pd: int, process: str = "a" * 16) -> str:
     return str(int(remote_keys.map_name(process, 1, pd), 16))
 
 
+async def with_partners_on_two_hosts(cluster: Cluster) -> tuple[Move, GuestProcess]:
+    """A process that faces each of its partners in a domain of its own, and the partner beside the move's."""
+    src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+    other = await cluster.host("other", 6)
+    here = in_domain(1, ends(src, 0x11, peer, 0x21, 1)) + in_domain(2, ends(src, 0x12, other, 0x31, 1))
+    mover = await cluster.guest(src, "c1", "a" * 16, here, **_SPEC)
+    one = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
+    two = await cluster.guest(other, "p2", "d" * 16, ends(other, 0x31, src, 0x12, 1))
+    return Move(cluster, src, dst, peer, mover, one, restored_spec=_SPEC), two
+
+
 def test_partners_in_two_domains_are_told_their_own_keys_move_after_move(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
-        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
-        other = await cluster.host("other", 6)
-        here = in_domain(1, ends(src, 0x11, peer, 0x21, 1)) + in_domain(2, ends(src, 0x12, other, 0x31, 1))
-        mover = await cluster.guest(src, "c1", "a" * 16, here, **_SPEC)
-        one = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
-        two = await cluster.guest(other, "p2", "d" * 16, ends(other, 0x31, src, 0x12, 1))
-        move = Move(cluster, src, dst, peer, mover, one, restored_spec=_SPEC)
+        move, two = await with_partners_on_two_hosts(cluster)
+        src, dst, peer, one = move.src, move.dst, move.peer, move.partner
         for there in (dst, src):
             move.dst = there
             await move.checkpoint()
@@ -65,23 +72,17 @@ def test_an_agent_is_told_what_its_processes_can_use(play: Play, monkeypatch: py
     """Two hosts: the agent of one learns nothing of what only the other's processes can reach."""
 
     async def scenario(cluster: Cluster) -> None:
-        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
-        other = await cluster.host("other", 6)
-        here = in_domain(1, ends(src, 0x11, peer, 0x21, 1)) + in_domain(2, ends(src, 0x12, other, 0x31, 1))
-        mover = await cluster.guest(src, "c1", "a" * 16, here, **_SPEC)
-        partner = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x11, 1))
-        await cluster.guest(other, "p2", "d" * 16, ends(other, 0x31, src, 0x12, 1))
-        move = Move(cluster, src, dst, peer, mover, partner, restored_spec=_SPEC)
+        move, _ = await with_partners_on_two_hosts(cluster)
         await move.checkpoint()
         told: dict[str, dict[str, str]] = {}
-        ask = dst.agent.ask
+        ask = move.dst.agent.ask
 
         async def overhear(contact: Any, name: str, request: Any, *rest: Any) -> Any:
             if name == "prepare":
                 told[contact.name] = request["keys"]
             return await ask(contact, name, request, *rest)
 
-        monkeypatch.setattr(dst.agent, "ask", overhear)
+        monkeypatch.setattr(move.dst.agent, "ask", overhear)
         await move.restore()
         pairs = {
             name: [list(pair) for pair in next(iter(remote_keys.unpack(maps).values()))]
