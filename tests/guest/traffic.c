@@ -256,7 +256,7 @@ static void on_completion(struct side *side, const struct ibv_wc *wc)
 	end->sends_retired = number + 1;
 }
 
-/* With several threads a side's polling and what follows from it is one step, or no order could be checked. */
+/* When several threads post, a side's polling and what follows from it is one step, or no order could be checked. */
 static pthread_mutex_t side_locks[2] = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER };
 
 static int poll_side(struct side *side)
@@ -264,7 +264,7 @@ static int poll_side(struct side *side)
 	struct ibv_wc wc[8];
 	int lock = (int)(side - sides), count;
 
-	if (use_threads)
+	if (use_threads || starve)
 		pthread_mutex_lock(&side_locks[lock]);
 	count = ibv_poll_cq(side->cq, 8, wc);
 	if (count < 0)
@@ -273,7 +273,7 @@ static int poll_side(struct side *side)
 		on_completion(side, &wc[i]);
 	for (int i = 0; i < pairs && !stopping; i++)
 		post_some(&side->ends[i]);
-	if (use_threads)
+	if (use_threads || starve)
 		pthread_mutex_unlock(&side_locks[lock]);
 	return count;
 }
@@ -563,10 +563,12 @@ int main(int argc, char **argv)
 		} else if (!strcmp(line, "restore\n")) {
 			((void (*)(void))symbol("fake_restore"))();
 		} else if (!strcmp(line, "feed\n")) {
-			/* Nothing has been received so far: no other thread posts. */
+			/* The first of them is consumed at once, and that side's thread posts the next. */
+			pthread_mutex_lock(&side_locks[1]);
 			for (int i = 0; i < pairs; i++)
 				for (int r = 0; r < RECEIVES; r++)
 					post_receive(&sides[1].ends[i]);
+			pthread_mutex_unlock(&side_locks[1]);
 		} else if (sscanf(line, "fail %63s %d %d", name, &a, &b) == 3) {
 			((void (*)(const char *, int, int))symbol("fake_fail"))(name, a, b);
 		} else if (sscanf(line, "drop %d", &a) == 1) {
