@@ -1,7 +1,12 @@
-"""How much of this process's memory the answers of one container's guests may take."""
+"""How much of this process's memory and time the guests of one container may take."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
+
+from migrrdma_runtime.base.allowed_rate import Bucket, Rate
 from migrrdma_runtime.base.errors import MessageError
 
 MOST_OF_AN_ANSWER = {
@@ -16,13 +21,31 @@ MOST_OF_AN_ANSWER = {
 MOST_OF_A_CONTAINER = 1 << 19
 """Records of all answers that are under way at one time."""
 
+PROCESSOR = Rate(5, 0.2)
+"""Seconds of the processor for one container at once, and in each second: the largest answers there may be cost less
+than the first, and a fifth of one processor is what a container that does not stop can have. It waits then, alone."""
+
 
 class Budget:
-    """The records that the guests of one container have under way."""
+    """What the guests of one container have taken."""
 
     def __init__(self, container: str) -> None:
         self._container = container
         self._taken = 0
+        self._processor = Bucket(PROCESSOR, time.monotonic())
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """What is done inside is done for this container; nothing may be awaited there."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self._processor.take(time.thread_time() - began)
+
+    def rest(self) -> float:
+        """For how many seconds nothing more is to be done for this container."""
+        return self._processor.missing(0, time.monotonic())
 
     def take(self, records: int) -> None:
         """Some more have come; `MessageError` if they are too many."""

@@ -275,9 +275,10 @@ class Guest:
         """Take messages until the connection ends."""
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(self._connection, MESSAGE_MAX + 1):
-            self._take(unpack(data))
+            with self._budget.working():
+                self._take(unpack(data))
             # What has come already is received without a wait: a guest that talks on would have the loop to itself.
-            await asyncio.sleep(0)
+            await asyncio.sleep(self._budget.rest())
 
     def _take(self, message: Message) -> None:
         """Keep a part of an answer, or all of it."""

@@ -149,21 +149,27 @@ class Guests:
 
     def _begin_to_accept(self, listener: socket.socket, entrance: str) -> None:
         now = asyncio.get_running_loop().time()
-        self._accept_from(listener, entrance, Bucket(Rate(_BURST, _PER_SECOND), now))
+        # Held as long as the listener: who connects and leaves again and again begins no new one.
+        budget = self._budget_of(entrance)
+        self._accept_from(listener, entrance, Bucket(Rate(_BURST, _PER_SECOND), now), budget)
 
-    def _accept_from(self, listener: socket.socket, entrance: str, left: Bucket) -> None:
+    def _accept_from(self, listener: socket.socket, entrance: str, left: Bucket, budget: Budget) -> None:
         if listener.fileno() >= 0:
-            asyncio.get_running_loop().add_reader(listener, self._accept, listener, entrance, left)
+            loop = asyncio.get_running_loop()
+            loop.add_reader(listener, self._accept, listener, entrance, left, budget)
+
+    def _budget_of(self, container: str) -> Budget:
+        return self._budgets.setdefault(container, Budget(container))
 
     def _cease_to_accept(self, listener: socket.socket) -> None:
         asyncio.get_running_loop().remove_reader(listener)
 
-    def _accept(self, listener: socket.socket, entrance: str, left: Bucket) -> None:
+    def _accept(self, listener: socket.socket, entrance: str, left: Bucket, budget: Budget) -> None:
         """Take some of the connections that wait: what one container can cost the others has a bound."""
         loop = asyncio.get_running_loop()
         rest = 0.0
         for _ in range(_MAX_ACCEPTED):
-            rest = left.missing(1, loop.time())
+            rest = max(left.missing(1, loop.time()), budget.rest())
             if rest:
                 break
             try:
@@ -184,7 +190,7 @@ class Guests:
             self._spawn(self._serve(connection, entrance))
         if rest:
             self._cease_to_accept(listener)
-            loop.call_later(rest, self._accept_from, listener, entrance, left)
+            loop.call_later(rest, self._accept_from, listener, entrance, left, budget)
 
     def _identify(self, connection: socket.socket, entrance: str) -> tuple[str, Process]:
         """Whose connection it is: by the kernel's word, and by the socket that it has come in by."""
@@ -204,7 +210,8 @@ class Guests:
         guest = None
         with connection:
             try:
-                container, who = self._identify(connection, entrance)
+                with self._budget_of(entrance).working():
+                    container, who = self._identify(connection, entrance)
                 connection.setblocking(False)
                 who = guest = await self._greet(connection, container, who)
                 await self._enter(guest)
@@ -223,8 +230,7 @@ class Guests:
             message = unpack(await loop.sock_recv(connection, MESSAGE_MAX + 1))
         if message.kind != "HELLO" or message.body["state"] not in list(GuestState):
             raise MessageError(f"{process}: {message.kind} where HELLO should be, with a state that there is")
-        budget = self._budgets.setdefault(container, Budget(container))
-        guest = Guest(connection, process, container, message.body, budget)
+        guest = Guest(connection, process, container, message.body, self._budget_of(container))
         other = self.find(container, guest.name)
         if other is not None and other.process.pid != process.pid:
             raise AgentError(f"{process} says it is {other.process}, which is connected")

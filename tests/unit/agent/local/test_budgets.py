@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from migrrdma_runtime.agent.local import budget
 from migrrdma_runtime.agent.local.budget import Budget
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.base.allowed_rate import Rate
 from migrrdma_runtime.base.errors import GuestError, MessageError
 from migrrdma_runtime.wire.guest_messages import WIRE
 
@@ -29,18 +32,23 @@ def regions(count: int, *, more: bool = True, ident: int = 1) -> bytes:
     return WIRE.pack("MRS", None, [{"addr": one} for one in range(count)], ident=ident, more=more)
 
 
+@contextlib.asynccontextmanager
+async def a_guest(shared: Budget) -> AsyncIterator[tuple[Guest, socket.socket]]:
+    """An agent's end of one connection, and the other one."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
+        yield Guest(ours, Process(7, "liar"), "c1", hello, shared), theirs
+
+
 def play(scenario: Scenario, shared: Budget | None = None) -> None:
     """Talk to an agent's end of one connection, which is asked for its memory regions."""
 
     async def run() -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            ours.setblocking(False)
-            theirs.setblocking(False)
-            hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
-            guest = Guest(ours, Process(7, "liar"), "c1", hello, shared or Budget("c1"))
-            async with asyncio.timeout(PATIENT_S):
-                await scenario(guest, theirs)
+        async with a_guest(shared or Budget("c1")) as (guest, theirs), asyncio.timeout(PATIENT_S):
+            await scenario(guest, theirs)
 
     asyncio.run(run())
 
@@ -131,6 +139,40 @@ def test_who_says_it_has_a_million_is_not_asked_for_them(kind: str) -> None:
         reading.cancel()
 
     play(scenario)
+
+
+def spent(container: str) -> Budget:
+    """One that has had all its time and more."""
+    shared = Budget(container)
+    with shared.working():
+        end = time.thread_time() + 2 * budget.PROCESSOR.most
+        while time.thread_time() < end:
+            pass
+    return shared
+
+
+def test_a_container_that_has_had_its_time_waits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its guests say is left where it is, so that they wait; it is taken when there is time again."""
+    monkeypatch.setattr(budget, "PROCESSOR", Rate(0.05, 0.05))
+    of_one, of_another = spent("c1"), Budget("c2")
+
+    async def answered(guest: Guest, connection: socket.socket) -> None:
+        asked = asyncio.ensure_future(guest.memory_regions(PATIENT_S))
+        reading = asyncio.ensure_future(guest.read())
+        await asyncio.get_running_loop().sock_recv(connection, 1000)
+        for packet in (regions(FULL), regions(1, more=False)):
+            await send(connection, packet)
+        await asked
+        reading.cancel()
+
+    async def scenario(guest: Guest, connection: socket.socket) -> None:
+        waits = asyncio.ensure_future(answered(guest, connection))
+        async with a_guest(of_another) as (another, its):
+            await answered(another, its)
+        assert not waits.done()
+        await waits
+
+    play(scenario, of_one)
 
 
 def test_a_guest_that_talks_on_leaves_others_their_turn() -> None:

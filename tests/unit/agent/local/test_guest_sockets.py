@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,11 +18,13 @@ from cluster import Cluster, FakeContainers
 from guest_process import PATIENT_S
 from moves import Move
 
+from migrrdma_runtime.agent.local import budget as budget_module
 from migrrdma_runtime.agent.local import guest_sockets, sockets
 from migrrdma_runtime.agent.local import guests as guests_module
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.allowed_rate import Rate
 from migrrdma_runtime.wire import runtime_client
 from migrrdma_runtime.wire.guest_messages import WIRE
 
@@ -243,6 +246,35 @@ def test_one_container_cannot_keep_the_agent_busy_with_connections(
                 await asyncio.sleep(0)
             assert refused, "as many connections as the backlog has room for"
             assert len(looked_up) <= 20
+            assert isinstance(local.containers, FakeContainers)
+            local.containers.members[os.getpid()] = "other"
+            assert await answer_at(other) == "WELCOME"
+
+    asyncio.run(run())
+
+
+def test_what_connecting_costs_the_processor_has_a_bound_for_each_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget_module, "PROCESSOR", Rate(0.02, 0.001))
+
+    async def run() -> None:
+        flooded, other = make(tmp_path, HERE), make(tmp_path, "other")
+        async with listening(tmp_path, HERE) as local:
+            looked_up = watch(local.containers, monkeypatch)
+            look = local.containers.container_of
+
+            def slowly(pid: int) -> str:
+                end = time.thread_time() + 0.01
+                while time.thread_time() < end:
+                    pass
+                return look(pid)
+
+            monkeypatch.setattr(local.containers, "container_of", slowly)
+            for _ in range(50):
+                dial(flooded).close()
+                await asyncio.sleep(0)
+            assert 0 < len(looked_up) < 10
             assert isinstance(local.containers, FakeContainers)
             local.containers.members[os.getpid()] = "other"
             assert await answer_at(other) == "WELCOME"
