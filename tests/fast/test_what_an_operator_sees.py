@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import workload
+from metrics import metric
 from migrrdma_lab import rdma
 from migrrdma_lab.containers import Container
 from migrrdma_lab.shell import Shell
@@ -20,14 +21,6 @@ _PATIENT_S = 60
 
 def _told(shell: Shell, *arguments: str) -> Any:
     return json.loads(shell.run("migrrdma", *arguments, "--json").stdout)
-
-
-def _metric(shell: Shell, sample: str) -> float:
-    """The value of a sample, as Prometheus would read it on the host itself."""
-    address = "http://127.0.0.1:50506/metrics"
-    script = f"from urllib.request import urlopen; print(urlopen('{address}', timeout=10).read().decode())"
-    lines = shell.run("python3", "-c", script).stdout.splitlines()
-    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{sample} ")))
 
 
 def test_a_checkpoint_that_waits_is_seen_at_both_ends_and_given_up(
@@ -51,8 +44,8 @@ def test_a_checkpoint_that_waits_is_seen_at_both_ends_and_given_up(
     [parked] = [one for one in _told(src, "migration", "list") if one["state"] == "parked"]
     assert parked["waits_for"] == ["somebody to restore the checkpoint"]
     assert [one["name"] for one in parked["peers"]] == ["peer"]
-    assert _metric(src, 'migrrdma_migrations{role="source",state="parked"}') >= 1
-    assert _metric(src, 'migrrdma_step_seconds_count{step="drain"}') >= 1
+    assert metric(src, 'migrrdma_migrations{role="source",state="parked"}') >= 1
+    assert metric(src, 'migrrdma_step_seconds_count{step="drain"}') >= 1
     [suspended] = _told(peer, "migration", "show", parked["migration"])
     assert (suspended["role"], suspended["state"]) == ("partner", "suspended")
     [facing] = _told(peer, "inspect", server.name)

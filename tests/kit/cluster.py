@@ -57,7 +57,7 @@ class FakeContainers(Containers):
     def container_of(self, pid: int) -> str:
         return self.members.get(pid, self.everybody_else)
 
-    def holders(self, container: str) -> list[Process]:
+    async def holders(self, container: str) -> list[Process]:
         return [process for where, process in self.strangers if where == container]
 
     def only_inherits(self, pid: int, others: Iterable[int]) -> bool:

@@ -27,6 +27,13 @@ ip -n "$1" addr add "$2/24" dev own
 ip -n "$1" link set own up
 """
 
+# Each has a root of its own, as from an engine: runc prepares a restore by mounts in it on the node, and takes what is
+# mounted there away.
+_MAKE_ROOT = """
+mkdir -p "$2"
+mount --bind --make-private "$1" "$2"
+"""
+
 # What the container writes reaches a pipe, which CRIU leaves to the runtime; the file behind it is the node's.
 _WITH_OUTPUT = 'log=$1; shift; exec "$@" </dev/null > >(exec cat >>"$log" 2>/dev/null) 2>&1'
 
@@ -47,6 +54,10 @@ class RuntimeContainer:
         return f"/root/{self.name}.bundle"
 
     @property
+    def _root(self) -> str:
+        return f"/root/{self.name}.root"
+
+    @property
     def _output(self) -> str:
         return f"/root/{self.name}.output"
 
@@ -59,7 +70,7 @@ class RuntimeContainer:
         return replace(self, shell=shell)
 
     def prepare(self) -> RuntimeContainer:
-        """Make the bundle; the network comes with `run` and `restore`, for an address can be in one place."""
+        """Make the bundle; network and root come with `run` and `restore`: an address can be in one place."""
         self.shell.sh(
             f"rm -rf {self._bundle} {self._output}; mkdir {self._bundle}; cd {self._bundle}; runc spec"
         )
@@ -69,10 +80,7 @@ class RuntimeContainer:
         return self
 
     def _edit(self, spec: dict[str, Any]) -> None:
-        layer = self.shell.run(
-            "docker", "image", "inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", container_image("trixie")
-        )
-        spec["root"] = {"path": layer.stdout.strip(), "readonly": True}
+        spec["root"] = {"path": self._root, "readonly": True}
         spec["process"] |= {"terminal": False, "args": list(self.command)}
         del spec["process"]["rlimits"]
         spec["linux"]["cgroupsPath"] = f"/runtime-containers/{self.name}"
@@ -93,8 +101,12 @@ class RuntimeContainer:
             spec["linux"].setdefault("devices", []).append({"path": node["path"], "fileMode": 0o666} | number)
             spec["linux"]["resources"]["devices"].append({"allow": True, "access": "rw"} | number)
 
-    def _make_network(self) -> None:
+    def _make_network_and_root(self) -> None:
         self.shell.run("sh", "-euc", _MAKE_NETWORK, "network", self.name, self.address)
+        layer = self.shell.run(
+            "docker", "image", "inspect", "-f", "{{.GraphDriver.Data.UpperDir}}", container_image("trixie")
+        )
+        self.shell.run("sh", "-euc", _MAKE_ROOT, "root", layer.stdout.strip(), self._root)
 
     def _runtime(self, *words: str, output: bool = False) -> None:
         command = ["migrrdma-runtime", "--log", self._log, *words]
@@ -107,7 +119,7 @@ class RuntimeContainer:
 
     def run(self) -> RuntimeContainer:
         """Start it."""
-        self._make_network()
+        self._make_network_and_root()
         self._runtime("run", "--detach", "--bundle", self._bundle, self.name, output=True)
         return self
 
@@ -135,7 +147,7 @@ class RuntimeContainer:
 
     def restore_here(self) -> RuntimeContainer:
         """Restore it from the images that are here."""
-        self._make_network()
+        self._make_network_and_root()
         self._runtime(
             "restore",
             "--detach",
@@ -171,6 +183,7 @@ class RuntimeContainer:
         # The kernel ends a network some time later, and until then answers for its address.
         self.shell.run("ip", "-n", self.name, "link", "delete", "own", check=False)
         self.shell.run("ip", "netns", "delete", self.name, check=False)
+        self.shell.run("umount", "--lazy", "--quiet", self._root, check=False)
 
 
 Register = Callable[[RuntimeContainer], RuntimeContainer]

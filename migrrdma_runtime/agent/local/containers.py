@@ -6,6 +6,7 @@ socket; its cgroup, compared with those of the containers' first processes (reco
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from migrrdma_runtime.agent.local import memory_map
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.local.recorded import Recorded
 from migrrdma_runtime.agent.local.same_file import are_among, descriptors
+from migrrdma_runtime.agent.local.shared_look import SharedLook
 from migrrdma_runtime.base import paths, process_start
 from migrrdma_runtime.base.escaping import printable
 
@@ -48,6 +50,10 @@ class Containers:
         self, run_dir: Path, proc: Path = Path("/proc"), verbs: Path = Path("/sys/class/infiniband_verbs")
     ) -> None:
         self._recorded = Recorded(run_dir / paths.CONTAINERS_DIR, proc)
+        # Every process of the host is a file to read, and every container one: not in the agent's loop, which could do
+        # nothing else for seconds while many containers are checkpointed, and not for each of them anew.
+        self._counted = Recorded(run_dir / paths.CONTAINERS_DIR, proc)
+        self._census = SharedLook(lambda: asyncio.to_thread(self._count))
         self._proc = proc
         self._verbs = verbs
         self.boot = self._boot()
@@ -57,12 +63,11 @@ class Containers:
         """The id of the container that a process is in; "" when it is in none."""
         return self._recorded.container_of(pid)
 
-    def holders(self, container: str) -> list[Process]:
+    async def holders(self, container: str) -> list[Process]:
         """The processes of a container that have an RDMA device open."""
-        devices = self._devices()
         # The open files last: to list those of every process of the host takes many times as long.
-        inside = self._recorded.processes_of(container, self._pids())
-        return [self.process(pid) for pid in inside if self._device_files(pid, devices)]
+        inside = (await self._census()).get(container, [])
+        return await asyncio.to_thread(self._holders_among, inside)
 
     def only_inherits(self, pid: int, others: Iterable[int]) -> bool:
         """Whether every device that a process has open is the very open file of one of the others.
@@ -116,6 +121,13 @@ class Containers:
             return (self._proc / "sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             return ""
+
+    def _holders_among(self, pids: list[int]) -> list[Process]:
+        devices = self._devices()
+        return [self.process(pid) for pid in pids if self._device_files(pid, devices)]
+
+    def _count(self) -> dict[str, list[int]]:
+        return self._counted.processes(self._pids())
 
     def _pids(self) -> list[int]:
         return [int(path.name) for path in self._proc.glob("[0-9]*")]

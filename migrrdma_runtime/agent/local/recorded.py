@@ -73,11 +73,15 @@ class Recorded:
         found = self._find(cgroup)
         return "" if found is None else found.id
 
-    def processes_of(self, container: str, pids: Iterable[int]) -> list[int]:
-        """Which of these processes are in a container."""
+    def processes(self, pids: Iterable[int]) -> dict[str, list[int]]:
+        """Which of these processes are in which container; those that are in none are left out."""
         self._read_all()
-        found = ((pid, self._find(self._cgroup(pid))) for pid in pids)
-        return [pid for pid, where in found if where is not None and where.id == container]
+        found: dict[str, list[int]] = {}
+        for pid in pids:
+            where = self._find(self._cgroup(pid))
+            if where is not None:
+                found.setdefault(where.id, []).append(pid)
+        return found
 
     def _find(self, cgroup: str) -> _Container | None:
         """The innermost container around a cgroup."""

@@ -19,6 +19,7 @@ from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Context, QueuePair
+from migrrdma_runtime.agent.local.shared_look import SharedLook
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.escaping import printable
 
@@ -101,9 +102,13 @@ class Resources:
         self._devices = devices
         self._command = command
         self._said = ""
+        self._shared = SharedLook(self._look)
 
     async def holdings(self) -> Holdings | None:
         """All queue pairs of this host; None: the kernel cannot be asked, and the guests' word is all there is."""
+        return await self._shared()
+
+    async def _look(self) -> Holdings | None:
         try:
             pairs = _parse(await self._ask())
         except (OSError, ValueError, TimeoutError) as error:

@@ -38,7 +38,7 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
     require_movable(record.data.container, after)
     require_devices(agent, after)
     await require_memory(agent, after)
-    require_no_others(agent, record.data.container, participants.movers)
+    await require_no_others(agent, record.data.container, participants.movers)
     before, now = (
         {_key(one.guest, pair) for one in movers for pair in one.pairs if pair.is_connected}
         for movers in (participants.movers, after)

@@ -54,7 +54,7 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
     """
     # First: the processes of one that does may have no connection at the moment.
     require_container_free(agent, container)
-    holders = agent.containers.holders(container)
+    holders = await agent.containers.holders(container)
     await agent.guests.have_pids({one.pid for one in holders})
     guests = agent.guests.of_container(container)
     _require_guests(agent, container, holders, guests)
@@ -81,18 +81,20 @@ def _require_guests(agent: ThisAgent, container: str, holders: list[Process], gu
         )
 
 
-def require_no_others(agent: ThisAgent, container: str, movers: list[Mover]) -> None:
+async def require_no_others(agent: ThisAgent, container: str, movers: list[Mover]) -> None:
     """Refuse a container in which a process has begun with RDMA since the movers were found.
 
     It is not parked, and CRIU does not dump it with its connection to us.
     """
+    # First: who begins after this look is among the guests by the time that they are looked at.
+    holders = await agent.containers.holders(container)
     guests = [one.guest for one in movers]
     late = [one for one in agent.guests.of_container(container) if one not in guests]
     if late:
         raise GuestError(
             f"{', '.join(str(one) for one in late)} opened an RDMA device while the container was quiesced: try again"
         )
-    _require_guests(agent, container, agent.containers.holders(container), guests)
+    _require_guests(agent, container, holders, guests)
 
 
 async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:

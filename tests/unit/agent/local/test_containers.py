@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 
 from migrrdma_runtime.agent.local import containers as module
 from migrrdma_runtime.agent.local import same_file
-from migrrdma_runtime.agent.local.containers import Containers
+from migrrdma_runtime.agent.local.containers import Containers, Process
+from migrrdma_runtime.agent.local.recorded import Recorded
 
 
 def make_process(proc: Path, pid: int, cgroup: str, comm: str = "app", files: tuple[str, ...] = ()) -> None:
@@ -22,6 +25,10 @@ def make_process(proc: Path, pid: int, cgroup: str, comm: str = "app", files: tu
     (proc / str(pid) / "stat").write_text(f"{pid} ({comm}) S 1 " + " ".join(str(n) for n in range(5, 53)))
     for number, file in enumerate(files):
         (proc / str(pid) / "fd" / str(number)).symlink_to(file)
+
+
+def _holders(containers: Containers, container: str) -> list[Process]:
+    return asyncio.run(containers.holders(container))
 
 
 @pytest.fixture
@@ -70,9 +77,9 @@ def test_a_process_is_in_the_container_that_its_cgroup_says(
 
 def test_the_holders_of_devices_are_found_by_their_open_files(containers: Containers) -> None:
     """By the devices' numbers, as the plugin does: a node may have any name, and a name lead to anything."""
-    assert [str(one) for one in containers.holders("abc")] == ["process 101 (ib_send_bw)"]
-    assert [one.pid for one in containers.holders("abcdef")] == [200]
-    assert containers.holders("v1") == []
+    assert [str(one) for one in _holders(containers, "abc")] == ["process 101 (ib_send_bw)"]
+    assert [one.pid for one in _holders(containers, "abcdef")] == [200]
+    assert _holders(containers, "v1") == []
 
 
 def test_a_file_that_is_only_called_like_a_device_is_none(containers: Containers, tmp_path: Path) -> None:
@@ -103,8 +110,31 @@ def test_only_a_containers_own_processes_are_looked_into(
         return same_file.descriptors(proc, pid)
 
     monkeypatch.setattr(module, "descriptors", descriptors)
-    assert [one.pid for one in containers.holders("abc")] == [101]
+    assert [one.pid for one in _holders(containers, "abc")] == [101]
     assert sorted(looked_into) == [100, 101, 102]
+
+
+def test_a_hundred_checkpoints_at_once_read_each_process_of_the_host_no_oftener_than_one(
+    containers: Containers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not in the agent's loop, which would be silent meanwhile to everybody else."""
+    where: list[threading.Thread] = []
+    read = Recorded._cgroup
+
+    def cgroup(self: Recorded, pid: int) -> str:
+        where.append(threading.current_thread())
+        return read(self, pid)
+
+    monkeypatch.setattr(Recorded, "_cgroup", cgroup)
+
+    async def at_once(count: int) -> int:
+        where.clear()
+        found = await asyncio.gather(*(containers.holders("abc") for _ in range(count)))
+        assert {one.pid for each in found for one in each} == {101}
+        return len(where)
+
+    assert asyncio.run(at_once(100)) == asyncio.run(at_once(1))
+    assert threading.main_thread() not in where
 
 
 def test_a_process_is_told_from_a_later_one_of_its_number(containers: Containers) -> None:

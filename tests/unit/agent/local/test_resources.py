@@ -202,6 +202,19 @@ def test_a_program_that_is_not_there_or_hangs_is_no_obstacle(
     assert ask(tool(tmp_path / "rdma", f"echo $$ >{tmp_path}/pid; exec sleep 60")) is None
 
 
+def test_a_hundred_checkpoints_at_once_ask_the_kernel_twice(tmp_path: Path) -> None:
+    """Each answer names every queue pair of the host."""
+
+    async def ask_at_once(resources: Resources) -> None:
+        first = asyncio.ensure_future(resources.holdings())
+        await asyncio.sleep(0)
+        assert None not in await asyncio.gather(first, *(resources.holdings() for _ in range(100)))
+
+    program = tool(tmp_path / "rdma", f"echo >>{tmp_path}/asked; echo '[]'")
+    asyncio.run(ask_at_once(Resources(FakeContainers(), Devices(), program)))
+    assert len((tmp_path / "asked").read_text()) == 2
+
+
 def test_a_thread_is_told_from_its_process() -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         containers = FakeContainers()
