@@ -7,7 +7,9 @@ the mode as long as the socket.
 """
 
 import os
+import re
 import socket
+import time
 
 from migrrdma_runtime.shim import freezer, processes
 
@@ -16,6 +18,7 @@ _TCP_REPAIR = 19
 _PIDFD_GETFD = 438
 """The system call, of the same number on every architecture."""
 _SECONDS = 10
+"""For all that is to be done in the container's network: it may have made any number of rules there."""
 _UNLOCK = """*filter
 :CRIU - [0:0]
 -D INPUT -j CRIU
@@ -24,6 +27,9 @@ _UNLOCK = """*filter
 COMMIT
 """
 """What CRIU itself gives ``iptables-restore`` when it takes its rule back. Where there is none it changes nothing."""
+
+_TABLE = re.compile(r"table inet (CRIU-(?:[0-9]+|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))", re.ASCII)
+"""A table of CRIU's as ``nft`` lists it, named by the first process's number, or by a UUID (``nftables_get_table``)."""
 
 
 def let_go(folder: str, frozen_before: "list[str]") -> None:
@@ -37,7 +43,7 @@ def let_go(folder: str, frozen_before: "list[str]") -> None:
         return
     try:
         _unlock_network(first)
-        for pid in processes.members(first):
+        for pid in processes.members(folder, first):
             _end_repair(pid)
     except OSError:
         pass
@@ -47,21 +53,25 @@ def let_go(folder: str, frozen_before: "list[str]") -> None:
 def _unlock_network(first: int) -> None:
     if os.stat(f"/proc/{first}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino:
         return  # the host's, in which CRIU has a rule for each connection, and a user any of his own
-    _in_network(first, ["iptables-restore", "--noflush"], _UNLOCK)
-    _in_network(first, ["ip6tables-restore", "--noflush"], _UNLOCK)
-    for line in _in_network(first, ["nft", "list", "tables", "inet"]).splitlines():
-        words = line.split()
-        if words[:2] == ["table", "inet"] and words[2:] and words[2].partition("-")[0] == "CRIU":
-            _in_network(first, ["nft", "delete", *words])
+    end = time.monotonic() + _SECONDS
+    _in_network(first, end, ["iptables-restore", "--noflush"], _UNLOCK)
+    _in_network(first, end, ["ip6tables-restore", "--noflush"], _UNLOCK)
+    listed = _in_network(first, end, ["nft", "list", "tables", "inet"]).splitlines()
+    tables = [found[1] for found in map(_TABLE.fullmatch, listed) if found]
+    if tables:
+        # All or none are deleted: made first, one that has gone meanwhile does not keep the others.
+        lines = [f"add table inet {one}\ndelete table inet {one}\n" for one in tables]
+        _in_network(first, end, ["nft", "--file", "-"], "".join(lines))
 
 
-def _in_network(first: int, command: "list[str]", said: str = "") -> str:
+def _in_network(first: int, end: float, command: "list[str]", said: str = "") -> str:
     import subprocess
 
     try:
         return subprocess.run(
             ["nsenter", f"--net=/proc/{first}/ns/net", *command],
-            input=said, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False,
+            input=said, capture_output=True, text=True, errors="replace", check=False,
+            timeout=max(0.0, end - time.monotonic()),
         ).stdout  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""

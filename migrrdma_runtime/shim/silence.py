@@ -34,18 +34,18 @@ def silence(folder: str) -> None:
     try:
         ours = os.fstat(network).st_ino == os.stat("/proc/self/ns/net").st_ino
         # The first process once more: as it has not ended, it is its own network that was opened.
-        if not ours and not _is_shared(network, pid) and processes.first_process(folder) == pid:
+        if not ours and not _is_shared(network, folder, pid) and processes.first_process(folder) == pid:
             _in_a_child(network)
     finally:
         os.close(network)
 
 
-def _is_shared(network: int, pid: int) -> bool:
+def _is_shared(network: int, folder: str, pid: int) -> bool:
     """Whether a process of another cgroup is in the network, as in a pod or with ``--network container:NAME``.
 
     It goes on when the container has been killed, and nobody would take the links up for it.
     """
-    status, container = os.fstat(network), processes.cgroups(pid)
+    status, container = os.fstat(network), processes.container_cgroups(folder, pid)
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             other = os.stat(f"/proc/{name}/ns/net")

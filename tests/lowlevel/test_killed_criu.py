@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,3 +57,42 @@ def test_a_connection_that_a_killed_criu_held_can_be_read_again(
 def test_without_that_it_cannot(held: subprocess.Popen[str]) -> None:
     """The kernel is what the module says it is."""
     assert held.communicate("go on\n", timeout=20)[0] == "Operation not permitted\n"
+
+
+def test_only_its_own_tables_are_deleted_and_all_at_once(
+    held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may have made any number of tables, of which each would be a program to start."""
+    ours = ["CRIU-77", "CRIU-0d2f3c1a-8a8f-4d2c-9f10-0123456789ab"]  # by CRIU 3.17 and by 4.1
+    theirs = ["CRIU", "CRIU-", "CRIU-mine", "CRIU-7x", "CRIUS-7", "filter"]
+    called = tmp_path / "called"
+    fake = tmp_path / "bin" / "nft"
+    fake.parent.mkdir()
+    lines = "".join(f"table inet {one}\\n" for one in (*ours, *theirs))
+    fake.write_text(
+        f'#!/bin/sh\necho "$@" >>{called}\n'
+        f"case $1 in list) printf '{lines}';; *) readlink /proc/self/ns/net >>{called}; cat >>{called};; esac\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    network = Path(f"/proc/{held.pid}/ns/net").readlink()
+    let_go.let_go(str(tmp_path / "one"), [])
+    deleted = [f"{word} table inet {one}" for one in ours for word in ("add", "delete")]
+    assert called.read_text().splitlines() == ["list tables inet", "--file -", str(network), *deleted]
+    assert held.communicate("go on\n", timeout=20)[0] == "word\n"
+
+
+def test_all_of_it_has_one_deadline(
+    held: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The programs are killed when it has passed, and those that are left are not begun."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("iptables-restore", "ip6tables-restore", "nft"):
+        (folder / name).write_text(f"#!/bin/sh\necho {name} >>{tmp_path}/called\nexec sleep 60\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(let_go, "_SECONDS", 1)
+    let_go.let_go(str(tmp_path / "one"), [])
+    assert (tmp_path / "called").read_text().split() == ["iptables-restore"]
+    assert held.communicate("go on\n", timeout=20)[0] == "word\n"

@@ -47,6 +47,7 @@ def test_another_one_that_has_its_number_since_is_not_taken_for_it(
     ("others", "shared"),
     [
         (["0::/docker/c1"], False),
+        (["0::/docker/c1/init.scope"], False),
         (["0::/docker/c1/nested"], False),
         ([], False),  # ended meanwhile
         (["0::/docker/c12"], True),
@@ -54,14 +55,16 @@ def test_another_one_that_has_its_number_since_is_not_taken_for_it(
     ],
 )
 def test_a_network_in_which_others_are_is_left_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, others: list[str], shared: bool
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, others: list[str], shared: bool
 ) -> None:
     """In a pod they go on when this one is killed, and nobody takes the links up for them."""
     child = subprocess.Popen(["sleep", "60"])  # in the network of this process
     network = os.open("/proc/self/ns/net", os.O_RDONLY)
-    monkeypatch.setattr(processes, "cgroups", lambda pid: ["0::/docker/c1"] if pid == ME else others)
+    (tmp_path / "state.json").write_text('{"cgroup_paths": {"": "/sys/fs/cgroup/docker/c1"}}')
+    first = ["0::/docker/c1/init.scope"]  # where systemd goes
+    monkeypatch.setattr(processes, "cgroups", lambda pid: first if pid == ME else others)
     try:
-        assert silence._is_shared(network, ME) == shared
+        assert silence._is_shared(network, str(tmp_path), ME) == shared
     finally:
         os.close(network)
         child.kill()
