@@ -28,7 +28,10 @@ def are_the_engines(images: str) -> bool:
 
 def prepare(pointer: str, images: str) -> str:
     """Make the folder that will keep the images, and its pointer; `OSError`: there is no room for them."""
-    folder = os.path.join(os.path.dirname(images), f"{_OURS}{os.path.basename(pointer)}")
+    # Beside the images themselves, wherever a link has led to them: a hard link leaves no file system. And the agent,
+    # which finds the folder from the host's root, would follow a link from a root of its own.
+    where = os.path.dirname(os.path.realpath(images))
+    folder = os.path.join(where, f"{_OURS}{os.path.basename(pointer)}")
     os.symlink(folder, pointer)
     os.mkdir(folder, 0o700)
     return folder
