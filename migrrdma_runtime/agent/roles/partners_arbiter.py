@@ -46,12 +46,17 @@ class PartnersArbiter:
         if not tokens.matches(request["key"], record.data.key_digest):
             raise RefusedError(f"that is not the key of migration {record.id}: the token is another one's")
         self._agent.require_is(caller, arbiter)
-        await self._require_silent(record, arbiter)
+        silent = await self._require_silent(record, arbiter)
         async with self._agent.lock(record.id):
             self._require_free(record)
             data, generation = record.data, request["generation"]
             if data.arbiter == arbiter and data.generation == generation:
                 return {}  # asked again: the first answer was lost
+            if data.decides != silent:
+                raise RefusedError(
+                    f"{data.decides.name} has adopted migration {record.id} meanwhile, says its partner "
+                    f"{self._agent.identity.name}, and nobody has asked whether it answers: run the command again"
+                )
             if data.decides.name not in (request["fenced"], arbiter.name):
                 raise RefusedError(
                     f"migration {record.id} is {data.decides.name}'s to decide about, says its partner "
@@ -72,20 +77,22 @@ class PartnersArbiter:
             )  # fmt: skip
         return {}
 
-    async def _require_silent(self, record: PartnerRecord, arbiter: Contact) -> None:
+    async def _require_silent(self, record: PartnerRecord, arbiter: Contact) -> Contact:
+        """Refuse while whoever decides does so: who that was, when it was asked."""
         decides = record.data.decides
         if decides.name == arbiter.name:
-            return
+            return decides
         try:
             answer = await self._agent.ask(decides, "outcome", {"migration": record.id})
         except UnreachableError:
-            return
+            return decides
         if answer["state"] != State.SUPERSEDED.value:
             raise RefusedError(
                 f"the agent of {decides.name} answers its partner {self._agent.identity.name}: it is not gone, and "
                 f"migration {record.id} is {answer['state']} there; restore it by that agent, or end that host for "
                 "good before its checkpoint is adopted"
             )
+        return decides
 
     def _require_free(self, record: PartnerRecord) -> None:
         here = self._agent.identity.name

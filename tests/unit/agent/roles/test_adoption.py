@@ -14,12 +14,13 @@ from moves import Move
 from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
 from migrrdma_runtime.agent.roles import partner
-from migrrdma_runtime.agent.roles.records import PartnerData, SourceData
+from migrrdma_runtime.agent.roles.partners_arbiter import PartnersArbiter
+from migrrdma_runtime.agent.roles.records import PartnerData, PartnerRecord, SourceData
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import boot_clock
 from migrrdma_runtime.base.errors import ManifestError, MigrRDMAError, RefusedError, UnreachableError
 from migrrdma_runtime.wire import manifest, tokens
-from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS
+from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS, Contact
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
@@ -219,6 +220,48 @@ def test_nobody_who_answers_is_superseded(play: Play) -> None:
             await adopt(move, move.dst)
         await abandon(move, move.dst)
         assert move.dst.state() == {"source": "superseded"}
+        await move.restore()
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_silence_of_a_former_arbiter_is_not_taken_for_the_next_ones(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it was asked, another host became the arbiter: that one has not been asked, and answers."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await parked(cluster)
+        third = await cluster.host("third", 5)
+        await move.src.stop()
+        asked, go_on = asyncio.Event(), asyncio.Event()
+        look = PartnersArbiter._require_silent
+
+        async def look_slowly(self: PartnersArbiter, record: PartnerRecord, arbiter: Contact) -> Any:
+            found = await look(self, record, arbiter)
+            if arbiter.name == "third":
+                asked.set()
+                await go_on.wait()
+            return found
+
+        monkeypatch.setattr(PartnersArbiter, "_require_silent", look_slowly)
+        request = {
+            "migration": move.document["migration"],
+            "key": tokens.key_for(move.document["token"], "peer"),
+            "arbiter": third.agent.contact.as_message(),
+            "generation": 7,
+            "fenced": "dst",
+        }
+        late = asyncio.ensure_future(third.agent.ask(move.peer.agent.contact, "adopt", request, PATIENT_S))
+        async with asyncio.timeout(PATIENT_S):
+            await asked.wait()
+        move.document = await adopt(move, move.dst)
+        go_on.set()
+        with pytest.raises(
+            RefusedError, match=r"dst has adopted migration .* meanwhile, says its partner peer"
+        ):
+            await late
         await move.restore()
         await move.both_go_on_after_the_move()
 
