@@ -71,7 +71,7 @@ def uninstall(
             report.note("Next: systemctl restart docker (a reload does not make Docker forget a runtime)")
         if waiting:
             report.note(
-                "Checkpoints that can be restored with their connections only while an agent runs here: "
+                "Checkpoints that wait for a restore or a decision, which takes an agent here: "
                 + ", ".join(waiting)
             )
     if docker is not None and (orphans := users.stopped(docker)):

@@ -30,7 +30,10 @@ def running(host: Host, docker: Docker | None) -> list[str]:
 
 
 def migrations(host: Host) -> tuple[list[str], list[str]]:
-    """What the agent here is in the middle of, and the checkpoints that wait for a restore and need it for that."""
+    """What the agent here is in the middle of, and the checkpoints that wait for a person, and need it for that.
+
+    They wait to be restored, or, when another host has adopted one or this one began to, for what is to become of it.
+    """
     from migrrdma_runtime.agent.peers import agent_config
     from migrrdma_runtime.agent.roles import store
     from migrrdma_runtime.agent.roles.states import State
@@ -38,7 +41,8 @@ def migrations(host: Host) -> tuple[list[str], list[str]]:
     found = tomllib.loads(host.read(paths.AGENT_CONFIG_FILE) or "")
     directory = str(found.get("state_dir", paths.AGENT_STATE_DIR))
     records = store.unfinished(host.path(f"{directory}/{agent_config.DATABASE}"))
-    waiting = [one.id for one in records if one.state is State.PARKED]
+    waits = (State.PARKED, State.SUPERSEDED, State.ADOPTING)
+    waiting = [one.id for one in records if one.state in waits]
     busy = [f"{one.id} ({one.role.value}, {one.state.value})" for one in records if one.id not in waiting]
     return busy, waiting
 

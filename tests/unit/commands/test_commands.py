@@ -130,9 +130,16 @@ def test_a_checkpoint_that_waits_is_a_warning(migrrdma: Command, agents: Store) 
     record = agents.begin("2" * 16, source_data())
     agents.move(record, State.DUMPING)
     agents.move(record, State.PARKED)
+    # Of these another host decides, or is about to: what becomes of them here waits for a person, too.
+    for name, way in (("3", (State.SUPERSEDED,)), ("4", (State.SUPERSEDED, State.ADOPTING))):
+        record = agents.begin(name * 16, source_data())
+        for state in (State.DUMPING, State.PARKED, *way):
+            agents.move(record, state)
     lines = migrrdma("uninstall").output.splitlines()
-    assert lines[-1].startswith("Checkpoints that can be restored with their connections only while an agent")
-    assert lines[-1].endswith("2" * 16)
+    assert lines[-1].startswith(
+        "Checkpoints that wait for a restore or a decision, which takes an agent here: "
+    )
+    assert lines[-1].endswith(", ".join(name * 16 for name in "234"))
 
 
 def test_what_is_kept_on_purpose_is_listed(migrrdma: Command, host: Host, agents: Store) -> None:
