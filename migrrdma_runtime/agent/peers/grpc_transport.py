@@ -21,6 +21,7 @@ from migrrdma_runtime.agent.peers import allowances, certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles, host_of, join
 from migrrdma_runtime.agent.peers.allowances import Allowances
 from migrrdma_runtime.agent.peers.certificates import Credentials, Identity
+from migrrdma_runtime.agent.peers.refusals import Refusals
 from migrrdma_runtime.agent.peers.tls_probe import Obstacle, find_obstacle, look
 from migrrdma_runtime.agent.peers.transport import Handler, Handlers
 from migrrdma_runtime.base.errors import (
@@ -94,6 +95,7 @@ class GrpcServer:
             [(credentials.key, credentials.certificate)], credentials.ca, require_client_auth=True
         )
         self._allowances = Allowances()
+        self._refusals = Refusals()
         self._denied = credentials.denied
         self._one_large = asyncio.Lock()
         served = {name: self._serve(name, handler) for name, handler in handlers.items()}
@@ -140,8 +142,8 @@ class GrpcServer:
                     agent_messages.check(reply, exchange.reply, f"the reply to {name}")
                 )
             except MigrRDMAError as error:
-                level = logging.DEBUG if isinstance(error, AllowanceError) else logging.INFO
-                _log.log(level, "%s from %s refused: %s", name, caller.name, error)
+                if not isinstance(error, AllowanceError):  # of which allowances.py has said it
+                    self._refusals.say(caller.name, name, error)
                 code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
                 await context.abort(code or grpc.StatusCode.UNKNOWN, str(error)[:_MAX_DETAILS])
             except Exception:  # noqa: BLE001 (a bug of ours, which grpc would show to the caller)
