@@ -36,6 +36,10 @@ from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message, Step
 
 _log = logging.getLogger(__name__)
 
+_CONFIRMED_AT_ONCE = 256
+"""Partners that are asked together whether they still wait. They are as many as a checkpoint from elsewhere says, up to
+65,536, and each is a connection of its own; the first of them that is not there ends it."""
+
 
 class Destination:
     """The agent in the destination's role."""
@@ -225,7 +229,9 @@ class Destination:
             limit = 2 * self._deadlines.peer + self._deadlines.guest
             await self._agent.ask(partner.contact, "confirm", request, limit)
 
-        await wait_for_all(*(confirm(one) for one in record.data.partners))
+        partners = record.data.partners
+        for at in range(0, len(partners), _CONFIRMED_AT_ONCE):
+            await wait_for_all(*(confirm(one) for one in partners[at : at + _CONFIRMED_AT_ONCE]))
 
     async def _restored(
         self,

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cluster
 import pytest
@@ -16,9 +18,11 @@ from many_partners import ManyPartners
 from moves import Move
 
 from migrrdma_runtime.agent.peers.transport import Routed
-from migrrdma_runtime.agent.roles.records import DestinationData
+from migrrdma_runtime.agent.roles import destination
+from migrrdma_runtime.agent.roles.records import DestinationData, SwitchedPartner
 from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError
+from migrrdma_runtime.base.errors import MigrRDMAError, RestoreError, UnreachableError
+from migrrdma_runtime.wire.agent_messages import Contact
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
@@ -75,6 +79,53 @@ def test_all_partners_are_asked_at_once(play: Play) -> None:
         once = ("suspend", "drain", "parked", "confirm", "prepare", "switch")
         # For its name, and again under its name.
         assert crowd.asked == {"hello": 2 * _PARTNERS, **dict.fromkeys(once, _PARTNERS)}
+
+    play(scenario)
+
+
+def test_a_checkpoint_from_elsewhere_has_no_more_asked_at_once_than_the_agent_has_connections_for() -> None:
+    """It may name 65,536; and when one is not there, nobody else has to be."""
+    most = destination._CONFIRMED_AT_ONCE
+    under_way, highest, asked = 0, 0, 0
+
+    async def ask(contact: Contact, *_: Any) -> None:
+        nonlocal under_way, highest, asked
+        under_way += 1
+        asked += 1
+        highest = max(highest, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        if contact.name == "gone":
+            raise UnreachableError("gone")
+
+    def confirm(names: list[str]) -> None:
+        partners = [SwitchedPartner(name, f"{name}:1", "") for name in names]
+        data = SimpleNamespace(partners=partners, show_claim=lambda *_: {})
+        deadlines = SimpleNamespace(peer=1, guest=1)
+        agent: Any = SimpleNamespace(
+            store=None,
+            handlers={},
+            config=SimpleNamespace(deadlines=deadlines),
+            ask=ask,
+            fault_point=lambda _: None,
+        )
+        record: Any = SimpleNamespace(id="m", data=data)
+        asyncio.run(destination.Destination(agent)._confirm(record))
+
+    confirm([str(number) for number in range(3 * most)])
+    assert (highest, asked) == (most, 3 * most)
+    asked = 0
+    with pytest.raises(UnreachableError, match="gone"):
+        confirm(["gone", *(str(number) for number in range(3 * most))])
+    assert asked == most
+
+
+def test_an_agent_that_has_been_met_is_asked_for_its_name_once(play: Play) -> None:
+    async def scenario(hosts: Cluster) -> None:
+        crowd = await Crowd.gather(hosts, _PARTNERS)
+        for times in (2, 3, 4):
+            await crowd.move.checkpoint(succeeded=False)
+            assert crowd.asked["hello"] == times * _PARTNERS
 
     play(scenario)
 
