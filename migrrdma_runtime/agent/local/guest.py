@@ -262,7 +262,11 @@ class Guest:
             seen = await self._seen_from_outside() or "is it stopped?"
             raise GuestError(f"{self} did not answer {kind.lower()} within {timeout:g} s: {seen}") from error
         except OSError as error:
-            raise GuestError(f"{self} has gone: {error.strerror}") from error
+            if self._hung_up.is_set():  # "Bad file descriptor", of the end that we have closed, says nothing
+                raise GuestError(f"{self} closed its connection to the agent") from error
+            raise GuestError(
+                f"{self} did not hear {kind.lower()}, as its connection to the agent is lost: {error.strerror}"
+            ) from error
         finally:
             del self._answers[identity]
             self._budget.give_back(awaited.records)
