@@ -77,10 +77,8 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 	mig_list_add(&mig.contexts, &context->link);
 	mig_unlock(&mig.lock);
 
-	if ((error = mig_sections_usable())) {
-		mig_cannot_migrate("the kernel does not let the process use membarrier: %s", strerror(error));
-		mig.cannot_quiesce = 1;
-	}
+	if ((error = mig_sections_usable()))
+		mig_cannot_quiesce("the kernel does not let the process use membarrier: %s", strerror(error));
 	mig_thread_start();
 	return &context->verbs.context;
 }

@@ -60,21 +60,30 @@ void mig_reason_drop(const char *text)
 	__atomic_store_n(&mig.reasons, last, __ATOMIC_RELEASE);
 }
 
-void mig_cannot_migrate(const char *format, ...)
+static void cannot(const char *format, va_list arguments)
 {
 	char text[MIG_TEXT];
-	va_list arguments;
 
-	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
-	va_end(arguments);
-
 	MIG_LOCKED(&mig.lock);
 	mig_reason_add(text, MIG_FOR_EVER);
 }
 
-void mig_cannot_quiesce(const char *text)
+void mig_cannot_migrate(const char *format, ...)
 {
-	mig_cannot_migrate("%s", text);
+	va_list arguments;
+
+	va_start(arguments, format);
+	cannot(format, arguments);
+	va_end(arguments);
+}
+
+void mig_cannot_quiesce(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	cannot(format, arguments);
+	va_end(arguments);
 	mig.cannot_quiesce = 1;
 }

@@ -36,7 +36,7 @@ extern struct mig_process mig;
 void mig_cannot_migrate(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Likewise, and the process cannot rest for others that move either. */
-void mig_cannot_quiesce(const char *text);
+void mig_cannot_quiesce(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* A reason that so many more objects give, or MIG_FOR_EVER; and that one fewer gives. Must hold the process's lock. */
 void mig_reason_add(const char *text, uint32_t objects);
