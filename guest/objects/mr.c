@@ -35,7 +35,8 @@ static int list_keys(struct mig_context *context, struct mig_mr *mr)
 {
 	int error = mig_numbers_add(&context->vlkeys, mr->ibv.lkey, mr);
 
-	if (!error && (error = mig_numbers_add(&context->vrkeys, mr->ibv.rkey, mr)))
+	/* 0 is the key of every region without rights for others, with some drivers: any number of regions may have it. */
+	if (!error && mr->ibv.rkey && (error = mig_numbers_add(&context->vrkeys, mr->ibv.rkey, mr)))
 		mig_numbers_remove(&context->vlkeys, mr->ibv.lkey, mr);
 	return error;
 }
@@ -66,18 +67,19 @@ static int list_all_keys(struct mig_context *context)
 
 /*
  * Whether a new physical key is another region's virtual one, after a move, or was: a peer goes on translating it, as nobody
- * tells it that a region has ended. Must hold the context's lock.
+ * tells it that a region has ended. No peer is told of an rkey of 0. Must hold the context's lock.
  */
 static int collides(const struct mig_context *context, const struct ibv_mr *real)
 {
-	return mig_numbers_find(&context->vlkeys, real->lkey) || mig_numbers_find(&context->vrkeys, real->rkey) ||
-	       mig_keymap_get(context->spent_rkeys, real->rkey) != real->rkey;
+	return mig_numbers_find(&context->vlkeys, real->lkey) ||
+	       (real->rkey && (mig_numbers_find(&context->vrkeys, real->rkey) ||
+			       mig_keymap_get(context->spent_rkeys, real->rkey) != real->rkey));
 }
 
 /* There is room: mr_next.c. Must hold the context's lock. */
 static void spend_key(struct mig_context *context, struct mig_mr *mr)
 {
-	if (mr->has_differed)
+	if (mr->has_differed && mr->ibv.rkey)
 		mig_keymap_set(context->spent_rkeys, mr->ibv.rkey, ~mr->ibv.rkey);
 	mr->has_differed = 0;
 }

@@ -18,7 +18,7 @@
  *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken
  *     raise QPN TYPE       an asynchronous event of the device, by its number of the moment
  *     async SIDE           the type of the next one
- *     numbers DEVICE QPN KEY, purge 0|1, fail VERB NTH ERRNO, made WHAT
+ *     numbers DEVICE QPN KEY, purge 0|1, local_rkeys 0|1, fail VERB NTH ERRNO, made WHAT
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -393,6 +393,8 @@ static int obey(const char *line)
 		return async(&sides[a]);
 	if (sscanf(line, "purge %d", &a) == 1)
 		return HARDWARE(void (*)(int), "fake_purge")(a), 0;
+	if (sscanf(line, "local_rkeys %d", &a) == 1)
+		return HARDWARE(void (*)(int), "fake_local_rkeys")(a), 0;
 	if (sscanf(line, "fail %31s %d %d", word, &a, &b) == 3)
 		return HARDWARE(void (*)(const char *, int, int), "fake_fail")(word, a, b), 0;
 	return ENOTRECOVERABLE;

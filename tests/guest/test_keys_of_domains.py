@@ -152,3 +152,26 @@ def _writable_memory(pid: int) -> bytes:
                 memory.seek(start)
                 found.append(memory.read(end - start))
     return b"".join(found)
+
+
+def test_regions_that_are_for_nobody_else_may_all_have_the_key_0(shell: Shell, agent: Agent) -> None:
+    """With such a driver each that is registered after a move, or ended, has the number of one that is there."""
+    shell.connect("AB")
+    shell.do("local_rkeys 0")
+    assert [shell.tell(f"region {place} 0 0 local") for place in range(3)] == ["0"] * 3
+    shared = int(shell.tell("region 3 0"))
+    for device in (1, 0):
+        shell.do("numbers 0 0 4096", "numbers 1 0 8192")
+        partner_move(agent, device)
+        shell.do("free 0")
+        assert shell.tell("region 0 0 0 local") == "0"
+        assert write(shell, "B", 3, 3) == 0
+        assert physical(agent)[shared] != 0
+    # Then to a driver that gives them a key each, and back.
+    for have, device in ((1, 1), (0, 0)):
+        shell.do(f"local_rkeys {have}")
+        partner_move(agent, device)
+        shell.do("free 1", "free 2")
+        for place in (1, 2):
+            shell.tell(f"region {place} 0 0 local")
+        assert write(shell, "B", 3, 3) == 0

@@ -2,6 +2,7 @@
 #include "internal.h"
 
 #define REMOTE_CHANGES (IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC)
+#define FOR_OTHERS (REMOTE_CHANGES | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_MW_BIND)
 
 uint32_t rnic_key_variant(struct rnic_device *device)
 {
@@ -9,12 +10,14 @@ uint32_t rnic_key_variant(struct rnic_device *device)
 }
 
 /* The lowest bit is what an rkey differs in from its lkey. */
-static void name(struct rnic_device *device, struct rnic_mr *mr)
+static void name(struct rnic_device *device, struct rnic_mr *mr, unsigned int access)
 {
 	uint32_t variant = rnic_key_variant(device) << 1;
 
 	mr->lkey = mr->object.link.number << 8 | variant;
 	mr->rkey = mr->lkey | (device->settings[RNIC_SET_RKEY_DIFFERS] ? 1 : 0);
+	if (!device->settings[RNIC_SET_LOCAL_RKEYS] && !(access & FOR_OTHERS))
+		mr->rkey = 0;
 }
 
 static int check_access(const struct rnic_device *device, unsigned int access)
@@ -55,7 +58,7 @@ int rnic_reg_mr(struct rnic_context *context, uint32_t pd_handle, uint64_t addre
 		rnic_unmake(RNIC_MR, mr);
 		return ENOMEM;
 	}
-	name(device, mr);
+	name(device, mr, access);
 	mr->pd = pd;
 	mr->address = address;
 	mr->length = length;

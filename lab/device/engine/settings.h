@@ -18,6 +18,7 @@
 	X(REUSE_NUMBERS, reuse_numbers, 1, 1, "1: a number that was freed is handed out next")                     \
 	X(KEY_VARIANTS, key_variants, 0, 1, "1: keys that come back differ in their lowest 8 bits")                \
 	X(RKEY_DIFFERS, rkey_differs, 1, 1, "1: an rkey is never its region's lkey")                               \
+	X(LOCAL_RKEYS, local_rkeys, 1, 1, "0: a region without rights for others has the rkey 0 (bnxt_re)")        \
 	X(PURGE, purge, 0, 1, "1: completions go with their QP on RESET and destroy (libmlx5); 0: they stay (librxe)") \
 	X(MAX_QP, max_qp, 1 << 20, 1 << 22, "queue pairs")                                                         \
 	X(MAX_QP_WR, max_qp_wr, 1 << 15, 1 << 20, "depth of a send or receive queue")                              \

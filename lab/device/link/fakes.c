@@ -78,6 +78,11 @@ EXPORT void fake_repeat_send(int nth)
 	plant("repeat_send", nth);
 }
 
+EXPORT void fake_local_rkeys(int have)
+{
+	plant("local_rkeys", have);
+}
+
 EXPORT void fake_purge(int purge)
 {
 	plant("purge", purge);

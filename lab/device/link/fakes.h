@@ -23,6 +23,9 @@ int fake_raise(uint32_t qpn, int type);
 void fake_drop_completion(int nth);
 void fake_repeat_send(int nth);
 
+/* Whether regions without rights for others have an rkey: the setting `local_rkeys`. */
+void fake_local_rkeys(int have);
+
 /* Whether completions go with their QP, of both devices and what is open of them already: the setting `purge`. */
 void fake_purge(int purge);
 #endif
