@@ -215,18 +215,25 @@ static bool held_device(int directory, const char *name, const char *sysfs, stru
 	return held->device.kind != DEVICE_OTHER;
 }
 
+DIR *process_folder(const struct process *process, const char *name)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", process->pid, name);
+	DIR *directory = opendir(path);
+	if (!directory)
+		pr_err("opening %s (%s): %s", path, process->comm, strerror(errno));
+	return directory;
+}
+
 static int collect_files(struct holdings *holdings, size_t index, const char *sysfs)
 {
 	const struct process *process = &holdings->processes.items[index];
 	const struct dirent *entry;
-	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/%d/fd", process->pid);
-	scoped_dir directory = opendir(path);
-	if (!directory) {
-		pr_err("opening %s (%s): %s", path, process->comm, strerror(errno));
+	scoped_dir directory = process_folder(process, "fd");
+	if (!directory)
 		return -1;
-	}
 	while ((entry = readdir(directory))) {
 		struct held_file held = { .process = index, .fd = atoi(entry->d_name) };
 		if (entry->d_name[0] == '.')

@@ -2,6 +2,7 @@
 #ifndef MIGRRDMA_PLUGIN_PROCESS_H
 #define MIGRRDMA_PLUGIN_PROCESS_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -45,6 +46,9 @@ struct holdings {
 	ARRAY(struct held_mapping) mappings;
 	size_t cursor; /* where holdings_owner found the last one */
 };
+
+/* A folder of the process in /proc; NULL, with the reason in the log. */
+DIR *process_folder(const struct process *process, const char *name);
 
 /* Everything of all processes that this one traces: those CRIU dumps. 0, or -1 with the reason in the log. */
 int holdings_collect(struct holdings *holdings, const char *sysfs);

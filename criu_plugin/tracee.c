@@ -51,14 +51,10 @@ static bool is_control_thread(pid_t pid, pid_t tid)
 static int collect_threads(struct tracees *tracees, const struct process *process)
 {
 	const struct dirent *entry;
-	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/%d/task", process->pid);
-	scoped_dir directory = opendir(path);
-	if (!directory) {
-		pr_err("opening %s (%s): %s", path, process->comm, strerror(errno));
+	scoped_dir directory = process_folder(process, "task");
+	if (!directory)
 		return -1;
-	}
 	while ((entry = readdir(directory))) {
 		struct tracee tracee = { .pid = process->pid,
 					 .vpid = process->vpid,

@@ -1,6 +1,6 @@
 #include "path/recv_real.h"
 
-#include "base/keymap.h"
+#include "path/translate.h"
 
 #define RECV_BATCH 16
 #define RECV_SGES 256
@@ -22,11 +22,8 @@ int mig_recv_translated(struct mig_qp *qp, struct ibv_qp *real, const struct mig
 			copies[count] = *wr;
 			if (listed) {
 				copies[count].sg_list = sges + used;
-				for (int i = 0; i < listed; i++) {
-					sges[used] = wr->sg_list[i];
-					sges[used].lkey = mig_keymap_get(lkeys, sges[used].lkey);
-					used++;
-				}
+				mig_translate_sges(lkeys, sges + used, wr->sg_list, listed);
+				used += listed;
 			}
 			copies[count].next = NULL;
 			if (count)

@@ -1,6 +1,6 @@
 #include "path/send_real.h"
 
-#include "base/keymap.h"
+#include "path/translate.h"
 #include "shadow/mr.h"
 
 #define SEND_BATCH 16
@@ -55,11 +55,8 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 			copies[count] = *wr;
 			if (listed) {
 				copies[count].sg_list = sges + used;
-				for (int i = 0; i < listed; i++) {
-					sges[used] = wr->sg_list[i];
-					sges[used].lkey = mig_keymap_get(lkeys, sges[used].lkey);
-					used++;
-				}
+				mig_translate_sges(lkeys, sges + used, wr->sg_list, listed);
+				used += listed;
 			}
 			send_translate_keys(qp, &copies[count]);
 			copies[count].next = NULL;
