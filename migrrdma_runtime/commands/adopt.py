@@ -10,7 +10,7 @@ import typer
 
 from migrrdma_runtime.base import config
 from migrrdma_runtime.base.errors import ManifestError
-from migrrdma_runtime.commands.options import AS_JSON, require_root
+from migrrdma_runtime.commands.options import AS_JSON, TRUST, require_root
 from migrrdma_runtime.criu import images
 from migrrdma_runtime.wire import agent_messages, manifest, runtime_client
 
@@ -42,13 +42,19 @@ _FENCED = typer.Option(
 )
 
 
-def adopt(directory: str = _DIR, fenced: str = _FENCED, name: str = _NAME, as_json: bool = AS_JSON) -> None:
+def adopt(
+    directory: str = _DIR,
+    fenced: str = _FENCED,
+    name: str = _NAME,
+    trust: str = TRUST,
+    as_json: bool = AS_JSON,
+) -> None:
     """Read the manifest, have the agent adopt it, and write the one that it has from now on."""
     require_root("migrrdma migration adopt")
     if not re.fullmatch(agent_messages.AGENT_NAME, fenced):
         raise typer.BadParameter(f"{fenced!r} is no name of an agent", param_hint="--fenced")
     found = images.find(Path(directory), name or None)
-    images.examine(found)
+    images.require_owned(images.examine(found), trust)
     document = manifest.read(str(found))
     if document is None:
         raise ManifestError(f"{found} holds nothing of RDMA: it is restored without anybody's word")

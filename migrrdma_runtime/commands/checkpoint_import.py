@@ -16,7 +16,7 @@ from pathlib import Path
 import typer
 
 from migrrdma_runtime.base.errors import DockerError
-from migrrdma_runtime.commands.options import AS_JSON, require_root
+from migrrdma_runtime.commands.options import AS_JSON, TRUST, require_root
 from migrrdma_runtime.criu import images
 from migrrdma_runtime.criu.images import CheckpointDir
 from migrrdma_runtime.engine.docker import Container, DockerDaemon, checkpoints_of, stopped_container
@@ -28,6 +28,9 @@ DIR is what "docker checkpoint create --checkpoint-dir DIR" filled there, or one
 this host by any means. CONTAINER was created here as it was there (same image, command, mounts) and does not
 run. What the container wrote into its own file system is not part of a checkpoint; volumes and bind mounts
 must be here as well.
+
+Whatever a checkpoint holds is restored with root's rights. So it is taken only if all of it is root's and nobody
+else may write to it; with --trust USER also if it is that user's.
 
 \b
 Examples:
@@ -51,6 +54,7 @@ def checkpoint_import(
     name: str = _NAME,
     force: bool = _FORCE,
     start: bool = _START,
+    trust: str = TRUST,
     as_json: bool = AS_JSON,
 ) -> None:
     """Examine, copy, say what comes next or do it."""
@@ -59,6 +63,7 @@ def checkpoint_import(
     name = name or found.resolve().name
     images.check_name(name)
     source = images.examine(found)
+    images.require_owned(source, trust)
     daemon = DockerDaemon()
     target = stopped_container(daemon, container)
     _warn_of_another_runtime(target)

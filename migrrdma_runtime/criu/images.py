@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -98,6 +99,41 @@ def examine(directory: Path) -> CheckpointDir:
     if _magic(directory / _INVENTORY) != _INVENTORY_MAGIC:
         raise CheckpointDirError(f"{directory / _INVENTORY} is not an image that CRIU wrote")
     return CheckpointDir(directory, tuple(directories), tuple(files), size)
+
+
+def require_owned(source: CheckpointDir, trusted: str) -> None:
+    """Refuse what somebody may have written whom nobody has named: whatever it holds is restored with root's rights.
+
+    ``trusted``: a user, by name or number, whose files are taken as well as root's; "" for none.
+    """
+    owners = {0, os.geteuid(), *({_number_of(trusted)} if trusted else ())}
+    for path in (source.path, *(source.path / one for one in (*source.directories, *source.files))):
+        status = path.lstat()
+        if status.st_uid not in owners:
+            whose = _name_of(status.st_uid)
+            raise CheckpointDirError(
+                f"{path} is {whose}'s, who could have put anything into it, and it is restored with root's rights: if "
+                f"you trust {whose}, say so with --trust {whose}, or take it over by `chown -hR root: {source.path}`"
+            )
+        if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid):
+            raise CheckpointDirError(
+                f"others may write to {path} (mode {stat.S_IMODE(status.st_mode):04o}), and it is restored with root's "
+                f"rights: `chmod -R go-w {source.path}`, if you trust whoever may have done so"
+            )
+
+
+def _number_of(user: str) -> int:
+    try:
+        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise CheckpointDirError(f"there is no user {user} here: --trust takes a name or a number") from error
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
 
 
 def copy(source: CheckpointDir, target: Path, *, replace: bool, progress: Callable[[int], None]) -> None:

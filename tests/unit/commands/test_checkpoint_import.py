@@ -68,6 +68,51 @@ def copy(source: Path, target: Path, *, replace: bool = False) -> None:
     images.copy(images.examine(source), target, replace=replace, progress=nothing)
 
 
+# --- whose it may be ---
+
+
+def test_what_root_has_written_is_taken(source: Path) -> None:
+    images.require_owned(images.examine(source), "")
+
+
+@pytest.mark.parametrize("name", [".", "nested", "nested/more.img", "inventory.img"])
+def test_what_another_user_has_written_is_taken_only_if_one_says_so(source: Path, name: str) -> None:
+    os.chown(source / name, 4711, 4711)
+    found = images.examine(source)
+    with pytest.raises(
+        CheckpointDirError,
+        match=r"is 4711's, who could .* root's rights: .* --trust 4711, .*`chown -hR root: .*before-move",
+    ):
+        images.require_owned(found, "")
+    with pytest.raises(CheckpointDirError, match="is 4711's"):
+        images.require_owned(found, "nobody")
+    images.require_owned(found, "4711")
+
+
+def test_a_user_is_trusted_by_name(source: Path) -> None:
+    os.chown(source, 65534, -1)
+    images.require_owned(images.examine(source), "nobody")
+    with pytest.raises(CheckpointDirError, match=r"is nobody's, .* --trust nobody"):
+        images.require_owned(images.examine(source), "")
+    with pytest.raises(CheckpointDirError, match="there is no user nosuch here"):
+        images.require_owned(images.examine(source), "nosuch")
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "good"), [(0o777, 0, False), (0o770, 4711, False), (0o770, 0, True)]
+)
+def test_where_others_may_write_it_is_not_taken(source: Path, mode: int, group: int, good: bool) -> None:
+    os.chown(source / "nested", 0, group)
+    (source / "nested").chmod(mode)
+    try:
+        images.require_owned(images.examine(source), "4711")
+        refused = ""
+    except CheckpointDirError as error:
+        refused = str(error)
+    assert (not refused) == good
+    assert good or refused.startswith(f"others may write to {source}/nested (mode {mode:04o})")
+
+
 # --- what a checkpoint is ---------------------------------------------------------------------------------
 
 
