@@ -161,7 +161,7 @@ def load(tls: TLSFiles) -> Credentials:
     identity = _identity(tls.certificate, certificate)
     denied = DenyList(tls.deny_list, authority)
     pem = read(tls.certificate)
-    denied.require_valid(pem, f"{tls.certificate}, this host's own certificate,")
+    denied.require_not_listed(pem, f"{tls.certificate}, this host's own certificate,")
     return Credentials(identity, tls, read(tls.ca), pem, read(tls.key), denied)
 
 

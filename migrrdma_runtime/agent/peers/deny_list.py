@@ -39,13 +39,26 @@ def read(path: Path, authority: x509.Certificate) -> frozenset[int]:
 
 
 class DenyList:
-    """What is in the file at the moment."""
+    """What is in the file at the moment.
+
+    A list that becomes damaged changes nothing. One that is damaged when the agent starts may have named anybody: then
+    no certificate is valid until it is mended, and what concerns this host alone goes on.
+    """
 
     def __init__(self, path: Path, authority: x509.Certificate) -> None:
         self._path = path
         self._authority = authority
         self._seen = self._stamp()
-        self._serials = read(path, authority)
+        self._serials: frozenset[int] = frozenset()
+        self._damage = ""
+        try:
+            self._serials = read(path, authority)
+        except CertificateError as error:
+            self._damage = (
+                f"{error}; so no other agent is asked or answered here. Copy ca.crl from the directory of the "
+                f"cluster's authority to {path}: it is read at once"
+            )
+            _log.error("%s", self._damage)
 
     @property
     def serials(self) -> frozenset[int]:
@@ -58,11 +71,22 @@ class DenyList:
             except CertificateError as error:
                 _log.error("%s; what was revoked before stays so", error)
             else:
+                self._damage = ""
                 _log.info("%d revoked certificates in %s", len(self._serials), self._path)
         return self._serials
 
+    def require_known(self) -> None:
+        """Refuse everybody while nobody knows who was revoked."""
+        if not self.serials and self._damage:
+            raise CertificateError(self._damage)
+
     def require_valid(self, certificate: bytes, whose: str) -> None:
-        """Refuse a certificate (PEM or DER) that was taken back."""
+        """Refuse a certificate (PEM or DER) that was taken back, or any if that is not known."""
+        self.require_known()
+        self.require_not_listed(certificate, whose)
+
+    def require_not_listed(self, certificate: bytes, whose: str) -> None:
+        """Refuse a certificate (PEM or DER) that was taken back by what is known."""
         if self.serials and serial_of(certificate) in self._serials:
             raise CertificateError(
                 f"{whose} (serial {serial_of(certificate):x}) was revoked: its host needs a new one, by "

@@ -205,6 +205,10 @@ class GrpcTransport:
         self._kept.clear()
 
     async def _connection(self, address: str, agent: str, timeout: float) -> _Kept:
+        try:
+            self._denied.require_known()
+        except CertificateError as error:
+            raise UnreachableError(str(error)) from error  # nobody was asked; when it is mended they will be
         now, denied = asyncio.get_running_loop().time(), self._denied.serials
         kept = self._kept.get((address, agent))
         if kept and not kept.busy and (now - kept.used > _IDLE_S or _has_failed(kept)):

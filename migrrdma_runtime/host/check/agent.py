@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from typing import Any
 
 from migrrdma_runtime.base import config, paths
 from migrrdma_runtime.base.errors import MigrRDMAError
@@ -33,7 +34,31 @@ def certificate(machine: Machine) -> Result:
     end = getattr(found, "not_valid_after_utc", None) or found.not_valid_after.replace(tzinfo=datetime.UTC)
     if end - datetime.datetime.now(datetime.UTC) < _SOON:
         return warning(f"{paths.TLS_DIR}/agent.crt ends on {end:%Y-%m-%d}", _ISSUE)
+    if damage := _damage_of_the_list(machine):
+        return warning(
+            f"{damage}: an agent that starts neither asks nor answers another one",
+            f"copy ca.crl from the directory of the cluster's authority to {paths.TLS_DIR}/ca.crl",
+        )
     return ok(f"the agent's certificate is valid until {end:%Y-%m-%d}")
+
+
+def _damage_of_the_list(machine: Machine) -> str:
+    """What is wrong with the list of revoked certificates; empty: nothing, or there is no authority to judge it by."""
+    from cryptography import x509
+
+    authority, listed = (machine.host.path(f"{paths.TLS_DIR}/{name}") for name in ("ca.crt", "ca.crl"))
+    if not (authority.exists() and listed.exists()):
+        return ""
+    key: Any = x509.load_pem_x509_certificate(authority.read_bytes()).public_key()
+    try:
+        is_the_authoritys = x509.load_pem_x509_crl(listed.read_bytes()).is_signature_valid(key)
+    except ValueError as error:
+        return f"{paths.TLS_DIR}/ca.crl holds no list of revoked certificates ({error})"
+    return (
+        ""
+        if is_the_authoritys
+        else f"{paths.TLS_DIR}/ca.crl is not of the authority of {paths.TLS_DIR}/ca.crt"
+    )
 
 
 def service(_machine: Machine) -> Result:

@@ -15,7 +15,7 @@ from moves import Move
 from migrrdma_runtime.agent.peers import authority, certificates
 from migrrdma_runtime.agent.peers.agent_config import TLSFiles
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
-from migrrdma_runtime.base.errors import AgentError, CertificateError, MigrRDMAError, UnreachableError
+from migrrdma_runtime.base.errors import CertificateError, MigrRDMAError, UnreachableError
 from migrrdma_runtime.wire import agent_messages
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -202,9 +202,37 @@ def test_a_list_that_is_damaged_changes_nothing(play: Play) -> None:
                     await client.ask(address, "hello", HELLO, 5)
         finally:
             await client.close()
-        # An agent that starts has nothing to go by.
-        with pytest.raises(AgentError, match=r"ca\.crl is not of the authority"):
-            await src.restart()
+
+    play(scenario)
+
+
+def test_an_agent_that_starts_with_a_damaged_list_has_nothing_to_do_with_others(play: Play) -> None:
+    """Nobody knows who was revoked. Its own guests and commands go on, and so do the others when it is mended."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        deny_list = move.src.config.tls.deny_list
+        deny_list.write_bytes(b"?")
+        await move.src.restart()
+        with pytest.raises(
+            MigrRDMAError, match=r"ca\.crl holds no list .* no other agent is asked .* Copy ca\.crl"
+        ):
+            await move.checkpoint()
+        client, address = (
+            GrpcTransport(certificates.load(move.peer.config.tls)),
+            move.src.agent.contact.address,
+        )
+        try:
+            with pytest.raises(UnreachableError, match=r"ca\.crl holds no list .* Copy ca\.crl"):
+                await client.ask(address, "hello", HELLO, 5)
+        finally:
+            await client.close()
+        with move.src.connect() as agent:
+            assert len((await asyncio.to_thread(agent.status))["guests"]) == 1
+        shutil.copy(cluster.directory / "ca/ca.crl", deny_list)
+        await move.checkpoint()
+        await move.restore()
+        await move.both_go_on_after_the_move()
 
     play(scenario)
 

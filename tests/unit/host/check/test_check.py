@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import DockerError
 from migrrdma_runtime.engine.docker import Docker
-from migrrdma_runtime.host.check import criu, docker, installation, kernel, rdma
+from migrrdma_runtime.host.check import agent, criu, docker, installation, kernel, rdma
 from migrrdma_runtime.host.check.result import Check, Machine, Result, Status, ok
 from migrrdma_runtime.host.check.table import CHECKS, examine, is_healthy
 from migrrdma_runtime.host.install import payload
@@ -418,3 +419,20 @@ def test_json_is_one_document_and_agrees_with_the_exit_code() -> None:
     assert document["ok"] is ("failure" not in statuses)
     assert done.returncode == (0 if document["ok"] else 1)
     assert done.stderr == ""
+
+
+def test_a_damaged_list_of_revoked_certificates_is_named_with_its_remedy(
+    host: Host, machine_of: MachineOf
+) -> None:
+    """The agent itself says so only when it starts."""
+    certificates.make_ca(host.root / "ca", "test")
+    tls = host.path(paths.TLS_DIR)
+    certificates.issue(host.root / "ca", "src", ["10.78.0.11"], tls)
+    assert agent.certificate(machine_of(host)).status is Status.OK
+    (tls / "ca.crl").write_text("?")
+    result = agent.certificate(machine_of(host))
+    assert result.status is Status.WARNING
+    assert "ca.crl holds no list of revoked certificates" in result.detail
+    assert result.remedy.endswith(f"to {paths.TLS_DIR}/ca.crl")
+    (tls / "ca.crl").unlink()
+    assert agent.certificate(machine_of(host)).status is Status.OK
