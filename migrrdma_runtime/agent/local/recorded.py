@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ container was recorded meanwhile, in a directory that a former one has left, con
 
 _RACY_NS = 100_000_000
 """Two changes of a directory within one tick of the kernel's clock leave the same time on it."""
+
+
+_ENGINES_ID = re.compile("[0-9a-f]{64}")
+"""The id of an engine's container, whose cgroup it calls ``ID``, ``docker-ID.scope`` or the like."""
 
 
 @dataclass
@@ -65,7 +70,7 @@ class Recorded:
         if self._is_read():
             self._look_at_the_young()
             found = self._find(cgroup)
-            if found is not None and self._cgroup(found.first) == found.group:
+            if found is not None and self._group(found.id, found.first) == found.group:
                 return found.id
             if found is None and time.monotonic() < self._read_at + _MISSED_S:
                 return ""
@@ -123,13 +128,13 @@ class Recorded:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # half a container
         else:
-            self._containers.append(_Container(name, first, written, self._cgroup(first)))
+            self._containers.append(_Container(name, first, written, self._group(name, first)))
 
     def _look_at_the_young(self) -> None:
         since = time.time() - _SETTLED_S
         self._young = [one for one in self._young if one.written > since]
         for one in self._young:
-            group = self._cgroup(one.first)
+            group = self._group(one.id, one.first)
             if group != one.group:
                 one.group = group
                 self._index()
@@ -149,6 +154,18 @@ class Recorded:
         """When a process started, in clock ticks since the boot; infinite: there is none."""
         found = process_start.look(pid, str(self._proc))
         return math.inf if found is None else found[1]
+
+    def _group(self, container: str, first: int) -> str:
+        """A container's cgroup: its first process's, or the one around it that an engine has named after the container.
+
+        A first process may go into a cgroup below its container's, as systemd does, and others into other ones.
+        """
+        cgroup = self._cgroup(first)
+        if not _ENGINES_ID.fullmatch(container):
+            return cgroup  # of one that a person has named, any cgroup may have the name
+        names = cgroup.split("/")
+        named = [at for at, name in enumerate(names, 1) if container in name]
+        return "/".join(names[: named[0]]) if named else cgroup
 
     def _cgroup(self, pid: int) -> str:
         """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses; ``/``: none."""

@@ -167,3 +167,33 @@ def test_who_is_in_no_container_cannot_have_all_records_read_time_and_again(tmp_
     host.process(2000, "/docker/2000")
     host.record("C2000", 2000, age=False)
     assert host.recorded.container_of(2000) == "C2000"
+
+
+@pytest.mark.parametrize("around", [f"/system.slice/docker-{'c' * 64}.scope", f"/docker/{'c' * 64}"])
+def test_a_first_process_that_has_gone_into_a_cgroup_below_keeps_the_others(host: Host, around: str) -> None:
+    """As systemd does, with every service in another one."""
+    host.process(300, f"{around}/init.scope")
+    host.process(301, f"{around}/system.slice/app.service")
+    host.process(302, around)
+    host.process(303, "/system.slice/other.service")
+    host.record("c" * 64, 300, age=False)
+    assert [host.recorded.container_of(pid) for pid in (300, 301, 302)] == ["c" * 64] * 3
+    assert host.recorded.container_of(303) == ""
+    assert host.recorded.processes([301, 303, 302]) == {"c" * 64: [301, 302]}
+
+
+def test_a_container_inside_it_is_still_its_own(host: Host) -> None:
+    outer = f"/docker/{'c' * 64}"
+    host.process(300, f"{outer}/init.scope")
+    host.process(301, f"{outer}/docker/{'d' * 64}/x")
+    for container, first in (("c" * 64, 300), ("d" * 64, 301)):
+        host.record(container, first, age=False)
+    assert host.recorded.container_of(301) == "d" * 64
+
+
+def test_what_a_person_has_called_like_a_slice_is_not_the_whole_slice(host: Host) -> None:
+    host.process(300, "/system.slice/x")
+    host.process(301, "/system.slice/other.service")
+    host.record("system.slice", 300, age=False)
+    assert host.recorded.container_of(300) == "system.slice"
+    assert host.recorded.container_of(301) == ""
