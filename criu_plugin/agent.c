@@ -86,20 +86,25 @@ void agent_close(void)
 	agent.used = 0;
 }
 
+static bool say(const char *operation)
+{
+	char request[96];
+	int length = snprintf(request, sizeof(request), "{\"op\": \"%s\", \"migration\": \"%s\", \"runtime\": %s}\n", operation,
+			      migration(), runtime());
+
+	return send(agent.fd, request, (size_t)length, MSG_NOSIGNAL) == length;
+}
+
 static bool ask(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const char *path = getenv(AGENT_SOCKET);
-	char request[96];
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return false;
 	memcpy(address.sun_path, path, strlen(path));
 	agent.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int length = snprintf(request, sizeof(request), "{\"op\": \"standing\", \"migration\": \"%s\", \"runtime\": %s}\n",
-			      migration(), runtime());
-	if (agent.fd < 0 || connect(agent.fd, (struct sockaddr *)&address, sizeof(address)) ||
-	    send(agent.fd, request, (size_t)length, MSG_NOSIGNAL) != length) {
+	if (agent.fd < 0 || connect(agent.fd, (struct sockaddr *)&address, sizeof(address)) || !say("standing")) {
 		agent_close();
 		return false;
 	}
@@ -192,4 +197,10 @@ enum agent_says agent_listen(int milliseconds)
 	}
 	agent.asked = agent.heard = now_ms();
 	return take(bytes, (size_t)got);
+}
+
+void agent_let_go(void)
+{
+	if (agent.is_connected && !say("letting_go"))
+		pr_warn("the agent of this host has ended: its successor knows that what was restored is committed");
 }

@@ -25,6 +25,12 @@ bool agent_is_asked(void);
 /* Waits for up to `milliseconds` for a word. The reason of a refusal is in the log. */
 enum agent_says agent_listen(int milliseconds);
 
+/*
+ * Tells it that what was held goes on now, with no tie to this process: until the agent knows that, it takes the end of this
+ * process for the end of all of them, and gives back what is committed.
+ */
+void agent_let_go(void);
+
 void agent_close(void);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,13 +21,20 @@ static int open_pipe(unsigned int pid, unsigned int fd, int flags)
 	return open(path, flags | O_CLOEXEC | O_NOCTTY);
 }
 
-void death_watch_ask(void)
+static bool is_watched(unsigned int *pid, unsigned int *tell, unsigned int *hear)
 {
 	const char *where = getenv(DEATH_WATCH);
-	unsigned int pid, tell, hear;
-	char line[16], end;
+	char end;
 
-	if (!where || sscanf(where, "%7u %7u %7u%c", &pid, &tell, &hear, &end) != 3)
+	return where && sscanf(where, "%7u %7u %7u%c", pid, tell, hear, &end) == 3;
+}
+
+void death_watch_ask(void)
+{
+	unsigned int pid, tell, hear;
+	char line[16];
+
+	if (!is_watched(&pid, &tell, &hear))
 		return;
 
 	scoped_fd telling = open_pipe(pid, tell, O_WRONLY), hearing = open_pipe(pid, hear, O_RDONLY);
@@ -39,4 +47,15 @@ void death_watch_ask(void)
 	pr_warn("the runtime (process %u) does not watch over CRIU: if that is killed, the container's connections may break, or "
 		"processes be left",
 		pid);
+}
+
+void death_watch_let_go(void)
+{
+	unsigned int pid, tell, hear;
+
+	if (!is_watched(&pid, &tell, &hear))
+		return;
+	scoped_fd telling = open_pipe(pid, tell, O_WRONLY | O_NONBLOCK);
+	if (telling < 0 || write(telling, "let go\n", 7) != 7)
+		pr_warn("the runtime (process %u) is not told that what was restored goes on", pid);
 }

@@ -11,4 +11,7 @@
 /* Returns when CRIU is watched, or nobody watches it. */
 void death_watch_ask(void);
 
+/* What was restored goes on whatever becomes of CRIU: the runtime must not cut it off. */
+void death_watch_let_go(void);
+
 #endif

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "agent.h"
+#include "death_watch.h"
 #include "fault_points.h"
 #include "log.h"
 #include "silence.h"
@@ -73,8 +74,10 @@ void late_commit(pid_t root, const struct image *image)
 	if (says == AGENT_GO) {
 		for (size_t i = 0; i < tracees.all.count; i++)
 			tracee_stop(&tracees.all.items[i]);
-		tracees_end_with_us(&tracees, false);
 		fault_after(PLUGIN_ASK_COMMIT); /* whatever it says: what is committed goes on */
+		death_watch_let_go();
+		tracees_end_with_us(&tracees, false);
+		agent_let_go();
 		pr_info("committed");
 	} else {
 		silence(root, &tracees);

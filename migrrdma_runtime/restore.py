@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from migrrdma_runtime.wire.runtime_client import Agent
 
 
+_UNKNOWN = (
+    "its processes go on, and are the only copy, but the low-level runtime failed after CRIU had let them go, and no "
+    "engine knows them: `migrrdma status` shows them"
+)
+
+
 class RestoreOptions:
     """What ``restore`` was asked, as far as it matters to us."""
 
@@ -58,7 +64,8 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
     with runtime_client.connect(config.run_dir) as agent:
         with around(Action.RUNTIME_ASK_RESTORE, AgentError):
             migration = agent.restore(options.container_id, document)
-        status, ended = 1, False
+        status = 1
+        failure: BaseException | None = None
         start = time.time()
         if config.late_commit:
             # What our plugin asks in CRIU, which inherits it: whether what it holds may go on (criu_plugin/agent.h).
@@ -68,11 +75,15 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
         try:
             with around(Action.RUNTIME_RESTORE, RestoreError):
                 status = restoration.perform()
-            ended = True
-        finally:
-            if status or not ended:
-                _report_failure(agent, migration, restoration)
-        if status:
+        except BaseException as error:  # noqa: BLE001 (raised again, unless what was restored goes on)
+            failure = error
+        if status or failure is not None:
+            is_committed = _report_failure(agent, migration, restoration)
+            if is_committed:
+                how = f"what came after that failed: {failure}" if failure else _UNKNOWN
+                restoration.warn(f"container {options.container_id} was restored and is committed; {how}")
+            elif failure is not None:
+                raise failure
             return status
         try:
             with around(Action.RUNTIME_REPORT_RESTORE, UnreachableError):
@@ -92,25 +103,29 @@ def _restore_with_connections(options: RestoreOptions, restoration: CriuRun, con
         return status
 
 
-def _report_failure(agent: "Agent", migration: str, restoration: CriuRun) -> None:
-    """Why it failed has been said, or is being raised; that the agent knows it as a failure too is not news."""
-    released = False
+def _report_failure(agent: "Agent", migration: str, restoration: CriuRun) -> bool:
+    """Tell the agent that it failed; whether it was too late for that, since CRIU had let go what was committed."""
+    is_committed, released = False, False
     try:
         with around(Action.RUNTIME_REPORT_FAILED_RESTORE, AgentError):
-            released = _is_given_back(agent, migration)
+            is_committed, released = _outcome(agent, migration)
     except AgentError:  # one that is planted
         pass
     if released:
         _kill(restoration)  # it may have been restored before it failed
+    return is_committed
 
 
-def _is_given_back(agent: "Agent", migration: str) -> bool:
-    """Tell the agent that the restore failed, which it answers with an error of its own."""
+def _outcome(agent: "Agent", migration: str) -> tuple[bool, bool]:
+    """Whether it is committed, and whether it was given back, which the agent says by an error.
+
+    Why it failed has been said, or is being raised; that the agent knows it as a failure too is not news.
+    """
     try:
         agent.report(migration, succeeded=False)
     except MigrRDMAError as error:
-        return error.released
-    return False
+        return False, error.released
+    return True, False
 
 
 def _kill(restoration: CriuRun) -> None:

@@ -126,6 +126,7 @@ class Daemon:
             "restore": self._restore,
             "report": self._late_report,
             "standing": self._hold,
+            "letting_go": self._gone_on,
             "status": self._status,
             "objections": self._show_objections,
             "abandon": self._abandon,
@@ -255,6 +256,12 @@ class Daemon:
         raise AgentError(
             f"the restore of migration {migration} was not committed: what was restored must not run"
         )
+
+    async def _gone_on(self, request: Message, _runtime: Runtime) -> Message:
+        """Take CRIU's plugin's word that what it held goes on; that of an earlier restore is not about this one."""
+        if not self._is_earlier(request["migration"], request["runtime"]):
+            self._destination.gone_on(request["migration"])
+        return {}
 
     async def _abandon(self, request: Message, _runtime: Runtime) -> Message:
         """Give up the wait of one role; of several that wait here, the one that decides most."""

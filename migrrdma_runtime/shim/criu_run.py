@@ -64,7 +64,7 @@ class CriuRun:
             with DeathWatch(self._restored.note) as watch:
                 return child.run(self._runtime, self._args, stderr, watch.begin)
         frozen = self.container.frozen()
-        with DeathWatch(lambda _criu: self.container.let_go(frozen)) as watch:
+        with DeathWatch(lambda _criu, _: self.container.let_go(frozen)) as watch:
             status = child.run(self._runtime, self._args, stderr, watch.begin)
         if status:
             self.container.let_go(frozen)  # of a CRIU that was not watched

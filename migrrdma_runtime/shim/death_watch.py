@@ -6,7 +6,8 @@ releases its tracees (``do_exit``: ``ptrace_event`` comes before ``exit_notify``
 stop what it has done is taken back, or what it has restored is noted (``restored``).
 
 Our plugin in CRIU says which process that is, by a pipe of ours that root alone can open (criu_plugin/death_watch.h);
-without it CRIU is not watched. A second SIGKILL ends the stop early; so does our own end.
+without it CRIU is not watched. In a restore it says by the same pipe that it lets go what it has held until the commit.
+A second SIGKILL ends the stop early; so does our own end.
 """
 
 import os
@@ -36,8 +37,11 @@ class DeathWatch:
     ``with DeathWatch(at_death) as watch:`` starts it with ``watch.begin`` once CRIU's ancestor was forked.
     """
 
-    def __init__(self, at_death: "Callable[[int], None]") -> None:
-        """``at_death``: called in a thread, with CRIU's number, when it is dying of a signal; what it traces stands."""
+    def __init__(self, at_death: "Callable[[int, bool], None]") -> None:
+        """``at_death``: called in a thread when CRIU is dying of a signal; what it traces stands.
+
+        With CRIU's number, and whether it had said that what it has restored goes on.
+        """
         self._at_death = at_death
         self._said_by_criu, self._to_say = os.pipe()
         self._to_hear, self._heard_by_criu = os.pipe()
@@ -70,6 +74,12 @@ class DeathWatch:
         finally:
             os.close(self._said_by_criu)
 
+    def _has_let_go(self) -> bool:
+        import select
+
+        more, _, _ = select.select([self._said_by_criu], [], [], 0)
+        return bool(more and os.read(self._said_by_criu, _MAX_BYTES))
+
     def _hold(self, pid: int) -> None:
         import ctypes
 
@@ -96,7 +106,7 @@ class DeathWatch:
                 how = ctypes.c_ulong()
                 ask(_GET_EVENT_MESSAGE, ctypes.addressof(how))
                 if os.WIFSIGNALED(how.value):
-                    self._at_death(pid)
+                    self._at_death(pid, self._has_let_go())
             # A signal on its way is delivered; a stop of the whole process is one.
             ask(
                 _LISTEN if event == _EVENT_STOP and number in _STOPS else _CONTINUE,

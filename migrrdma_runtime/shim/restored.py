@@ -10,6 +10,7 @@ import select
 import signal
 
 from migrrdma_runtime.base import process_start
+from migrrdma_runtime.shim import silence
 
 _ENDS_S = 10.0
 """How long what is killed is waited for: a process in a system call that cannot be interrupted ends later."""
@@ -21,8 +22,12 @@ class Restored:
     def __init__(self) -> None:
         self._handles: list[int] = []
 
-    def note(self, criu: int) -> None:
-        """Keep hold of all that ``criu`` has made, while it still stands: their parents are not yet others."""
+    def note(self, criu: int, has_let_go: bool) -> None:
+        """Keep hold of all that ``criu`` has made, while it still stands: their parents are not yet others.
+
+        They are cut off unless it ``has_let_go`` what was committed: nothing else of a restore that fails goes on, and
+        the kernel may end it before anybody else could (criu_plugin/late.h).
+        """
         parents = _parents()
         family = [pid for pid in parents if parents[pid] == criu]
         runtime = parents.get(criu, 0)
@@ -35,6 +40,8 @@ class Restored:
                 self._handles.append(os.pidfd_open(pid))
             except OSError:
                 continue  # it has ended
+        if not has_let_go:
+            silence.silence_all(family)
 
     def kill(self) -> None:
         """End what is left of them."""

@@ -25,19 +25,41 @@ def silence(folder: str) -> None:
     ``folder``: where the low-level runtime keeps the container's state: runc's ``state.json`` or crun's ``status``.
     """
     pid = processes.first_process(folder)
-    try:
-        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC) if pid else -1
-    except OSError:
-        return
+    network = _network_of(pid) if pid else -1
     if network < 0:
         return
     try:
-        ours = os.fstat(network).st_ino == os.stat("/proc/self/ns/net").st_ino
         # The first process once more: as it has not ended, it is its own network that was opened.
-        if not ours and not _is_shared(network, folder, pid) and processes.first_process(folder) == pid:
+        if not _is_shared(network, folder, pid) and processes.first_process(folder) == pid:
             _in_a_child(network)
     finally:
         os.close(network)
+
+
+def silence_all(pids: "list[int]") -> None:
+    """Take the links down of all networks in which only these are; they stand still, and nobody has reaped them."""
+    done: set[int] = set()
+    for pid in pids:
+        network = _network_of(pid)
+        if network < 0:
+            continue
+        number = os.fstat(network).st_ino
+        if number not in done and _pids_in(network).issubset(pids):
+            _in_a_child(network)
+        done.add(number)
+        os.close(network)
+
+
+def _network_of(pid: int) -> int:
+    """Opened; -1 if it is gone, or this process's own."""
+    try:
+        network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    if os.fstat(network).st_ino != os.stat("/proc/self/ns/net").st_ino:
+        return network
+    os.close(network)
+    return -1
 
 
 def _is_shared(network: int, folder: str, pid: int) -> bool:
@@ -45,17 +67,21 @@ def _is_shared(network: int, folder: str, pid: int) -> bool:
 
     It goes on when the container has been killed, and nobody would take the links up for it.
     """
-    status, container = os.fstat(network), processes.container_cgroups(folder, pid)
+    container = processes.container_cgroups(folder, pid)
+    others = (processes.cgroups(one) for one in _pids_in(network))
+    return any(groups and not processes.are_within(groups, container) for groups in others)
+
+
+def _pids_in(network: int) -> "set[int]":
+    status, found = os.fstat(network), set()
     for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
             other = os.stat(f"/proc/{name}/ns/net")
         except OSError:
             continue  # it has ended
         if (other.st_dev, other.st_ino) == (status.st_dev, status.st_ino):
-            groups = processes.cgroups(int(name))
-            if groups and not processes.are_within(groups, container):
-                return True
-    return False
+            found.add(int(name))
+    return found
 
 
 def _in_a_child(network: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,10 +79,18 @@ class Move:
             succeeded,
         )
 
-    async def restore(self, host: Host | None = None, *, succeeded: bool = True, held: bool = False) -> Any:
+    async def restore(
+        self,
+        host: Host | None = None,
+        *,
+        succeeded: bool = True,
+        held: bool = False,
+        dies: Callable[[], Awaitable[None]] | None = None,
+    ) -> Any:
         """What the runtime does of a restore; what it has restored it kills when the agent says no.
 
-        ``held``: CRIU's plugin holds it until it is committed, and kills it if it never will be.
+        ``held``: CRIU's plugin holds it until it is committed, and kills it if it never will be. ``dies``: what comes
+        when it hears the decision, and is its and the processes' end before it has let them go.
         """
         host = host or self.dst
 
@@ -102,13 +110,17 @@ class Move:
                 )
                 self.where = host
             if held:
-                self.heard = await self.hold(host)
-                if "error" in self.heard[-1] and self.restored is not None:
+                self.heard = await self.hold(host, dies=dies)
+                if ("error" in self.heard[-1] or dies is not None) and self.restored is not None:
                     await self.restored.kill()
 
         try:
             return await self._drive(
-                host, lambda agent: agent.restore(self.lands_in, self.document), str, start, succeeded
+                host,
+                lambda agent: agent.restore(self.lands_in, self.document),
+                str,
+                start,
+                succeeded and dies is None,
             )
         except MigrRDMAError:
             if self.restored is not None:
@@ -116,8 +128,10 @@ class Move:
                 self.restored = None
             raise
 
-    async def hold(self, host: Host, runtime: int = 0) -> list[Any]:
-        """What CRIU's plugin does: say that it holds what is restored, and hear the lines up to the decision.
+    async def hold(
+        self, host: Host, runtime: int = 0, dies: Callable[[], Awaitable[None]] | None = None
+    ) -> list[Any]:
+        """What CRIU's plugin does: say that it holds what is restored, hear the lines up to the decision, and let go.
 
         Again, of an agent that is restarted meanwhile. ``runtime``: who has begun the restore, if not this process.
         """
@@ -140,6 +154,11 @@ class Move:
                     heard.append(json.loads(line))
                     if heard[-1].keys() & {"done", "error"}:
                         break
+                if dies is not None:
+                    await dies()
+                elif heard and "done" in heard[-1]:
+                    writer.write(json.dumps(request | {"op": "letting_go"}).encode() + b"\n")
+                    await reader.readline()
                 writer.close()
         return heard
 

@@ -50,11 +50,11 @@ held, counter, seen = sys.argv[1], Path(sys.argv[2]), []
 def number():
     return int(counter.read_text() or 0)
 
-def at_death(criu):
+def at_death(criu, has_let_go):
     before = number()
     time.sleep(0.05)  # fifty steps of one that runs
     state = Path(f"/proc/{held}/stat").read_text().rpartition(")")[2].split()[0]
-    seen.append([state, number() - before])
+    seen.append([state, number() - before, has_let_go])
 
 with DeathWatch(at_death) as watch:
     status = child.run("/bin/sh", ["-c", '"$@"; exit $?', "runc", *sys.argv[3:]], meanwhile=watch.begin)
@@ -107,8 +107,15 @@ def test_what_is_held_stands_until_everything_is_taken_back(
     held: subprocess.Popen[bytes], counter: Path, number: signal.Signals
 ) -> None:
     found = _run(held, counter, *_criu(held, f"os.kill(os.getpid(), {int(number)})"))
-    assert found == [128 + number, [["t", 0]], False, False]
+    assert found == [128 + number, [["t", 0, False]], False, False]
     _counts_on(counter)
+
+
+def test_one_that_has_let_go_what_it_restored_has_said_so(
+    held: subprocess.Popen[bytes], counter: Path
+) -> None:
+    end = "open(f'/proc/{pid}/fd/{tell}', 'wb', 0).write(b'let go\\n'); os.kill(os.getpid(), signal.SIGKILL)"
+    assert _run(held, counter, *_criu(held, end)) == [137, [["t", 0, True]], False, False]
 
 
 def test_nothing_is_taken_back_of_one_that_ends_by_itself(

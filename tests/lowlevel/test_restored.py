@@ -30,7 +30,7 @@ if sys.argv[2] == "killed":
     print(criu, flush=True)
     sys.stdin.read()
 restored = Restored()
-restored.note(criu)
+restored.note(criu, has_let_go=True)
 restored.kill()
 if sys.argv[2] == "alive":
     print(lowlevel.communicate()[0].decode())

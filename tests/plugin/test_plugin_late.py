@@ -45,6 +45,9 @@ class Agent:
                 self.steps_of_the_application = self._count()[0] - before
                 self._counters[16:24] = struct.pack("<Q", 1)
                 stream.write(line)
+                stream.flush()
+                connection.shutdown(socket.SHUT_WR)
+                self.asked += stream.readlines()
 
     def _count(self) -> tuple[int, int]:
         return struct.unpack("<QQ", self._counters[:16])
@@ -91,7 +94,11 @@ def test_the_guests_thread_runs_alone_until_it_is_committed_and_then_all_go_on(
 ) -> None:
     agent = Agent(tmp_path, counters, '{"alive": true}\n{"step": "committing"}\n{"done": {}}\n')
     result = _late(criu, command, agent)
-    assert agent.asked == ['{"op": "standing", "migration": "0123456789abcdef", "runtime": 4711}\n']
+    # It says so when they go on: until then the agent takes the end of CRIU for theirs.
+    assert agent.asked == [
+        f'{{"op": "{operation}", "migration": "0123456789abcdef", "runtime": 4711}}\n'
+        for operation in ("standing", "letting_go")
+    ]
     assert agent.steps_of_the_application == 0
     # It leaves to other plugins what they may have to do.
     assert result.stdout.splitlines()[1:] == ["late -95", "released 2 of 2", "said went on"]
@@ -107,6 +114,7 @@ def test_what_is_refused_is_ended_without_a_step_of_the_application(
     assert agent.steps_of_the_application == 0
     assert result.stdout.splitlines()[1:] == ["late -95", "released 0 of 2"]
     assert "the claim has lapsed" in result.stderr
+    assert len(agent.asked) == 1
     assert struct.unpack("<Q", counters[:8])[0] > before  # it had run until it was stopped
 
 
@@ -148,8 +156,21 @@ def test_an_agent_that_is_restarted_is_asked_again(
     )
     agent = Agent(tmp_path, counters, "", '{"step": "committing"}\n', in_doubt, '{"done": {}}\n')
     result = _late(criu, command, agent)
-    assert len(agent.asked) == 4
+    assert [line.split('"')[3] for line in agent.asked] == ["standing"] * 4 + ["letting_go"]
     assert "released 2 of 2" in result.stdout
+
+
+@pytest.mark.parametrize("proved", [(), (Proved(vpid=3),)], ids=["none", "another"])
+def test_of_an_image_without_the_proof_nothing_is_held(
+    criu: StandIn, command: list[str], counters: mmap.mmap, tmp_path: Path, proved: tuple[Proved, ...]
+) -> None:
+    """As CRIU 3.17 makes one, a dump with ``late_commit = false``, or one of an older guest library."""
+    (criu.images / "migrrdma.img").write_bytes(image(File(), *proved))
+    counters[16:24] = struct.pack("<Q", 1)
+    agent = Agent(tmp_path, counters)
+    result = _late(criu, command, agent)
+    assert "released 2 of 2" in result.stdout
+    assert "is committed afterwards" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,10 @@ REQUESTS = {
     "standing": record(
         op={}, migration=MIGRATION, runtime={"type": "integer", "minimum": 1, "maximum": 1 << 22}
     ),
+    # The same, once more: it lets them go.
+    "letting_go": record(
+        op={}, migration=MIGRATION, runtime={"type": "integer", "minimum": 1, "maximum": 1 << 22}
+    ),
     "announce": record(op={}, container=_CONTAINER),
     "status": record(op={}),
     "objections": record(op={}),

@@ -9,7 +9,8 @@ import asyncio
 import logging
 import secrets
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime, Verdict
@@ -35,6 +36,8 @@ from migrrdma_runtime.wire import manifest_schema, tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message, Step
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _CONFIRMED_AT_ONCE = 256
 """Partners that are asked together whether they still wait. They are as many as a checkpoint from elsewhere says, up to
@@ -68,35 +71,40 @@ class Destination:
             runtime.ready(record.id, None)
             report = asyncio.ensure_future(runtime.verdict(record.id))
             with timeline.step("restore"):
-                await self._restored(record, report, standing)
+                await self._restored(report, standing)
             with timeline.step("reconnect"), runtime.step("waiting for the processes"):
-                guests = await self._guests(record, document)
+                guests = await self._while_restored(report, self._guests(record, document))
             with timeline.step("rebuild"), runtime.step("rebuilding"):
-                await reconnection.rebuild(guests, devices)
+                await self._while_restored(report, reconnection.rebuild(guests, devices))
             with timeline.step("connect"), runtime.step("connecting"):
-                await reconnection.prepare(record)
-                await reconnection.connect()
+                await self._while_restored(report, reconnection.prepare(record))
+                await self._while_restored(report, reconnection.connect())
                 record.data.lost = reconnection.lost  # on the disk with the next state
+            stood = standing.is_held
             with timeline.step("commit"):
                 await self._commit(record, standing)
+                await self._let_go(report, standing)
+            how = (
+                "before its first instruction" if stood else "after it has gone on, with its verbs held back"
+            )
+            _log.info("migration %s: the container is committed %s", record.id, how)
         except Exception as error:  # not CancelledError: an agent that is stopped leaves everything as it is
             await self._give_back(record, str(error), [*before, *timeline.steps])
             runtime.released = True
             standing.refuse(error)
+            self._forget(record, standing)
             raise
         finally:
-            # By now it may be the next attempt's: this one gave its claim back before it told everybody of it.
-            if self._standing.get(record.id) is standing:
-                del self._standing[record.id]
             if report is not None and record.state is not State.COMMITTED:
                 report.cancel()
-        # ═══ Committed: this host is the authority. Nothing below is undone; what fails is tried again.
-        stood = standing.arrived.is_set()
-        standing.release()
-        with timeline.step("switch"), runtime.step("switching the partners"):
-            blackouts = await self._go(record)
-        # Of one that stood until now the runtime has only begun to hear.
-        timeline.add_all((await report).steps)
+        # ═══ Committed, and let go: this host is the authority. Nothing below is undone; what fails is tried again.
+        try:
+            with timeline.step("switch"), runtime.step("switching the partners"):
+                blackouts = await self._go(record)
+            # Of one that stood until now the runtime has only begun to hear.
+            timeline.add_all((await report).steps)
+        finally:
+            self._forget(record, standing)
         steps = [*before, *timeline.steps]
         self._store.remember(record, timeline=steps, blackouts=blackouts, downtime=_downtime(steps, stood))
         return self.result(record)
@@ -120,6 +128,12 @@ class Destination:
             await standing.decision(holder)
         return standing is not None
 
+    def gone_on(self, migration: str) -> None:
+        """Take note that CRIU's plugin lets go what it held."""
+        standing = self._standing.get(migration)
+        if standing is not None:
+            standing.gone_on()
+
     async def holding(self, _caller: Identity, request: Message) -> Message:
         """How it stands with a claim, to whoever has heard nothing."""
         record, epoch = self._store.find(request["migration"], DestinationData), request["epoch"]
@@ -127,6 +141,8 @@ class Destination:
             return {"state": State.RELEASED.value}
         if record is None or epoch > record.data.epoch:
             return {"state": UNKNOWN}
+        if record.state is State.COMMITTED and self._is_held(record):
+            return {"state": State.COMMITTING.value}  # it may still be given back
         return {"state": record.state.value}
 
     async def abandon(self, migration: str, lost: bool) -> None:
@@ -168,7 +184,8 @@ class Destination:
         """Have a guest go on that was not there when its migration was committed."""
         async with self._agent.lock(f"{record.id} {guest.name}"):
             pending = record.data.pending
-            if record.state in (State.COMMITTED, State.DONE) and guest.name in pending:
+            goes_on = record.state in (State.COMMITTED, State.DONE) and not self._is_held(record)
+            if goes_on and guest.name in pending:
                 await guest.resume(self._deadlines.guest)
                 self._agent.guests.stop_asking(guest.container, guest.name)
                 left = [one for one in record.data.pending if one != guest.name]
@@ -233,12 +250,7 @@ class Destination:
         for at in range(0, len(partners), _CONFIRMED_AT_ONCE):
             await wait_for_all(*(confirm(one) for one in partners[at : at + _CONFIRMED_AT_ONCE]))
 
-    async def _restored(
-        self,
-        record: DestinationRecord,
-        report: asyncio.Future[Verdict],
-        standing: Standing,
-    ) -> None:
+    async def _restored(self, report: asyncio.Future[Verdict], standing: Standing) -> None:
         """Wait until the runtime has restored everything else, or CRIU's plugin holds it before its first step."""
         stands = asyncio.ensure_future(standing.arrived.wait())
         try:
@@ -246,13 +258,25 @@ class Destination:
         finally:
             stands.cancel()
         self._agent.fault_point("destination: restored")
-        if not report.done():
-            return
-        verdict = report.result()
-        if verdict.died:
-            raise RestoreError(f"the runtime ended while it restored container {record.data.container}")
-        if not verdict.succeeded:
-            raise RestoreError(f"container {record.data.container:.12} could not be restored")
+        if report.done():
+            _require_success(report.result())
+
+    @staticmethod
+    async def _while_restored(report: asyncio.Future[Verdict], step: Coroutine[Any, Any, T]) -> T:
+        """Do a step, unless the runtime says meanwhile that what CRIU's plugin holds has ended, or ends itself.
+
+        An engine removes what was restored by a runtime that has failed.
+        """
+        task = asyncio.ensure_future(step)
+        waited_for: set[asyncio.Future[Any]] = {task} if report.done() else {task, report}
+        try:
+            await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                _require_success(report.result())
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
 
     async def _guests(self, record: DestinationRecord, document: Message) -> list[Guest]:
         """The restored processes, once all have connected; where they are is what the kernel says."""
@@ -288,6 +312,23 @@ class Destination:
             await asyncio.sleep(self._deadlines.ask)
         self._agent.fault_point("destination: committed")
         self._learn_of_the_commit(record)
+
+    @staticmethod
+    async def _let_go(report: asyncio.Future[Verdict], standing: Standing) -> None:
+        """Let what CRIU's plugin holds go on: until it has, nothing has run, and the authority can be given back."""
+        if report.done():
+            _require_success(report.result())
+        await standing.release(report)
+
+    def _is_held(self, record: DestinationRecord) -> bool:
+        """Whether nothing of it runs yet: what is committed may still be given back."""
+        standing = self._standing.get(record.id)
+        return standing is not None and standing.is_held
+
+    def _forget(self, record: DestinationRecord, standing: Standing) -> None:
+        # By now it may be the next attempt's: this one gave its claim back before it told everybody of it.
+        if self._standing.get(record.id) is standing:
+            del self._standing[record.id]
 
     def _learn_of_the_commit(self, record: DestinationRecord) -> None:
         """Be the authority. With COMMITTING still on a full disk, a restart would ask and hear the same again."""
@@ -401,8 +442,8 @@ class Destination:
             return
         for name in record.data.guests:
             self._agent.guests.stop_asking(record.data.container, name)
-        if record.state is State.COMMITTING:
-            await self._release_durably(record, reason=reason, timeline=timeline or [])
+        if record.state in (State.COMMITTING, State.COMMITTED):
+            await self._release_durably(record, reason=reason, timeline=timeline or [], pending=[])
         else:  # a restart would give it back again
             self._store.accept(record, State.RELEASED, reason=reason, timeline=timeline or [])
         # At once: each that cannot be reached would keep those behind it from their application.
@@ -425,8 +466,8 @@ class Destination:
     async def _release_durably(self, record: DestinationRecord, **changes: Any) -> None:
         """Write RELEASED, as soon as there is room.
 
-        The commit may have been accepted. A restart that found COMMITTING on the disk would then be the authority
-        over an application that had been killed by then.
+        The commit may have been accepted. A restart that found COMMITTING or COMMITTED on the disk would then be the
+        authority over an application that had been killed by then.
         """
         while True:
             try:
@@ -461,6 +502,14 @@ class Destination:
         await self._agent.ask(
             record.data.source, name, record.data.show_claim(record.id, record.data.source_key)
         )
+
+
+def _require_success(verdict: Verdict) -> None:
+    """Raise `RestoreError` if the runtime could not restore, or has ended without saying so."""
+    if verdict.died:
+        raise RestoreError("the runtime ended while it restored the container")
+    if not verdict.succeeded:
+        raise RestoreError("the container could not be restored")
 
 
 def _downtime(steps: list[Step], stood: bool) -> float:

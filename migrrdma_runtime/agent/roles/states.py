@@ -8,7 +8,7 @@ follows from the durable states alone::
                      └──► UNDONE ◄─┘           └────────────────────────┘  given back unused
 
     destination                           RESTORING ──► COMMITTING ──► COMMITTED ──► DONE
-                                              └─────► RELEASED ◄┘
+                                              └─────► RELEASED ◄┴┄┄┄┄┄┄┄┄┄┄┄┘  before it has run
 
     partner          SUSPENDED ◄──► PREPARED ──► SWITCHED
                          ├──► LOST      │
@@ -27,7 +27,8 @@ The authority
 is the source's host in every state but ``COMMITTED`` and ``DONE``; from the moment the source's
 agent has written ``COMMITTED`` it is the destination's. That one write is the commit point. A destination
 acts on it (state ``COMMITTED``) only when it has heard of it, and one that gives up waiting to hear writes
-``RELEASED`` first, never acts on that claim again, and hands the authority back.
+``RELEASED`` first, never acts on that claim again, and hands the authority back. So does one whose processes have
+ended before they were let go (standing.py): nothing of them has run, and no partner has been told to switch.
 
 A partner leaves ``SUSPENDED`` by itself only backwards (``LOST``: it will never prepare again, so no restore
 can succeed without it noticing) and ``PREPARED`` only forwards. So it is never connected to both ends.
@@ -94,7 +95,8 @@ TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
     Role.DESTINATION: {
         State.RESTORING: frozenset({State.COMMITTING, State.RELEASED}),
         State.COMMITTING: frozenset({State.COMMITTED, State.RELEASED}),
-        State.COMMITTED: frozenset({State.DONE}),
+        # Given back as long as CRIU's plugin has not let go what it holds (standing.py).
+        State.COMMITTED: frozenset({State.DONE, State.RELEASED}),
         State.DONE: frozenset(),
         State.RELEASED: frozenset(),
     },

@@ -34,6 +34,8 @@ class World:
     holder: int = 0
     hosts: tuple[State | None, ...] = (None, None)
     claims: tuple[int, ...] = (0, 0)
+    goes_on: tuple[bool, ...] = (False, False)
+    """Of what has been committed there: whether it was let go, or is still held before its first instruction."""
     partner: State = State.SUSPENDED
     partner_epoch: int = 0
     partner_host: int = 0
@@ -46,7 +48,7 @@ class World:
     def runs(self) -> list[str]:
         """Where the application runs, sending and receiving."""
         at = ["source"] if self.source is State.UNDONE else []
-        return at + [f"host {one}" for one in HOSTS if self.host(one) is State.COMMITTED]
+        return at + [f"host {one}" for one in HOSTS if self.goes_on[one - 1]]
 
 
 Rule = Callable[[World], Iterator[World]]
@@ -134,13 +136,27 @@ def host_learns_of_the_commit(world: World) -> Iterator[World]:
     for number in HOSTS:
         epoch = world.claims[number - 1]
         if world.host(number) is State.COMMITTING and ("accepted", number, epoch) in world.sent:
-            yield send(move_host(world, number, State.COMMITTED), "switch", number, epoch)
+            yield move_host(world, number, State.COMMITTED)
+
+
+def host_lets_go(world: World) -> Iterator[World]:
+    """By CRIU's word, or after a restart of the agent, which knows of nobody who holds it."""
+    for number in HOSTS:
+        if world.host(number) is State.COMMITTED and not world.goes_on[number - 1]:
+            yield send(let_go(world, number), "switch", number, world.claims[number - 1])
+
+
+def let_go(world: World, number: int) -> World:
+    goes_on = list(world.goes_on)
+    goes_on[number - 1] = True
+    return replace(world, goes_on=tuple(goes_on))
 
 
 def host_gives_up(world: World) -> Iterator[World]:
-    """A failure, a refusal, a restart, a deadline: at any time before it has learnt of the commit."""
+    """A failure, a refusal, a restart, a deadline: before it has learnt of the commit. CRIU's end: also after it."""
     for number in HOSTS:
-        if world.host(number) in (State.RESTORING, State.COMMITTING):
+        held = world.host(number) is State.COMMITTED and not world.goes_on[number - 1]
+        if held or world.host(number) in (State.RESTORING, State.COMMITTING):
             epoch = world.claims[number - 1]
             yield send(
                 send(move_host(world, number, State.RELEASED), "released", number, epoch),
@@ -176,7 +192,7 @@ def partner_is_told_to_wait_on(world: World) -> Iterator[World]:
 
 
 def partner_switches(world: World) -> Iterator[World]:
-    # By the destination's word, sent or asked for: it is there from the moment it has committed.
+    # By the destination's word, sent or asked for: it is there from the moment it lets go what it has committed.
     told = ("switch", world.partner_host, world.partner_epoch) in world.sent
     if world.partner is State.PREPARED and told:
         yield move_partner(world, State.SWITCHED)
@@ -203,6 +219,7 @@ RULES: tuple[Rule, ...] = (
     host_takes_up_a_claim,
     host_asks_for_the_commit,
     host_learns_of_the_commit,
+    host_lets_go,
     host_gives_up,
     partner_prepares,
     partner_is_told_to_wait_on,
@@ -222,7 +239,7 @@ def violation(world: World) -> str:
     for number in HOSTS:
         there = (world.partner_host, world.partner_epoch) == (number, world.claims[number - 1])
         facing = there and world.partner in (State.PREPARED, State.SWITCHED)
-        if world.host(number) is State.COMMITTED and not facing:
+        if world.goes_on[number - 1] and not facing:
             return f"host {number} runs, and its partner is {world.partner.value}, not connected to it"
     if world.source is State.UNDONE and world.partner in (State.PREPARED, State.SWITCHED):
         return "the source runs, and its partner has left it"
@@ -280,13 +297,19 @@ def source_forgets_whose_turn_it_is(world: World) -> Iterator[World]:
 def host_runs_before_it_knows(world: World) -> Iterator[World]:
     for number in HOSTS:
         if world.host(number) is State.COMMITTING:
-            yield move_host(world, number, State.COMMITTED)
+            yield let_go(move_host(world, number, State.COMMITTED), number)
 
 
-def host_gives_up_after_it_has_committed(world: World) -> Iterator[World]:
+def host_gives_up_after_it_has_let_go(world: World) -> Iterator[World]:
+    for number in HOSTS:
+        if world.goes_on[number - 1]:
+            yield send(world, "released", number, world.claims[number - 1])
+
+
+def host_has_partners_switch_while_it_is_held(world: World) -> Iterator[World]:
     for number in HOSTS:
         if world.host(number) is State.COMMITTED:
-            yield send(world, "released", number, world.claims[number - 1])
+            yield send(world, "switch", number, world.claims[number - 1])
 
 
 def source_accepts_an_old_claim(world: World) -> Iterator[World]:
@@ -316,7 +339,8 @@ def partner_prepares_for_an_old_claim(world: World) -> Iterator[World]:
     [
         source_forgets_whose_turn_it_is,
         host_runs_before_it_knows,
-        host_gives_up_after_it_has_committed,
+        host_gives_up_after_it_has_let_go,
+        host_has_partners_switch_while_it_is_held,
         source_accepts_an_old_claim,
         prepared_partner_goes_back_by_itself,
         partner_prepares_for_an_old_claim,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 from cluster import Cluster, keep_alive
 from moves import Move
 
+from migrrdma_runtime.agent.roles.records import DestinationData
+from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.base.errors import MigrRDMAError
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -74,6 +77,54 @@ def test_an_agent_that_dies_about_the_commit_decides_when_it_is_back(play: Play,
                 assert move.heard[-1]["error"]["released"]
                 await move.restore(held=True)
             await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_what_ends_before_it_was_let_go_can_be_restored_again(play: Play) -> None:
+    """It is committed, and nothing of it has run: no partner was told, and the authority is given back."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        seen: list[str] = []
+
+        async def criu_dies() -> None:
+            agent, migration = move.dst.agent, move.document["migration"]
+            record = agent.store.find(migration, DestinationData)
+            assert record is not None
+            question = {"migration": migration, "epoch": record.data.epoch}
+            answer = await agent.handlers["holding"](move.peer.agent.identity, question)
+            seen.extend((record.state, answer["state"]))
+
+        with pytest.raises(MigrRDMAError, match="nothing of them has run"):
+            await move.restore(held=True, dies=criu_dies)
+        # A partner that asks meanwhile is to wait on.
+        assert seen == [State.COMMITTED, State.COMMITTING]
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_what_is_held_is_ended_with_its_runtime(play: Play) -> None:
+    """Its engine removes what a runtime has restored that was killed: it must not be committed by then."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        stands = asyncio.Event()
+        move.dst.on_fault_point = lambda step: stands.set() if step == "destination: restored" else None
+        with move.dst.connect() as runtime:
+            await asyncio.to_thread(runtime.restore, move.lands_in, move.document)
+            held = asyncio.ensure_future(move.hold(move.dst))
+            await stands.wait()
+        heard = await held
+        error = heard[-1]["error"]
+        assert error["released"] and "the runtime ended" in error["message"]
+        assert {"step": "committing"} not in heard
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
 
     play(scenario)
 
