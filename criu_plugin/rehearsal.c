@@ -6,7 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lock_holder.h"
 #include "log.h"
+#include "process.h"
 #include "tracee.h"
 #include "wire/control.h"
 
@@ -21,8 +23,6 @@
 #define LEAD_US 2000
 #define LEAD_FAR_US 20000
 
-/* All of it, for one process; the application stands still meanwhile. */
-#define PATIENCE_US 30000000
 #define PASSES 64
 
 enum outcome {
@@ -37,6 +37,7 @@ struct rehearsal {
 	struct tracee *control;
 	int64_t deadline;
 	int64_t lead_us;
+	uint64_t word; /* what the control thread waits for, or has waited for last; 0: nothing */
 };
 
 static bool is_futex(const struct tracee_call *call, int first, int second)
@@ -120,6 +121,8 @@ static enum outcome pass(struct rehearsal *rehearsal)
 			bool waits = at == TRACEE_ENTRY && is_futex(&call, FUTEX_WAIT, FUTEX_WAIT_BITSET);
 			uint64_t word = waits ? call.arguments[0] : 0;
 
+			if (word)
+				rehearsal->word = word;
 			stop = tracee_await(control, waits ? WAITS_US : at == TRACEE_ENTRY ? ASK_US : COMPUTES_US, &call);
 			if (stop == TRACEE_RUNS && was_asked && (waits || at != TRACEE_ENTRY)) {
 				led = true;
@@ -152,10 +155,21 @@ static enum outcome pass(struct rehearsal *rehearsal)
 	return STUCK;
 }
 
-static enum outcome rehearse_process(struct tracees *tracees, struct tracee *control)
+static void refuse(const struct rehearsal *rehearsal, int64_t microseconds)
+{
+	char holder[HOLDER_TEXT], comm[COMM_NAME];
+
+	lock_holder(rehearsal->tracees, rehearsal->control, rehearsal->word, holder);
+	thread_name(rehearsal->control->pid, rehearsal->control->pid, comm);
+	pr_err("process %d (%s): %s holds a lock that the guest library would need in a restore, and has not let go of it in "
+	       "%lld ms: checkpoint again when it has, or set late_commit = false under [criu] in config.toml",
+	       rehearsal->control->pid, comm, holder, (long long)microseconds / 1000);
+}
+
+static enum outcome rehearse_process(struct tracees *tracees, struct tracee *control, int64_t patience_us)
 {
 	const int64_t begin = tracee_now_us();
-	struct rehearsal rehearsal = { tracees, control, begin + PATIENCE_US, LEAD_US };
+	struct rehearsal rehearsal = { tracees, control, begin + patience_us, LEAD_US, 0 };
 	enum outcome outcome = LED;
 	int passes = 0;
 
@@ -168,23 +182,27 @@ static enum outcome rehearse_process(struct tracees *tracees, struct tracee *con
 			(long long)(tracee_now_us() - begin) / 1000);
 	else if (outcome == NOT_ASKED)
 		pr_info("process %d: its guest is not parked, or older: a restore commits after it goes on", control->pid);
+	else if (outcome == LED)
+		pr_err("process %d: its other threads have taken anew what its guest would need in a restore after each of %d "
+		       "tries: checkpoint again, or set late_commit = false under [criu] in config.toml",
+		       control->pid, passes);
 	else
-		pr_err("process %d: a stopped thread of it holds what its guest would need in a restore, and did not let go "
-		       "of it in %lld ms: try again",
-		       control->pid, (long long)(tracee_now_us() - begin) / 1000);
+		refuse(&rehearsal, tracee_now_us() - begin);
 	return outcome;
 }
 
 int rehearse(struct proved *proved)
 {
 	struct tracees tracees;
+	const char *wanted = getenv(REHEARSAL_WANTED);
+	int64_t patience_us = wanted ? (int64_t)strtol(wanted, NULL, 10) * 1000000 : 0;
 
-	if (!getenv(REHEARSAL_WANTED))
+	if (patience_us <= 0)
 		return 0;
 	int ret = tracees_collect(&tracees);
 	for (size_t i = 0; !ret && i < tracees.all.count; i++) {
 		struct tracee *control = &tracees.all.items[i];
-		enum outcome outcome = control->is_control ? rehearse_process(&tracees, control) : NOT_ASKED;
+		enum outcome outcome = control->is_control ? rehearse_process(&tracees, control, patience_us) : NOT_ASKED;
 
 		struct image_proved process = { control->pid, control->vpid };
 

@@ -12,7 +12,10 @@
 #include "array.h"
 #include "image.h"
 
-/* In CRIU's environment, set by the runtime if its configuration says late_commit: anything. */
+/*
+ * In CRIU's environment, set by the runtime if its configuration says late_commit: for how many seconds each process is tried.
+ * The application stands still meanwhile.
+ */
 #define REHEARSAL_WANTED "MIGRRDMA_LATE_REHEARSAL"
 
 struct proved {

@@ -1,16 +1,19 @@
 /*
  * A process whose threads do nothing but take one lock and let it go, and one that answers the plugin as a parked guest does.
  *
- *	lock_users STATE LIBRARY DEVICE THREADS
+ *	lock_users STATE LIBRARY DEVICE THREADS|keeper
  *
  * The lock is the first word of the shared file STATE, so that it can be seen from outside who holds it; LIBRARY is mapped
- * executable, DEVICE is opened. The guest's thread takes the lock once if it is told to.
+ * executable, DEVICE is opened. The guest's thread takes the lock once if it is told to. With "keeper", one thread of that name
+ * has it for ever.
  */
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -36,6 +39,16 @@ static void *use(void *unused)
 	(void)unused;
 	for (;;)
 		take(200);
+	return NULL;
+}
+
+static void *keep(void *unused)
+{
+	(void)unused;
+	prctl(PR_SET_NAME, "keeper");
+	mig_lock(lock);
+	for (;;)
+		work[1]++;
 	return NULL;
 }
 
@@ -65,12 +78,17 @@ int main(int count, char **arguments)
 	if (lock == MAP_FAILED || library == MAP_FAILED || open(arguments[3], O_RDWR) < 0)
 		return 2;
 	work = (unsigned long *)lock;
-	for (int i = 0; i < atoi(arguments[4]); i++)
+	int threads = atoi(arguments[4]);
+	bool is_kept = !strcmp(arguments[4], "keeper");
+
+	if (is_kept && pthread_create(&thread, NULL, keep, NULL))
+		return 2;
+	for (int i = 0; i < threads; i++)
 		if (pthread_create(&thread, NULL, use, NULL))
 			return 2;
 	if (pthread_create(&thread, NULL, guest, NULL))
 		return 2;
-	while (!guest_runs || (atoi(arguments[4]) && work[1] < 100000))
+	while (!guest_runs || ((threads || is_kept) && work[1] < 100000))
 		usleep(1000);
 	setlinebuf(stdout);
 	puts("ready");

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -11,7 +13,7 @@ from criu_image import Proved, parse
 from criu_stand_in import StandIn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_WANTED = {"MIGRRDMA_LATE_REHEARSAL": "1"}
+_WANTED = {"MIGRRDMA_LATE_REHEARSAL": "30"}
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def lock_users(tmp_path: Path) -> Path:
 
 
 def _dump(
-    criu: StandIn, program: Path, threads: int, **environment: str
+    criu: StandIn, program: Path, threads: int | str, **environment: str
 ) -> tuple[int, subprocess.CompletedProcess[str]]:
     """Dump it; returns the lock's word as the threads that were stopped have left it."""
     state = program.with_name("state")
@@ -67,3 +69,31 @@ def test_without_a_rehearsal_it_is_held(criu: StandIn, lock_users: Path) -> None
     assert any(words)
     records = parse((criu.images / "migrrdma.img").read_bytes())
     assert not any(isinstance(one, Proved) for one in records)
+
+
+def test_a_lock_that_is_not_let_go_of_refuses_the_dump_by_who_has_it_and_what_to_do(
+    criu: StandIn, lock_users: Path
+) -> None:
+    word, result = _dump(criu, lock_users, "keeper", MIGRRDMA_LATE_REHEARSAL="1")
+    assert f"checkpoint -{errno.EAGAIN}" in result.stdout
+    assert word != 0
+    [line] = [line for line in result.stderr.splitlines() if "Error (" in line]
+    assert re.search(
+        r"process \d+ \(lock_users\): thread \d+ \(lock_users\) or \d+ \(keeper\) holds a lock", line
+    ), line
+    assert "late_commit = false" in line
+
+
+def test_a_guest_that_does_not_know_the_question_is_dumped_without_the_proof(
+    criu: StandIn, tmp_path: Path
+) -> None:
+    """One of an older library: its restore is committed afterwards."""
+    program, library = tmp_path / "two_threads", tmp_path / "0123abcd" / "libmigrrdma.so"
+    source = Path(__file__).with_name("two_threads.c")
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-O1", "-pthread", "-o", program, source], check=True)
+    library.parent.mkdir()
+    library.write_bytes(bytes(4096))
+    (tmp_path / "counters").write_bytes(bytes(4096))
+    result = criu.dump(str(program), str(tmp_path / "counters"), str(library), **_WANTED)
+    assert "checkpoint -95" in result.stdout
+    assert "a restore commits after it goes on" in result.stderr
