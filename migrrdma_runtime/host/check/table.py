@@ -25,6 +25,7 @@ CHECKS: dict[str, Check] = {
     "rdma-netns": rdma.netns_mode,
     "rdma-owners": rdma.owners,
     "criu-plugin": installation.criu_plugin,
+    "late-commit": criu.late_commit,
     "pyverbs": packages.pyverbs,
     "python-ptrace": packages.python_ptrace,
     "prometheus-client": packages.prometheus_client,

@@ -282,6 +282,30 @@ def test_an_installation_in_order_is_found_in_order(installed: Host) -> None:
         assert check(machine).status is Status.OK
 
 
+def test_whether_a_restore_is_committed_before_the_first_instruction_is_said_with_the_reason(
+    installed: Host, machine_of: MachineOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIGRRDMA_CONFIG", str(tmp_path / "config.toml"))
+    old = {"criu --version": Finished(0, "Version: 3.17.1\n", "")}
+    assert criu.late_commit(machine_of(installed)).status is Status.OK
+    found = [criu.late_commit(machine_of(installed, old)), criu.late_commit(machine_of(installed, {}))]
+    installed.path(paths.CRIU_PLUGIN).unlink()
+    found.append(criu.late_commit(machine_of(installed)))
+    (tmp_path / "config.toml").write_text("[criu]\nlate_commit = false\n")
+    found.append(criu.late_commit(machine_of(installed)))
+    # It works as before: a warning, with what would mend it.
+    assert {one.status for one in found} == {Status.WARNING}
+    reasons = (
+        "CRIU 3.17 has no hook",
+        "CRIU is missing",
+        "plugin for CRIU is missing",
+        "late_commit = false",
+    )
+    for one, reason in zip(found, reasons, strict=True):
+        assert reason in one.detail
+        assert one.remedy
+
+
 @pytest.mark.parametrize(
     ("check", "path"),
     [
