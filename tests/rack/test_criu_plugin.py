@@ -17,6 +17,7 @@ import pytest
 from migrrdma_lab.containers import Container
 from migrrdma_lab.errors import NodeCommandError
 from migrrdma_lab.shell import Shell
+from perftest import perftest
 
 pytestmark = pytest.mark.needs("kernel-rdma")
 
@@ -325,24 +326,8 @@ def test_docker_refuses_a_container_without_the_guest_library_and_it_goes_on(
 def test_traffic_between_two_containers_survives_checkpoints_of_either(
     src: Shell, containers: Register
 ) -> None:
-    bandwidth = (
-        "stdbuf",
-        "-oL",
-        "ib_send_bw",
-        "-d",
-        "rxe0",
-        "-x",
-        "1",
-        "-s",
-        "4096",
-        "-t",
-        "8",
-        "-r",
-        "16",
-        "--run_infinitely",
-        "-D",
-        "1",
-    )
+    options = ("-s", "4096", "-t", "8", "-r", "16", "--run_infinitely", "-D", "1")
+    bandwidth = ("stdbuf", "-oL", *perftest("ib_send_bw", *options))
     server = containers(_container(src, "plugin-server", *bandwidth)).run()
     src.run("timeout", "60", "bash", "-c", "until ss -ltn | grep -q :18515; do sleep 0.2; done")
     client = containers(_container(src, "plugin-client", *bandwidth, "127.0.0.1")).run()

@@ -14,6 +14,7 @@ from migrrdma_lab.containers import Container
 from migrrdma_lab.errors import NodeCommandError
 from migrrdma_lab.plan import DST
 from migrrdma_lab.shell import Shell
+from perftest import perftest
 
 pytestmark = pytest.mark.needs("kernel-rdma")
 
@@ -28,7 +29,7 @@ def test_an_rdma_container_loads_the_guest_library_and_still_does_rdma(
     src: Shell, dst: Shell, containers: Register, image: str
 ) -> None:
     options = (*_RDMA, "--network=host", _LINE_BY_LINE)
-    server_command = ("ib_send_bw", "-d", "rxe0", "-x", "1", "-n", "50", "-s", "4096")
+    server_command = perftest("ib_send_bw", "-n", "50", "-s", "4096")
     server = containers(Container(dst, "server", server_command, options, image)).run()
     server.wait_for_line("Waiting for client")
     client_command = (*server_command, DST.data_address)

@@ -14,6 +14,7 @@ from migrrdma_lab.containers import Container
 from migrrdma_lab.errors import NodeCommandError
 from migrrdma_lab.plan import PEER
 from migrrdma_lab.shell import Shell
+from perftest import perftest
 
 Register = Callable[[Container], Container]
 
@@ -42,7 +43,7 @@ def _perftest(tool: str, *options: str) -> tuple[str, ...]:
     else:
         rest = ("-s", "4096", "--run_infinitely", "-D", "2")
     # A node has one processor; what polls must not keep Docker and the agent from it.
-    return ("nice", "-n", "19", tool, "-d", "rxe0", "-x", "1", *rest, *options)
+    return ("nice", "-n", "19", *perftest(tool, *rest, *options))
 
 
 def _qps(options: Sequence[str]) -> int:
