@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from subprocess import CompletedProcess
 from typing import Protocol
 
-from .errors import RackError
+from .errors import NodeCommandError, RackError
 from .plan import container_image
 from .shell import Shell
 
@@ -27,6 +28,17 @@ while IFS= read -r line <&"${COPROC[0]}"; do
 done
 exit 1
 """
+
+_OUTPUT_ENDED = 1
+"""How `_WAIT` exits then."""
+
+_LAST = 10
+"""How many lines of a container's output an error shows."""
+
+_ENDED = "{{if not .State.Running}}{{.State.Status}}, exit code {{.State.ExitCode}}{{end}}"
+
+_REFUSED = 1
+"""How docker exits if its daemon has refused something: the node is there."""
 
 
 class Printing(Protocol):
@@ -52,11 +64,13 @@ def wait_for_line(
     Raises `RackError` with the last lines after ``seconds``.
     """
     words = ("timeout", str(int(seconds)), "bash", "-c", _WAIT, "wait", pattern, str(after), *follow)
-    if printing.shell.run(*words, timeout=seconds + 20, check=False).returncode:
-        last = "\n".join(printing.lines()[-10:])
+    code = printing.shell.run(*words, timeout=seconds + 20, check=False).returncode
+    if code:
+        last = "\n".join(printing.lines()[-_LAST:])
+        until = "before its output ended" if code == _OUTPUT_ENDED else f"in {seconds:.0f} s"
         raise RackError(
             f"{printing.shell.node.name}: container {printing.name} printed no line like {pattern!r} "
-            f"in {seconds:.0f} s after its first {after}; its last lines are:\n{last}"
+            f"{until} after its first {after}; its last lines are:\n{last}"
         )
 
 
@@ -94,11 +108,31 @@ class Container:
 
     def checkpoint(self, checkpoint: str, *options: str) -> None:
         """``docker checkpoint create``."""
-        self.docker("checkpoint", "create", *options, self.name, checkpoint)
+        with self._telling_its_end():
+            self.docker("checkpoint", "create", *options, self.name, checkpoint)
 
     def restore(self, checkpoint: str) -> None:
         """``docker start --checkpoint``."""
-        self.docker("start", "--checkpoint", checkpoint, self.name)
+        with self._telling_its_end():
+            self.docker("start", "--checkpoint", checkpoint, self.name)
+
+    @contextmanager
+    def _telling_its_end(self) -> Iterator[None]:
+        """Note with a failure how the container has ended, if it has: that may be why, and is gone with it."""
+        try:
+            yield
+        except NodeCommandError as error:
+            # The node may be going down meanwhile: the failure is to be told, not that the reason was not found.
+            with suppress(RackError):
+                if error.code == _REFUSED and (ended := self._ended()):
+                    last = "\n".join(self.lines()[-_LAST:])
+                    error.add_note(f"{ended}; its last lines are:\n{last}")
+            raise
+
+    def _ended(self) -> str:
+        """With which exit code it has; empty if it runs."""
+        state = self.docker("inspect", "-f", _ENDED, self.name, check=False).stdout.strip()
+        return state and f"{self.shell.node.name}: container {self.name} does not run: {state}"
 
     def lines(self) -> list[str]:
         """What the container has printed since it was created on this node."""
@@ -107,7 +141,13 @@ class Container:
 
     def wait_for_line(self, pattern: str, seconds: float = 60, *, after: int = 0) -> None:
         """Wait until a line that matches ``pattern`` (a regular expression) follows the first ``after``."""
-        wait_for_line(self, ("docker", "logs", "-f", self.name), pattern, seconds, after)
+        try:
+            wait_for_line(self, ("docker", "logs", "-f", self.name), pattern, seconds, after)
+        except RackError as error:
+            with suppress(RackError):
+                if ended := self._ended():
+                    error.add_note(ended)
+            raise
 
     def running(self) -> bool:
         """Whether Docker says it runs."""
