@@ -65,6 +65,8 @@ int receive(struct bench *bench, struct ibv_qp *qp, uint32_t offset, uint32_t le
 bool next(struct ibv_cq *cq, struct ibv_wc *wc);
 /* Nothing comes within 100 ms. */
 bool quiet(struct ibv_cq *cq);
+/* Whether the channel tells of a completion by then, which is in its queue still. */
+bool told(struct bench *bench, int milliseconds);
 /* Says the next completion's status (and of a receive, what came). */
 void say_next(struct bench *bench, struct ibv_cq *cq, const char *who);
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

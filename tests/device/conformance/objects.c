@@ -1,6 +1,5 @@
 /* Objects that hold one another, completion queues and their events, shared receive queues. */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,19 +27,6 @@ CASE(objects_that_cannot_be_made)
 	say("completion queue of no entries=%s",
 	    ibv_create_cq(bench->context, 0, NULL, NULL, 0) ? "made" : errno == EINVAL ? "EINVAL" : "other");
 	say("route on port 9=%s", ibv_create_ah(bench->pd, &route) ? "made" : errno == EINVAL ? "EINVAL" : "other");
-}
-
-static bool told(struct bench *bench, int milliseconds)
-{
-	struct pollfd ready = { bench->channel->fd, POLLIN, 0 };
-	struct ibv_cq *cq;
-	void *cookie;
-
-	if (poll(&ready, 1, milliseconds) != 1)
-		return false;
-	must(!ibv_get_cq_event(bench->channel, &cq, &cookie), "the event");
-	ibv_ack_cq_events(cq, 1);
-	return true;
 }
 
 CASE(an_armed_completion_queue_tells_once)

@@ -168,6 +168,19 @@ bool quiet(struct ibv_cq *cq)
 	return !within(cq, &wc, 0.1);
 }
 
+bool told(struct bench *bench, int milliseconds)
+{
+	struct pollfd ready = { bench->channel->fd, POLLIN, 0 };
+	struct ibv_cq *cq;
+	void *cookie;
+
+	if (poll(&ready, 1, milliseconds) != 1)
+		return false;
+	must(!ibv_get_cq_event(bench->channel, &cq, &cookie), "the event");
+	ibv_ack_cq_events(cq, 1);
+	return true;
+}
+
 const char *status_name(int status)
 {
 	static const char *const names[] = {
