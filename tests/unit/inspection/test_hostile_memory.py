@@ -27,10 +27,14 @@ NAMES = (
 )  # fmt: skip
 
 
+_SIZE = 1 << 19
+"""What the pretended numbers have read is inside it, as 64 reasons of a page each: behind it there may be nothing."""
+
+
 class Pretended:
     """A mapping of a file that is called like the library, in this very process."""
 
-    def __init__(self, file: Path, content: bytes = bytes(1 << 16)) -> None:
+    def __init__(self, file: Path, content: bytes = bytes(_SIZE)) -> None:
         file.write_bytes(content)
         with file.open("r+b") as opened:
             self.memory = mmap.mmap(opened.fileno(), 0, mmap.MAP_PRIVATE)
