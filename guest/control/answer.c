@@ -10,6 +10,8 @@
 #include "base/log.h"
 #include "base/pages.h"
 #include "objects/kinds.h"
+#include "objects/qp.h"
+#include "path/hold.h"
 #include "path/recv.h"
 #include "shadow/mr.h"
 #include "shadow/pd.h"
@@ -171,12 +173,15 @@ void mig_answer_qps(struct mig_session *session, uint32_t id)
 	answer_begin(session, MIG_MSG_QPS, id, NULL);
 	MIG_EACH_CONTEXT(context) {
 		MIG_EACH_OF(context, qps, qp, mig_qp) {
+			/* One that fails later is found by the drain; in the stop there is no time for it. */
+			if (mig.state == MIG_STATE_RUNNING)
+				mig_qp_look(qp);
 			struct mig_qp_record record = { .context = context->id,
 							.vqpn = qp->ibv.qp_num,
 							.pqpn = qp->real->qp_num,
 							.next_pqpn = qp->next ? qp->next->qp_num : 0,
 							.type = qp->ibv.qp_type,
-							.state = qp->ibv.state,
+							.state = mig_is_dead(qp) ? IBV_QPS_ERR : qp->ibv.state,
 							.dest_vqpn = qp->attr.dest_qp_num,
 							.dest_pqpn = qp->dest_pqpn,
 							.sq_psn = qp->attr.sq_psn,

@@ -77,7 +77,6 @@ int mig_message_tick(struct mig_session *session)
 	return mig_answer_done(session, session->quiesce_id, error,
 		    stuck		 ? "a verb took too long to return"
 		    : error == ETIMEDOUT ? "QPs did not drain in time"
-		    : error == EIO     ? "QPs failed while they were drained"
 				       : "the drain failed",
 		    names, error ? count : 0);
 }
@@ -98,8 +97,8 @@ static int handle_park(struct mig_session *session, uint32_t id, const struct mi
 
 	if (error == ENOTSUP)
 		what = mig.reason[0];
-	else if (error == EIO)
-		what = "a QP is in a state that cannot be moved";
+	else if (error == ETIMEDOUT && which.vqpn)
+		what = "a QP in the error state does not flush what was posted to it";
 	session->closing = !error && body->flags & MIG_PARK_CLOSE;
 	return mig_answer_done(session, id, error, what, &which, error && which.vqpn);
 }

@@ -29,9 +29,13 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 	}
 	/* Asked now: after the exchange nothing may fail. */
 	if (mig_real()->ibv_query_gid(qp->next->context, attr.ah_attr.port_num, attr.ah_attr.grh.sgid_index,
-				      &qp->next_psgid))
+				      &qp->next_psgid) &&
+	    !mig_is_dead(qp))
 		return errno ? errno : EINVAL;
 	qp->next_pdgid = attr.ah_attr.grh.dgid;
+	/* It stays in the error state; its other end, which need not know, finds it there. */
+	if (mig_is_dead(qp))
+		return 0;
 	attr.rq_psn = record->rq_psn & 0xffffff;
 	attr.sq_psn = qp->next_sq_psn = record->sq_psn & 0xffffff;
 	attr.qp_state = IBV_QPS_RTR;
@@ -39,7 +43,11 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 	if (error || !qp->masks[IBV_QPS_RTS])
 		return error;
 	attr.qp_state = IBV_QPS_RTS;
-	return mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTS]);
+	error = mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTS]);
+	if (error || qp->ibv.state != IBV_QPS_SQD)
+		return error;
+	attr.qp_state = IBV_QPS_SQD;
+	return mig_real()->ibv_modify_qp(qp->next, &attr, IBV_QP_STATE);
 }
 
 int mig_connect(const struct mig_connect_record *records, uint32_t count, struct mig_qp_name *which)

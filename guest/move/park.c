@@ -4,23 +4,10 @@
 
 #include "base/section.h"
 #include "base/verb_gate.h"
-#include "move/quiesce.h"
+#include "move/dead.h"
 #include "objects/async_event.h"
 #include "objects/kinds.h"
 #include "shadow/process.h"
-
-/* The application may have closed one since it was drained, or stopped it. */
-static int all_can_rest(struct mig_qp_name *which)
-{
-	MIG_EACH_CONTEXT(context)
-		MIG_EACH_OF(context, qps, qp, mig_qp) {
-			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
-			if (mig_cannot_rest(qp))
-				return EIO;
-		}
-	*which = (struct mig_qp_name){ 0, 0 };
-	return 0;
-}
 
 int mig_park(struct mig_qp_name *which)
 {
@@ -29,24 +16,27 @@ int mig_park(struct mig_qp_name *which)
 	if (error)
 		return error;
 	/* Made since it was asked for the inventory: from here on nothing is made. */
-	error = mig.reasons ? ENOTSUP : all_can_rest(which);
-	if (error) {
+	if (mig.reasons) {
 		mig_verb_gate_open();
-		return error;
+		return ENOTSUP;
 	}
 	MIG_EACH_CONTEXT(context) {
 		MIG_SET_GATE(context->parked, 1);
 		mig_kinds_close(context);
 	}
+	mig_hold_dead();
 	mig_synchronize();
 	/* From here on receives are only recorded, and nobody polls: what is in the queues now is the rest. */
 	MIG_EACH_CONTEXT(context) {
 		int failed = mig_kinds_park(context);
 
 		error = error ? error : failed;
+	}
+	if (!error)
+		error = mig_settle_dead(which);
+	MIG_EACH_CONTEXT(context)
 		if (!error)
 			error = mig_context_take_events(context);
-	}
 	mig.state = MIG_STATE_PARKED;
 	return error;
 }

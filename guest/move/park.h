@@ -9,8 +9,7 @@
 
 /*
  * The real objects are not touched any more after this, until mig_resume or mig_undo. 0, or an errno with *which the QP it is
- * about; nothing has changed then. EIO: its state is none that a move brings back. ENOTSUP: there is something that cannot be
- * moved, see mig.reason.
+ * about. ENOTSUP: there is something that cannot be moved, see mig.reason, and nothing has changed.
  */
 int mig_park(struct mig_qp_name *which);
 

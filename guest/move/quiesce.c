@@ -7,6 +7,9 @@
 #include "base/log.h"
 #include "base/section.h"
 #include "base/verb_gate.h"
+#include "move/dead.h"
+#include "move/marker.h"
+#include "objects/qp.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"
@@ -44,38 +47,11 @@ void mig_select(const struct mig_selection *selection)
 	}
 }
 
-int mig_cannot_rest(const struct mig_qp *qp)
+/* Whether something may be under way. */
+static int is_to_be_marked(const struct mig_qp *qp)
 {
-	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state > IBV_QPS_RTS;
-}
-
-/*
- * Behind everything that was posted: a write of no bytes, which needs neither memory nor keys at either end. Fenced, so
- * that it is not sent before the reads that were posted have been answered: Soft-RoCE's responder ends the connection
- * when it has a read to answer again and the last thing it did was a write of no bytes (read_reply() in the kernel's
- * rxe_resp.c takes the length of the latter, and the memory region, which it then lacks, for the former's).
- * False: the completion queue has no room for it before others have come back.
- */
-static int post_marker(struct mig_qp *qp)
-{
-	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
-	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE,
-					    .send_flags = IBV_SEND_SIGNALED | IBV_SEND_FENCE };
-	static uint64_t markers;
-
-	MIG_LOCKED(&cq->lock);
-	MIG_LOCKED(&qp->send_lock);
-	/* Where there is no room to spare, one has to be risked. */
-	if (cq->markers && cq->markers >= cq->spare)
-		return 0;
-	/* No application can name its own sends like this but by accident with 2^64 chances against. */
-	qp->marker_id = mig.token ^ (++markers * 0x9e3779b97f4a7c15u);
-	marker.wr_id = qp->marker_id;
-	if (qp->post_send(qp->real, &marker, &bad))
-		return 1; /* full: tried again when something has completed */
-	cq->markers++;
-	qp->marker = MIG_MARKER_POSTED;
-	return 1;
+	return !(MIG_GATE(qp->send_gate) & MIG_GATE_FRESH) &&
+	       (qp->ibv.state == IBV_QPS_RTS || qp->ibv.state == IBV_QPS_SQD);
 }
 
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which, const char **why)
@@ -89,15 +65,22 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 	EACH_QP(context, qp) {
 		if (!qp->selected)
 			continue;
+		/* No marker would tell. */
+		if (!is_to_be_marked(qp))
+			mig_qp_look(qp);
+		/* It rests, and what is posted to it is flushed at once. */
+		if (mig_is_dead(qp)) {
+			qp->selected = 0;
+			continue;
+		}
 		const char *mark = mig_mark_of(&qp->ibv);
 		if (!mark && context->windows)
 			mark = "a memory window";
-		error = mig_cannot_rest(qp) ? EIO : mark ? ENOTSUP : 0;
-		if (error) {
+		if (mark) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			*why = mark;
 			mig_verb_gate_open();
-			return error;
+			return ENOTSUP;
 		}
 	}
 	EACH_QP(context, qp) {
@@ -117,7 +100,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
 		if (qp->marker == MIG_MARKER_POSTED)
 			qp->marker_again = 1;
-		else if (MIG_GATE(qp->send_gate) & MIG_GATE_FRESH || qp->ibv.state != IBV_QPS_RTS)
+		else if (!is_to_be_marked(qp))
 			qp->marker = MIG_MARKER_DONE;
 		else
 			qp->marker = MIG_MARKER_WANTED;
@@ -137,20 +120,18 @@ static void advance(struct mig_qp *qp)
 	}
 	int wanted = qp->marker == MIG_MARKER_WANTED;
 	mig_unlock(lock);
+	/* What the application has stopped before it began would not begin, and nobody has a copy of it. */
+	if (wanted && mig_qp_resume_stopped(qp))
+		return;
 	/* Many QPs on one queue would else take as many walks over all of them as it has room for markers. */
-	if (wanted && !post_marker(qp) && !mig_cq_collect(mig_cq(qp->ibv.send_cq), 0))
-		post_marker(qp);
-}
-
-static int is_broken(const struct mig_qp *qp)
-{
-	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED);
+	if (wanted && !mig_marker_post(qp) && !mig_cq_collect(mig_cq(qp->ibv.send_cq), 0))
+		mig_marker_post(qp);
 }
 
 static int is_drained(struct mig_qp *qp)
 {
 	MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
-	return qp->marker == MIG_MARKER_DONE && !qp->marker_again && !is_broken(qp);
+	return qp->marker == MIG_MARKER_DONE && !qp->marker_again;
 }
 
 static int collect_all(void)
@@ -167,7 +148,8 @@ static int collect_all(void)
 
 int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 {
-	int error = mig_verb_gate_close(1000), waiting = 0, failed = 0;
+	int error = mig_verb_gate_close(1000), waiting = 0;
+	struct mig_send *done = NULL;
 
 	*count = 0;
 	if (error)
@@ -178,17 +160,16 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 			advance(qp);
 	error = collect_all();
 	EACH_QP(context, qp) {
+		if (mig_is_held(qp) && mig_is_dead(qp))
+			mig_let_die(qp, &done);
 		if (!mig_is_held(qp) || is_drained(qp))
 			continue;
 		waiting++;
-		failed += is_broken(qp);
 		if (*count < room)
 			names[(*count)++] = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 	}
 	if (!error && !waiting) {
 		mig.state = MIG_STATE_QUIESCED;
-	} else if (!error && failed) {
-		error = EIO;
 	} else if (!error) {
 		error = now_ns() < deadline_ns ? EINPROGRESS : ETIMEDOUT;
 	}
@@ -197,6 +178,7 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 		mig_quiesce_end();
 	}
 	mig_verb_gate_open();
+	mig_send_free(done);
 	return error;
 }
 
@@ -232,7 +214,8 @@ void mig_quiesce_end(void)
 			qp->marker = MIG_MARKER_NONE;
 		qp->marker_again = 0;
 		mig_unlock(&mig_cq(qp->ibv.send_cq)->lock);
-		mig_send_gate(qp, MIG_GATE_FLUSH, MIG_GATE_SHADOW);
+		mig_qp_stop_resumed(qp);
+		mig_send_gate(qp, qp->stopped ? 0 : MIG_GATE_FLUSH, MIG_GATE_SHADOW);
 		flush(qp, &done);
 		mig_release(qp);
 	}

@@ -15,13 +15,10 @@ struct mig_selection {
 	uint32_t count;
 };
 
-/* A QP outside the states of normal life cannot be brought to rest. The verb gate must be closed. */
-int mig_cannot_rest(const struct mig_qp *qp);
-
 /* Sets every QP's `selected`. The verb gate must be closed. */
 void mig_select(const struct mig_selection *selection);
 
-/* Closes the gates of these QPs. 0, or an errno with *which the QP it is about, and nothing changed; ENOTSUP: *why it cannot. */
+/* Closes the gates of these QPs, but of those that have failed: there is nothing to be waited for. 0, or an errno with *which the QP it is about, and nothing changed; ENOTSUP: *why it cannot. */
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which, const char **why);
 
 /*

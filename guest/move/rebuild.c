@@ -105,6 +105,8 @@ int mig_prepare(const struct mig_selection *selection, struct mig_qp_name *which
 			/* Its state was changed while it was quiesced: it is not what the peer knows any more. */
 			if (mig.state == MIG_STATE_QUIESCED && !mig_is_held(qp))
 				continue;
+			if (mig_is_dead(qp))
+				continue;
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			/* Of a restore that came to nothing: it is connected to an end that is gone. */
 			mig_qp_give_up(context, qp);

@@ -186,6 +186,8 @@ static int end_real_qp(struct mig_qp *qp)
 	mig_send_gate(qp, 0, MIG_GATE_FLUSH);
 	if (qp->quiesced)
 		mig_release_cqs(qp);
+	if (qp->stopped)
+		mig_release_cqs(qp);
 	return 0;
 }
 

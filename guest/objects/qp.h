@@ -22,7 +22,7 @@ struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *
 /* Which functions the data path calls, after the real QP or the tables of numbers have changed. */
 void mig_qp_set_operations(struct mig_qp *qp);
 
-/* Its marker will not be seen any more. Must not hold the CQ's lock. */
+/* Its markers will not be seen any more. Must not hold its CQs' locks. */
 void mig_qp_drop_marker(struct mig_qp *qp);
 
 /* --- qp_change.c --- */
@@ -35,6 +35,26 @@ void mig_qp_state_changed(struct mig_qp *qp, enum ibv_qp_state from);
  * known whose they are; and away altogether, if the device does that. Must hold no lock.
  */
 void mig_qp_collect(struct mig_qp *qp);
+
+/* --- qp_stopped.c --- */
+
+/* Before the application puts it into SQD: what it sends from then on is kept. Must hold no lock. */
+void mig_qp_stop(struct mig_qp *qp);
+
+/* It has left SQD, or did not get there. */
+void mig_qp_go_on(struct mig_qp *qp);
+
+/*
+ * Takes the real one out of SQD for a drain, if it is in it; 0, or an errno: it is still at work on what it had begun. And puts
+ * it back, unless another one has taken its place.
+ */
+int mig_qp_resume_stopped(struct mig_qp *qp);
+void mig_qp_stop_resumed(struct mig_qp *qp);
+
+/* --- qp_state.c --- */
+
+/* Learns from the device whether it has failed without a word. The verb gate must be closed. */
+void mig_qp_look(struct mig_qp *qp);
 
 /* --- qp_next.c --- */
 

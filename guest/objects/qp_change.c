@@ -55,19 +55,26 @@ static void forget_work(struct mig_qp *qp)
 	qp->psn_is_agreed = 0;
 }
 
-/* A connection that is made while it is at rest: the next one takes the same step. Whether it has. */
-static int next_follows(struct mig_qp *qp)
+/*
+ * A connection that is made while it is at rest, or is stopped and goes on again: the next one takes the same step. Whether it
+ * has.
+ */
+static int next_follows(struct mig_qp *qp, enum ibv_qp_state from)
 {
 	struct ibv_qp_attr attr = qp->attr;
+	enum ibv_qp_state to = qp->ibv.state;
+	int connects = from == IBV_QPS_RTR && to == IBV_QPS_RTS;
 
+	if (!connects && !(from == IBV_QPS_RTS && to == IBV_QPS_SQD) && !(from == IBV_QPS_SQD && to == IBV_QPS_RTS))
+		return 0;
 	if (!qp->next || !qp->next_dest_pqpn)
 		return 1; /* CONNECT will bring it there */
-	attr.qp_state = IBV_QPS_RTS;
+	attr.qp_state = to;
 	attr.sq_psn = qp->next_sq_psn;
-	return !mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTS]);
+	return !mig_real()->ibv_modify_qp(qp->next, &attr, connects ? qp->masks[IBV_QPS_RTS] : IBV_QP_STATE);
 }
 
-/* Of a process that rests altogether a QP stays at rest, whatever it is connected to, but for one that is stopped. */
+/* Of a process that rests altogether a QP stays at rest, whatever it is connected to, but for one that has failed. */
 static int stays_at_rest(const struct mig_qp *qp)
 {
 	return mig_context(qp->ibv.context)->at_rest && qp->ibv.state <= IBV_QPS_RTS;
@@ -88,9 +95,14 @@ void mig_qp_state_changed(struct mig_qp *qp, enum ibv_qp_state from)
 
 	if (qp->ibv.state == IBV_QPS_RESET)
 		forget_work(qp);
+	if (qp->ibv.state != IBV_QPS_SQD)
+		mig_qp_go_on(qp);
+	/* One that had failed was not kept at rest; what it sends in its next life is for after the move. */
+	if (qp->ibv.state == IBV_QPS_RESET && mig_context(qp->ibv.context)->at_rest)
+		mig_hold(qp);
 	if (!qp->quiesced && !qp->next)
 		return;
-	if (from == IBV_QPS_RTR && qp->ibv.state == IBV_QPS_RTS && next_follows(qp))
+	if (next_follows(qp, from))
 		return;
 	/* Else it would come back as what it was: in a state that it has left, facing whom it faces no more. */
 	mig_qp_give_up(mig_context(qp->ibv.context), qp);

@@ -6,6 +6,7 @@
 #include "base/section.h"
 #include "objects/kinds.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "path/recv.h"
 #include "real/real.h"
 #include "shadow/cq.h"
@@ -91,6 +92,14 @@ static void qp_count(const struct mig_link *object, struct mig_inventory *invent
 	inventory->receives += mig_recv_outstanding(MIG_CONTAINER(object, const struct mig_qp, link));
 }
 
+/* One that has failed: what it was connected to does not matter any more. */
+static int next_to_error(struct mig_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
+
+	return mig_real()->ibv_modify_qp(qp->next, &attr, IBV_QP_STATE);
+}
+
 static int qp_make(struct mig_context *context, struct mig_link *object)
 {
 	struct mig_qp *qp = qp_of(object);
@@ -105,9 +114,11 @@ static int qp_make(struct mig_context *context, struct mig_link *object)
 		error = mig_qp_to_init(context, qp);
 	if (error)
 		return error;
-	MIG_LOCKED(&qp->recv_lock);
+	mig_lock(&qp->recv_lock);
 	qp->reposted = qp->head;
-	return mig_recv_repost(qp, qp->next, context->next_lkeys, &qp->reposted);
+	error = mig_recv_repost(qp, qp->next, context->next_lkeys, &qp->reposted);
+	mig_unlock(&qp->recv_lock);
+	return error || !mig_is_dead(qp) ? error : next_to_error(qp);
 }
 
 static void qp_give_up(struct mig_context *context, struct mig_link *object)
@@ -164,6 +175,8 @@ static int qp_unpark(struct mig_link *object, struct mig_qp_name *which)
 {
 	struct mig_qp *qp = qp_of(object);
 	int error = mig_recv_open(qp);
+
+	qp->settled = 0;
 
 	if (error)
 		*which = (struct mig_qp_name){ mig_context(qp->ibv.context)->id, qp->ibv.qp_num };

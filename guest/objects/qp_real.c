@@ -57,12 +57,16 @@ void mig_qp_set_operations(struct mig_qp *qp)
 	mig_send_gate(qp, translate, MIG_GATE_TRANSLATE);
 }
 
+static void drop_marker(struct mig_cq *cq, enum mig_marker *marker)
+{
+	MIG_LOCKED(&cq->lock);
+	if (*marker == MIG_MARKER_POSTED)
+		cq->markers--;
+	*marker = MIG_MARKER_NONE;
+}
+
 void mig_qp_drop_marker(struct mig_qp *qp)
 {
-	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
-
-	MIG_LOCKED(&cq->lock);
-	if (qp->marker == MIG_MARKER_POSTED)
-		cq->markers--;
-	qp->marker = MIG_MARKER_NONE;
+	drop_marker(mig_cq(qp->ibv.send_cq), &qp->marker);
+	drop_marker(mig_cq(qp->ibv.recv_cq), &qp->recv_marker);
 }

@@ -4,6 +4,7 @@
 
 #include "base/verb_gate.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "real/export.h"
 #include "shadow/find.h"
 #include "shadow/marks.h"
@@ -56,13 +57,26 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 	/* Which state it was in is no property of the next one. */
 	mask &= ~IBV_QP_CUR_STATE;
 	if (state >= IBV_QPS_INIT && state <= IBV_QPS_RTS) {
-		if (mask & IBV_QP_STATE && state != qp->ibv.state)
+		/* What it takes to get there from the state before; on the way back from SQD only changes are said. */
+		if (mask & IBV_QP_STATE && qp->ibv.state < state)
 			qp->masks[state] = mask;
 		else
 			qp->masks[state] |= mask & ~IBV_QP_STATE;
 	}
 	if (mask & IBV_QP_STATE)
 		qp->ibv.state = attr->qp_state;
+}
+
+void mig_qp_look(struct mig_qp *qp)
+{
+	struct ibv_qp_init_attr init;
+	struct ibv_qp_attr attr;
+
+	if (qp->ibv.state < IBV_QPS_RTR || mig_is_dead(qp))
+		return;
+	/* Every driver says it, whatever it is asked for; asked for by name, libibverbs would write it where posts read it. */
+	if (!mig_real()->ibv_query_qp(qp->real, &attr, IBV_QP_CUR_STATE, &init) && attr.qp_state == IBV_QPS_ERR)
+		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
 }
 
 int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
@@ -86,7 +100,12 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 	if (mask & IBV_QP_SQ_PSN && qp->psn_is_agreed)
 		theirs.sq_psn = qp->agreed_sq_psn;
 	enum ibv_qp_state before = qp->ibv.state;
+	int stops = mask & IBV_QP_STATE && attr->qp_state == IBV_QPS_SQD && before == IBV_QPS_RTS;
+	if (stops)
+		mig_qp_stop(qp);
 	int error = mig_real()->ibv_modify_qp(qp->real, &theirs, mask);
+	if (error && stops)
+		mig_qp_go_on(qp);
 	if (error)
 		return error;
 	if (mask & IBV_QP_AV) {
@@ -123,6 +142,9 @@ int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask, struct 
 		attr->port_num = qp->attr.port_num;
 	if (!(qp->attr.qp_access_flags & mig_extra_access))
 		attr->qp_access_flags &= ~mig_extra_access;
+	/* The drain of a move is not the application's affair. */
+	if (qp->ibv.state == IBV_QPS_SQD && qp->resumed == qp->real && attr->qp_state == IBV_QPS_RTS)
+		attr->qp_state = attr->cur_qp_state = IBV_QPS_SQD;
 	attr->cap = qp->cap;
 	if (init) {
 		init->qp_context = ibv->qp_context;

@@ -18,6 +18,12 @@ static inline int mig_is_held(const struct mig_qp *qp)
 	return qp->quiesced && MIG_GATE(qp->send_gate) & MIG_GATE_SHADOW;
 }
 
+/* Whether it is in the error state, for all that is known here. No state but RESET follows. */
+static inline int mig_is_dead(const struct mig_qp *qp)
+{
+	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state == IBV_QPS_ERR;
+}
+
 /* Lets a QP go if nothing is kept for it any more; whether it has. */
 int mig_release(struct mig_qp *qp);
 

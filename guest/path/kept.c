@@ -107,7 +107,7 @@ int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr 
 	}
 
 	mig_lock(&qp->send_lock);
-	if (!(qp->send_gate & (MIG_GATE_SHADOW | MIG_GATE_FLUSH))) {
+	if (!(qp->send_gate & (MIG_GATE_KEEP | MIG_GATE_FLUSH))) {
 		mig_unlock(&qp->send_lock);
 		mig_send_free(first);
 		return -1;
@@ -149,7 +149,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 	MIG_UNCANCELLED;
 
 	mig_lock(&qp->send_lock);
-	while (qp->kept && !(qp->send_gate & MIG_GATE_SHADOW) && qp->refusal != MIG_REFUSAL_SEEN) {
+	while (qp->kept && !(qp->send_gate & MIG_GATE_KEEP) && qp->refusal != MIG_REFUSAL_SEEN) {
 		struct ibv_send_wr *bad = NULL;
 
 		for (struct mig_send *send = qp->kept; send; send = send->next)

@@ -100,7 +100,14 @@ static int is_marker(struct mig_context *context, struct mig_cq *cq, const struc
 {
 	struct mig_qp *qp = cq->markers ? mig_qp_by_pqpn(context, wc->qp_num) : NULL;
 
-	if (!qp || qp->marker != MIG_MARKER_POSTED || wc->wr_id != qp->marker_id)
+	if (!qp)
+		return 0;
+	if (qp->recv_marker == MIG_MARKER_POSTED && wc->wr_id == qp->recv_marker_id) {
+		qp->recv_marker = MIG_MARKER_DONE;
+		cq->markers--;
+		return 1;
+	}
+	if (qp->marker != MIG_MARKER_POSTED || wc->wr_id != qp->marker_id)
 		return 0;
 	qp->marker = wc->status == IBV_WC_SUCCESS ? MIG_MARKER_DONE : MIG_MARKER_FAILED;
 	if (wc->status != IBV_WC_SUCCESS)

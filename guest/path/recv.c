@@ -240,6 +240,12 @@ void mig_recv_park(struct mig_qp *qp)
 	qp->parked_at = qp->tail;
 }
 
+void mig_recv_flushed(struct mig_qp *qp)
+{
+	MIG_LOCKED(&qp->recv_lock);
+	__atomic_store_n(&qp->head, qp->parked_at, __ATOMIC_RELEASE);
+}
+
 void mig_recv_clear(struct mig_qp *qp)
 {
 	MIG_LOCKED(&qp->recv_lock);

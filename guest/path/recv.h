@@ -23,6 +23,9 @@ static inline uint32_t mig_recv_outstanding(const struct mig_qp *qp)
 void mig_recv_close(struct mig_qp *qp);
 void mig_recv_park(struct mig_qp *qp);
 
+/* All that was posted before it was parked has completed: a QP that has failed flushes it. */
+void mig_recv_flushed(struct mig_qp *qp);
+
 /* Posts what the ring holds from *from on to that QP, and moves *from; 0 or an errno. Must hold recv_lock. */
 int mig_recv_repost(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys, uint32_t *from);
 

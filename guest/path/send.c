@@ -14,7 +14,7 @@
 #include "path/send_real.h"
 #include "path/translate.h"
 
-#define QUIESCED (MIG_GATE_SHADOW | MIG_GATE_FLUSH)
+#define QUIESCED (MIG_GATE_KEEP | MIG_GATE_FLUSH)
 
 static int send_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {

@@ -13,6 +13,7 @@ enum mig_gate {
 	MIG_GATE_TRANSLATE = 2, /* keys differ */
 	MIG_GATE_SHADOW = 4,	/* quiesced: keep it */
 	MIG_GATE_FLUSH = 8,	/* kept ones go first */
+	MIG_GATE_STOPPED = 16,	/* the application has put it into SQD: keep it */
 };
 
 enum mig_marker {
@@ -22,6 +23,9 @@ enum mig_marker {
 	MIG_MARKER_DONE,
 	MIG_MARKER_FAILED,
 };
+
+/* Kept, until whoever has said so says otherwise. */
+#define MIG_GATE_KEEP (MIG_GATE_SHADOW | MIG_GATE_STOPPED)
 
 /* Of a QP whose kept sends the device does not take although they were accepted. */
 enum mig_refusal {
@@ -101,7 +105,14 @@ struct mig_qp {
 	enum mig_marker marker;
 	int marker_again; /* sends followed a marker that is still under way */
 	uint64_t marker_id;
-	int broken; /* a completion with an error was seen since the last reset */
+	int broken; /* a completion with an error was seen since the last reset, or the device was found to say so */
+	/* Of one that has failed: behind all of its receives that are to be flushed. recv_cq's lock. */
+	enum mig_marker recv_marker;
+	uint64_t recv_marker_id;
+	int settled; /* while it is parked: everything that it has flushed has been collected */
+	/* In SQD. Verb gate. */
+	int stopped;		/* the application's sends are kept; counted in its CQs' gated */
+	struct ibv_qp *resumed; /* the real one that was taken out of SQD for a drain */
 	uint32_t async_events;
 	uint64_t peer;
 	struct mig_link link;

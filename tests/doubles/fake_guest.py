@@ -20,7 +20,7 @@ from typing import Any
 from migrrdma_runtime.wire.guest_messages import WIRE, Message
 
 RUNNING, QUIESCED, PARKED, REBUILT = 1, 3, 4, 5
-_RC, _RTS = 2, 3
+_RC, _RTS, _ERR = 2, 3, 6
 _FOR_OTHERS = 2 | 4
 """``IBV_ACCESS_REMOTE_WRITE`` and ``REMOTE_READ``."""
 
@@ -84,6 +84,9 @@ class FakeGuest:
         elif word == "close":  # a queue pair, by context and number
             context, vqpn = map(int, rest.split())
             del self.pairs[context, vqpn]
+        elif word == "fail":  # into the error state
+            context, vqpn = map(int, rest.split())
+            self.pairs[context, vqpn]["state"] = _ERR
         elif word == "reuse":  # for another connection
             context, vqpn = map(int, rest.split())
             self.pairs[context, vqpn] |= {"quiesced": False, "dest_pqpn": 0x777}
@@ -134,6 +137,9 @@ class FakeGuest:
             (context, vqpn), pair = next(iter(self.pairs.items()))
             numbers = {"vqpn": vqpn + 0x400, "pqpn": vqpn + 0x400}
             self.pairs[context, vqpn + 0x400] = {**pair, **numbers}
+            fault = ""
+        if fault == "fails":  # a queue pair, meanwhile
+            next(iter(self.pairs.values()))["state"] = _ERR
             fault = ""
         if fault == "reconnects":  # one to another end, just before
             next(iter(self.pairs.values()))["dest_pqpn"] += 0x400
@@ -265,7 +271,8 @@ class FakeGuest:
             pair["quiesced"] = False
             if "next" in pair:
                 pair["pqpn"] = pair.pop("next")
-                pair["dgid"], pair["dest_pqpn"] = pair.pop("next_dest")
+                # One that has failed is connected to nothing.
+                pair["dgid"], pair["dest_pqpn"] = pair.pop("next_dest", (pair["dgid"], pair["dest_pqpn"]))
                 pair["sgid"] = pair.pop("next_sgid", pair["sgid"])
         return "DONE", {}
 

@@ -6,6 +6,7 @@
  *
  *     make A SIDE [1]      a QP; its number. With 1 in another protection domain. destroy A
  *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
+ *     on A                 out of SQD again
  *     state A              as the device says
  *     recv A N, send A N   N requests, numbered from where the last ones stopped; every send signalled
  *     recv A N threads     by N threads in turn
@@ -133,6 +134,13 @@ static int change(struct pair *pair, enum ibv_qp_state to, struct pair *peer, in
 	if (to == IBV_QPS_RESET)
 		pair->sent = pair->received = 0;
 	return ibv_modify_qp(pair->qp, &attr, mask);
+}
+
+static int go_on(struct pair *pair)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RTS, .min_rnr_timer = 3 };
+
+	return ibv_modify_qp(pair->qp, &attr, IBV_QP_STATE | IBV_QP_MIN_RNR_TIMER);
 }
 
 static int state(struct pair *pair)
@@ -353,6 +361,8 @@ static int obey(const char *line)
 		return make(named(name), a, b);
 	if (sscanf(line, "destroy %c", &name) == 1)
 		return ibv_destroy_qp(named(name)->qp);
+	if (sscanf(line, "on %c", &name) == 1)
+		return go_on(named(name));
 	if (sscanf(line, "state %c", &name) == 1)
 		return state(named(name));
 	if (sscanf(line, "recv %c %d threads", &name, &a) == 2 && strstr(line, "threads"))

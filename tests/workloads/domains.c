@@ -8,7 +8,8 @@
  * rules of verbs the partner reaches only its own. The server prints "serving" when both are there. A partner tries at
  * once and at each SIGUSR1, on queue pairs of its own for every try, and prints "own: STATUS" and "other: STATUS": what
  * became of a write by the key of its own region and by the other's. The second puts both ends of the connection into the
- * error state: the partner ends its queue pair at once and the server when it sees that, and prints "ended".
+ * error state, in which both stay for as long as the program runs, wherever it is moved to. The server prints "failed" when it
+ * sees that.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -110,17 +111,23 @@ static struct hello meet(int connection, const struct hello *mine, struct ibv_qp
 	return theirs;
 }
 
-static void end_what_has_failed(struct ibv_qp **qp)
+static int has_failed(struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr;
 	struct ibv_qp_init_attr init;
 
-	require(!ibv_query_qp(*qp, &attr, IBV_QP_STATE, &init), "query_qp");
-	if (attr.qp_state != IBV_QPS_ERR)
-		return;
-	require(!ibv_destroy_qp(*qp), "destroy_qp");
-	*qp = NULL;
-	puts("ended");
+	require(!ibv_query_qp(qp, &attr, IBV_QP_STATE, &init), "query_qp");
+	return attr.qp_state == IBV_QPS_ERR;
+}
+
+static void watch(struct ibv_qp *qp, int *failed)
+{
+	int before = *failed;
+
+	*failed = has_failed(qp);
+	require(*failed >= before, "what has failed stays so");
+	if (*failed > before)
+		puts("failed");
 }
 
 static void serve(void)
@@ -130,6 +137,7 @@ static void serve(void)
 	struct ibv_qp *qps[2][QPS];
 	struct region regions[2];
 	struct ibv_pd *pds[2];
+	int failed[2][QPS] = { 0 };
 
 	for (int i = 0; i < 2; i++) {
 		void *memory = calloc(1, REGION);
@@ -155,8 +163,7 @@ static void serve(void)
 	for (;;) {
 		for (int i = 0; i < 2; i++)
 			for (int k = 0; k < QPS; k++)
-				if (qps[i][k])
-					end_what_has_failed(&qps[i][k]);
+				watch(qps[i][k], &failed[i][k]);
 		usleep(20000);
 	}
 }
@@ -195,7 +202,8 @@ static void reach(const char *address)
 	for (int i = 0; i < TRIES; i++) {
 		try(qps[2 * i + OWN], mr, &theirs.regions[OWN], "own");
 		try(qps[2 * i + OTHER], mr, &theirs.regions[OTHER], "other");
-		require(!ibv_destroy_qp(qps[2 * i + OTHER]), "destroy_qp");
+		for (int k = 0; k <= i; k++)
+			require(has_failed(qps[2 * k + OTHER]), "what has failed stays so");
 		require(!sigwait(&wanted, &signal), "sigwait");
 	}
 }

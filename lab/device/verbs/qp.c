@@ -212,12 +212,13 @@ EXPORT int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask, 
 	struct rnic_call call = { .name = CALL_QUERY_QP, .handle = ibv->handle };
 	int error = device_link_call(soft_link(ibv->context, "query_qp"), &call);
 
-	(void)mask; /* a hint of what is needed at least */
 	if (error)
 		return error;
 	*attr = call.qp_attr.attr;
 	attr->cap = qp->init.cap;
-	ibv->state = attr->qp_state;
+	/* As libibverbs; beside that the mask is a hint of what is needed at least. */
+	if (mask & IBV_QP_STATE)
+		ibv->state = attr->qp_state;
 	*init = qp->init;
 	init->qp_context = ibv->qp_context;
 	return 0;

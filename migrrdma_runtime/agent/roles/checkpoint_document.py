@@ -39,10 +39,11 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
     require_devices(agent, after)
     await require_memory(agent, after)
     await require_no_others(agent, record.data.container, participants.movers)
-    before, now = (
-        {_key(one.guest, pair) for one in movers for pair in one.pairs if pair.is_connected}
-        for movers in (participants.movers, after)
-    )
+    before = {_key(one.guest, pair) for one in participants.movers for pair in one.pairs if pair.is_connected}
+    pairs = [(_key(one.guest, pair), pair) for one in after for pair in one.pairs]
+    now = {key for key, pair in pairs if pair.is_connected}
+    # One that has failed since is restored so; its other end, which takes part, is connected to it and learns it so.
+    now |= {key for key, pair in pairs if pair.has_failed and key in before}
     changed = sorted({f"QP 0x{vqpn:x}" for _, _, vqpn, _ in before ^ now})
     if changed:
         raise GuestError(

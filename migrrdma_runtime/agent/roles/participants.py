@@ -173,8 +173,10 @@ def require_container_free(agent: ThisAgent, container: str) -> None:
 async def find_participants(agent: ThisAgent, movers: list[Mover]) -> Participants:
     """Who is at the other ends; their agents must be reachable, and speak as this one does."""
     connections = [(one.guest, pair) for one in movers for pair in one.pairs if pair.is_connected]
-    ends = {pair.end for _, pair in connections}
-    internal = [one for one in connections if one[1].other_end in ends]
+    failed = [(one.guest, pair) for one in movers for pair in one.pairs if pair.has_failed]
+    ends = {pair.end for _, pair in (*connections, *failed)}
+    # Also those of which one end has failed: the other one is to find it so.
+    internal = [one for one in (*connections, *failed) if one[1].other_end in ends]
     by_address: dict[str, list[Connection]] = {}
     for one in connections:
         if one[1].other_end not in ends:

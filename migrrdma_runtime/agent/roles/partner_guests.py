@@ -27,7 +27,8 @@ async def find_owners(agent: ThisAgent, connections: list[Message]) -> list[tupl
     found: dict[tuple[End, End], list[tuple[Guest, QueuePair]]] = {}
     for guest, pairs in await _claims(agent, {one["qpn"] for one in connections}):
         for pair in pairs:
-            if pair.is_connected:
+            # One that has failed is whose it was: the end that moves need not know yet, and learns it as a lost one.
+            if pair.is_connected or pair.has_failed:
                 found.setdefault((pair.end, pair.other_end), []).append((guest, pair))
     owners: dict[str, tuple[Guest, list[QueuePair]]] = {}
     for one in connections:
@@ -120,13 +121,16 @@ async def prepare_guest(
     if guest is None:
         reason = f"{one.who} on {agent.identity.name} has ended"
         return Prepared(lost=[_lost(end, reason) for end in ends.values()])
-    there = {pair.name for pair in await guest.queue_pairs(limit) if pair.is_connected}
+    listed = await guest.queue_pairs(limit)
+    there = {pair.name for pair in listed if pair.is_connected}
+    failed = {pair.name for pair in listed if pair.has_failed}
     open_ones = [name for name in ends if name in there]
     pairs = {pair.name: pair for pair in await guest.prepare(open_ones, limit)} if open_ones else {}
     # One without a successor is connected, but not to whom it was when it was quiesced.
     closed = [name for name in ends if name not in there or (name in pairs and not pairs[name].next_pqpn)]
-    reason = f"{one.who} on {agent.identity.name} has closed it"
-    lost = [_lost(ends.pop(name), reason) for name in closed]
+    who = f"{one.who} on {agent.identity.name}"
+    reasons = {True: f"{who} has it in the error state", False: f"{who} has closed it"}
+    lost = [_lost(ends.pop(name), reasons[name in failed]) for name in closed]
     if not ends:
         return Prepared(lost=lost)
     if not ends.keys() <= pairs.keys():

@@ -78,6 +78,49 @@ def test_a_connection_that_a_partner_has_closed_is_lost_alone(play: Play) -> Non
     play(scenario)
 
 
+def test_a_connection_that_has_failed_at_the_partner_is_lost_alone(play: Play) -> None:
+    """Before the checkpoint: the end that moves does not know yet."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.partner.tell("fail 1 34")
+        await move.checkpoint()
+        result = await move.restore()
+        [lost] = result["lost"]
+        assert lost.startswith("QP 0x22 of 127.0.0.4: ")
+        assert lost.endswith("has it in the error state")
+        assert move.restored is not None
+        shown = await move.restored.show()
+        assert [qp["dest_pqpn"] for qp in shown["qps"]] == [0x21 + 0x7000, 1]
+
+    play(scenario)
+
+
+def test_a_connection_that_has_failed_at_the_end_that_moves_concerns_no_partner(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.mover.tell("fail 1 18")
+        await move.checkpoint()
+        result = await move.restore()
+        assert result["lost"] == []
+        assert move.restored is not None
+        shown = await move.restored.show()
+        assert next(qp["dest_pqpn"] for qp in shown["qps"]) == 0x21 + 0x7000
+
+    play(scenario)
+
+
+def test_a_connection_that_fails_in_the_drain_is_restored_as_it_is(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.mover.tell("fault QUIESCE fails")
+        await move.checkpoint()
+        result = await move.restore()
+        assert result["lost"] == []
+
+    play(scenario)
+
+
 def test_a_queue_pair_that_a_partner_uses_for_another_connection_is_lost_alone(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)

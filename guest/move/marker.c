@@ -1,0 +1,59 @@
+#include "move/marker.h"
+
+#include "shadow/cq.h"
+#include "shadow/process.h"
+
+/* No application can name its own requests like this but by accident with 2^64 chances against. */
+static uint64_t marker_name(void)
+{
+	static uint64_t markers;
+
+	return mig.token ^ (++markers * 0x9e3779b97f4a7c15u);
+}
+
+/* Where there is no room to spare, one has to be risked. Must hold the lock. */
+static int has_spare(const struct mig_cq *cq)
+{
+	return !cq->markers || cq->markers < cq->spare;
+}
+
+/*
+ * A write of no bytes, which needs neither memory nor keys at either end. Fenced, so
+ * that it is not sent before the reads that were posted have been answered: Soft-RoCE's responder ends the connection
+ * when it has a read to answer again and the last thing it did was a write of no bytes (read_reply() in the kernel's
+ * rxe_resp.c takes the length of the latter, and the memory region, which it then lacks, for the former's).
+ */
+int mig_marker_post(struct mig_qp *qp)
+{
+	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE,
+					    .send_flags = IBV_SEND_SIGNALED | IBV_SEND_FENCE };
+
+	MIG_LOCKED(&cq->lock);
+	MIG_LOCKED(&qp->send_lock);
+	if (!has_spare(cq))
+		return 0;
+	marker.wr_id = qp->marker_id = marker_name();
+	if (qp->post_send(qp->real, &marker, &bad))
+		return 1; /* full: tried again when something has completed */
+	cq->markers++;
+	qp->marker = MIG_MARKER_POSTED;
+	return 1;
+}
+
+int mig_marker_post_recv(struct mig_qp *qp)
+{
+	struct mig_cq *cq = mig_cq(qp->ibv.recv_cq);
+	struct ibv_recv_wr *bad, marker = { .num_sge = 0 };
+
+	MIG_LOCKED(&cq->lock);
+	MIG_LOCKED(&qp->recv_lock);
+	if (!has_spare(cq))
+		return 0;
+	marker.wr_id = qp->recv_marker_id = marker_name();
+	if (qp->post_recv(qp->real, &marker, &bad))
+		return 1;
+	cq->markers++;
+	qp->recv_marker = MIG_MARKER_POSTED;
+	return 1;
+}
