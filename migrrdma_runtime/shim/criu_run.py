@@ -61,7 +61,7 @@ class CriuRun:
         from migrrdma_runtime.shim.death_watch import DeathWatch
 
         if self._invocation.command != "checkpoint":
-            with DeathWatch(self._restored.note) as watch:
+            with DeathWatch(self._restored.note, self._restored.meet) as watch:
                 return child.run(self._runtime, self._args, stderr, watch.begin)
         frozen = self.container.frozen()
         with DeathWatch(lambda _criu, _: self.container.let_go(frozen)) as watch:

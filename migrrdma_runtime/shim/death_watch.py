@@ -8,11 +8,17 @@ stop what it has done is taken back, or what it has restored is noted (``restore
 Our plugin in CRIU says which process that is, by a pipe of ours that root alone can open (criu_plugin/death_watch.h);
 without it CRIU is not watched. In a restore it says by the same pipe that it lets go what it has held until the commit.
 A second SIGKILL ends the stop early; so does our own end.
+
+Every signal to CRIU stops it as well, about thirty times in a restore, most of them at its end. A CRIU that is killed
+in such a stop goes from there to its last one: what is meant to end the former may end the latter. So a stop is looked
+at right before it is ended. Killed between the two, CRIU dies unseen, and its tracees run on; but it stays a zombie
+until we take it, and the low-level runtime, whose children it has made, waits for that: they can still be noted.
 """
 
 import os
-import signal
 import threading
+
+from migrrdma_runtime.shim.tracee import EVENT_EXIT, Tracee
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,12 +28,6 @@ if TYPE_CHECKING:
 VARIABLE = "MIGRRDMA_DEATH_WATCH"
 """In CRIU's environment: the pipe to write to and the one to read from, ``PID FD FD``."""
 
-_SEIZE, _CONTINUE, _LISTEN, _GET_EVENT_MESSAGE = 0x4206, 7, 0x4208, 0x4201
-_OPTION_EXIT = 0x40
-_EVENT_EXIT, _EVENT_STOP = 6, 128
-"""``linux/ptrace.h``."""
-_WALL = 0x40000000
-_STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _MAX_BYTES = 32
 
 
@@ -37,12 +37,16 @@ class DeathWatch:
     ``with DeathWatch(at_death) as watch:`` starts it with ``watch.begin`` once CRIU's ancestor was forked.
     """
 
-    def __init__(self, at_death: "Callable[[int, bool], None]") -> None:
-        """``at_death``: called in a thread when CRIU is dying of a signal; what it traces stands.
+    def __init__(
+        self, at_death: "Callable[[int, bool], None]", at_begin: "Callable[[int], None]" = lambda _criu: None
+    ) -> None:
+        """Both are called in a thread, with CRIU's number.
 
-        With CRIU's number, and whether it had said that what it has restored goes on.
+        ``at_death``: it is dying of a signal, or, if that was missed, is a zombie; also told whether CRIU had said that
+        what it has restored goes on. ``at_begin``: it waits for us.
         """
         self._at_death = at_death
+        self._at_begin = at_begin
         self._said_by_criu, self._to_say = os.pipe()
         self._to_hear, self._heard_by_criu = os.pipe()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -81,34 +85,21 @@ class DeathWatch:
         return bool(more and os.read(self._said_by_criu, _MAX_BYTES))
 
     def _hold(self, pid: int) -> None:
-        import ctypes
-
-        ptrace = ctypes.CDLL(None, use_errno=True).ptrace
-        ptrace.restype = ctypes.c_long
-        ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-
-        def ask(request: int, data: int = 0) -> None:
-            if ptrace(request, pid, None, data) < 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-
         try:
-            ask(_SEIZE, _OPTION_EXIT)
+            criu = Tracee(pid)
+            self._at_begin(pid)
         finally:
             os.write(self._heard_by_criu, b"\n")
             os.close(self._heard_by_criu)
-        while True:
-            _, status = os.waitpid(pid, _WALL)
-            if not os.WIFSTOPPED(status):
-                return
-            event, number = status >> 16, os.WSTOPSIG(status)
-            if event == _EVENT_EXIT:
-                how = ctypes.c_ulong()
-                ask(_GET_EVENT_MESSAGE, ctypes.addressof(how))
-                if os.WIFSIGNALED(how.value):
-                    self._at_death(pid, self._has_let_go())
-            # A signal on its way is delivered; a stop of the whole process is one.
-            ask(
-                _LISTEN if event == _EVENT_STOP and number in _STOPS else _CONTINUE,
-                0 if event else number,
-            )
+        is_told = False
+        while (end := criu.end()) is None:
+            stop = criu.stop()
+            if stop is None:
+                continue
+            if stop[0] == EVENT_EXIT and criu.dies_of_signal():
+                self._at_death(pid, self._has_let_go())
+                is_told = True
+            criu.go_on(*stop)
+        if end.si_code != os.CLD_EXITED and not is_told:
+            self._at_death(pid, self._has_let_go())
+        criu.take()

@@ -6,34 +6,59 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 _LOWLEVEL = """
-import subprocess, sys
-criu = subprocess.Popen(["sleep", "600"])
-restored = subprocess.Popen(["unshare", "--mount", "sh", "-c", "echo there; exec sleep 600"], stdout=subprocess.PIPE)
+import os, subprocess, sys
+goes_inside = 'read -r pid || exec sleep 600; exec nsenter -m -t $pid sh -c "echo inside; exec sleep 600"'
+both = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+criu = subprocess.Popen(["bash", "-c", goes_inside], **both)
+made = ["unshare", "--mount", "sh", "-c", "echo there; exec tail -f /dev/null"]
+restored = subprocess.Popen(made, stdout=subprocess.PIPE)
 assert restored.stdout.readline() == b"there\\n"
-print(criu.pid, restored.pid, flush=True)
+begun = subprocess.Popen(["bash", "-c", "echo there; read -r line"], **both)
+assert begun.stdout.readline() == "there\\n"
+print(criu.pid, flush=True)
+how = sys.stdin.readline()
+if how == "inside\\n":
+    print(restored.pid, file=criu.stdin, flush=True)
+    assert criu.stdout.readline() == "inside\\n"
+elif how == "zombie\\n":
+    criu.kill()
+    os.waitid(os.P_PID, criu.pid, os.WEXITED | os.WNOWAIT)
+print("done", flush=True)
+if sys.stdin.readline():
+    print(begun.wait(), restored.poll(), flush=True)
 sys.stdin.read()
 print(restored.poll())
-criu.kill()
-restored.kill()
+for process in (criu, restored, begun):
+    process.kill()
 """
-"""As the low-level runtime of a restore whose CRIU makes the processes beside itself."""
+"""As the low-level runtime of a restore whose CRIU makes the processes beside itself, and is where it is told to be."""
 
 _RUNTIME = """
 import subprocess, sys
 from migrrdma_runtime.shim.restored import Restored
-lowlevel = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-criu, _ = map(int, lowlevel.stdout.readline().split())
+ours = [sys.executable, "-c", sys.argv[1]]
+lowlevel = subprocess.Popen(ours, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+criu = int(lowlevel.stdout.readline())
+restored = Restored()
+restored.meet(criu)
 if sys.argv[2] == "killed":
     lowlevel.kill()
     lowlevel.wait()
     print(criu, flush=True)
     sys.stdin.read()
-restored = Restored()
+else:
+    print(sys.argv[2], file=lowlevel.stdin, flush=True)
+    assert lowlevel.stdout.readline() == "done\\n"
 restored.note(criu, has_let_go=True)
+if sys.argv[2] != "killed":
+    print("noted", file=lowlevel.stdin, flush=True)
+    print(lowlevel.stdout.readline(), end="")
 restored.kill()
-if sys.argv[2] == "alive":
-    print(lowlevel.communicate()[0].decode())
+if sys.argv[2] != "killed":
+    print(lowlevel.communicate()[0])
 """
 
 _ENGINE = """
@@ -60,8 +85,13 @@ def _run(*program: str) -> str:
     ).stdout
 
 
-def test_what_it_has_made_beside_itself_is_ended() -> None:
-    assert _run(_RUNTIME, _LOWLEVEL, "alive") == "-9\n\n"
+@pytest.mark.parametrize("where", ["outside", "inside", "zombie"])
+def test_what_it_has_made_beside_itself_is_ended(where: str) -> None:
+    """CRIU may be in the container's mounts, where it takes its own mounts down; or have died already, unseen.
+
+    What is still CRIU's program is at once, before the low-level runtime has ended, which waits for that.
+    """
+    assert _run(_RUNTIME, _LOWLEVEL, where) == "-9 None\n-9\n\n"
 
 
 def test_what_is_beside_it_after_the_runtimes_death_is_spared() -> None:
