@@ -151,6 +151,15 @@ int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask)
 	return 0;
 }
 
+int ibv_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init)
+{
+	(void)mask;
+	memset(attr, 0, sizeof(*attr));
+	memset(init, 0, sizeof(*init));
+	attr->qp_state = qp->state;
+	return 0;
+}
+
 int ibv_destroy_qp(struct ibv_qp *qp) { free(qp); return 0; }
 
 int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
