@@ -68,8 +68,8 @@ _STAYS_AWAY = f"""
 mkdir -p {_AWAY}; printf '[Service]\\nRestart=no\\n' >{_AWAY}/stays-away.conf; systemctl daemon-reload
 """
 
-_AS_USUAL = "sed -i '/^late_commit/d' /etc/migrrdma/config.toml"
-_AFTERWARDS = f"{_AS_USUAL}; sed -i 's/^\\[criu\\]$/&\\nlate_commit = false/' /etc/migrrdma/config.toml"
+_NOT_LATE = "sed -i '/^late_commit/d' /etc/migrrdma/config.toml"
+_LATE = f"{_NOT_LATE}; sed -i 's/^\\[criu\\]$/&\\nlate_commit = true/' /etc/migrrdma/config.toml"
 
 _FINAL = {"done", "undone", "abandoned", "released", "switched", "lost"}
 _NOT_RUN = {"parked", "claimed"}
@@ -206,15 +206,15 @@ class StruckPair:
         self._try("checkpoint", self.client.checkpoint)
         self._restore_what_waits(there)
 
-    def _afterwards(self) -> None:
+    def _late(self) -> None:
         try:
             for node in (SRC, DST):
-                self.rack.shell(node).sh(_AFTERWARDS)
+                self.rack.shell(node).sh(_LATE)
             self._move()
         finally:
             self._wait_for_agents()
             for node in (SRC, DST):
-                self.rack.shell(node).sh(_AS_USUAL)
+                self.rack.shell(node).sh(_NOT_LATE)
 
     def _undumped(self) -> None:
         self._arm(self.here, Action.RUNTIME_DUMP, "error")
