@@ -43,8 +43,6 @@ class ThisAgent:
     fault_point: Callable[[str], None] = lambda _: None
     """Told of every step that is about to be made; tests stop the agent there."""
     tasks: Tasks = field(default_factory=Tasks)
-    _met: set[Contact] = field(default_factory=set)
-    """Agents whose certificate has been seen to carry their name."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def ask(self, agent: Contact, name: str, request: Message, timeout: float | None = None) -> Message:
@@ -66,10 +64,7 @@ class ThisAgent:
                 f"{agent_messages.VERSION}: install the same migrrdma on both hosts"
             )
         there = Contact(answer["name"], address)
-        if there not in self._met:
-            await self.ask(there, "hello", request)
-            # Once is enough: nothing else is ever asked of it but over a connection under that name.
-            self._met.add(there)
+        await self.ask(there, "hello", request)
         return there
 
     def lock(self, migration: str) -> asyncio.Lock:

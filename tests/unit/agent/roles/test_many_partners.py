@@ -120,16 +120,6 @@ def test_a_checkpoint_from_elsewhere_has_no_more_asked_at_once_than_the_agent_ha
     assert asked == most
 
 
-def test_an_agent_that_has_been_met_is_asked_for_its_name_once(play: Play) -> None:
-    async def scenario(hosts: Cluster) -> None:
-        crowd = await Crowd.gather(hosts, _PARTNERS)
-        for times in (2, 3, 4):
-            await crowd.move.checkpoint(succeeded=False)
-            assert crowd.asked["hello"] == times * _PARTNERS
-
-    play(scenario)
-
-
 def test_a_partner_that_is_silent_does_not_keep_the_others_when_a_dump_is_undone(play: Play) -> None:
     async def scenario(hosts: Cluster) -> None:
         crowd = await Crowd.gather(hosts, _PARTNERS)
