@@ -44,7 +44,7 @@ def threads_of(pid: int) -> list[KernelThread]:
 
 def _look(pid: int, tid: int) -> KernelThread | None:
     status = dict(
-        line.split(":\t", 1) for line in _read(f"/proc/{pid}/task/{tid}/status").splitlines() if ":\t" in line
+        line.split(":\t", 1) for line in _read(f"/proc/{pid}/task/{tid}/status").split("\n") if ":\t" in line
     )
     if not status:
         return None
@@ -75,7 +75,7 @@ def _names() -> dict[int, str]:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 (one of thousands)
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:  # noqa: PTH123 (one of thousands)
             return file.read(4096)
     except OSError:  # the thread has ended, or the kernel does not say
         return ""

@@ -94,7 +94,7 @@ def are_within(groups: "list[str]", container: "list[str]") -> bool:
 def cgroups(pid: int) -> "list[str]":
     """A process's cgroup in each hierarchy; none: it has ended."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-            return file.read().splitlines()
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace", newline="\n") as file:
+            return file.read().rstrip("\n").split("\n")  # a name may hold what ends a line elsewhere
     except OSError:
         return []

@@ -89,7 +89,8 @@ class Containers:
 
     def process_of(self, thread: int) -> int:
         """The process of a thread, or of itself; 0: there is none."""
-        for line in self._read(thread, "status").splitlines():
+        # Of the bytes that end a line somewhere the kernel escapes one in a name.
+        for line in self._read(thread, "status").split("\n"):
             if line.startswith("Tgid:"):
                 return int(line.split()[1])
         return 0
@@ -157,6 +158,6 @@ class Containers:
 
     def _read(self, pid: int, name: str) -> str:
         try:
-            return (self._proc / str(pid) / name).read_text(errors="replace")
+            return (self._proc / str(pid) / name).read_bytes().decode(errors="replace")
         except OSError:
             return ""

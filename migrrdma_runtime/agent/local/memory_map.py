@@ -36,7 +36,8 @@ class MemoryMap:
 def read(proc: Path, pid: int) -> MemoryMap | None:
     """The process's mappings; None: they cannot be read, as it has ended."""
     try:
-        lines = (proc / str(pid) / "maps").read_text(errors="replace").splitlines()
+        # The kernel escapes a file's \n, and no other byte that ends a line somewhere.
+        lines = (proc / str(pid) / "maps").read_bytes().decode(errors="replace").rstrip("\n").split("\n")
     except OSError:
         return None
     return parse(lines)
@@ -46,7 +47,7 @@ def parse(lines: Iterable[str]) -> MemoryMap:
     """The lines of ``/proc/PID/maps``."""
     readable: list[Range] = []
     writable: list[Range] = []
-    for line in lines:
+    for line in filter(None, lines):
         addresses, permissions, *_ = line.split(None, 2)
         start, end = (int(one, 16) for one in addresses.split("-"))
         if "r" in permissions:

@@ -171,8 +171,8 @@ class Recorded:
         """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses; ``/``: none."""
         try:
             # Not by pathlib, which costs more than the kernel's part of it.
-            with open(f"{self._proc}/{pid}/cgroup", errors="replace") as file:  # noqa: PTH123
-                lines = file.read().splitlines()
+            with open(f"{self._proc}/{pid}/cgroup", errors="replace", newline="\n") as file:  # noqa: PTH123
+                lines = file.read().split("\n")  # a cgroup's name may hold what ends a line elsewhere
         except OSError:
             return "/"
         paths: dict[str, str] = {}

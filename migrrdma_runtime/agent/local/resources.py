@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Context, QueuePair
 from migrrdma_runtime.agent.local.shared_look import SharedLook
 from migrrdma_runtime.base import gids
+from migrrdma_runtime.base.errors import AgentError
 from migrrdma_runtime.base.escaping import printable
 
 _log = logging.getLogger(__name__)
@@ -102,6 +104,7 @@ class Resources:
         self._devices = devices
         self._command = command
         self._said = ""
+        self._has_answered = False
         self._shared = SharedLook(self._look)
 
     async def holdings(self) -> Holdings | None:
@@ -110,7 +113,17 @@ class Resources:
 
     async def _look(self) -> Holdings | None:
         try:
-            pairs = _parse(await self._ask())
+            said = await self._ask()
+            try:
+                pairs = _parse(said)
+            except ValueError as error:
+                if self._has_answered:
+                    # A thread's name is in it: a host where this works is not to be talked out of it by one.
+                    raise AgentError(
+                        f"what {' '.join(self._command)} says cannot be read: {error}"
+                    ) from error
+                raise
+            self._has_answered = True
         except (OSError, ValueError, TimeoutError) as error:
             reason = str(error) or f"no answer within {_DEADLINE_S} s"
             if reason != self._said:  # once: it will not change by itself
@@ -138,9 +151,19 @@ class Resources:
         return said
 
 
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+def _as_json_has_it(escape: re.Match[str]) -> str:
+    """Some releases of iproute2 write a quotation mark in a thread's name as no JSON has it."""
+    return "'" if escape[1] == "'" else escape[0]
+
+
 def _parse(said: bytes) -> dict[tuple[str, int], Owned]:
     """What ``rdma`` says; `ValueError` if it is something else. It says nothing at all where there is no device."""
-    entries: Any = json.loads(said or b"[]")
+    entries: Any = json.loads(
+        _ESCAPE.sub(_as_json_has_it, said.decode(errors="replace")) or "[]", strict=False
+    )
     try:
         return {
             (str(one["ifname"]), int(one["lqpn"])): Owned(

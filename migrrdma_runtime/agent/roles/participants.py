@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from migrrdma_runtime.agent.local.containers import Process
@@ -57,7 +58,7 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
     holders = await agent.containers.holders(container)
     await agent.guests.have_pids({one.pid for one in holders})
     guests = agent.guests.of_container(container)
-    _require_guests(agent, container, holders, guests)
+    await _require_guests(agent, container, holders, guests)
     require_container_free(agent, container)
     movers: list[Mover] = await wait_for_all(*(look_into(agent, guest) for guest in guests))
     require_movable(container, movers)
@@ -67,12 +68,17 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
     return movers
 
 
-def _require_guests(agent: ThisAgent, container: str, holders: list[Process], guests: list[Guest]) -> None:
+async def _require_guests(
+    agent: ThisAgent, container: str, holders: list[Process], guests: list[Guest]
+) -> None:
     """Refuse a process with an open device that nobody could move, and that is no mere child of one that can be."""
     known = {guest.process.pid for guest in guests}
-    strangers = [
-        one for one in holders if one.pid not in known and not agent.containers.only_inherits(one.pid, known)
-    ]
+    unknown = [one for one in holders if one.pid not in known]
+    strangers = []
+    for one in unknown:
+        # Each may have a million open files: not in the loop, which others wait for.
+        if not await asyncio.to_thread(agent.containers.only_inherits, one.pid, known):
+            strangers.append(one)
     if strangers:
         raise GuestError(
             f"{', '.join(str(one) for one in strangers)} of container {container:.12} has an RDMA device "
@@ -94,7 +100,7 @@ async def require_no_others(agent: ThisAgent, container: str, movers: list[Mover
         raise GuestError(
             f"{', '.join(str(one) for one in late)} opened an RDMA device while the container was quiesced: try again"
         )
-    _require_guests(agent, container, holders, guests)
+    await _require_guests(agent, container, holders, guests)
 
 
 async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:
@@ -103,8 +109,11 @@ async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:
     A process may unmap at any time, until it is frozen; what it unmaps after this is found by the restore.
     """
     for one in movers:
-        mapped = agent.containers.memory_map(one.guest.process.pid)
-        if mapped is None or not one.inventory.counts.get("mrs"):
+        if not one.inventory.counts.get("mrs"):
+            continue
+        # A process may have as many mappings as it likes: not in the loop, which others wait for.
+        mapped = await asyncio.to_thread(agent.containers.memory_map, one.guest.process.pid)
+        if mapped is None:
             continue
         regions = await one.guest.memory_regions(agent.config.deadlines.guest)
         gone = [str(region) for region in regions if mapped.lacks(region)]

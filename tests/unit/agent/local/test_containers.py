@@ -99,6 +99,18 @@ def test_a_commands_name_cannot_write_to_a_terminal(containers: Containers, tmp_
     assert str(containers.process(104)) == r"process 104 (\x1b[2J\nroot\x9b\u202e)"
 
 
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x1c", "\x85", "\u2028"])
+def test_what_ends_a_line_elsewhere_ends_none_of_the_kernels(
+    containers: Containers, tmp_path: Path, end: str
+) -> None:
+    """It escapes a line feed in a name, and nothing else."""
+    make_process(tmp_path / "proc", 105, f"0::/docker/evil/x{end}0::/system.slice/docker-abc.scope\n")
+    status = f"Name:\tx{end}Tgid:\tmore\nState:\tS (sleeping)\nTgid:\t105\n"
+    (tmp_path / "proc/105/status").write_bytes(status.encode())
+    assert containers.container_of(105) == ""
+    assert containers.process_of(105) == 105
+
+
 def test_only_a_containers_own_processes_are_looked_into(
     containers: Containers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from moves import Move
 
 from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.resources import Resources
-from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
@@ -200,6 +200,29 @@ def test_a_program_that_is_not_there_or_hangs_is_no_obstacle(
     assert ask(("/nonexistent/rdma",)) is None
     monkeypatch.setattr("migrrdma_runtime.agent.local.resources._DEADLINE_S", 0.1)
     assert ask(tool(tmp_path / "rdma", f"echo $$ >{tmp_path}/pid; exec sleep 60")) is None
+
+
+@pytest.mark.parametrize("name", [b"\x01", b"\xff", rb"john\'s", rb"a\\'", rb"\"", rb"\\"])
+def test_no_name_of_a_thread_keeps_the_kernel_from_being_believed(tmp_path: Path, name: bytes) -> None:
+    """iproute2 writes what is in it as no JSON may have it."""
+    said = b'[{"ifname":"rxe0","lqpn":17,"rqpn":33,"pid":7,"comm":"' + name + b'"}]'
+    (tmp_path / "said").write_bytes(said)
+    found = ask(("cat", str(tmp_path / "said")))
+    assert [one.pid for one in found.pairs.values()] == [7]
+
+
+def test_a_kernel_that_has_answered_is_not_done_without_later(tmp_path: Path) -> None:
+    """Nobody may bring that about by a name: then everybody's word would count."""
+
+    async def twice() -> None:
+        resources = Resources(FakeContainers(), Devices(), ("cat", str(tmp_path / "said")))
+        (tmp_path / "said").write_text("[]")
+        assert await resources.holdings() is not None
+        (tmp_path / "said").write_text('[{"')
+        with pytest.raises(AgentError, match="cannot be read"):
+            await resources.holdings()
+
+    asyncio.run(twice())
 
 
 def test_a_hundred_checkpoints_at_once_ask_the_kernel_twice(tmp_path: Path) -> None:

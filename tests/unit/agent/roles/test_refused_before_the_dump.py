@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cluster import Cluster, ends
+from guest_process import PATIENT_S
 from moves import Move
 
 from migrrdma_runtime.agent.local.containers import Process
+from migrrdma_runtime.agent.local.guest_objects import Inventory
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
-from migrrdma_runtime.agent.roles.participants import find_participants
+from migrrdma_runtime.agent.roles import participants
+from migrrdma_runtime.agent.roles.participants import Mover, find_participants
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.base.errors import BusyError, GuestError, MigrRDMAError
@@ -301,3 +306,36 @@ def test_a_partner_that_has_switched_refuses_a_restore_before_it_is_begun(play: 
         assert move.restored is None
 
     play(scenario)
+
+
+@pytest.mark.parametrize("look", ["only_inherits", "memory_map"])
+def test_what_a_process_has_open_and_mapped_is_looked_at_beside_the_loop(look: str) -> None:
+    """It may be a million of either: whoever has as many would stop the agent for all others."""
+    let_go = threading.Event()
+
+    def waits(*_: Any) -> Any:
+        assert let_go.wait(PATIENT_S)
+        return MemoryMap([], []) if look == "memory_map" else True
+
+    async def nothing(_seconds: float) -> list[Any]:
+        return []
+
+    guest: Any = SimpleNamespace(process=Process(1, "app"), memory_regions=nothing)
+    mover = Mover(guest, Inventory({"mrs": 1}, ()), [], [])
+    agent: Any = SimpleNamespace(
+        containers=SimpleNamespace(**{look: waits}),
+        config=SimpleNamespace(deadlines=SimpleNamespace(guest=1)),
+    )
+
+    async def run() -> None:
+        if look == "memory_map":
+            looking = asyncio.ensure_future(participants.require_memory(agent, [mover]))
+        else:
+            looking = asyncio.ensure_future(
+                participants._require_guests(agent, "c1", [Process(1, "app")], [])
+            )
+        await asyncio.sleep(0.05)
+        let_go.set()  # in the loop: it would never come to this
+        await looking
+
+    asyncio.run(run())
