@@ -138,7 +138,7 @@ class FakeGuest:
             numbers = {"vqpn": vqpn + 0x400, "pqpn": vqpn + 0x400}
             self.pairs[context, vqpn + 0x400] = {**pair, **numbers}
             fault = ""
-        if fault == "fails":  # a queue pair, meanwhile
+        if fault == "fails-a-queue-pair":  # meanwhile
             next(iter(self.pairs.values()))["state"] = _ERR
             fault = ""
         if fault == "reconnects":  # one to another end, just before

@@ -113,7 +113,7 @@ def test_a_connection_that_has_failed_at_the_end_that_moves_concerns_no_partner(
 def test_a_connection_that_fails_in_the_drain_is_restored_as_it_is(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
-        await move.mover.tell("fault QUIESCE fails")
+        await move.mover.tell("fault QUIESCE fails-a-queue-pair")
         await move.checkpoint()
         result = await move.restore()
         assert result["lost"] == []
