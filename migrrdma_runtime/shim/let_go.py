@@ -67,11 +67,14 @@ def _unlock_network(first: int) -> None:
 def _in_network(first: int, end: float, command: "list[str]", said: str = "") -> str:
     import subprocess
 
+    left = end - time.monotonic()
+    if left <= 0:
+        return ""  # with no time it would be begun all the same
     try:
         return subprocess.run(
             ["nsenter", f"--net=/proc/{first}/ns/net", *command],
             input=said, capture_output=True, text=True, errors="replace", check=False,
-            timeout=max(0.0, end - time.monotonic()),
+            timeout=left,
         ).stdout  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""
