@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _PARTIAL = ("pre-dump", "parent-path", "lazy-pages")
 """Options that leave memory out which the dirty tracking says is known, or send it later."""
 
-
 _PROOF_S = 30
 """For so long each process stands still at most, until it holds nothing that its guest needs in a restore."""
 
@@ -75,9 +74,8 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
         failure: BaseException | None = None
         start = time.time()
         if config.late_commit:
-            os.environ["MIGRRDMA_LATE_REHEARSAL"] = str(
-                _PROOF_S
-            )  # for our plugin in CRIU (criu_plugin/rehearsal.h)
+            # For our plugin in CRIU (criu_plugin/rehearsal.h).
+            os.environ["MIGRRDMA_LATE_REHEARSAL"] = str(_PROOF_S)
         try:
             # Before the dump, which ends the container: a disk that is full must be found out by then.
             os.makedirs(dump.images, mode=0o700, exist_ok=True)

@@ -37,7 +37,7 @@ def read(proc: Path, pid: int) -> MemoryMap | None:
     """The process's mappings; None: they cannot be read, as it has ended."""
     try:
         # The kernel escapes a file's \n, and no other byte that ends a line somewhere.
-        lines = (proc / str(pid) / "maps").read_bytes().decode(errors="replace").rstrip("\n").split("\n")
+        lines = (proc / str(pid) / "maps").read_bytes().decode(errors="replace").split("\n")
     except OSError:
         return None
     return parse(lines)
