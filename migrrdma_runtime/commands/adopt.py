@@ -54,16 +54,17 @@ def adopt(
     if not re.fullmatch(agent_messages.AGENT_NAME, fenced):
         raise typer.BadParameter(f"{fenced!r} is no name of an agent", param_hint="--fenced")
     found = images.find(Path(directory), name or None)
-    images.require_owned(images.examine(found), trust)
-    document = manifest.read(str(found))
-    if document is None:
-        raise ManifestError(f"{found} holds nothing of RDMA: it is restored without anybody's word")
-    shared, broken = config.load()
-    if broken:
-        raise broken
-    with runtime_client.connect(shared.run_dir) as agent:
-        adopted = agent.adopt(document, fenced)
-    manifest.write(str(found), adopted)
+    with images.examine(found) as source:
+        images.require_owned(source, trust)
+        document = manifest.read(str(found), source.handle)
+        if document is None:
+            raise ManifestError(f"{found} holds nothing of RDMA: it is restored without anybody's word")
+        shared, broken = config.load()
+        if broken:
+            raise broken
+        with runtime_client.connect(shared.run_dir) as agent:
+            adopted = agent.adopt(document, fenced)
+        manifest.write(str(found), adopted, source.handle)
     migration = adopted["migration"]
     if as_json:
         said = {"migration": migration, "checkpoint": str(found), "fenced": fenced, "adopted": True}

@@ -62,14 +62,14 @@ def checkpoint_import(
     found = images.find(Path(directory), name or None)
     name = name or found.resolve().name
     images.check_name(name)
-    source = images.examine(found)
-    images.require_owned(source, trust)
-    daemon = DockerDaemon()
-    target = stopped_container(daemon, container)
-    _warn_of_another_runtime(target)
-    path = checkpoints_of(daemon, target) / name
-    with _progress(source) as advance:
-        images.copy(source, path, replace=force, progress=advance)
+    with images.examine(found) as source:
+        images.require_owned(source, trust)
+        daemon = DockerDaemon()
+        target = stopped_container(daemon, container)
+        _warn_of_another_runtime(target)
+        path = checkpoints_of(daemon, target) / name
+        with _progress(source) as advance:
+            images.copy(source, path, replace=force, progress=advance)
     command = f"docker start --checkpoint {shlex.quote(name)} {shlex.quote(container)}"
     if start:
         try:

@@ -2,6 +2,9 @@
 
 The directory comes from another host, so nothing in it is taken on trust: no link is followed, nothing but
 files and directories is copied, and what is missing is named before the copy begins.
+
+It is opened once, and everything after that is done below its descriptor: whoever may rename its parent could put
+another in its place between the look at its owner and the copy.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import shutil
 import stat
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,10 @@ _INVENTORY_MAGIC = 0x58313116
 _REQUIRED = (_INVENTORY, "pstree.img", "descriptors.json")
 """CRIU's table of contents, its process tree, and where runc keeps the standard streams."""
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""A FIFO that has taken a file's place is not waited for."""
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _BLOCK = 1 << 20
 
@@ -36,13 +43,21 @@ _DEEPEST = 7
 
 @dataclass(frozen=True)
 class CheckpointDir:
-    """An examined checkpoint."""
+    """An examined checkpoint, open."""
 
     path: Path
-    directories: tuple[Path, ...]
-    files: tuple[Path, ...]
-    size: int
-    """The bytes it occupies: holes are not copied."""
+    """By which its user knows it; what is read is read below `handle`."""
+
+    handle: int
+    directories: dict[Path, os.stat_result]
+    """Parents first, itself (the empty path) before all."""
+
+    files: dict[Path, os.stat_result]
+
+    @property
+    def size(self) -> int:
+        """The bytes it occupies: holes are not copied."""
+        return sum(status.st_blocks * 512 for status in self.files.values())
 
 
 def check_name(name: str) -> None:
@@ -72,33 +87,50 @@ def find(directory: Path, name: str | None) -> Path:
     raise CheckpointDirError(f"{directory} holds no checkpoint: there is no {_INVENTORY} in it")
 
 
-def examine(directory: Path) -> CheckpointDir:
-    """Make sure that it is complete and holds nothing but files and directories."""
-    directories: list[Path] = []
-    files: list[Path] = []
-    size = 0
-    for path in _walk(directory):
-        status = path.lstat()
-        if stat.S_ISDIR(status.st_mode):
-            directories.append(path.relative_to(directory))
-        elif stat.S_ISREG(status.st_mode):
-            files.append(path.relative_to(directory))
-            size += status.st_blocks * 512
-        else:
-            raise CheckpointDirError(
-                f"{path} is {_kind(status.st_mode)}; a checkpoint holds only plain files"
-            )
+@contextmanager
+def examine(directory: Path) -> Iterator[CheckpointDir]:
+    """Open it, and make sure that it is complete and holds nothing but files and directories."""
+    try:
+        handle = os.open(directory, _FOLDER)
+    except NotADirectoryError as error:  # which a link is as well, to this call
+        raise CheckpointDirError(f"{directory} is no directory of its own: name that") from error
+    except OSError as error:
+        raise CheckpointDirError(f"{directory}: {error.strerror}") from error
+    try:
+        yield _examined(directory, handle)
+    finally:
+        os.close(handle)
+
+
+def _examined(directory: Path, handle: int) -> CheckpointDir:
+    found = CheckpointDir(directory, handle, {Path(): os.fstat(handle)}, {})
+    try:
+        for path, status in _walk(directory, handle):
+            if stat.S_ISDIR(status.st_mode):
+                found.directories[path] = status
+            elif stat.S_ISREG(status.st_mode):
+                found.files[path] = status
+            else:
+                raise CheckpointDirError(
+                    f"{directory / path} is {_kind(status.st_mode)}; a checkpoint holds only plain files"
+                )
+        _require_complete(found)
+    except OSError as error:
+        raise CheckpointDirError(f"{directory}: {error.strerror}") from error
+    return found
+
+
+def _require_complete(found: CheckpointDir) -> None:
     for name in _REQUIRED:
-        if Path(name) not in files or not (directory / name).stat().st_size:
-            raise CheckpointDirError(f"{directory} is not a complete checkpoint: {name} is missing or empty")
-    if Path(paths.PLUGIN_IMAGE) in files and Path(paths.MANIFEST) not in files:
+        if Path(name) not in found.files or not found.files[Path(name)].st_size:
+            raise CheckpointDirError(f"{found.path} is not a complete checkpoint: {name} is missing or empty")
+    if Path(paths.PLUGIN_IMAGE) in found.files and Path(paths.MANIFEST) not in found.files:
         raise CheckpointDirError(
-            f"{directory} is not a complete checkpoint: it holds RDMA ({paths.PLUGIN_IMAGE}), and {paths.MANIFEST} "
+            f"{found.path} is not a complete checkpoint: it holds RDMA ({paths.PLUGIN_IMAGE}), and {paths.MANIFEST} "
             "is missing, without which nobody may restore its connections"
         )
-    if _magic(directory / _INVENTORY) != _INVENTORY_MAGIC:
-        raise CheckpointDirError(f"{directory / _INVENTORY} is not an image that CRIU wrote")
-    return CheckpointDir(directory, tuple(directories), tuple(files), size)
+    if _magic(found) != _INVENTORY_MAGIC:
+        raise CheckpointDirError(f"{found.path / _INVENTORY} is not an image that CRIU wrote")
 
 
 def require_owned(source: CheckpointDir, trusted: str) -> None:
@@ -107,8 +139,9 @@ def require_owned(source: CheckpointDir, trusted: str) -> None:
     ``trusted``: a user, by name or number, whose files are taken as well as root's; "" for none.
     """
     owners = {0, os.geteuid(), *({_number_of(trusted)} if trusted else ())}
-    for path in (source.path, *(source.path / one for one in (*source.directories, *source.files))):
-        status = path.lstat()
+    # As each was when it was examined, its folder first: in one that nobody else may write to, nobody changes it since.
+    for one, status in (source.directories | source.files).items():
+        path = source.path / one
         if status.st_uid not in owners:
             whose = _name_of(status.st_uid)
             raise CheckpointDirError(
@@ -152,10 +185,10 @@ def copy(source: CheckpointDir, target: Path, *, replace: bool, progress: Callab
         _require_space(target.parent, source.size)
         with _draft(draft):
             for directory in source.directories:
-                (draft / directory).mkdir(mode=0o700)
+                (draft / directory).mkdir(mode=0o700, exist_ok=directory == Path())
             for file in source.files:
-                _copy_file(source.path / file, draft / file, progress)
-            for directory in (*source.directories, Path()):
+                _copy_file(source, file, draft / file, progress)
+            for directory in source.directories:
                 sync_directory(draft / directory)
             _put_in_place(draft, target)
     except OSError as error:
@@ -175,14 +208,36 @@ def _listed(directory: Path) -> list[Path]:
         raise CheckpointDirError(f"{directory}: {error.strerror}") from error
 
 
-def _walk(directory: Path, depth: int = 0) -> Iterator[Path]:
-    """Everything below, parents first, no symbolic link followed."""
-    if depth > _DEEPEST:
-        raise CheckpointDirError(f"{directory} is deeper than a checkpoint's folders go: it is none")
-    for path in sorted(_listed(directory)):
-        yield path
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path, depth + 1)
+def _walk(directory: Path, handle: int, below: Path = Path()) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything in it, parents first, no symbolic link followed."""
+    if len(below.parts) > _DEEPEST:
+        raise CheckpointDirError(f"{directory / below} is deeper than a checkpoint's folders go: it is none")
+    for name in sorted(os.listdir(handle)):
+        status = os.stat(name, dir_fd=handle, follow_symlinks=False)
+        if not stat.S_ISDIR(status.st_mode):
+            yield below / name, status
+            continue
+        inside = os.open(name, _FOLDER, dir_fd=handle)
+        try:
+            yield below / name, os.fstat(inside)
+            yield from _walk(directory, inside, below / name)
+        finally:
+            os.close(inside)
+
+
+@contextmanager
+def _opened(source: CheckpointDir, file: Path) -> Iterator[int]:
+    """One of its files, by way of its own folders only."""
+    with ExitStack() as stack:
+        folder = source.handle
+        for name in file.parent.parts:
+            folder = os.open(name, _FOLDER, dir_fd=folder)
+            stack.callback(os.close, folder)
+        handle = os.open(file.name, _FILE, dir_fd=folder)
+        stack.callback(os.close, handle)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise CheckpointDirError(f"{source.path / file} is no plain file any more")
+        yield handle
 
 
 def _kind(mode: int) -> str:
@@ -196,9 +251,9 @@ def _kind(mode: int) -> str:
     return kinds[stat.S_IFMT(mode)]
 
 
-def _magic(path: Path) -> int:
-    with path.open("rb") as file:
-        first = file.read(4)
+def _magic(source: CheckpointDir) -> int:
+    with _opened(source, Path(_INVENTORY)) as handle:
+        first = os.pread(handle, 4, 0)
     return struct.unpack("<I", first)[0] if len(first) == 4 else 0
 
 
@@ -232,24 +287,19 @@ def _draft(draft: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _copy_file(source: Path, target: Path, progress: Callable[[int], None]) -> None:
-    # It was a plain file when it was examined; whoever has made the folder may have put something else in its place.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+def _copy_file(source: CheckpointDir, file: Path, target: Path, progress: Callable[[int], None]) -> None:
     with (
-        open(os.open(source, flags), "rb", buffering=0) as reader,  # noqa: PTH123 (pathlib has no O_NOFOLLOW)
+        _opened(source, file) as reader,
         open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as writer,  # noqa: PTH123
     ):
-        status = os.fstat(reader.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointDirError(f"{source} is no plain file any more")
-        size = status.st_size
+        size = os.fstat(reader).st_size
         writer.truncate(size)
-        for start, end in _data(reader.fileno(), size):
+        for start, end in _data(reader, size):
             at = start
             while at < end:
-                block = os.pread(reader.fileno(), min(_BLOCK, end - at), at)
+                block = os.pread(reader, min(_BLOCK, end - at), at)
                 if not block:
-                    raise CheckpointDirError(f"{source} became shorter while it was copied")
+                    raise CheckpointDirError(f"{source.path / file} became shorter while it was copied")
                 at += os.pwrite(writer.fileno(), block, at)
                 progress(len(block))
         os.fsync(writer.fileno())

@@ -29,21 +29,27 @@ def seal(document: "Manifest") -> "Manifest":
     return {**sealed, "digest": _digest(sealed)}
 
 
-def write(directory: str, document: "Manifest") -> None:
-    """Put the manifest into a checkpoint directory; it holds a secret and is root's alone."""
+def write(directory: str, document: "Manifest", handle: "int | None" = None) -> None:
+    """Put the manifest into a checkpoint directory; it holds a secret and is root's alone.
+
+    ``handle`` is the directory, open: ``directory`` is only its name then, by which another may be found meanwhile.
+    """
     path = os.path.join(directory, paths.MANIFEST)
+    where = path if handle is None else paths.MANIFEST
     # A name that nobody knows before: what is there already, a link or a file that others hold open, is not ours.
-    draft = f"{path}.{os.urandom(8).hex()}"
+    draft = f"{where}.{os.urandom(8).hex()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    made = False
     try:
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(handle, "w", encoding="utf-8") as file:
+        with open(os.open(draft, flags, 0o600, dir_fd=handle), "w", encoding="utf-8") as file:
+            made = True
             file.write(json.dumps(document))  # not dump(), which is Python and takes seven times as long
             file.flush()
             os.fsync(file.fileno())
-        os.rename(draft, path)
+        os.rename(draft, where, src_dir_fd=handle, dst_dir_fd=handle)
     except OSError as error:
-        if os.path.exists(draft):
-            os.unlink(draft)
+        if made:
+            os.unlink(draft, dir_fd=handle)
         raise ManifestError(f"cannot write {path}: {error.strerror}") from error
 
 
@@ -53,8 +59,8 @@ def remove(directory: str) -> None:
         os.unlink(os.path.join(directory, paths.MANIFEST))
 
 
-def read(directory: str) -> "Manifest | None":
-    """The manifest of a checkpoint; None when it holds nothing of RDMA.
+def read(directory: str, handle: "int | None" = None) -> "Manifest | None":
+    """The manifest of a checkpoint; None when it holds nothing of RDMA. ``handle``: as for `write`.
 
     Raises `ManifestError` for one that is damaged, or missing although the checkpoint holds RDMA.
     """
@@ -62,12 +68,13 @@ def read(directory: str) -> "Manifest | None":
     try:
         # The folder comes from another host: opened to be read, a FIFO would wait for somebody who writes.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(path, flags), "rb") as file:
+        where = path if handle is None else paths.MANIFEST
+        with open(os.open(where, flags, dir_fd=handle), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ManifestError(f"{path} is no plain file: copy the checkpoint again")
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        if os.path.exists(os.path.join(directory, paths.PLUGIN_IMAGE)):
+        if _holds_rdma(directory, handle):
             raise ManifestError(
                 f"{path} is missing, and the checkpoint holds RDMA ({paths.PLUGIN_IMAGE}): without it nobody may "
                 "restore its connections; copy the checkpoint again, whole"
@@ -87,6 +94,15 @@ def read(directory: str) -> "Manifest | None":
         raise ManifestError(f"{path}: {error}") from error
     found: Manifest = document
     return found
+
+
+def _holds_rdma(directory: str, handle: "int | None") -> bool:
+    image = paths.PLUGIN_IMAGE if handle is not None else os.path.join(directory, paths.PLUGIN_IMAGE)
+    try:
+        os.stat(image, dir_fd=handle)
+    except OSError:
+        return False
+    return True
 
 
 def check_whole(document: object) -> None:

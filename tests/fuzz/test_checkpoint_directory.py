@@ -85,8 +85,8 @@ def test_a_checkpoint_is_copied_whole_or_refused_by_name(fuzzer: Fuzzer, tmp_pat
         _fill(there / "one", rng)
         try:
             found = images.find(there, rng.choice((None, "one", "two")))
-            source = images.examine(found)
-            images.copy(source, docker / "checkpoints/one", replace=False, progress=lambda _: None)
+            with images.examine(found) as source:
+                images.copy(source, docker / "checkpoints/one", replace=False, progress=lambda _: None)
         except CheckpointDirError:
             assert [path for path in docker.rglob("*") if path.name != "checkpoints"] == []
         else:
@@ -115,7 +115,8 @@ def test_a_folder_deeper_than_anything_real_is_refused_by_name(tmp_path: Path) -
         here = below
     os.close(here)
     try:
-        with pytest.raises(CheckpointDirError, match="deeper than a checkpoint's folders go"):
-            images.examine(tmp_path / "one")
+        refused = pytest.raises(CheckpointDirError, match="deeper than a checkpoint's folders go")
+        with refused, images.examine(tmp_path / "one"):
+            pass
     finally:
         subprocess.run(["rm", "-rf", tmp_path / "one"], check=True)  # too deep for Python as well

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from migrrdma_runtime.agent.roles.records import PartnerData
 from migrrdma_runtime.cli import app
+from migrrdma_runtime.criu import images
 from migrrdma_runtime.wire import manifest
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -89,6 +90,32 @@ def test_a_checkpoint_is_adopted_and_says_so(
         await move.both_go_on_after_the_move()
         code, said = await command("dst", str(folder), "--fenced", "src")
         assert (code, "was adopted here, and is" in said) == (1, True), said
+
+    play(scenario)
+
+
+def test_the_manifest_is_written_where_it_was_judged(
+    play: Play,
+    tmp_path: Path,
+    command: Callable[..., Coroutine[Any, Any, tuple[int, str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever may write to the folder around it can give its name to another."""
+    folder, judged, judge = tmp_path / "before-move", tmp_path / "judged", images.require_owned
+
+    def exchanged_thereafter(found: images.CheckpointDir, trusted: str) -> None:
+        judge(found, trusted)
+        folder.rename(judged)
+        make_checkpoint(folder)
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await parked(cluster, folder)
+        await move.src.stop()
+        monkeypatch.setattr(images, "require_owned", exchanged_thereafter)
+        code, said = await command("dst", str(folder), "--fenced", "src")
+        assert code == 0, said
+        assert manifest.read(str(folder)) is None
+        assert manifest.read(str(judged)) != move.document
 
     play(scenario)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -65,37 +64,47 @@ def _target(docker_root: Path) -> Path:
 
 
 def copy(source: Path, target: Path, *, replace: bool = False) -> None:
-    images.copy(images.examine(source), target, replace=replace, progress=nothing)
+    with images.examine(source) as found:
+        images.copy(found, target, replace=replace, progress=nothing)
+
+
+def examine(source: Path) -> None:
+    with images.examine(source):
+        pass
+
+
+def require_owned(source: Path, trusted: str) -> None:
+    with images.examine(source) as found:
+        images.require_owned(found, trusted)
 
 
 # --- whose it may be ---
 
 
 def test_what_root_has_written_is_taken(source: Path) -> None:
-    images.require_owned(images.examine(source), "")
+    require_owned(source, "")
 
 
 @pytest.mark.parametrize("name", [".", "nested", "nested/more.img", "inventory.img"])
 def test_what_another_user_has_written_is_taken_only_if_one_says_so(source: Path, name: str) -> None:
     os.chown(source / name, 4711, 4711)
-    found = images.examine(source)
     with pytest.raises(
         CheckpointDirError,
         match=r"is 4711's, who could .* root's rights: .* --trust 4711, .*`chown -hR root: .*before-move",
     ):
-        images.require_owned(found, "")
+        require_owned(source, "")
     with pytest.raises(CheckpointDirError, match="is 4711's"):
-        images.require_owned(found, "nobody")
-    images.require_owned(found, "4711")
+        require_owned(source, "nobody")
+    require_owned(source, "4711")
 
 
 def test_a_user_is_trusted_by_name(source: Path) -> None:
     os.chown(source, 65534, -1)
-    images.require_owned(images.examine(source), "nobody")
+    require_owned(source, "nobody")
     with pytest.raises(CheckpointDirError, match=r"is nobody's, .* --trust nobody"):
-        images.require_owned(images.examine(source), "")
+        require_owned(source, "")
     with pytest.raises(CheckpointDirError, match="there is no user nosuch here"):
-        images.require_owned(images.examine(source), "nosuch")
+        require_owned(source, "nosuch")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +114,7 @@ def test_where_others_may_write_it_is_not_taken(source: Path, mode: int, group: 
     os.chown(source / "nested", 0, group)
     (source / "nested").chmod(mode)
     try:
-        images.require_owned(images.examine(source), "4711")
+        require_owned(source, "4711")
         refused = ""
     except CheckpointDirError as error:
         refused = str(error)
@@ -145,7 +154,7 @@ def test_a_file_and_an_empty_directory_are_no_checkpoints(tmp_path: Path) -> Non
 def test_an_incomplete_checkpoint_is_refused(source: Path, name: str, damage: Callable[[Path], None]) -> None:
     damage(source / name)
     with pytest.raises(CheckpointDirError, match=f"{name} is missing or empty"):
-        images.examine(source)
+        examine(source)
 
 
 def test_a_checkpoint_that_holds_rdma_and_no_manifest_is_refused(source: Path) -> None:
@@ -153,15 +162,15 @@ def test_a_checkpoint_that_holds_rdma_and_no_manifest_is_refused(source: Path) -
     with pytest.raises(
         CheckpointDirError, match=r"migrrdma.json is missing, without which nobody may restore"
     ):
-        images.examine(source)
+        examine(source)
     (source / "migrrdma.json").write_text("{}")
-    images.examine(source)
+    examine(source)
 
 
 def test_an_inventory_of_something_else_is_refused(source: Path) -> None:
     (source / "inventory.img").write_bytes(b"\x7fELF")
     with pytest.raises(CheckpointDirError, match="not an image that CRIU wrote"):
-        images.examine(source)
+        examine(source)
 
 
 UNSAFE: dict[str, Callable[[Path], None]] = {
@@ -177,13 +186,13 @@ def test_nothing_but_files_and_directories_is_accepted(
 ) -> None:
     make(source / where / "parent")
     with pytest.raises(CheckpointDirError, match=f"parent is {kind}"):
-        images.examine(source)
+        examine(source)
 
 
 def test_a_link_to_a_directory_is_not_entered(source: Path, tmp_path: Path) -> None:
     (source / "away").symlink_to(tmp_path)
     with pytest.raises(CheckpointDirError, match="away is a symbolic link"):
-        images.examine(source)
+        examine(source)
 
 
 # --- the copy ---------------------------------------------------------------------------------------------
@@ -191,7 +200,8 @@ def test_a_link_to_a_directory_is_not_entered(source: Path, tmp_path: Path) -> N
 
 def test_every_byte_arrives_and_nobody_else_may_read_it(source: Path, target: Path) -> None:
     copied: list[int] = []
-    images.copy(images.examine(source), target, replace=False, progress=copied.append)
+    with images.examine(source) as found:
+        images.copy(found, target, replace=False, progress=copied.append)
     assert contents(target) == contents(source)
     assert sum(copied) >= sum(len(one) for one in contents(source).values())
     assert {path.stat().st_mode & 0o077 for path in [target, *target.rglob("*")]} == {0}
@@ -232,8 +242,8 @@ def test_an_interrupted_copy_leaves_nothing(source: Path, target: Path) -> None:
     def interrupt(_count: int) -> None:
         raise SystemExit(130)
 
-    with pytest.raises(SystemExit):
-        images.copy(images.examine(source), target, replace=False, progress=interrupt)
+    with pytest.raises(SystemExit), images.examine(source) as found:
+        images.copy(found, target, replace=False, progress=interrupt)
     assert list(target.parent.iterdir()) == []
     assert [path.name for path in target.parent.parent.iterdir()] == ["checkpoints"]
 
@@ -242,8 +252,11 @@ def test_two_imports_of_one_name_do_not_meet(source: Path, target: Path) -> None
     def second(_count: int) -> None:
         copy(source, target)
 
-    with pytest.raises(CheckpointDirError, match="another import is writing"):
-        images.copy(images.examine(source), target, replace=False, progress=second)
+    with (
+        pytest.raises(CheckpointDirError, match="another import is writing"),
+        images.examine(source) as found,
+    ):
+        images.copy(found, target, replace=False, progress=second)
 
 
 def test_a_file_that_shrinks_meanwhile_is_noticed(source: Path, target: Path) -> None:
@@ -251,8 +264,11 @@ def test_a_file_that_shrinks_meanwhile_is_noticed(source: Path, target: Path) ->
         if count == 1 << 20:  # the first block of the large one
             os.truncate(source / "pages-1.img", count)
 
-    with pytest.raises(CheckpointDirError, match=r"pages-1\.img became shorter"):
-        images.copy(images.examine(source), target, replace=False, progress=shrink)
+    with (
+        pytest.raises(CheckpointDirError, match=r"pages-1\.img became shorter"),
+        images.examine(source) as found,
+    ):
+        images.copy(found, target, replace=False, progress=shrink)
     assert list(target.parent.iterdir()) == []
 
 
@@ -268,22 +284,48 @@ def _tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_file_that_becomes_a_fifo_meanwhile_is_not_waited_for(source: Path, target: Path) -> None:
     """Whoever made the folder may still write to it."""
-    found = images.examine(source)
-    (source / "pstree.img").unlink()
-    os.mkfifo(source / "pstree.img")
 
-    def waits_for_ever(_number: int, _frame: object) -> None:
-        raise AssertionError("it waits for somebody who writes")
+    def becomes_a_fifo(_count: int) -> None:
+        if not (source / "pstree.img").is_fifo():
+            (source / "pstree.img").unlink()
+            os.mkfifo(source / "pstree.img")
 
-    before = signal.signal(signal.SIGALRM, waits_for_ever)
-    signal.alarm(5)
-    try:
-        with pytest.raises(CheckpointDirError, match=r"pstree\.img is no plain file any more"):
-            images.copy(found, target, replace=False, progress=nothing)
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+    with (
+        pytest.raises(CheckpointDirError, match=r"pstree\.img is no plain file any more"),
+        images.examine(source) as found,
+    ):
+        images.copy(found, target, replace=False, progress=becomes_a_fifo)
     assert not target.exists()
+
+
+def test_what_was_judged_is_what_is_copied_whoever_has_its_name_since(source: Path, target: Path) -> None:
+    """Whoever may write to the folder around it can give its name to another."""
+    judged = contents(source)
+    with images.examine(source) as found:
+        images.require_owned(found, "")
+        source.rename(source.with_name("judged"))
+        make_checkpoint(source)
+        (source / "pstree.img").write_bytes(b"another's")
+        images.copy(found, target, replace=False, progress=nothing)
+    assert contents(target) == judged
+
+
+def test_a_folder_of_it_that_becomes_a_link_is_not_followed(
+    source: Path, target: Path, tmp_path: Path
+) -> None:
+    with images.examine(source) as found:
+        (source / "nested").rename(tmp_path / "elsewhere")
+        (source / "nested").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(CheckpointDirError, match="Not a directory; nothing was left behind"):
+            images.copy(found, target, replace=False, progress=nothing)
+    assert not target.exists()
+
+
+def test_a_link_to_a_checkpoint_is_refused_by_name(source: Path) -> None:
+    link = source.with_name("latest")
+    link.symlink_to(source)
+    with pytest.raises(CheckpointDirError, match="latest is no directory of its own: name that"):
+        examine(link)
 
 
 def test_too_little_space_is_seen_before_the_copy(source: Path, tiny_disk: Path) -> None:
@@ -300,8 +342,11 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(source: Path, tiny_disk: 
         if not (tiny_disk / "other").exists():
             (tiny_disk / "other").write_bytes(bytes(2 << 20))
 
-    with pytest.raises(CheckpointDirError, match="No space left on device; nothing was left behind"):
-        images.copy(images.examine(source), target, replace=False, progress=fill)
+    with (
+        pytest.raises(CheckpointDirError, match="No space left on device; nothing was left behind"),
+        images.examine(source) as found,
+    ):
+        images.copy(found, target, replace=False, progress=fill)
     assert sorted(path.name for path in tiny_disk.rglob("*")) == ["checkpoints", "other"]
 
 
@@ -359,6 +404,22 @@ def test_a_container_that_will_not_do_is_refused(
     assert isinstance(done.exception, DockerError)
     assert message in str(done.exception)
     assert not target.exists()
+
+
+def test_the_command_copies_what_it_has_judged(
+    command: Callable[..., Any], source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, judge = contents(source), images.require_owned
+
+    def exchanged_thereafter(found: images.CheckpointDir, trusted: str) -> None:
+        judge(found, trusted)
+        source.rename(source.with_name("judged"))
+        os.chown(make_checkpoint(source), 4711, 4711)
+
+    monkeypatch.setattr(images, "require_owned", exchanged_thereafter)
+    done, _ = command(str(source), "web")
+    assert done.exit_code == 0, done.output
+    assert contents(target) == judged
 
 
 def test_an_unknown_container_is_refused(command: Callable[..., Any], source: Path) -> None:
@@ -435,8 +496,7 @@ def test_no_progress_bar_disturbs_a_log(source: Path, tmp_path: Path) -> None:
         "from pathlib import Path\n"
         "from migrrdma_runtime.criu import images\n"
         "from migrrdma_runtime.commands.checkpoint_import import _progress\n"
-        f"source = images.examine(Path({str(source)!r}))\n"
-        "with _progress(source) as advance:\n"
+        f"with images.examine(Path({str(source)!r})) as source, _progress(source) as advance:\n"
         f"    images.copy(source, Path({target!r}), replace=False, progress=advance)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, cwd="/")
