@@ -24,6 +24,8 @@ void rnic_atomic_arrived(struct rnic_qp *qp, const struct rnic_packet *packet);
 void rnic_fail_request(struct rnic_qp *qp, uint32_t counter, enum ibv_wc_status status);
 /* The request whose span of PSNs holds psn and that is not done; `started`: none. */
 uint32_t rnic_sent_find(struct rnic_qp *qp, uint32_t psn);
+/* Something was posted here: whoever waits for a receive tries again. */
+void rnic_feed(struct rnic_qp *qp);
 /* The receiver said that it was not ready, with its timer's code. */
 void rnic_wait_for_receive(struct rnic_qp *qp, uint8_t code);
 void rnic_retry_fired(struct rnic_fabric *fabric, struct rnic_event *event);

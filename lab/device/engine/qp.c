@@ -251,8 +251,6 @@ int rnic_doorbell(struct rnic_context *context, uint32_t handle)
 		rnic_flush(qp);
 	else if (qp->state == IBV_QPS_RTS)
 		rnic_runnable(qp);
-	/* Somebody may have found no receive here. */
-	if (qp->device->settings[RNIC_SET_WAIT_FOR_PEER])
-		rnic_wake_parked(qp->device->fabric, rnic_qpn(qp));
+	rnic_feed(qp);
 	return 0;
 }

@@ -70,6 +70,8 @@ struct rnic_responder {
 	bool nak_sent;
 	/* The message that is arriving. */
 	bool in_message, dropping, has_receive;
+	/* It has said that it was not ready, and nothing has been posted since. */
+	bool starving;
 	uint8_t opcode;
 	uint32_t received, length;
 	uint64_t address;

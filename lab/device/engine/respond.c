@@ -96,6 +96,7 @@ void rnic_refuse(struct rnic_qp *qp, const struct rnic_packet *packet, enum rnic
 
 static void not_ready(struct rnic_qp *qp, const struct rnic_packet *packet)
 {
+	qp->resp.starving = true;
 	if (rnic_acknowledges(qp))
 		rnic_acknowledge(qp, packet->psn, RNIC_NOT_READY);
 	else

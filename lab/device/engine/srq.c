@@ -118,7 +118,7 @@ int rnic_srq_doorbell(struct rnic_context *context, uint32_t handle)
 		struct rnic_qp *qp = rnic_of(srq->starving.next, struct rnic_qp, starves);
 
 		rnic_list_remove(&qp->starves);
-		rnic_wake_parked(context->device->fabric, rnic_qpn(qp));
+		rnic_feed(qp);
 	}
 	return 0;
 }

@@ -1,4 +1,4 @@
-/* The requester's two timers: for an answer, and for a receiver that was not ready. */
+/* The requester's two timers: for an answer, and for a receiver that was not ready; and those who wait without one. */
 #include "internal.h"
 
 /* IBTA table 46: the RNR timer's codes in units of 10 us. */
@@ -7,13 +7,32 @@ static const uint32_t rnr_times[32] = {
 	256,   384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152,
 };
 
+void rnic_feed(struct rnic_qp *qp)
+{
+	qp->resp.starving = false;
+	if (qp->device->settings[RNIC_SET_WAIT_FOR_PEER])
+		rnic_wake_parked(qp->device->fabric, rnic_qpn(qp));
+}
+
+/* The receive may have been posted while the word that there was none was under way: nobody would wake who parks then. */
+static bool still_starves(const struct rnic_qp *qp)
+{
+	const struct rnic_device *device = rnic_device_of(qp->device->fabric, qp->attr.ah_attr.grh.dgid.raw);
+	const struct rnic_link *link = device ? rnic_table_find(&device->qps, qp->attr.dest_qp_num) : NULL;
+
+	return !link || rnic_of(link, struct rnic_qp, link)->resp.starving;
+}
+
 void rnic_wait_for_receive(struct rnic_qp *qp, uint8_t code)
 {
 	struct rnic_requester *req = &qp->req;
 	struct rnic_fabric *fabric = qp->device->fabric;
 
 	if (qp->device->settings[RNIC_SET_WAIT_FOR_PEER]) {
-		rnic_park(qp);
+		if (still_starves(qp))
+			rnic_park(qp);
+		else
+			rnic_runnable(qp);
 		return;
 	}
 	/* Seven stands for ever (IBTA 9.9.2.1.1). */

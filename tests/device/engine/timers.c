@@ -284,3 +284,52 @@ CASE(with_a_clock_that_stands_still_a_request_waits_for_receive_and_peer)
 	end_destroy(&right);
 	rig_down(&rig);
 }
+
+/* The receive comes when the request, or the word that there was none, has been under way for a while. */
+static void completes_with_a_receive_after(uint64_t ns, bool shared)
+{
+	struct rig rig;
+	struct end left, right;
+	struct rnic_ring *ring = ring_new(8, rnic_stride(sizeof(struct rnic_receive), 2, 0));
+	uint32_t srq = RNIC_NONE, srqn;
+
+	rig_up(&rig);
+	struct party *parties[] = { &rig.left, &rig.right };
+	for (int i = 0; i < 2; i++) {
+		SAME(rnic_set(parties[i]->device, "wait_for_peer", 1), 0);
+		SAME(rnic_set(parties[i]->device, "latency", 1000), 0);
+	}
+	struct rnic_srq_init init = {
+		.pd = rig.right.pd, .type = IBV_SRQT_BASIC, .max_wr = 8, .max_sge = 2, .ring = ring
+	};
+	if (shared)
+		SAME(rnic_create_srq(rig.right.context, &init, &srq, &srqn), 0);
+	end_new(&left, &rig.left, IBV_QPT_RC, RNIC_NONE);
+	end_new(&right, &rig.right, IBV_QPT_RC, srq);
+	connect_ends(&left, &right);
+	send_now(&left, 1, IBV_WR_SEND, 0, 8, &right, 0);
+	run_for(&rig, ns);
+	if (shared) {
+		ring_receive(ring, &rig.right, 2, 0, 8);
+		SAME(rnic_srq_doorbell(rig.right.context, srq), 0);
+	} else {
+		receive(&right, 2, 0, 8);
+	}
+	run_for(&rig, MS);
+	expect(&rig.left, 1, IBV_WC_SUCCESS);
+	expect(&rig.right, 2, IBV_WC_SUCCESS);
+	end_destroy(&left);
+	end_destroy(&right);
+	if (shared)
+		SAME(rnic_destroy_srq(rig.right.context, srq), 0);
+	free(ring);
+	rig_down(&rig);
+}
+
+CASE(a_receive_posted_while_the_word_that_there_was_none_is_under_way_is_found)
+{
+	for (uint64_t ns = 500; ns < 3000; ns += 1000) {
+		completes_with_a_receive_after(ns, false);
+		completes_with_a_receive_after(ns, true);
+	}
+}
