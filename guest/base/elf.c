@@ -144,8 +144,13 @@ static int holds(const struct mig_elf *object, const void *address)
 	return (ElfW(Addr))address >= object->base && (ElfW(Addr))address < object->end;
 }
 
+static int is_this_library(const struct mig_elf *object)
+{
+	return holds(object, (const void *)(uintptr_t)mig_elf_next_symbol);
+}
+
 struct search {
-	const char *soname, *symbol;
+	const char *soname, *symbol, *version;
 	const void *address;
 	struct mig_elf *object;
 	void *found;
@@ -174,6 +179,26 @@ int mig_elf_named(const char *soname, struct mig_elf *object)
 	return dl_iterate_phdr(search_object, &search) ? 0 : ENOENT;
 }
 
+static int search_definition(struct dl_phdr_info *info, size_t size, void *argument)
+{
+	struct search *search = argument;
+	struct mig_elf object;
+
+	(void)size;
+	if (read_object(info, &object) || is_this_library(&object) ||
+	    !mig_elf_symbol(&object, search->symbol, search->version))
+		return 0;
+	*search->object = object;
+	return 1;
+}
+
+int mig_elf_defining(const char *symbol, const char *version, struct mig_elf *object)
+{
+	struct search search = { .symbol = symbol, .version = version, .object = object };
+
+	return dl_iterate_phdr(search_definition, &search) ? 0 : ENOENT;
+}
+
 int mig_elf_holding(const void *address, struct mig_elf *object)
 {
 	struct search search = { .address = address, .object = object };
@@ -189,7 +214,7 @@ static int search_symbol(struct dl_phdr_info *info, size_t size, void *argument)
 	(void)size;
 	if (read_object(info, &object))
 		return 0;
-	if (holds(&object, (const void *)(uintptr_t)mig_elf_next_symbol)) {
+	if (is_this_library(&object)) {
 		search->passed_self = 1;
 		return 0;
 	}
@@ -223,7 +248,7 @@ static int read_build_id(struct dl_phdr_info *info, size_t size, void *argument)
 	struct mig_elf object;
 
 	(void)size;
-	if (read_object(info, &object) || !holds(&object, (const void *)(uintptr_t)mig_elf_next_symbol))
+	if (read_object(info, &object) || !is_this_library(&object))
 		return 0;
 	for (int i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *header = &info->dlpi_phdr[i];

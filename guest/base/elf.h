@@ -17,8 +17,10 @@ struct mig_elf {
 	uint32_t count;			/* of symbols */
 };
 
-/* The object called soname, or holding address; ENOENT when there is none. */
+/* The object called soname, the first besides this library that defines symbol, or the one holding address; ENOENT when
+ * there is none. */
 int mig_elf_named(const char *soname, struct mig_elf *object);
+int mig_elf_defining(const char *symbol, const char *version, struct mig_elf *object);
 int mig_elf_holding(const void *address, struct mig_elf *object);
 
 /* With a version that very definition, else the default one. NULL: not defined. */

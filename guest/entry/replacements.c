@@ -31,7 +31,7 @@ void *mig_replacement(const char *name, const void *found)
 		if (strcmp(name, verbs[i].name))
 			continue;
 		/* Only the current version of the verb, and only libibverbs' own. */
-		if (mig_elf_holding(found, &object) || strcmp(object.soname, "libibverbs.so.1"))
+		if (mig_elf_holding(found, &object) || !mig_is_libibverbs(&object))
 			return NULL;
 		return mig_elf_symbol(&object, name, NULL) == found ? verbs[i].ours : NULL;
 	}

@@ -69,11 +69,21 @@ static void pin(const struct mig_elf *library)
 		open(library->name, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
+#define LIBIBVERBS "libibverbs.so.1"
+/* What every libibverbs defines, whatever it is called. */
+#define ITS_VERB "ibv_open_device"
+#define ITS_VERSION "IBVERBS_1.1"
+
+int mig_is_libibverbs(const struct mig_elf *object)
+{
+	return !strcmp(object->soname, LIBIBVERBS) || mig_elf_symbol(object, ITS_VERB, ITS_VERSION);
+}
+
 static int find_real(void)
 {
 	struct mig_elf library;
 
-	if (mig_elf_named("libibverbs.so.1", &library))
+	if (mig_elf_named(LIBIBVERBS, &library) && mig_elf_defining(ITS_VERB, ITS_VERSION, &library))
 		return ENOSYS;
 	pin(&library);
 #define MIG_REAL_FIND(result, name, version, parameters)                                                   \

@@ -5,6 +5,8 @@
 #include <infiniband/verbs.h>
 #include <sys/types.h>
 
+#include "base/elf.h"
+
 /* verbs.h puts inline functions of the same names before these. */
 #undef ibv_query_port
 #undef ibv_reg_mr
@@ -109,8 +111,12 @@ struct mig_real {
 	const char *stranger;
 };
 
-/* NULL with errno ENOSYS when the process has not loaded libibverbs. */
+/*
+ * NULL with errno ENOSYS when the process has not loaded libibverbs. A Python wheel brings one of its own, with another
+ * name; where there are several, the one that has the usual name serves all.
+ */
 const struct mig_real *mig_real(void);
+int mig_is_libibverbs(const struct mig_elf *object);
 
 /* True while this thread is inside a real function that calls other verbs and must get the real ones' objects. */
 extern __thread int mig_inside_real;
