@@ -15,9 +15,10 @@ from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
-from migrrdma_runtime.agent.local.objections import Objections
+from migrrdma_runtime.agent.local.objections import MOST_SHOWN, Objections
 from migrrdma_runtime.agent.local.resources import Resources
 from migrrdma_runtime.agent.local.runtime_api import Runtime
+from migrrdma_runtime.agent.local.strangers import Strangers
 from migrrdma_runtime.agent.observe import loop_lag
 from migrrdma_runtime.agent.observe.steps_log import StepsLog
 from migrrdma_runtime.agent.peers import certificates
@@ -97,9 +98,10 @@ class Daemon:
         self._server = GrpcServer(credentials, handlers)
         self._metrics: Metrics | None = None
         self._metrics_server: Server | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
         self._kept = Kept(self.agent)
         self._objections = Objections()
+        self._strangers = Strangers(self.agent.guests, self.agent.containers, self.agent.resources)
         self.agent.store.watch(StepsLog().changed)
         self.agent.store.watch(self._kept.changed)
 
@@ -133,14 +135,15 @@ class Daemon:
             "adopt": self._adopt,
         }
         self._local.serve({name: self._counted(name, one) for name, one in operations.items()})
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        loop = asyncio.get_running_loop()
+        self._watching = [loop.create_task(one) for one in (self._watch(), self._strangers.watch())]
         _log.info("agent %s listens on %s", self.agent.identity.name, ", ".join(self._addresses))
 
     async def stop(self) -> None:
         """Stop, leaving everything as it is: the next agent goes on."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.wait((self._watching,))
+        for one in self._watching:
+            one.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.close)
         await self._objections.stop()
@@ -297,11 +300,17 @@ class Daemon:
     async def _show_objections(self, _request: Message, _runtime: Runtime) -> Message:
         """What would refuse a checkpoint, by process; apart from the status, which must not wait for a process."""
         found = await self._objections.of(self.agent.guests.all())
+        try:
+            strangers = await self._strangers.look()
+        except AgentError as error:
+            _log.warning("processes without the guest library cannot be looked for: %s", error)
+            strangers = []
         return {
             "guests": [
                 {"container": guest.container, "process": guest.name, "reasons": reasons}
                 for guest, reasons in found.items()
-            ]
+            ],
+            "strangers": [one.as_message() for one in strangers[:MOST_SHOWN]],
         }
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:

@@ -26,7 +26,8 @@ Examples:
 def ask(command: str, *, objections: bool = False) -> dict[str, Any]:
     """What this host's agent answers; ``command`` is who asks, for the error that root is needed.
 
-    ``objections``: each process has ``reasons``, what would refuse a checkpoint of it; None if it does not answer.
+    ``objections``: each process has ``reasons``, what would refuse a checkpoint of it; None if it does not answer; and
+    there are ``strangers``, processes of containers that use RDMA without the guest library.
     """
     from migrrdma_runtime.wire import runtime_client
 
@@ -37,11 +38,11 @@ def ask(command: str, *, objections: bool = False) -> dict[str, Any]:
     with runtime_client.connect(configured.run_dir) as agent:
         found = agent.status()
         if objections:
-            told = {
-                (one["container"], one["process"]): one["reasons"] for one in agent.objections()["guests"]
-            }
+            objected = agent.objections()
+            told = {(one["container"], one["process"]): one["reasons"] for one in objected["guests"]}
             for guest in found["guests"]:
                 guest["reasons"] = told.get((guest["container"], guest["process"]))
+            found["strangers"] = objected["strangers"]
         return found
 
 
@@ -58,6 +59,9 @@ def status(as_json: bool = AS_JSON) -> None:
         typer.echo(printable(f"process {guest['pid']} ({guest['command']}), {where}: {guest['state']}"))
         for line in _objections(guest):
             typer.echo(printable(f"  {line}"))
+    for one in found["strangers"]:
+        typer.echo(printable(f"process {one['pid']} ({one['command']}), container {one['container']:.12}"))
+        typer.echo(printable(f"  would refuse a checkpoint: {one['reason']}"))
     for one in found["migrations"]:
         typer.echo(printable(_line(one)))
 

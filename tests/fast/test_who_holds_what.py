@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import workload
+from guest_build import ROOT, compile_c
+from migrrdma_lab import rdma
 from migrrdma_lab.containers import Container
+from migrrdma_lab.plan import container_image
 from migrrdma_lab.shell import Shell
 
 pytestmark = pytest.mark.usefixtures("on_the_nodes")
 
+_UNTIL_LOGGED = """
+until journalctl -u migrrdma-agent --no-pager | grep -q "(past) of container"; do sleep 1; done
+"""
 _GOES_ON = "^ *[0-9]+ s +[1-9][0-9]* ops/s"
 
 
@@ -43,3 +50,31 @@ def test_queue_pairs_are_of_the_container_that_has_made_them(
     assert seen.count("No such file") == 2, seen
     said = src.sh("journalctl -u migrrdma-agent --no-pager").stdout
     assert "cannot be learnt from the kernel" not in said
+
+
+def test_a_process_that_the_guest_library_does_not_see_is_named_before_its_checkpoint_is_refused(
+    src: Shell, containers: Callable[[Container], Container], tmp_path: Path
+) -> None:
+    compile_c(tmp_path / "past", ROOT / "tests/probes/past.c", "-libverbs")
+    src.run("mkdir", "-p", "/root/past")
+    src.copy(str(tmp_path / "past"), ":/root/past/past")
+    rdma.join_data_network(src)
+    one = containers(
+        Container(
+            src, "past", ["/mnt/past"], [*src.rdma_options, "--network=data", "--volume=/root/past:/mnt:ro"],
+            container_image("trixie"), "migrrdma",
+        )
+    ).run()  # fmt: skip
+    one.wait_for_line("^made$")
+    shown = json.loads(src.run("migrrdma", "status", "--json").stdout)
+    [stranger] = shown["strangers"]
+    assert stranger["command"] == "past"
+    assert stranger["container"] == one.full_id()
+    assert "libibverbs.so.1" in stranger["reason"]
+    refused = src.run("docker", "checkpoint", "create", "past", "one", check=False)
+    assert refused.returncode
+    assert "open without the guest library" in refused.stderr
+    assert "libibverbs.so.1" in refused.stderr
+    # Nobody has to ask for it to stand in the log.
+    src.sh(_UNTIL_LOGGED, timeout=120)
+    assert one.docker("inspect", "--format={{.State.Running}}", "past").stdout.strip() == "true"

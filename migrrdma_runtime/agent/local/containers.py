@@ -83,6 +83,14 @@ class Containers:
         """What the process has mapped; None: it cannot be read."""
         return memory_map.read(self._proc, pid)
 
+    def verbs_libraries(self, pid: int) -> tuple[str, ...]:
+        """The files of a libibverbs that the process has mapped, under whatever name a wheel has given it."""
+        return tuple(
+            printable(path)
+            for path in memory_map.files(self._proc, pid)
+            if path.rpartition("/")[2].startswith("libibverbs")
+        )
+
     def process(self, pid: int) -> Process:
         """The process, with its command's name as the kernel has it."""
         return Process(pid, printable(self._read(pid, "comm").rstrip("\n")) or "?")

@@ -35,12 +35,22 @@ class MemoryMap:
 
 def read(proc: Path, pid: int) -> MemoryMap | None:
     """The process's mappings; None: they cannot be read, as it has ended."""
+    lines = _lines(proc, pid)
+    return None if lines is None else parse(lines)
+
+
+def files(proc: Path, pid: int) -> list[str]:
+    """The paths of the files that the process has mapped, each once, as the process sees them; none if it has ended."""
+    lines = [line.split(None, 5) for line in _lines(proc, pid) or []]
+    return list(dict.fromkeys(line[5] for line in lines if len(line) > 5 and line[5].startswith("/")))
+
+
+def _lines(proc: Path, pid: int) -> list[str] | None:
     try:
         # The kernel escapes a file's \n, and no other byte that ends a line somewhere.
-        lines = (proc / str(pid) / "maps").read_bytes().decode(errors="replace").split("\n")
+        return (proc / str(pid) / "maps").read_bytes().decode(errors="replace").split("\n")
     except OSError:
         return None
-    return parse(lines)
 
 
 def parse(lines: Iterable[str]) -> MemoryMap:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Context, Inventory, QueuePair
+from migrrdma_runtime.agent.local.strangers import way_in
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -16,6 +17,9 @@ from migrrdma_runtime.wire.agent_messages import Contact
 
 Connection = tuple[Guest, QueuePair]
 """A connected queue pair and whose it is."""
+
+_NAMED = 4
+"""Of how many processes without the guest library it is looked at how they come by a device."""
 
 
 @dataclass
@@ -80,9 +84,13 @@ async def _require_guests(
         if not await asyncio.to_thread(agent.containers.only_inherits, one.pid, known):
             strangers.append(one)
     if strangers:
+        ways = [
+            await asyncio.to_thread(agent.containers.verbs_libraries, one.pid) for one in strangers[:_NAMED]
+        ]
+        how = "; ".join(dict.fromkeys(way_in(way) for way in ways))
         raise GuestError(
             f"{', '.join(str(one) for one in strangers)} of container {container:.12} has an RDMA device "
-            "open without the guest library (or its agent's connection): start the container with "
+            f"open without the guest library (or its agent's connection), {how}: start the container with "
             "--runtime=migrrdma, and the program dynamically linked"
         )
 

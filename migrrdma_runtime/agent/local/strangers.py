@@ -1,0 +1,118 @@
+"""Processes with queue pairs that the guest library does not see: no checkpoint of their containers is possible.
+
+A program that is linked statically, or brings a libibverbs that it loads past all others, works under the runtime as
+it does under runc, and the first that anybody would hear of it is a checkpoint that is refused. So it is said before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from migrrdma_runtime.agent.local.containers import Containers, Process, ProcessId
+from migrrdma_runtime.agent.local.guests import Guests
+from migrrdma_runtime.agent.local.resources import Resources
+from migrrdma_runtime.base.errors import AgentError
+
+_log = logging.getLogger(__name__)
+
+PERIOD_S = 30.0
+"""Between two looks at the kernel's list of queue pairs: one command for all of them, a few milliseconds."""
+
+_GRACE_S = 5.0
+"""What a process may take from its first queue pair to its guest's call: it calls again after an agent's restart."""
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """A process of a container, and how it has come by its queue pairs."""
+
+    container: str
+    process: Process
+    libraries: tuple[str, ...]
+    """The files of a libibverbs that it has mapped, as the container calls them."""
+
+    @property
+    def reason(self) -> str:
+        """What would refuse a checkpoint, for the middle of a sentence."""
+        return f"queue pairs without the guest library, {way_in(self.libraries)}"
+
+    def as_message(self) -> dict[str, Any]:
+        """What `migrrdma status` shows of it."""
+        return {
+            "container": self.container,
+            "pid": self.process.pid,
+            "command": self.process.command,
+            "reason": self.reason,
+        }
+
+
+def way_in(libraries: tuple[str, ...]) -> str:
+    """How a process that the guest library does not see uses RDMA, by what it has mapped."""
+    if not libraries:
+        return "with a libibverbs that is linked statically"
+    return f"through {' and '.join(libraries[:2])}, which it has loaded past the guest library"
+
+
+class Strangers:
+    """Looks for them."""
+
+    def __init__(self, guests: Guests, containers: Containers, resources: Resources) -> None:
+        self._guests = guests
+        self._containers = containers
+        self._resources = resources
+        self._said: set[ProcessId] = set()
+
+    async def look(self) -> list[Stranger]:
+        """All that there are now; none where the kernel cannot be asked.
+
+        Raises `AgentError` if the kernel's answer cannot be read.
+        """
+        holdings = await self._resources.holdings()
+        if holdings is None:
+            return []
+        makers = {one.pid for one in holdings.pairs.values() if one.pid and not one.module}
+        return await asyncio.to_thread(self._among, makers, {one.process.pid for one in self._guests.all()})
+
+    async def watch(self, period: float = PERIOD_S, grace: float = _GRACE_S) -> None:
+        """Look again and again, and log each process once, until cancelled."""
+        while True:
+            await asyncio.sleep(period)
+            try:
+                found = await self.look()
+                if any(self._is_new(one) for one in found):
+                    await asyncio.sleep(grace)
+                    found = await self.look()
+            except AgentError as error:
+                _log.warning("processes without the guest library cannot be looked for: %s", error)
+                continue
+            for one in found:
+                self._say(one)
+
+    def _is_new(self, stranger: Stranger) -> bool:
+        return self._containers.identify(stranger.process.pid) not in self._said
+
+    def _say(self, stranger: Stranger) -> None:
+        who = self._containers.identify(stranger.process.pid)
+        if who in self._said:
+            return
+        self._said = {one for one in self._said if self._containers.is_alive(one)} | {who}
+        _log.warning(
+            "%s of container %.12s has %s: a checkpoint of the container would be refused",
+            stranger.process,
+            stranger.container,
+            stranger.reason,
+        )
+
+    def _among(self, makers: set[int], guests: set[int]) -> list[Stranger]:
+        """Of threads that have made queue pairs, the processes in recorded containers without a guest."""
+        found = []
+        for pid in sorted({self._containers.process_of(one) for one in makers} - guests - {0}):
+            container = self._containers.container_of(pid)
+            if container:
+                found.append(
+                    Stranger(container, self._containers.process(pid), self._containers.verbs_libraries(pid))
+                )
+        return found
