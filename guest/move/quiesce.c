@@ -118,10 +118,10 @@ static void advance(struct mig_qp *qp)
 		qp->marker_again = 0;
 		qp->marker = MIG_MARKER_WANTED;
 	}
-	int wanted = qp->marker == MIG_MARKER_WANTED;
+	int wanted = qp->marker == MIG_MARKER_WANTED, posted = qp->marker == MIG_MARKER_POSTED;
 	mig_unlock(lock);
-	/* What the application has stopped before it began would not begin, and nobody has a copy of it. */
-	if (wanted && mig_qp_resume_stopped(qp))
+	/* What the application has stopped before it began would not begin, and nobody has a copy of it; nor would the marker. */
+	if ((wanted || posted) && mig_qp_resume_stopped(qp))
 		return;
 	/* Many QPs on one queue would else take as many walks over all of them as it has room for markers. */
 	if (wanted && !mig_marker_post(qp) && !mig_cq_collect(mig_cq(qp->ibv.send_cq), 0))

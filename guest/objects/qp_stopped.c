@@ -8,6 +8,7 @@
 #include "objects/qp.h"
 #include "path/hold.h"
 #include "path/kept.h"
+#include "real/doorbell.h"
 #include "real/real.h"
 #include "shadow/cq.h"
 
@@ -35,6 +36,9 @@ void mig_qp_go_on(struct mig_qp *qp)
 	mig_send_gate(qp, mig_is_held(qp) ? 0 : MIG_GATE_FLUSH, MIG_GATE_STOPPED);
 	mig_send_flush(qp, &done);
 	mig_send_free(done);
+	/* Nothing is posted in a drain, which waits for what is in the queue. */
+	if (mig_is_held(qp) && qp->ibv.state == IBV_QPS_RTS)
+		mig_ring(qp->real);
 	/* Whoever polls sends the rest, and is told to look by this count. */
 	if (!qp->quiesced && MIG_GATE(qp->send_gate) & MIG_GATE_FLUSH)
 		qp->quiesced = 1;
@@ -55,9 +59,12 @@ int mig_qp_resume_stopped(struct mig_qp *qp)
 		return 0;
 	int error = change(qp, IBV_QPS_RTS);
 
-	if (!error)
-		qp->resumed = qp->real;
-	return error;
+	if (error)
+		return error;
+	qp->resumed = qp->real;
+	/* Soft-RoCE does not look into the queue when it is brought to RTS, but at the next post; there may be none. */
+	mig_ring(qp->real);
+	return 0;
 }
 
 void mig_qp_stop_resumed(struct mig_qp *qp)

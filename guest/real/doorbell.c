@@ -54,21 +54,34 @@ static int ring(const struct ibv_qp *real, uint16_t driver)
 	return ioctl(real->context->cmd_fd, RDMA_VERBS_IOCTL, &command) ? errno : 0;
 }
 
+/* The drivers with such a doorbell; the kernel refuses a command that names another than its own. */
+static int ring_whatever_it_is(const struct ibv_qp *real)
+{
+	static const uint16_t drivers[] = { RDMA_DRIVER_RXE, RDMA_DRIVER_SIW };
+	int error = EINVAL;
+
+	for (unsigned int i = 0; error == EINVAL && i < sizeof(drivers) / sizeof(drivers[0]); i++)
+		error = ring(real, drivers[i]);
+	return error;
+}
+
+void mig_ring(const struct ibv_qp *real)
+{
+	int before = errno;
+
+	ring_whatever_it_is(real);
+	errno = before;
+}
+
 int mig_post_and_ring(struct ibv_qp *real, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	/* The drivers with such a doorbell; the kernel refuses a command that names another than its own. */
-	static const uint16_t drivers[] = { RDMA_DRIVER_RXE, RDMA_DRIVER_SIW };
 	int before = errno;
 
 	*bad = NULL;
 	int error = real->context->ops.post_send(real, wr, bad);
 	if (error != EACCES)
 		return error;
-	for (unsigned int i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++) {
-		error = ring(real, drivers[i]);
-		if (error != EINVAL)
-			break;
-	}
+	error = ring_whatever_it_is(real);
 	if (error)
 		return error;
 	/* The refused doorbell has hidden why a request did not get into the queue; mostly it was full. */

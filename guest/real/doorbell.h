@@ -1,4 +1,4 @@
-/* Sends of a process that was restored from a checkpoint, on devices whose doorbell is a system call. */
+/* Devices whose doorbell is a system call: sends of a process that was restored from a checkpoint, and of one that was stopped. */
 #ifndef MIGRRDMA_DOORBELL_H
 #define MIGRRDMA_DOORBELL_H
 
@@ -9,5 +9,8 @@
  * Stands in mig_qp.post_send in a process that was restored; takes a real QP, returns an errno.
  */
 int mig_post_and_ring(struct ibv_qp *real, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
+
+/* Have the device look into its send queue, although nothing was posted; of devices that look by themselves nothing. */
+void mig_ring(const struct ibv_qp *real);
 
 #endif

@@ -17,6 +17,7 @@
  *     fast SIDE            polls 2000 times; whether the queue is polled without the guest library's lock then
  *     fast recv A          likewise for posting receives, with as many posts of none
  *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken
+ *     marker A             how far the guest library's marker behind its sends is (enum mig_marker)
  *     raise QPN TYPE       an asynchronous event of the device, by its number of the moment
  *     async SIDE           the type of the next one
  *     numbers DEVICE QPN KEY, purge 0|1, local_rkeys 0|1, fail VERB NTH ERRNO, made WHAT
@@ -312,6 +313,12 @@ static int posts_fast(struct pair *pair)
 	return -1;
 }
 
+static int marker(struct pair *pair)
+{
+	printf("%d\n", *(volatile enum mig_marker *)&((struct mig_qp *)pair->qp)->marker);
+	return -1;
+}
+
 static int event(struct side *side)
 {
 	struct pollfd wanted = { .fd = side->channel->fd, .events = POLLIN };
@@ -385,6 +392,8 @@ static int obey(const char *line)
 		return printf("%llu\n", (unsigned long long)contents[a]), -1;
 	if (sscanf(line, "poll %d %d", &a, &b) >= 1)
 		return poll_side(&sides[a], b);
+	if (sscanf(line, "marker %c", &name) == 1)
+		return marker(named(name));
 	if (sscanf(line, "fast recv %c", &name) == 1)
 		return posts_fast(named(name));
 	if (sscanf(line, "fast %d", &a) == 1)

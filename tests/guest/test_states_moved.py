@@ -7,6 +7,11 @@ from guest_agent import MOVING, PARTNER, Agent, GuestError
 from guest_moves import GIDS, SAME_INDEX, move, partner_move
 from guest_shell import ERR, INIT, RESET, RTR, SQD, Shell
 
+POSTED = "2"
+"""Of ``enum mig_marker``."""
+
+PATIENT_MS = 120_000
+
 
 def listed_state(shell: Shell, agent: Agent, name: str) -> int:
     [found] = [q for q in agent.qps() if q["vqpn"] == shell.numbers[name]]
@@ -225,6 +230,27 @@ def test_what_was_sent_before_a_stop_is_drained_although_it_did_not_begin(shell:
     assert shell.poll(0) == "A:send:0:0 A:send:0:1 A:send:0:2"
     assert shell.state("A") == SQD
     shell.do("on A", "send A 1")
+    assert shell.poll(1) == "B:recv:0:3"
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["stays", "goes on"])
+def test_what_is_under_way_is_drained_although_it_is_stopped_in_the_drain(
+    shell: Shell, agent: Agent, goes_on: bool
+) -> None:
+    shell.connect("AB")
+    shell.do("send A 3")  # the first one waits for a receive, the others for the first
+    agent.send("QUIESCE", {"timeout_ms": PATIENT_MS})
+    while shell.tell("marker A") != POSTED:
+        pass
+    shell.do("sqd A", "send A 1", *(["on A", "sqd A"] if goes_on else []), "recv B 6")
+    agent.connection.settimeout(PATIENT_MS / 1000)
+    agent.answer()
+    assert shell.poll(1) == "B:recv:0:0 B:recv:0:1 B:recv:0:2"
+    assert shell.state("A") == SQD
+    agent.ask("UNDO")
+    assert shell.poll(0) == "A:send:0:0 A:send:0:1 A:send:0:2"
+    assert shell.state("A") == SQD
+    shell.do("on A")
     assert shell.poll(1) == "B:recv:0:3"
 
 
