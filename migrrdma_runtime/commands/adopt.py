@@ -11,7 +11,7 @@ import typer
 from migrrdma_runtime.base import config
 from migrrdma_runtime.base.errors import ManifestError
 from migrrdma_runtime.commands.options import AS_JSON, TRUST, require_root
-from migrrdma_runtime.criu import images
+from migrrdma_runtime.criu import cgroup_yard, images
 from migrrdma_runtime.wire import agent_messages, manifest, runtime_client
 
 HELP = """Have this host decide about a checkpoint whose own host is gone for ever.
@@ -53,6 +53,7 @@ def adopt(
     require_root("migrrdma migration adopt")
     if not re.fullmatch(agent_messages.AGENT_NAME, fenced):
         raise typer.BadParameter(f"{fenced!r} is no name of an agent", param_hint="--fenced")
+    cgroup_yard.remove_orphans()  # it may have been restored from there before
     found = images.find(Path(directory), name or None)
     with images.examine(found) as source:
         images.require_owned(source, trust)

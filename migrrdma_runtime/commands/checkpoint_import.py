@@ -17,7 +17,7 @@ import typer
 
 from migrrdma_runtime.base.errors import DockerError
 from migrrdma_runtime.commands.options import AS_JSON, TRUST, require_root
-from migrrdma_runtime.criu import images
+from migrrdma_runtime.criu import cgroup_yard, images
 from migrrdma_runtime.criu.images import CheckpointDir
 from migrrdma_runtime.engine.docker import Container, DockerDaemon, checkpoints_of, stopped_container
 from migrrdma_runtime.host.install.docker_config import NAME as RUNTIME_NAME
@@ -59,6 +59,7 @@ def checkpoint_import(
 ) -> None:
     """Examine, copy, say what comes next or do it."""
     require_root("migrrdma checkpoint import")
+    cgroup_yard.remove_orphans()  # it may have been restored from there before
     found = images.find(Path(directory), name or None)
     name = name or found.resolve().name
     images.check_name(name)

@@ -7,8 +7,9 @@ restore the *last* error in the ``--log`` file. runc says there no more than "cr
 import os
 
 from migrrdma_runtime.base.errors import CheckpointError, MigrRDMAError, RestoreError
+from migrrdma_runtime.criu import cgroup_yard
 from migrrdma_runtime.criu.log import CriuLog
-from migrrdma_runtime.shim import cgroup_yard, child, facts, runtime_log
+from migrrdma_runtime.shim import child, facts, runtime_log
 from migrrdma_runtime.shim.container import LowLevelContainer
 from migrrdma_runtime.shim.restored import Restored
 
