@@ -6,7 +6,6 @@ socket; its cgroup, compared with those of the containers' first processes (reco
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrrdma_runtime.agent.local import memory_map
+from migrrdma_runtime.agent.local.looks import Looks
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.local.recorded import Recorded
 from migrrdma_runtime.agent.local.same_file import are_among, descriptors
@@ -53,7 +53,10 @@ class Containers:
         # Every process of the host is a file to read, and every container one: not in the agent's loop, which could do
         # nothing else for seconds while many containers are checkpointed, and not for each of them anew.
         self._counted = Recorded(run_dir / paths.CONTAINERS_DIR, proc)
-        self._census = SharedLook(lambda: asyncio.to_thread(self._count))
+        census = Looks(1)
+        self._census = SharedLook(lambda: census.at("", self._count))
+        self.looks = Looks()
+        """What else is read of a container's processes is read by these: its time is the container's doing."""
         self._proc = proc
         self._verbs = verbs
         self.boot = self._boot()
@@ -67,7 +70,7 @@ class Containers:
         """The processes of a container that have an RDMA device open."""
         # The open files last: to list those of every process of the host takes many times as long.
         inside = (await self._census()).get(container, [])
-        return await asyncio.to_thread(self._holders_among, inside)
+        return await self.looks.at(container, self._holders_among, inside)
 
     def only_inherits(self, pid: int, others: Iterable[int]) -> bool:
         """Whether every device that a process has open is the very open file of one of the others.

@@ -31,6 +31,7 @@ from migrrdma_runtime.agent.local.guest_objects import (
     QPName,
     QueuePair,
 )
+from migrrdma_runtime.agent.local.looks import Looks
 from migrrdma_runtime.agent.local.usable_keys import by_domain
 from migrrdma_runtime.base import fault_points, gids
 from migrrdma_runtime.base.errors import DrainError, GuestError, MessageError
@@ -72,6 +73,7 @@ class Guest:
         container: str,
         hello: dict[str, Any],
         budget: Budget,
+        looks: Looks,
     ) -> None:
         self.process = process
         self.container = container
@@ -85,6 +87,7 @@ class Guest:
         self._hung_up = asyncio.Event()
         self._answers: dict[int, _Answer] = {}
         self._budget = budget
+        self._looks = looks
 
     def __str__(self) -> str:
         """How a message names it."""
@@ -229,7 +232,7 @@ class Guest:
 
         try:
             async with asyncio.timeout(_LOOK_S):
-                return await asyncio.to_thread(stall_of, self.process.pid)
+                return await self._looks.at(self.container, stall_of, self.process.pid)
         except TimeoutError:
             return ""
 

@@ -230,7 +230,9 @@ class Guests:
             message = unpack(await loop.sock_recv(connection, MESSAGE_MAX + 1))
         if message.kind != "HELLO" or message.body["state"] not in list(GuestState):
             raise MessageError(f"{process}: {message.kind} where HELLO should be, with a state that there is")
-        guest = Guest(connection, process, container, message.body, self._budget_of(container))
+        guest = Guest(
+            connection, process, container, message.body, self._budget_of(container), self._containers.looks
+        )
         other = self.find(container, guest.name)
         if other is not None and other.process.pid != process.pid:
             raise AgentError(f"{process} says it is {other.process}, which is connected")

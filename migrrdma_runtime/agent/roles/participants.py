@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from migrrdma_runtime.agent.local.containers import Process
@@ -81,7 +80,8 @@ async def _require_guests(
     strangers = []
     for one in unknown:
         # Each may have a million open files: not in the loop, which others wait for.
-        if not await asyncio.to_thread(agent.containers.only_inherits, one.pid, known):
+        look = agent.containers.only_inherits
+        if not await agent.containers.looks.at(container, look, one.pid, known):
             strangers.append(one)
     if strangers:
         ways = [
@@ -120,7 +120,8 @@ async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:
         if not one.inventory.counts.get("mrs"):
             continue
         # A process may have as many mappings as it likes: not in the loop, which others wait for.
-        mapped = await asyncio.to_thread(agent.containers.memory_map, one.guest.process.pid)
+        looks, look = agent.containers.looks, agent.containers.memory_map
+        mapped = await looks.at(one.guest.container, look, one.guest.process.pid)
         if mapped is None:
             continue
         regions = await one.guest.memory_regions(agent.config.deadlines.guest)

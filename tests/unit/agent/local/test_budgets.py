@@ -16,6 +16,7 @@ from migrrdma_runtime.agent.local import budget
 from migrrdma_runtime.agent.local.budget import Budget
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.looks import Looks
 from migrrdma_runtime.base.allowed_rate import Rate
 from migrrdma_runtime.base.errors import GuestError, MessageError
 from migrrdma_runtime.wire.guest_messages import WIRE
@@ -40,7 +41,7 @@ async def a_guest(shared: Budget) -> AsyncIterator[tuple[Guest, socket.socket]]:
         ours.setblocking(False)
         theirs.setblocking(False)
         hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
-        yield Guest(ours, Process(7, "liar"), "c1", hello, shared), theirs
+        yield Guest(ours, Process(7, "liar"), "c1", hello, shared, Looks()), theirs
 
 
 def play(scenario: Scenario, shared: Budget | None = None) -> None:

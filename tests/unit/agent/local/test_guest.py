@@ -11,6 +11,7 @@ from guest_process import PATIENT_S
 from migrrdma_runtime.agent.local.budget import Budget
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.looks import Looks
 from migrrdma_runtime.base.errors import GuestError
 
 
@@ -20,7 +21,7 @@ def _refused(what_happens: str) -> str:
         with ours, theirs:
             ours.setblocking(False)
             hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
-            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"))
+            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
             theirs.close()
             if what_happens == "noticed":
                 ours.close()  # as whoever reads from it does

@@ -16,6 +16,7 @@ from moves import Move
 
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest_objects import Inventory
+from migrrdma_runtime.agent.local.looks import Looks
 from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.roles import participants
 from migrrdma_runtime.agent.roles.participants import Mover, find_participants
@@ -311,19 +312,20 @@ def test_a_partner_that_has_switched_refuses_a_restore_before_it_is_begun(play: 
 @pytest.mark.parametrize("look", ["only_inherits", "memory_map"])
 def test_what_a_process_has_open_and_mapped_is_looked_at_beside_the_loop(look: str) -> None:
     """It may be a million of either: whoever has as many would stop the agent for all others."""
-    let_go = threading.Event()
+    begun, let_go = threading.Event(), threading.Event()
 
     def waits(*_: Any) -> Any:
+        begun.set()
         assert let_go.wait(PATIENT_S)
         return MemoryMap([], []) if look == "memory_map" else True
 
     async def nothing(_seconds: float) -> list[Any]:
         return []
 
-    guest: Any = SimpleNamespace(process=Process(1, "app"), memory_regions=nothing)
+    guest: Any = SimpleNamespace(process=Process(1, "app"), container="c1", memory_regions=nothing)
     mover = Mover(guest, Inventory({"mrs": 1}, ()), [], [])
     agent: Any = SimpleNamespace(
-        containers=SimpleNamespace(**{look: waits}),
+        containers=SimpleNamespace(**{look: waits}, looks=Looks()),
         config=SimpleNamespace(deadlines=SimpleNamespace(guest=1)),
     )
 
@@ -334,7 +336,7 @@ def test_what_a_process_has_open_and_mapped_is_looked_at_beside_the_loop(look: s
             looking = asyncio.ensure_future(
                 participants._require_guests(agent, "c1", [Process(1, "app")], [])
             )
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(begun.wait, PATIENT_S)
         let_go.set()  # in the loop: it would never come to this
         await looking
 
