@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime, Verdict
 from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles.delays import Delays
 from migrrdma_runtime.agent.roles.fit import find_devices
 from migrrdma_runtime.agent.roles.reconnection import Reconnection
 from migrrdma_runtime.agent.roles.records import DestinationData, DestinationRecord, SwitchedPartner
@@ -387,13 +388,14 @@ class Destination:
 
     async def _tell_the_source(self, record: DestinationRecord) -> None:
         """Go on telling it until it has heard."""
+        delays = Delays(self._agent, record)
         while not record.data.told:
             try:
                 await self._ask_source(record, "finish")
             except RefusedError as error:
                 _log.info("%s", error)  # it knows nothing of it any more
             except AgentError as error:
-                _log.info("%s; it is told again later", error)  # also one whose disk is full
+                delays.say("source", str(error))  # also one whose disk is full
                 await asyncio.sleep(self._deadlines.ask)
                 continue
             self._store.remember(record, told=True)
@@ -409,6 +411,7 @@ class Destination:
         await self._finish(record)
 
     async def _switch_in_the_end(self, record: DestinationRecord, partner: SwitchedPartner) -> None:
+        delays = Delays(self._agent, record)
         while not partner.switched:
             try:
                 await self._switch(record, partner)
@@ -416,16 +419,17 @@ class Destination:
                 _log.error("partner %s is lost: %s", partner.name, error)
                 partner.switched = True
             except AgentError as error:
-                _log.warning("%s", error)
+                delays.say(partner.name, str(error))
                 await asyncio.sleep(self._deadlines.ask)
 
     async def _resolve(self, record: DestinationRecord) -> None:
         """Learn what became of a commit that was asked for before this agent started, and act on it."""
+        delays = Delays(self._agent, record)
         while record.state is State.COMMITTING:
             try:
                 await self._ask_source(record, "commit")
             except UnreachableError as error:
-                _log.warning("migration %s is in doubt: %s", record.id, error)
+                delays.say("source", f"it is in doubt, since {error}")
                 await asyncio.sleep(self._deadlines.ask)
             except AgentError as error:
                 await self._give_back(record, str(error))

@@ -125,7 +125,7 @@ def describe(record: AnyRecord, deadlines: Deadlines) -> Message:
         "peers": peers_of(record),
         "waiting_for": record.data.pending,
         "waits_for": _waits_for(record),
-        "way_out": _way_out(record, deadlines),
+        "way_out": way_out(record, deadlines),
         **shown,
     }
 
@@ -136,14 +136,15 @@ _SHOWN = {
 }  # fmt: skip
 
 
-def _way_out(record: AnyRecord, deadlines: Deadlines) -> str:
+def way_out(record: AnyRecord, deadlines: Deadlines) -> str:
+    """What ends the wait by itself, and what a person can do; empty: it waits for nobody."""
     data = record.data
-    template = _OUTLOOKS[record.role, record.state].way_out
-    if not template and data.pending:
-        template = _PENDING
-    elif not template and not data.is_told:
-        template = _UNTOLD
-    return template.format(
+    templates = [_OUTLOOKS[record.role, record.state].way_out]
+    if data.pending:
+        templates = [one for one in templates if not _have_all_switched(data)] + [_PENDING]
+    elif record.is_final and not data.is_told:
+        templates = [_UNTOLD]
+    return ". ".join(filter(None, templates)).format(
         id=record.id,
         container=getattr(data, "container", "")[:12],
         source=_name_of_source(data),
@@ -151,6 +152,11 @@ def _way_out(record: AnyRecord, deadlines: Deadlines) -> str:
         runtime=data.runtime.pid if isinstance(data, SourceData | DestinationData) else 0,
         **vars(deadlines),
     )
+
+
+def _have_all_switched(data: SourceData | DestinationData | PartnerData) -> bool:
+    """Whether only processes are waited for where partners are as well."""
+    return isinstance(data, DestinationData) and all(one.switched for one in data.partners)
 
 
 def _name_of_source(data: SourceData | DestinationData | PartnerData) -> str:
@@ -170,7 +176,7 @@ def _name_of_holder(record: AnyRecord) -> str:
 
 def _waits_for(record: AnyRecord) -> list[str]:
     """Whom it waits for now, one sentence each, without an end."""
-    whom = [_told(record.data, name) for name in record.data.pending]
+    whom = [f"{whereabouts(record.data, name)} to hear how it ended" for name in record.data.pending]
     if not record.is_final:
         whom += _others(record)
     elif not record.data.is_told and isinstance(record.data, DestinationData):
@@ -205,10 +211,11 @@ def _others(record: AnyRecord) -> list[str]:
     return [f"a restore of the container, or {data.decides.name} to go on with it"]
 
 
-def _told(data: SourceData | DestinationData | PartnerData, name: str) -> str:
+def whereabouts(data: SourceData | DestinationData | PartnerData, name: str) -> str:
+    """A process by its number and container, or by its name where no number is known."""
     container, process = data.whereabouts(name)
     who = f"process {process.pid}" if process is not None else f"the process {name}"
-    return f"{who} of container {container:.12} to hear how it ended"
+    return f"{who} of container {container:.12}"
 
 
 def peers_of(record: AnyRecord) -> list[Message]:

@@ -16,6 +16,7 @@ from typing import Any
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles import outlook
 from migrrdma_runtime.agent.roles.partner_guests import (
     Prepared,
     connected_guest,
@@ -348,7 +349,11 @@ class Partner:
         record = self._record(migration)
         async with self._agent.lock(record.id):
             if record.is_final:
-                raise RefusedError(f"migration {migration} is {record.state.value} here: it waits for nobody")
+                left = f"what is left ends so: {outlook.way_out(record, self._deadlines)}"
+                raise RefusedError(
+                    f"migration {migration} is {record.state.value} here: it waits for "
+                    f"{f'processes only, and {left}' if record.data.pending else 'nobody'}"
+                )
             await self._give_up(record, "given up by a person")
 
     async def _give_up(self, record: PartnerRecord, reason: str) -> None:
@@ -384,7 +389,7 @@ class Partner:
         try:
             await self.settle(guest, record)
         except GuestError as error:
-            _log.warning("migration %s: %s; it is told again until it has", record.id, error)
+            _log.info("migration %s: %s; it is told again", record.id, error)  # which says the way out
 
     # --- who may -----------------------------------------------------------------------------------------
 

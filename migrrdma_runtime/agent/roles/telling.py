@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.roles.delays import Delays
+from migrrdma_runtime.agent.roles.outlook import whereabouts
 from migrrdma_runtime.agent.roles.records import Record
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.base.errors import AgentError, StaleRecordError
@@ -24,18 +26,22 @@ Settle = Callable[[Guest, Any], Coroutine[Any, Any, None]]
 
 async def tell_until_all_know(agent: ThisAgent, record: Record[Any], settle: Settle) -> None:
     """Tell the record's pending guests, every ``deadlines.ask`` seconds, until none is left."""
-    said: dict[str, str] = {}
+    delays = Delays(agent, record)
+    is_again = False
     try:
         while record.data.pending:
-            await asyncio.gather(*(_tell(agent, record, settle, name, said) for name in record.data.pending))
+            await asyncio.gather(
+                *(_tell(agent, record, settle, name, delays, is_again) for name in record.data.pending)
+            )
             if record.data.pending:
                 await asyncio.sleep(agent.config.deadlines.ask)
+            is_again = True
     except StaleRecordError as error:
         _log.info("%s", error)
 
 
 async def _tell(
-    agent: ThisAgent, record: Record[Any], settle: Settle, name: str, said: dict[str, str]
+    agent: ThisAgent, record: Record[Any], settle: Settle, name: str, delays: Delays, is_again: bool
 ) -> None:
     container, process = record.data.whereabouts(name)
     guest = agent.guests.find(container, name)
@@ -45,10 +51,10 @@ async def _tell(
         except StaleRecordError:
             raise
         except AgentError as error:
-            if said.get(name) != str(error):  # the same every few seconds would help nobody
-                _log.warning("migration %s: %s; it is told again until it has", record.id, error)
-            said[name] = str(error)
+            delays.say(name, str(error))
     elif process is not None and not agent.containers.is_alive(process):
         _log.warning("migration %s: process %d has ended before it was told of it", record.id, process.pid)
         agent.guests.stop_asking(container, name)
         agent.store.remember(record, pending=[one for one in record.data.pending if one != name])
+    elif is_again:  # at first it may be about to connect
+        delays.say(name, f"{whereabouts(record.data, name)} is not connected to the agent")

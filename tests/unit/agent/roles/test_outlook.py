@@ -17,7 +17,7 @@ from records import destination_data, partner_data, source_data
 from migrrdma_runtime import cli
 from migrrdma_runtime.agent.peers.agent_config import Deadlines
 from migrrdma_runtime.agent.roles.outlook import describe
-from migrrdma_runtime.agent.roles.records import AnyRecord, Record
+from migrrdma_runtime.agent.roles.records import AnyRecord, DestinationData, Record, SwitchedPartner
 from migrrdma_runtime.agent.roles.states import FIRST, TRANSITIONS, Role, State, is_final
 from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError
 
@@ -80,6 +80,22 @@ def test_who_is_still_to_be_told_is_named(role: Role, state: State) -> None:
     shown = describe(one, Deadlines())
     assert "0" * 16 in shown["waits_for"][0]
     assert "told again every 5 s" in shown["way_out"]
+
+
+def test_a_destination_says_whether_it_waits_for_partners_for_processes_or_for_both() -> None:
+    one = record(Role.DESTINATION, State.COMMITTED)
+    assert isinstance(one.data, DestinationData)
+    one.data.pending = ["0" * 16]
+    one.data.partners = [SwitchedPartner("p1", "192.0.2.1:50505", "")]
+    both = describe(one, Deadlines())["way_out"]
+    assert "abandon --lost --role destination" in both
+    assert "kill -CONT" in both
+    one.data.partners[0].switched = True
+    processes = describe(one, Deadlines())["way_out"]
+    assert "abandon" not in processes
+    assert "kill -CONT" in processes
+    one.data.pending = []
+    assert "kill -CONT" not in describe(one, Deadlines())["way_out"]
 
 
 @pytest.mark.parametrize("role", Role)
