@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from migrrdma_runtime.base import kernel_file
 from migrrdma_runtime.base.errors import InspectionError
 from migrrdma_runtime.inspection.memory import Memory, places
 from migrrdma_runtime.inspection.threads import STATES, KernelThread, threads_of
@@ -187,12 +188,8 @@ def _words(pid: int, memory: Memory, at: Places) -> dict[int, _Word]:
 
 def _clock_offset(pid: int) -> float:
     """What the process's monotonic clock is ahead of ours, in seconds: it may have a time namespace of its own."""
-    try:
-        with open(f"/proc/{pid}/timens_offsets", encoding="ascii") as file:  # noqa: PTH123 (as the rest)
-            lines = [line.split() for line in file]
-    except (OSError, ValueError):
-        return 0.0
-    return sum(int(line[1]) + int(line[2]) / 1e9 for line in lines if line and line[0] in ("monotonic", "1"))
+    lines = [line.split() for line in kernel_file.lines(f"/proc/{pid}/timens_offsets")]
+    return sum(int(line[1]) + int(line[2]) / 1e9 for line in lines if line[0] in ("monotonic", "1"))
 
 
 def _thread(one: KernelThread, words: dict[int, _Word]) -> Thread:

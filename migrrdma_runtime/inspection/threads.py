@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
+from migrrdma_runtime.base import kernel_file
+
 _MOST = 4096
 """Threads that are looked at."""
 
@@ -43,9 +45,8 @@ def threads_of(pid: int) -> list[KernelThread]:
 
 
 def _look(pid: int, tid: int) -> KernelThread | None:
-    status = dict(
-        line.split(":\t", 1) for line in _read(f"/proc/{pid}/task/{tid}/status").split("\n") if ":\t" in line
-    )
+    lines = kernel_file.lines(f"/proc/{pid}/task/{tid}/status", "replace")  # its name is printed
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     if not status:
         return None
     return KernelThread(
@@ -53,7 +54,7 @@ def _look(pid: int, tid: int) -> KernelThread | None:
         int(status.get("NSpid", str(tid)).split()[-1]),
         status.get("Name", ""),
         status.get("State", "?")[:1],
-        _syscall(_read(f"/proc/{pid}/task/{tid}/syscall")),
+        _syscall("".join(kernel_file.lines(f"/proc/{pid}/task/{tid}/syscall"))),
     )
 
 
@@ -71,11 +72,3 @@ def _names() -> dict[int, str]:
     except ImportError:
         return {}
     return dict(SYSCALL_NAMES)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace", newline="\n") as file:  # noqa: PTH123 (one of thousands)
-            return file.read(4096)
-    except OSError:  # the thread has ended, or the kernel does not say
-        return ""

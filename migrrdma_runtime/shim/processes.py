@@ -2,7 +2,7 @@
 
 import os
 
-from migrrdma_runtime.base import process_start
+from migrrdma_runtime.base import kernel_file, process_start
 from migrrdma_runtime.base.errors import SpecError
 from migrrdma_runtime.shim import bundle
 
@@ -93,8 +93,4 @@ def are_within(groups: "list[str]", container: "list[str]") -> bool:
 
 def cgroups(pid: int) -> "list[str]":
     """A process's cgroup in each hierarchy; none: it has ended."""
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace", newline="\n") as file:
-            return file.read().rstrip("\n").split("\n")  # a name may hold what ends a line elsewhere
-    except OSError:
-        return []
+    return kernel_file.lines(f"/proc/{pid}/cgroup")

@@ -18,7 +18,7 @@ from migrrdma_runtime.agent.local.memory_map import MemoryMap
 from migrrdma_runtime.agent.local.recorded import Recorded
 from migrrdma_runtime.agent.local.same_file import are_among, descriptors
 from migrrdma_runtime.agent.local.shared_look import SharedLook
-from migrrdma_runtime.base import paths, process_start
+from migrrdma_runtime.base import kernel_file, paths, process_start
 from migrrdma_runtime.base.escaping import printable
 
 
@@ -100,8 +100,7 @@ class Containers:
 
     def process_of(self, thread: int) -> int:
         """The process of a thread, or of itself; 0: there is none."""
-        # Of the bytes that end a line somewhere the kernel escapes one in a name.
-        for line in self._read(thread, "status").split("\n"):
+        for line in kernel_file.lines(f"{self._proc}/{thread}/status"):
             if line.startswith("Tgid:"):
                 return int(line.split()[1])
         return 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migrrdma_runtime.agent.local.guest_objects import MemoryRegion
+from migrrdma_runtime.base import kernel_file
 
 Range = tuple[int, int]
 """Addresses from the first to the one after the last."""
@@ -35,29 +36,21 @@ class MemoryMap:
 
 def read(proc: Path, pid: int) -> MemoryMap | None:
     """The process's mappings; None: they cannot be read, as it has ended."""
-    lines = _lines(proc, pid)
-    return None if lines is None else parse(lines)
+    lines = kernel_file.lines(f"{proc}/{pid}/maps")
+    return parse(lines) if lines else None
 
 
 def files(proc: Path, pid: int) -> list[str]:
     """The paths of the files that the process has mapped, each once, as the process sees them; none if it has ended."""
-    lines = [line.split(None, 5) for line in _lines(proc, pid) or []]
+    lines = [line.split(None, 5) for line in kernel_file.lines(f"{proc}/{pid}/maps", "replace")]
     return list(dict.fromkeys(line[5] for line in lines if len(line) > 5 and line[5].startswith("/")))
-
-
-def _lines(proc: Path, pid: int) -> list[str] | None:
-    try:
-        # The kernel escapes a file's \n, and no other byte that ends a line somewhere.
-        return (proc / str(pid) / "maps").read_bytes().decode(errors="replace").split("\n")
-    except OSError:
-        return None
 
 
 def parse(lines: Iterable[str]) -> MemoryMap:
     """The lines of ``/proc/PID/maps``."""
     readable: list[Range] = []
     writable: list[Range] = []
-    for line in filter(None, lines):
+    for line in lines:
         addresses, permissions, *_ = line.split(None, 2)
         start, end = (int(one, 16) for one in addresses.split("-"))
         if "r" in permissions:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from migrrdma_runtime.base import process_start
+from migrrdma_runtime.base import kernel_file, process_start
 
 _SETTLED_S = 10
 """A container's first process comes to its own cgroup while the container is made; until then it is looked at anew."""
@@ -169,14 +169,8 @@ class Recorded:
 
     def _cgroup(self, pid: int) -> str:
         """The cgroup's path: of version 2's hierarchy, or of the one that systemd or the freezer uses; ``/``: none."""
-        try:
-            # Not by pathlib, which costs more than the kernel's part of it.
-            with open(f"{self._proc}/{pid}/cgroup", errors="replace", newline="\n") as file:  # noqa: PTH123
-                lines = file.read().split("\n")  # a cgroup's name may hold what ends a line elsewhere
-        except OSError:
-            return "/"
         paths: dict[str, str] = {}
-        for line in lines:
+        for line in kernel_file.lines(f"{self._proc}/{pid}/cgroup"):
             number, _, rest = line.partition(":")
             controllers, _, path = rest.partition(":")
             paths["2" if number == "0" else controllers] = path

@@ -72,8 +72,9 @@ _CHANNEL_OPTIONS = (
 )
 _IDLE_S = 10.0
 """A host that crashed has not closed its connections. One kept over its reboot would fail the next request, so none is
-used that has been idle for as long as a host may take to come up again. (grpc.client_idle_timeout_ms would close them,
-but not in 1.51, which Debian 12 and 13 carry.)"""
+used that has been idle for as long as a host may take to come up again. It is closed then: an agent that has asked a
+thousand others once would else have a thousand for ever. (grpc.client_idle_timeout_ms would close them, but not in
+1.51, which Debian 12 and 13 carry.)"""
 _LARGE = 256 << 10
 """Bytes of a request that is not looked at in the event loop."""
 _MAX_DETAILS = 2000
@@ -163,6 +164,8 @@ class _Kept:
     """What was revoked when it was opened."""
     busy: int = 0
     used: float = 0.0
+    closes: asyncio.TimerHandle | None = None
+    """While it is idle."""
 
 
 class GrpcTransport:
@@ -176,6 +179,7 @@ class GrpcTransport:
         self._denied = credentials.denied
         self._kept: dict[tuple[str, str], _Kept] = {}
         """By address and name of the agent."""
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def ask(
         self, address: str, name: str, request: Message, timeout: float, agent: str = ""
@@ -187,22 +191,38 @@ class GrpcTransport:
         kept = await self._connection(address, agent, timeout)
         method: Any = kept.channel.unary_unary(f"/{_SERVICE}/{name}")
         kept.busy += 1
+        if kept.closes is not None:
+            kept.closes.cancel()
         try:
             reply: bytes = await method(data, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise await _translated(error, address, name, timeout, self._tls, agent) from error
         finally:
             kept.busy -= 1
-            kept.used = asyncio.get_running_loop().time()
+            loop = asyncio.get_running_loop()
+            kept.used = loop.time()
             if not kept.busy and self._kept.get((address, agent)) is not kept:
                 await kept.channel.close()  # another has taken its place
+            elif not kept.busy:
+                kept.closes = loop.call_later(_IDLE_S, self._close_idle, (address, agent), kept)
         return agent_messages.decode(reply, exchange.reply, f"the reply of the agent at {address} to {name}")
 
     async def close(self) -> None:
         """Close every connection."""
         for kept in self._kept.values():
+            if kept.closes is not None:
+                kept.closes.cancel()
             await kept.channel.close()
         self._kept.clear()
+        await asyncio.gather(*self._closing)
+
+    def _close_idle(self, where: tuple[str, str], kept: _Kept) -> None:
+        if kept.busy or self._kept.get(where) is not kept:
+            return
+        del self._kept[where]
+        task = asyncio.get_running_loop().create_task(kept.channel.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _connection(self, address: str, agent: str, timeout: float) -> _Kept:
         try:

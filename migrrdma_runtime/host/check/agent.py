@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 from migrrdma_runtime.base import config, paths
-from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.base.errors import CertificateError, MigrRDMAError
 from migrrdma_runtime.host.check.result import Machine, Result, ok, warning
 
 _START = (
@@ -46,19 +45,18 @@ def _damage_of_the_list(machine: Machine) -> str:
     """What is wrong with the list of revoked certificates; empty: nothing, or there is no authority to judge it by."""
     from cryptography import x509
 
+    from migrrdma_runtime.agent.peers import deny_list
+
     authority, listed = (machine.host.path(f"{paths.TLS_DIR}/{name}") for name in ("ca.crt", "ca.crl"))
-    if not (authority.exists() and listed.exists()):
+    if not authority.exists():
         return ""
-    key: Any = x509.load_pem_x509_certificate(authority.read_bytes()).public_key()
     try:
-        is_the_authoritys = x509.load_pem_x509_crl(listed.read_bytes()).is_signature_valid(key)
+        deny_list.read(listed, x509.load_pem_x509_certificate(authority.read_bytes()))
     except ValueError as error:
-        return f"{paths.TLS_DIR}/ca.crl holds no list of revoked certificates ({error})"
-    return (
-        ""
-        if is_the_authoritys
-        else f"{paths.TLS_DIR}/ca.crl is not of the authority of {paths.TLS_DIR}/ca.crt"
-    )
+        return f"{authority} is no certificate ({error})"
+    except CertificateError as error:
+        return str(error)
+    return ""
 
 
 def service(_machine: Machine) -> Result:

@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from cluster import Cluster
+from guest_process import PATIENT_S
 
 from migrrdma_runtime.agent.peers import certificates, grpc_transport
 from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
+from migrrdma_runtime.base import kernel_file
 from migrrdma_runtime.base.errors import UnreachableError
 from migrrdma_runtime.wire import agent_messages
 
@@ -97,10 +99,14 @@ async def through_a_crash(cluster: Cluster, seconds_until_back: float) -> None:
     host = CrashingHost(cluster.port)
     client = GrpcTransport(certificates.load(peer.config.tls))
     try:
-        assert (await client.ask(host.address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
+        assert (await client.ask(host.address, "hello", HELLO, PATIENT_S))[
+            "version"
+        ] == agent_messages.VERSION
         assert await host.crash() == 1
         await asyncio.sleep(seconds_until_back)  # what passes here is the subject
-        assert (await client.ask(host.address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
+        assert (await client.ask(host.address, "hello", HELLO, PATIENT_S))[
+            "version"
+        ] == agent_messages.VERSION
     finally:
         await client.close()
         await host.close()
@@ -117,6 +123,37 @@ def test_a_partner_whose_host_has_crashed_and_is_back_is_reached_at_once(
     play(scenario)
 
 
+def test_a_connection_that_nobody_uses_is_closed(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent would else have one for each other that it has ever asked, and they one each."""
+    monkeypatch.setattr(grpc_transport, "_IDLE_S", 1e6)
+
+    async def scenario(cluster: Cluster) -> None:
+        peer = await cluster.host("peer", 4)
+        client = GrpcTransport(certificates.load(peer.config.tls))
+        address = f"{peer.address}:{cluster.port}"
+        try:
+            await client.ask(address, "hello", HELLO, PATIENT_S)
+            assert _connections(cluster.port) == 1
+            monkeypatch.setattr(grpc_transport, "_IDLE_S", 0.05)
+            await client.ask(address, "hello", HELLO, PATIENT_S)
+            async with asyncio.timeout(PATIENT_S):
+                while _connections(cluster.port):
+                    await asyncio.sleep(0.02)  # nothing tells of it
+            # And it is no obstacle to the next request.
+            await client.ask(address, "hello", HELLO, PATIENT_S)
+        finally:
+            await client.close()
+
+    play(scenario)
+
+
+def _connections(port: int) -> int:
+    """Of this host to that port, by the kernel's word; gRPC's are IPv6 sockets, whatever they lead to."""
+    lines = [line.split() for kind in ("tcp", "tcp6") for line in kernel_file.lines(f"/proc/self/net/{kind}")]
+    established = "01"
+    return sum(line[3] == established and line[2].endswith(f":{port:04X}") for line in lines)
+
+
 def test_an_agent_that_is_back_is_reached_at_once(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         peer = cluster.prepare("peer", 4)
@@ -125,9 +162,9 @@ def test_an_agent_that_is_back_is_reached_at_once(play: Play) -> None:
         try:
             for _ in range(4):  # the library tries anew less and less often
                 with pytest.raises(UnreachableError, match="is migrrdma-agent running there"):
-                    await client.ask(address, "hello", HELLO, 5)
+                    await client.ask(address, "hello", HELLO, PATIENT_S)
             await peer.start()
-            assert (await client.ask(address, "hello", HELLO, 5))["version"] == agent_messages.VERSION
+            assert (await client.ask(address, "hello", HELLO, PATIENT_S))["version"] == agent_messages.VERSION
         finally:
             await client.close()
 
