@@ -74,7 +74,8 @@ class Strangers:
         if holdings is None:
             return []
         makers = {one.pid for one in holdings.pairs.values() if one.pid and not one.module}
-        return await asyncio.to_thread(self._among, makers, {one.process.pid for one in self._guests.all()})
+        guests = {one.process.pid for one in self._guests.all()}
+        return await self._containers.looks.at("", self._among, makers, guests)
 
     async def watch(self, period: float = PERIOD_S, grace: float = _GRACE_S) -> None:
         """Look again and again, and log each process once, until cancelled."""

@@ -84,9 +84,8 @@ async def _require_guests(
         if not await agent.containers.looks.at(container, look, one.pid, known):
             strangers.append(one)
     if strangers:
-        ways = [
-            await asyncio.to_thread(agent.containers.verbs_libraries, one.pid) for one in strangers[:_NAMED]
-        ]
+        look_at, libraries = agent.containers.looks.at, agent.containers.verbs_libraries
+        ways = [await look_at(container, libraries, one.pid) for one in strangers[:_NAMED]]
         how = "; ".join(dict.fromkeys(way_in(way) for way in ways))
         raise GuestError(
             f"{', '.join(str(one) for one in strangers)} of container {container:.12} has an RDMA device "
