@@ -88,12 +88,11 @@ int ibv_close_device(struct ibv_context *ibv)
 	struct mig_context *context = mig_context(ibv);
 	const struct mig_real *real = mig_real();
 
-	if (!context)
-		return real->ibv_close_device(ibv);
-
 	MIG_VERB;
-	int error = real->ibv_close_device(context->real);
-	if (error)
+	struct mig_mark *marks = mig_marks_take(ibv);
+	int error = real->ibv_close_device(context ? context->real : ibv);
+	mig_marks_settle(marks, error);
+	if (!context || error)
 		return error;
 	mig_lock(&mig.lock);
 	mig_list_remove(&context->link);
@@ -129,6 +128,6 @@ struct ibv_context *ibv_import_device(int fd)
 	struct ibv_context *context = real->ibv_import_device(fd);
 	mig_inside_real--;
 	if (context)
-		mig_cannot_migrate("an imported device");
+		mig_mark(NULL, context, "an imported device");
 	return context;
 }

@@ -14,6 +14,7 @@
 #include "move/rebuild.h"
 #include "objects/async_event.h"
 #include "objects/kinds.h"
+#include "objects/operations.h"
 #include "objects/qp.h"
 #include "path/hold.h"
 #include "path/poll.h"
@@ -56,6 +57,7 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	mig_qpn_clear(context);
 	context->real = context->next;
 	context->next = NULL;
+	mig_fill_operations(context);
 	context->lkeys = context->next_lkeys;
 	context->next_lkeys = NULL;
 	context->spent_rkeys = context->next_spent_rkeys;

@@ -6,7 +6,6 @@
 #include "objects/offer.h"
 #include "real/export.h"
 #include "shadow/pd.h"
-#include "shadow/process.h"
 
 struct ibv_dm *ibv_import_dm(struct ibv_context *ibv, uint32_t handle)
 {
@@ -20,9 +19,16 @@ struct ibv_dm *ibv_import_dm(struct ibv_context *ibv, uint32_t handle)
 		return mig_real()->ibv_import_dm(ibv, handle);
 	MIG_VERB;
 	struct ibv_dm *made = mig_real()->ibv_import_dm(context->real, handle);
-	if (made)
-		mig_cannot_migrate("imported device memory");
-	return made;
+	return mig_marked(ibv, made, "imported device memory");
+}
+
+void ibv_unimport_dm(struct ibv_dm *dm)
+{
+	struct mig_mark *marks = mig_marks_take(dm);
+
+	if (mig_real()->ibv_unimport_dm)
+		mig_real()->ibv_unimport_dm(dm);
+	mig_marks_settle(marks, 0);
 }
 
 struct ibv_dmah *ibv_alloc_dmah(struct ibv_context *ibv, struct ibv_dmah_init_attr *attr)
@@ -37,18 +43,25 @@ struct ibv_dmah *ibv_alloc_dmah(struct ibv_context *ibv, struct ibv_dmah_init_at
 		return mig_real()->ibv_alloc_dmah(ibv, attr);
 	MIG_VERB;
 	struct ibv_dmah *made = mig_real()->ibv_alloc_dmah(context->real, attr);
-	if (made)
-		mig_cannot_migrate("a DMA handle");
-	return made;
+	return mig_marked(ibv, made, "a DMA handle");
+}
+
+int ibv_dealloc_dmah(struct ibv_dmah *object)
+{
+	if (!mig_real()->ibv_dealloc_dmah)
+		return EOPNOTSUPP;
+	struct mig_mark *marks = mig_marks_take(object);
+	int error = mig_real()->ibv_dealloc_dmah(object);
+
+	mig_marks_settle(marks, error);
+	return error;
 }
 
 static struct ibv_dm *alloc_dm(struct ibv_context *ibv, struct ibv_alloc_dm_attr *attr)
 {
 	MIG_VERB;
 	struct ibv_dm *made = mig_real_operations(ibv)->alloc_dm(mig_context(ibv)->real, attr);
-	if (made)
-		mig_cannot_migrate("device memory");
-	return made;
+	return mig_marked(ibv, made, "device memory");
 }
 
 static struct ibv_mr *reg_dm_mr(struct ibv_pd *pd, struct ibv_dm *dm, uint64_t offset, size_t length,

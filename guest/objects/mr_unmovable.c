@@ -6,7 +6,6 @@
 #include "objects/offer.h"
 #include "real/export.h"
 #include "shadow/pd.h"
-#include "shadow/process.h"
 
 struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t length, uint64_t iova, int fd,
 				 int access)
@@ -45,9 +44,16 @@ struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
 		return mig_real()->ibv_import_mr(pd, handle);
 	MIG_VERB;
 	struct ibv_mr *mr = mig_real()->ibv_import_mr(mig_real_pd(pd), handle);
-	if (mr)
-		mig_cannot_migrate("an imported memory region");
-	return mr;
+	return mig_marked(pd->context, mr, "an imported memory region");
+}
+
+void ibv_unimport_mr(struct ibv_mr *mr)
+{
+	struct mig_mark *marks = mig_marks_take(mr);
+
+	if (mig_real()->ibv_unimport_mr)
+		mig_real()->ibv_unimport_mr(mr);
+	mig_marks_settle(marks, 0);
 }
 
 void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buffer)
@@ -61,8 +67,17 @@ void *ibv_alloc_buf(struct ibv_pd *pd, size_t size, struct ibv_buf **buffer)
 	MIG_VERB;
 	void *made = mig_real()->ibv_alloc_buf(mig_real_pd(pd), size, buffer);
 	if (made)
-		mig_cannot_migrate("a buffer made by ibv_alloc_buf");
+		mig_mark(mig_context(pd->context), *buffer, "a buffer made by ibv_alloc_buf");
 	return made;
+}
+
+void ibv_free_buf(struct ibv_buf *buffer)
+{
+	struct mig_mark *marks = mig_marks_take(buffer);
+
+	if (mig_real()->ibv_free_buf)
+		mig_real()->ibv_free_buf(buffer);
+	mig_marks_settle(marks, 0);
 }
 
 struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buffer, void *addr, size_t length, int access)

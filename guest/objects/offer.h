@@ -23,11 +23,8 @@ static inline void *mig_marked(struct ibv_context *ibv, void *made, const char *
 	return made;
 }
 
-/* Where the real one has none, neither have we, and the inline function says "not supported". */
+/* Where the real one has none, neither have we, and the inline function says "not supported"; the next device may have it. */
 #define MIG_OFFER(context, operation, ours)                                                                \
-	do {                                                                                               \
-		if (verbs_get_ctx_op((context)->real, operation))                                          \
-			(context)->verbs.operation = (ours);                                               \
-	} while (0)
+	((context)->verbs.operation = verbs_get_ctx_op((context)->real, operation) ? (ours) : NULL)
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "objects/cq_ex.h"
 #include "objects/dm.h"
+#include "objects/ends.h"
 #include "objects/mr.h"
 #include "objects/mr_unmovable.h"
 #include "objects/mw.h"
@@ -30,4 +31,5 @@ void mig_fill_operations(struct mig_context *context)
 	mig_mw_offer(context);
 	mig_cq_ex_offer(context);
 	mig_unmovable_offer(context);
+	mig_ends_watch(context);
 }

@@ -7,7 +7,6 @@
 #include "objects/kinds.h"
 #include "objects/offer.h"
 #include "real/export.h"
-#include "shadow/process.h"
 
 struct ibv_pd *mig_pd_wrap(struct mig_context *context, struct ibv_pd *real)
 {
@@ -42,13 +41,11 @@ int ibv_dealloc_pd(struct ibv_pd *ibv)
 {
 	struct mig_pd *pd = mig_pd(ibv);
 
-	if (!pd)
-		return mig_real()->ibv_dealloc_pd(ibv);
 	MIG_VERB;
 	struct mig_mark *marks = mig_marks_take(ibv);
-	int error = mig_real()->ibv_dealloc_pd(pd->real);
+	int error = mig_real()->ibv_dealloc_pd(mig_real_pd(ibv));
 	mig_marks_settle(marks, error);
-	if (error)
+	if (!pd || error)
 		return error;
 	mig_lock(&mig_context(ibv->context)->lock);
 	mig_list_remove(&pd->link);
@@ -69,9 +66,16 @@ struct ibv_pd *ibv_import_pd(struct ibv_context *ibv, uint32_t handle)
 		return mig_real()->ibv_import_pd(ibv, handle);
 	MIG_VERB;
 	struct ibv_pd *pd = mig_real()->ibv_import_pd(context->real, handle);
-	if (pd)
-		mig_cannot_migrate("an imported protection domain");
-	return pd;
+	return mig_marked(ibv, pd, "an imported protection domain");
+}
+
+void ibv_unimport_pd(struct ibv_pd *pd)
+{
+	struct mig_mark *marks = mig_marks_take(pd);
+
+	if (mig_real()->ibv_unimport_pd)
+		mig_real()->ibv_unimport_pd(pd);
+	mig_marks_settle(marks, 0);
 }
 
 /* Wrapped, not passed through: CQs and QPs of ours may be made in it. */

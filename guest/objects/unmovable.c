@@ -10,7 +10,6 @@
 #include "shadow/cq.h"
 #include "shadow/marks.h"
 #include "shadow/pd.h"
-#include "shadow/process.h"
 #include "shadow/qp.h"
 
 struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
@@ -120,9 +119,7 @@ static struct ibv_counters *create_counters(struct ibv_context *ibv, struct ibv_
 {
 	MIG_VERB;
 	struct ibv_counters *made = mig_real_operations(ibv)->create_counters(mig_context(ibv)->real, attr);
-	if (made)
-		mig_cannot_migrate("counters");
-	return made;
+	return mig_marked(ibv, made, "counters");
 }
 
 static struct ibv_flow_action *create_flow_action_esp(struct ibv_context *ibv,
@@ -130,18 +127,14 @@ static struct ibv_flow_action *create_flow_action_esp(struct ibv_context *ibv,
 {
 	MIG_VERB;
 	struct ibv_flow_action *made = mig_real_operations(ibv)->create_flow_action_esp(mig_context(ibv)->real, attr);
-	if (made)
-		mig_cannot_migrate("a flow action");
-	return made;
+	return mig_marked(ibv, made, "a flow action");
 }
 
 static struct ibv_flow *create_flow(struct ibv_qp *qp, struct ibv_flow_attr *attr)
 {
 	MIG_VERB;
 	struct ibv_flow *made = mig_real_operations(qp->context)->ibv_create_flow(mig_real_qp(qp), attr);
-	if (made)
-		mig_cannot_migrate("flow steering");
-	return made;
+	return mig_marked(qp->context, made, "flow steering");
 }
 
 static int modify_qp_rate_limit(struct ibv_qp *qp, struct ibv_qp_rate_limit_attr *attr)
@@ -166,9 +159,7 @@ static struct ibv_td *alloc_td(struct ibv_context *ibv, struct ibv_td_init_attr 
 {
 	MIG_VERB;
 	struct ibv_td *made = mig_real_operations(ibv)->alloc_td(mig_context(ibv)->real, attr);
-	if (made)
-		mig_cannot_migrate("a thread domain");
-	return made;
+	return mig_marked(ibv, made, "a thread domain");
 }
 
 static struct ibv_wq *create_wq(struct ibv_context *ibv, struct ibv_wq_init_attr *attr)
@@ -181,9 +172,7 @@ static struct ibv_wq *create_wq(struct ibv_context *ibv, struct ibv_wq_init_attr
 	struct ibv_wq *wq = mig_real_operations(ibv)->create_wq(mig_context(ibv)->real, &theirs);
 	attr->max_wr = theirs.max_wr;
 	attr->max_sge = theirs.max_sge;
-	if (wq)
-		mig_cannot_migrate("a work queue");
-	return wq;
+	return mig_marked(ibv, wq, "a work queue");
 }
 
 static struct ibv_rwq_ind_table *create_rwq_ind_table(struct ibv_context *ibv,
@@ -191,9 +180,7 @@ static struct ibv_rwq_ind_table *create_rwq_ind_table(struct ibv_context *ibv,
 {
 	MIG_VERB;
 	struct ibv_rwq_ind_table *made = mig_real_operations(ibv)->create_rwq_ind_table(mig_context(ibv)->real, attr);
-	if (made)
-		mig_cannot_migrate("a receive work queue table");
-	return made;
+	return mig_marked(ibv, made, "a receive work queue table");
 }
 
 static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_attr_ex *attr)
@@ -243,9 +230,7 @@ static struct ibv_xrcd *open_xrcd(struct ibv_context *ibv, struct ibv_xrcd_init_
 {
 	MIG_VERB;
 	struct ibv_xrcd *made = mig_real_operations(ibv)->open_xrcd(mig_context(ibv)->real, attr);
-	if (made)
-		mig_cannot_migrate("an XRC domain");
-	return made;
+	return mig_marked(ibv, made, "an XRC domain");
 }
 
 void mig_unmovable_offer(struct mig_context *context)
@@ -264,11 +249,7 @@ void mig_unmovable_offer(struct mig_context *context)
 	MIG_OFFER(context, open_qp, open_qp);
 	MIG_OFFER(context, create_srq_ex, create_srq_ex);
 	MIG_OFFER(context, open_xrcd, open_xrcd);
-	if (verbs_get_ctx_op(context->real, ibv_create_flow)) {
-		verbs->ibv_create_flow = create_flow;
-		/* Programs built against libibverbs 1.1.8 look here. */
-		verbs->ABI_placeholder1 = (void (*)(void))create_flow;
-		verbs->ibv_destroy_flow = verbs_get_ctx(context->real)->ibv_destroy_flow;
-		verbs->ABI_placeholder2 = (void (*)(void))verbs->ibv_destroy_flow;
-	}
+	MIG_OFFER(context, ibv_create_flow, create_flow);
+	/* Programs built against libibverbs 1.1.8 look here. */
+	verbs->ABI_placeholder1 = (void (*)(void))verbs->ibv_create_flow;
 }

@@ -26,13 +26,13 @@ static const char *const virtualised[] = { MIG_REAL(MIG_REAL_NAME) };
  */
 static const char *const harmless[] = {
 	"ibv_copy_ah_attr_from_kern", "ibv_copy_path_rec_from_kern", "ibv_copy_path_rec_to_kern",
-	"ibv_copy_qp_attr_from_kern", "ibv_dealloc_dmah",
+	"ibv_copy_qp_attr_from_kern",
 	"ibv_dm_export_dmabuf_fd", "ibv_dofork_range", "ibv_dontfork_range", "ibv_event_type_str",
-	"ibv_export_buf_dmabuf_fd", "ibv_fork_init", "ibv_free_buf", "ibv_get_sysfs_path", "ibv_inc_comp_cntr",
+	"ibv_export_buf_dmabuf_fd", "ibv_fork_init", "ibv_get_sysfs_path", "ibv_inc_comp_cntr",
 	"ibv_inc_err_comp_cntr", "ibv_is_fork_initialized", "ibv_modify_srq", "ibv_node_type_str",
 	"ibv_port_state_str", "ibv_query_srq", "ibv_rate_to_mbps", "ibv_rate_to_mult", "ibv_read_comp_cntr",
 	"ibv_read_err_comp_cntr", "ibv_read_sysfs_file", "ibv_register_driver", "ibv_set_comp_cntr",
-	"ibv_set_err_comp_cntr", "ibv_static_providers", "ibv_unimport_dm", "ibv_unimport_mr", "ibv_unimport_pd",
+	"ibv_set_err_comp_cntr", "ibv_static_providers",
 	"ibv_wc_status_str",
 };
 

@@ -98,6 +98,11 @@ struct ibv_qp_attach_comp_cntr_attr;
 	X(int, ibv_destroy_comp_cntr, "IBVERBS_1.18", (struct ibv_comp_cntr *))                            \
 	X(int, ibv_qp_attach_comp_cntr, "IBVERBS_1.18",                                                    \
 	  (struct ibv_qp *, struct ibv_comp_cntr *, struct ibv_qp_attach_comp_cntr_attr *))                \
+	X(int, ibv_dealloc_dmah, "IBVERBS_1.15", (struct ibv_dmah *))                                        \
+	X(void, ibv_free_buf, "IBVERBS_1.17", (struct ibv_buf *))                                            \
+	X(void, ibv_unimport_dm, "IBVERBS_1.13", (struct ibv_dm *))                                          \
+	X(void, ibv_unimport_mr, "IBVERBS_1.10", (struct ibv_mr *))                                          \
+	X(void, ibv_unimport_pd, "IBVERBS_1.10", (struct ibv_pd *))                                          \
 	X(int, ibv_destroy_ah, "IBVERBS_1.1", (struct ibv_ah *))                                             \
 	X(int, ibv_destroy_srq, "IBVERBS_1.1", (struct ibv_srq *))                                           \
 	X(int, ibv_attach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))          \

@@ -39,6 +39,22 @@ struct mig_gid_map {
 
 #define MIG_GID_MAPS 16
 
+/* What ends an object that is passed through, and what it is given (objects/ends.c). */
+#define MIG_ENDS(X)                                                                                        \
+	X(close_xrcd, ibv_xrcd)                                                                            \
+	X(dealloc_td, ibv_td)                                                                              \
+	X(free_dm, ibv_dm)                                                                                 \
+	X(destroy_counters, ibv_counters)                                                                  \
+	X(ibv_destroy_flow, ibv_flow)                                                                      \
+	X(destroy_flow_action, ibv_flow_action)                                                            \
+	X(destroy_wq, ibv_wq)                                                                              \
+	X(destroy_rwq_ind_table, ibv_rwq_ind_table)
+
+#define MIG_END_MEMBER(operation, type) int (*operation)(struct type *object);
+struct mig_ends {
+	MIG_ENDS(MIG_END_MEMBER)
+};
+
 struct mig_context {
 	struct verbs_context verbs; /* the application holds &verbs.context */
 	struct ibv_context *real, *next;
@@ -56,6 +72,7 @@ struct mig_context {
 	struct mig_relay_fd async;
 	struct ibv_async_event *owed; /* lock: of devices that were exchanged, not read by the application yet */
 	uint32_t owed_events, owed_room; /* lock */
+	struct mig_ends ends; /* those of the device of the moment */
 	struct mig_lock lock;
 	struct mig_link pds, mrs, channels, cqs, qps; /* verb gate closed, or the lock */
 	struct mig_link link;

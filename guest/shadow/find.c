@@ -18,6 +18,15 @@ struct mig_context *mig_context_by_id(uint32_t id)
 	return NULL;
 }
 
+struct mig_context *mig_context_by_real(const struct ibv_context *real)
+{
+	MIG_LOCKED(&mig.lock);
+	MIG_EACH_CONTEXT(context)
+		if (context->real == real)
+			return context;
+	return NULL;
+}
+
 struct mig_qp *mig_qp_by_name(uint32_t id, uint32_t vqpn)
 {
 	struct mig_context *context = mig_context_by_id(id);

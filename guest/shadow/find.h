@@ -9,6 +9,9 @@
 struct mig_context *mig_context_by_id(uint32_t id);
 struct mig_qp *mig_qp_by_name(uint32_t context, uint32_t vqpn);
 
+/* The one behind which this real one is now, or NULL. */
+struct mig_context *mig_context_by_real(const struct ibv_context *real);
+
 /* Numbers of the application's port and GID table on the device of the moment, or on the next one; NULL: the same. */
 const struct mig_gid_map *mig_gid_find(const struct mig_context *context, uint32_t port, uint32_t index);
 const struct mig_gid_map *mig_next_gid(const struct mig_context *context, uint32_t port, uint32_t index);

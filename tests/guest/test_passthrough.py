@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from guest_agent import Agent, GuestError, Program
-from guest_build import Built, compile_c
+from guest_build import SANITIZERS, Built, compile_c
 from migrrdma_lab.device.build import build_in_process
 
 from migrrdma_runtime.wire.guest_messages import WIRE, text
@@ -26,6 +26,14 @@ NEWER = [
     "ibv_inc_comp_cntr", "ibv_inc_err_comp_cntr", "ibv_qp_attach_comp_cntr", "ibv_read_comp_cntr",
     "ibv_read_err_comp_cntr", "ibv_set_comp_cntr", "ibv_set_err_comp_cntr",
 ]  # fmt: skip
+
+ENDED_ALONE = {
+    "counters": True, "flow steering": True, "a flow action": True, "a work queue": True,
+    "a receive work queue table": True, "device memory": True, "a thread domain": False, "a parent domain": False,
+    "an XRC domain": False, "a DMA handle": True, "a buffer made by ibv_alloc_buf": False,
+    "an imported protection domain": False,
+}  # fmt: skip
+"""Each with whether the device refuses its first end."""
 
 ENDED_FIRST = {"a memory window", "a UD QP", "an address handle", "a QP with a shared receive queue"}
 
@@ -58,6 +66,8 @@ def test_mixed_objects_work_and_are_reasons_as_long_as_they_live(
         agent.ask("UNDO")
         assert program.tell("go on") == "imported"
         assert reasons(agent) == ["an imported device"]
+        assert program.tell("go on") == "the imported device is closed"
+        assert reasons(agent) == []
         assert program.tell("go on") == "done"
         assert program.process.wait(20) == 0, program.diagnosis()
 
@@ -126,6 +136,33 @@ def test_a_newer_libibverbs_is_known_and_its_counters_are_reasons_as_long_as_the
         assert reasons(agent) == ["a completion counter"]
         assert program.tell("destroy") == "ok"
         assert reasons(agent) == []
+
+
+@pytest.mark.parametrize("variant", ["plain", "address"])
+def test_the_mark_of_an_object_ends_with_it(
+    builds: Callable[[str], Built], agent: Agent, tmp_path: Path, variant: str
+) -> None:
+    """Also of those that are ended by inline functions, to which the real library's table leads; and by newer verbs."""
+    built, sources = builds(variant), Path(__file__).parent
+    build_in_process(
+        tmp_path / "libibverbs.so.1",
+        *SANITIZERS[variant],
+        more=[sources / "rare.c"],
+        versions="IBVERBS_1.15 { global: ibv_alloc_dmah; ibv_dealloc_dmah; } IBVERBS_1.14;\n"
+        "IBVERBS_1.17 { global: ibv_alloc_buf; ibv_free_buf; } IBVERBS_1.15;\n",
+    )
+    compile_c(tmp_path / "ends", sources / "ends.c", "-libverbs")
+    environment = {**built.environment, **agent.environment, "LD_LIBRARY_PATH": str(tmp_path)}
+    with Program([tmp_path / "ends"], environment, tmp_path / "log") as program:
+        agent.accept()
+        for kind, refuses in ENDED_ALONE.items():
+            assert program.tell(f"make {kind}") == "ok", kind
+            assert reasons(agent) == [kind]
+            if refuses:
+                assert program.tell(f"end {kind}") == "EBUSY", kind
+                assert reasons(agent) == [kind]
+            assert program.tell(f"end {kind}") == "ok", kind
+            assert reasons(agent) == []
 
 
 def test_unknown_libibverbs_is_left_alone(built: Built, agent: Agent, tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ EXPORT struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 	soft_fill_srq(verbs);
 	soft_fill_qp(verbs);
 	soft_fill_send(verbs);
+	if (soft_fill_more)
+		soft_fill_more(verbs);
 	return &verbs->context;
 }
 

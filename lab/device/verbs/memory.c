@@ -62,6 +62,27 @@ static struct ibv_pd *alloc_parent_domain(struct ibv_context *context, struct ib
 	return &pd->ibv;
 }
 
+/* Only a promise of the application's. */
+static struct ibv_td *alloc_td(struct ibv_context *context, struct ibv_td_init_attr *attr)
+{
+	struct device_link *link = soft_link(context, "alloc_td");
+	struct ibv_td *td = NULL;
+
+	errno = EOPNOTSUPP;
+	if (link->ways & RNIC_PARENT_DOMAINS && !attr->comp_mask)
+		td = calloc(1, sizeof(*td));
+	if (td)
+		td->context = context;
+	return td;
+}
+
+static int dealloc_td(struct ibv_td *td)
+{
+	soft_link(td->context, "dealloc_td");
+	free(td);
+	return 0;
+}
+
 EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
 {
 	struct rnic_call call = { .name = CALL_REG_MR };
@@ -191,6 +212,8 @@ void soft_fill_memory(struct verbs_context *verbs)
 {
 	verbs->context.ops.alloc_mw = alloc_mw;
 	verbs->context.ops.dealloc_mw = dealloc_mw;
+	verbs->alloc_td = alloc_td;
+	verbs->dealloc_td = dealloc_td;
 	verbs->alloc_parent_domain = alloc_parent_domain;
 	verbs->open_xrcd = open_xrcd;
 	verbs->close_xrcd = close_xrcd;
@@ -205,11 +228,20 @@ EXPORT struct ibv_mr *ibv_reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size
 	return NULL;
 }
 
+/* Another name for one of this context, as a parent domain is. */
 EXPORT struct ibv_pd *ibv_import_pd(struct ibv_context *context, uint32_t handle)
 {
-	(void)context, (void)handle;
+	struct soft_pd *pd = NULL;
+
 	errno = EOPNOTSUPP;
-	return NULL;
+	if (soft_link(context, "import_pd")->ways & RNIC_IMPORTS)
+		pd = calloc(1, sizeof(*pd));
+	if (!pd)
+		return NULL;
+	pd->ibv.context = context;
+	pd->ibv.handle = handle;
+	pd->is_parent_domain = true;
+	return &pd->ibv;
 }
 
 EXPORT struct ibv_mr *ibv_import_mr(struct ibv_pd *pd, uint32_t handle)
@@ -226,7 +258,7 @@ EXPORT struct ibv_dm *ibv_import_dm(struct ibv_context *context, uint32_t handle
 	return NULL;
 }
 
-EXPORT void ibv_unimport_pd(struct ibv_pd *pd) { (void)pd; }
+EXPORT void ibv_unimport_pd(struct ibv_pd *pd) { free(pd); }
 EXPORT void ibv_unimport_mr(struct ibv_mr *mr) { (void)mr; }
 EXPORT void ibv_unimport_dm(struct ibv_dm *dm) { (void)dm; }
 

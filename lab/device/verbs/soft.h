@@ -138,6 +138,8 @@ void soft_fill_srq(struct verbs_context *verbs);
 void soft_fill_qp(struct verbs_context *verbs);
 void soft_fill_send(struct verbs_context *verbs);
 void soft_fill_query(struct verbs_context *verbs);
+/* What a test builds in beside them: objects that this device does not have. */
+__attribute__((weak)) void soft_fill_more(struct verbs_context *verbs);
 
 /* qp_ex.c */
 int soft_fill_qp_ex(struct soft_qp *qp, uint64_t send_ops_flags);
