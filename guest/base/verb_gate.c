@@ -120,6 +120,12 @@ void mig_verb_gate_open(void)
 	let_go();
 }
 
+/* While it is closed nobody else is inside a verb. */
+int mig_verb_gate_is_ours(void)
+{
+	return depth && held;
+}
+
 void mig_verb_gate_after_fork(void)
 {
 	gate = 0;

@@ -16,6 +16,9 @@ void mig_verb_gate_leave(const int *unused);
 int mig_verb_gate_close(int timeout_ms);
 void mig_verb_gate_open(void);
 
+/* Whether this thread is the control thread, which has closed it. */
+int mig_verb_gate_is_ours(void);
+
 void mig_verb_gate_after_fork(void);
 
 /* In a function that is called like the verb, with ibv_ or without; else with the verb's name. */

@@ -7,6 +7,7 @@
 #include "base/pages.h"
 #include "base/verb_gate.h"
 #include "objects/qp.h"
+#include "objects/qp_options.h"
 #include "path/hold.h"
 #include "real/real.h"
 #include "shadow/find.h"
@@ -44,6 +45,8 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 		return error;
 	attr.qp_state = IBV_QPS_RTS;
 	error = mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTS]);
+	if (!error)
+		error = mig_qp_limit_rate_again(qp);
 	if (error || qp->ibv.state != IBV_QPS_SQD)
 		return error;
 	attr.qp_state = IBV_QPS_SQD;

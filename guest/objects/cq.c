@@ -12,11 +12,13 @@
 #include "objects/async_event.h"
 #include "objects/channel.h"
 #include "objects/kinds.h"
+#include "objects/offer.h"
 #include "path/hold.h"
 #include "path/notify.h"
 #include "path/poll.h"
 #include "real/export.h"
 #include "shadow/marks.h"
+#include "shadow/pd.h"
 
 void mig_cq_add(struct mig_context *context, struct mig_cq *cq)
 {
@@ -44,6 +46,15 @@ static struct ibv_cq *cq_make_of_size(struct mig_cq *cq, struct ibv_context *rea
 	attr.cq_context = cq;
 	attr.channel = channel;
 	attr.comp_vector = (uint32_t)cq->comp_vector;
+	if (attr.comp_mask & IBV_CQ_INIT_ATTR_MASK_PD) {
+		const struct mig_pd *pd = mig_pd(attr.parent_domain);
+		int is_next = real != mig_context(pd->ibv.context)->real;
+
+		attr.parent_domain = is_next ? pd->next : pd->real;
+		/* Where the parent stands in the place of one: objects/parent_domain.c. */
+		if (pd->parent && attr.parent_domain == (is_next ? pd->parent->next : pd->parent->real))
+			attr.comp_mask &= ~(uint32_t)IBV_CQ_INIT_ATTR_MASK_PD;
+	}
 	return ibv_cq_ex_to_cq(verbs->create_cq_ex(real, &attr));
 }
 
@@ -111,6 +122,28 @@ int ibv_resize_cq(struct ibv_cq *ibv, int entries)
 	return error;
 }
 
+static int modify_cq(struct ibv_cq *ibv, struct ibv_modify_cq_attr *attr)
+{
+	MIG_VERB;
+	struct mig_cq *cq = mig_cq(ibv);
+	int error = mig_real_operations(ibv->context)->modify_cq(cq->real, attr);
+
+	if (error)
+		return error;
+	if (attr->attr_mask & ~(uint32_t)IBV_CQ_ATTR_MODERATE)
+		mig_mark(mig_context(ibv->context), ibv, "a CQ that was modified in an unknown way");
+	if (attr->attr_mask & IBV_CQ_ATTR_MODERATE) {
+		cq->moderation = attr->moderate;
+		cq->moderated = 1;
+	}
+	return 0;
+}
+
+void mig_cq_offer(struct mig_context *context)
+{
+	MIG_OFFER(context, modify_cq, modify_cq);
+}
+
 static void wait_for_acks(uint32_t *completed, const uint32_t *handed_out)
 {
 	for (;;) {
@@ -171,6 +204,16 @@ static void cq_count(const struct mig_link *object, struct mig_inventory *invent
 	inventory->cqs++;
 }
 
+/* It saves events. Where the next device does not do it, there are more of them. */
+static void moderate_again(struct mig_cq *cq)
+{
+	struct verbs_context *verbs = verbs_get_ctx_op(cq->next->context, modify_cq);
+	struct ibv_modify_cq_attr attr = { IBV_CQ_ATTR_MODERATE, cq->moderation };
+
+	if (cq->moderated && (!verbs || verbs->modify_cq(cq->next, &attr)))
+		mig_log(MIG_LOG_WARN, "a CQ goes on without moderation");
+}
+
 static int cq_make(struct mig_context *context, struct mig_link *object)
 {
 	struct mig_cq *cq = cq_of(object);
@@ -182,6 +225,7 @@ static int cq_make(struct mig_context *context, struct mig_link *object)
 	cq->comp_vector = vector;
 	if (!cq->next)
 		return errno;
+	moderate_again(cq);
 	/* Before anybody can send: no event can be missed. */
 	return mig_ask_for_events(cq, cq->next);
 }

@@ -8,6 +8,8 @@
 struct ibv_cq *mig_cq_make_sized(struct mig_cq *cq, struct ibv_context *real, struct ibv_comp_channel *channel,
 				 int entries);
 
+void mig_cq_offer(struct mig_context *context);
+
 /* Completes a shadow whose real CQ is there. */
 void mig_cq_add(struct mig_context *context, struct mig_cq *cq);
 

@@ -62,7 +62,8 @@ static struct ibv_cq_ex *create_shadow(struct mig_context *context, struct ibv_c
 
 	/* Time stamps, VLANs, flow and matching tags are not in a plain completion. */
 	if (attr->wc_flags & ~(uint64_t)IBV_WC_STANDARD_FLAGS ||
-	    attr->comp_mask & ~(uint32_t)IBV_CQ_INIT_ATTR_MASK_FLAGS) {
+	    attr->comp_mask & ~(uint32_t)(IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD) ||
+	    (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD && !mig_pd(attr->parent_domain))) {
 		errno = 0;
 		return NULL;
 	}
@@ -78,6 +79,8 @@ static struct ibv_cq_ex *create_shadow(struct mig_context *context, struct ibv_c
 	*cq->extended = (struct ibv_cq_init_attr_ex){ .wc_flags = attr->wc_flags, .comp_mask = attr->comp_mask };
 	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS)
 		cq->extended->flags = attr->flags;
+	if (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD)
+		cq->extended->parent_domain = attr->parent_domain;
 	cq->comp_vector = (int)attr->comp_vector;
 
 	cq->real = mig_cq_make_sized(cq, context->real, mig_real_comp_channel(attr->channel), (int)attr->cqe);

@@ -17,7 +17,7 @@ struct mig_kind {
 	const char *name; /* as an error calls it */
 	size_t list;	  /* where in struct mig_context its objects are listed: MIG_LIST_OF */
 
-	/* For the inventory. */
+	/* For the inventory. NULL: it is not in there. */
 	void (*count)(const struct mig_link *object, struct mig_inventory *inventory);
 
 	/* Makes the next real object on context->next; 0 or an errno. */

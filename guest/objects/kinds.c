@@ -37,9 +37,12 @@ void mig_kinds_unlink(struct mig_context *context)
 
 void mig_kinds_count(const struct mig_context *context, struct mig_inventory *inventory)
 {
-	EACH_KIND(kind)
+	EACH_KIND(kind) {
+		if (!kind->count)
+			continue;
 		EACH_OBJECT(context, kind, object)
 			kind->count(object, inventory);
+	}
 }
 
 int mig_kinds_make(struct mig_context *context, const char **what)

@@ -7,7 +7,9 @@
 /* In the order of dependency: each is made of those before it. */
 #define MIG_KINDS(X)                                                                                       \
 	X(mig_channel_kind)                                                                                \
+	X(mig_td_kind)                                                                                     \
 	X(mig_pd_kind)                                                                                     \
+	X(mig_parent_domain_kind)                                                                          \
 	X(mig_mr_kind)                                                                                     \
 	X(mig_cq_kind)                                                                                     \
 	X(mig_qp_kind)

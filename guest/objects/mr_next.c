@@ -4,6 +4,7 @@
 #include "base/keymap.h"
 #include "base/section.h"
 #include "objects/kinds.h"
+#include "objects/mr_keys.h"
 #include "real/real.h"
 #include "shadow/mr.h"
 #include "shadow/pd.h"
@@ -22,14 +23,15 @@ static void mr_count(const struct mig_link *object, struct mig_inventory *invent
 /* Another registration of the same memory with the same rights. */
 static struct ibv_mr *register_again(const struct mig_mr *mr)
 {
-	const struct mig_real *real = mig_real();
-	struct ibv_pd *pd = mig_pd(mr->ibv.pd)->next;
+	enum mig_mr_way way = MIG_MR_IOVA;
 
-	if (mr->iova == (uintptr_t)mr->ibv.addr && !(mr->access & IBV_ACCESS_OPTIONAL_RANGE))
-		return real->ibv_reg_mr(pd, mr->ibv.addr, mr->ibv.length, (int)mr->access);
-	if (real->ibv_reg_mr_iova2)
-		return real->ibv_reg_mr_iova2(pd, mr->ibv.addr, mr->ibv.length, mr->iova, mr->access);
-	return real->ibv_reg_mr_iova(pd, mr->ibv.addr, mr->ibv.length, mr->iova, (int)mr->access);
+	if (mr->is_null)
+		way = MIG_MR_NULL;
+	else if (mr->iova == (uintptr_t)mr->ibv.addr && !(mr->access & IBV_ACCESS_OPTIONAL_RANGE))
+		way = MIG_MR_PLAIN;
+	else if (mig_real()->ibv_reg_mr_iova2)
+		way = MIG_MR_IOVA2;
+	return mig_mr_ask(way, mig_pd(mr->ibv.pd)->next, mr->ibv.addr, mr->ibv.length, mr->iova, mr->access);
 }
 
 /* Virtual to physical, for the regions where they differ; an empty map is none. */
@@ -120,7 +122,7 @@ static void mr_forget(struct mig_link *object)
 {
 	struct mig_mr *mr = mr_of(object);
 
-	if (mig_real()->dofork_range && !(mr->access & IBV_ACCESS_ON_DEMAND))
+	if (mig_real()->dofork_range && !mr->is_null && !(mr->access & IBV_ACCESS_ON_DEMAND))
 		mig_real()->dofork_range(mr->ibv.addr, mr->ibv.length);
 	mr->next = NULL;
 }

@@ -1,5 +1,4 @@
-#include "objects/mr_unmovable.h"
-
+/* Memory regions that cannot be registered again on another device: passed on, and reasons against a move. */
 #include <errno.h>
 
 #include "base/verb_gate.h"
@@ -91,16 +90,4 @@ struct ibv_mr *ibv_reg_buf_mr(struct ibv_pd *pd, struct ibv_buf *buffer, void *a
 	MIG_VERB;
 	struct ibv_mr *mr = mig_real()->ibv_reg_buf_mr(mig_real_pd(pd), buffer, addr, length, access);
 	return mig_marked(pd->context, mr, "a memory region made by ibv_reg_buf_mr");
-}
-
-static struct ibv_mr *alloc_null_mr(struct ibv_pd *pd)
-{
-	MIG_VERB;
-	struct ibv_mr *mr = mig_real_operations(pd->context)->alloc_null_mr(mig_real_pd(pd));
-	return mig_marked(pd->context, mr, "a null memory region");
-}
-
-void mig_mr_unmovable_offer(struct mig_context *context)
-{
-	MIG_OFFER(context, alloc_null_mr, alloc_null_mr);
 }

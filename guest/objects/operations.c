@@ -1,13 +1,15 @@
 #include "objects/operations.h"
 
+#include "objects/cq.h"
 #include "objects/cq_ex.h"
 #include "objects/dm.h"
 #include "objects/ends.h"
 #include "objects/mr.h"
-#include "objects/mr_unmovable.h"
 #include "objects/mw.h"
-#include "objects/pd.h"
+#include "objects/parent_domain.h"
+#include "objects/qp_options.h"
 #include "objects/query.h"
+#include "objects/td.h"
 #include "objects/unmovable.h"
 #include "path/notify.h"
 #include "path/poll.h"
@@ -24,12 +26,14 @@ void mig_fill_operations(struct mig_context *context)
 	operations->post_send = mig_post_send;
 	operations->post_recv = mig_post_recv;
 	mig_query_offer(context);
-	mig_pd_offer(context);
+	mig_td_offer(context);
+	mig_parent_domain_offer(context);
 	mig_mr_offer(context);
-	mig_mr_unmovable_offer(context);
 	mig_dm_offer(context);
 	mig_mw_offer(context);
 	mig_cq_ex_offer(context);
+	mig_cq_offer(context);
+	mig_qp_options_offer(context);
 	mig_unmovable_offer(context);
 	mig_ends_watch(context);
 }

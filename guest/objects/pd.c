@@ -1,4 +1,3 @@
-#include "objects/pd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -6,25 +5,9 @@
 #include "base/verb_gate.h"
 #include "objects/kinds.h"
 #include "objects/offer.h"
+#include "objects/parent_domain.h"
 #include "real/export.h"
-
-struct ibv_pd *mig_pd_wrap(struct mig_context *context, struct ibv_pd *real)
-{
-	struct mig_pd *pd = calloc(1, sizeof(*pd));
-
-	if (!pd) {
-		mig_real()->ibv_dealloc_pd(real);
-		errno = ENOMEM;
-		return NULL;
-	}
-	pd->real = real;
-	pd->ibv.context = &context->verbs.context;
-	pd->ibv.handle = real->handle;
-	MIG_LOCKED(&context->lock);
-	pd->id = ++context->pds_made;
-	mig_list_add(&context->pds, &pd->link);
-	return &pd->ibv;
-}
+#include "shadow/pd.h"
 
 struct ibv_pd *ibv_alloc_pd(struct ibv_context *ibv)
 {
@@ -33,8 +16,37 @@ struct ibv_pd *ibv_alloc_pd(struct ibv_context *ibv)
 	if (!context)
 		return mig_real()->ibv_alloc_pd(ibv);
 	MIG_VERB;
-	struct ibv_pd *real = mig_real()->ibv_alloc_pd(context->real);
-	return real ? mig_pd_wrap(context, real) : NULL;
+	struct mig_pd *pd = calloc(1, sizeof(*pd));
+	if (!pd) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	pd->real = mig_real()->ibv_alloc_pd(context->real);
+	if (!pd->real) {
+		int error = errno;
+
+		free(pd);
+		errno = error;
+		return NULL;
+	}
+	pd->ibv.context = ibv;
+	pd->ibv.handle = pd->real->handle;
+	MIG_LOCKED(&context->lock);
+	pd->id = ++context->pds_made;
+	mig_list_add(&context->pds, &pd->link);
+	return &pd->ibv;
+}
+
+/* A device that has no parent domains does not know that this one has some. */
+static int end_real_pd(struct mig_pd *pd)
+{
+	mig_lock(&mig_context(pd->ibv.context)->lock);
+	uint32_t users = pd->users;
+	mig_unlock(&mig_context(pd->ibv.context)->lock);
+
+	if (users)
+		return EBUSY;
+	return pd->parent ? mig_parent_domain_end_real(pd) : mig_real()->ibv_dealloc_pd(pd->real);
 }
 
 int ibv_dealloc_pd(struct ibv_pd *ibv)
@@ -43,7 +55,7 @@ int ibv_dealloc_pd(struct ibv_pd *ibv)
 
 	MIG_VERB;
 	struct mig_mark *marks = mig_marks_take(ibv);
-	int error = mig_real()->ibv_dealloc_pd(mig_real_pd(ibv));
+	int error = pd ? end_real_pd(pd) : mig_real()->ibv_dealloc_pd(ibv);
 	mig_marks_settle(marks, error);
 	if (!pd || error)
 		return error;
@@ -76,22 +88,6 @@ void ibv_unimport_pd(struct ibv_pd *pd)
 	if (mig_real()->ibv_unimport_pd)
 		mig_real()->ibv_unimport_pd(pd);
 	mig_marks_settle(marks, 0);
-}
-
-/* Wrapped, not passed through: CQs and QPs of ours may be made in it. */
-static struct ibv_pd *alloc_parent_domain(struct ibv_context *ibv, struct ibv_parent_domain_init_attr *attr)
-{
-	MIG_VERB;
-	struct ibv_parent_domain_init_attr theirs = *attr;
-
-	theirs.pd = mig_real_pd(attr->pd);
-	struct ibv_pd *real = mig_real_operations(ibv)->alloc_parent_domain(mig_context(ibv)->real, &theirs);
-	return real ? mig_marked(ibv, mig_pd_wrap(mig_context(ibv), real), "a parent domain") : NULL;
-}
-
-void mig_pd_offer(struct mig_context *context)
-{
-	MIG_OFFER(context, alloc_parent_domain, alloc_parent_domain);
 }
 
 static struct mig_pd *pd_of(struct mig_link *object)

@@ -6,6 +6,7 @@
 #include "base/section.h"
 #include "objects/purge.h"
 #include "objects/qp.h"
+#include "objects/qp_options.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"
@@ -71,7 +72,9 @@ static int next_follows(struct mig_qp *qp, enum ibv_qp_state from)
 		return 1; /* CONNECT will bring it there */
 	attr.qp_state = to;
 	attr.sq_psn = qp->next_sq_psn;
-	return !mig_real()->ibv_modify_qp(qp->next, &attr, connects ? qp->masks[IBV_QPS_RTS] : IBV_QP_STATE);
+	if (mig_real()->ibv_modify_qp(qp->next, &attr, connects ? qp->masks[IBV_QPS_RTS] : IBV_QP_STATE))
+		return 0;
+	return !connects || !mig_qp_limit_rate_again(qp);
 }
 
 /* Of a process that rests altogether a QP stays at rest, whatever it is connected to, but for one that has failed. */

@@ -6,6 +6,7 @@
 #include "base/section.h"
 #include "objects/kinds.h"
 #include "objects/qp.h"
+#include "objects/qp_options.h"
 #include "path/hold.h"
 #include "path/recv.h"
 #include "real/real.h"
@@ -18,6 +19,7 @@ int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp)
 	struct ibv_qp_attr attr = qp->attr;
 	const struct mig_gid_map *gid = mig_next_gid(context, attr.ah_attr.port_num, attr.ah_attr.grh.sgid_index);
 
+	mig_qp_set_ece_again(qp);
 	if (!qp->masks[IBV_QPS_INIT])
 		return 0;
 	attr.qp_state = IBV_QPS_INIT;

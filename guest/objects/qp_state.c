@@ -44,6 +44,7 @@ static void qp_remember(struct mig_qp *qp, const struct ibv_qp_attr *attr, int m
 	if (state == IBV_QPS_RESET && mask & IBV_QP_STATE) {
 		memset(qp->masks, 0, sizeof(qp->masks));
 		memset(&qp->attr, 0, sizeof(qp->attr));
+		qp->has_ece = qp->has_rate = 0;
 		while (mig_unmark(&qp->ibv, alternate_path) || mig_unmark(&qp->ibv, no_route))
 			;
 	}

@@ -80,27 +80,6 @@ int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
 	return error;
 }
 
-int ibv_set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
-{
-	if (!mig_real()->ibv_set_ece)
-		return EOPNOTSUPP;
-	if (!mig_qp(qp))
-		return mig_real()->ibv_set_ece(qp, ece);
-	MIG_VERB;
-	int error = mig_real()->ibv_set_ece(mig_real_qp(qp), ece);
-	if (!error)
-		mig_mark(mig_context(qp->context), qp, "enhanced connection establishment options");
-	return error;
-}
-
-int ibv_query_ece(struct ibv_qp *qp, struct ibv_ece *ece)
-{
-	if (!mig_real()->ibv_query_ece)
-		return EOPNOTSUPP;
-	MIG_VERB;
-	return mig_real()->ibv_query_ece(mig_real_qp(qp), ece);
-}
-
 int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode opcode, uint32_t flags)
 {
 	if (!mig_real()->ibv_query_qp_data_in_order)
@@ -135,31 +114,6 @@ static struct ibv_flow *create_flow(struct ibv_qp *qp, struct ibv_flow_attr *att
 	MIG_VERB;
 	struct ibv_flow *made = mig_real_operations(qp->context)->ibv_create_flow(mig_real_qp(qp), attr);
 	return mig_marked(qp->context, made, "flow steering");
-}
-
-static int modify_qp_rate_limit(struct ibv_qp *qp, struct ibv_qp_rate_limit_attr *attr)
-{
-	MIG_VERB;
-	int error = mig_real_operations(qp->context)->modify_qp_rate_limit(mig_real_qp(qp), attr);
-	if (!error)
-		mig_mark(mig_context(qp->context), qp, "a QP with a rate limit");
-	return error;
-}
-
-static int modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr)
-{
-	MIG_VERB;
-	int error = mig_real_operations(cq->context)->modify_cq(mig_real_cq(cq), attr);
-	if (!error)
-		mig_mark(mig_context(cq->context), cq, "CQ moderation");
-	return error;
-}
-
-static struct ibv_td *alloc_td(struct ibv_context *ibv, struct ibv_td_init_attr *attr)
-{
-	MIG_VERB;
-	struct ibv_td *made = mig_real_operations(ibv)->alloc_td(mig_context(ibv)->real, attr);
-	return mig_marked(ibv, made, "a thread domain");
 }
 
 static struct ibv_wq *create_wq(struct ibv_context *ibv, struct ibv_wq_init_attr *attr)
@@ -240,9 +194,6 @@ void mig_unmovable_offer(struct mig_context *context)
 	context->verbs.context.ops.post_srq_recv = context->real->ops.post_srq_recv;
 	MIG_OFFER(context, create_counters, create_counters);
 	MIG_OFFER(context, create_flow_action_esp, create_flow_action_esp);
-	MIG_OFFER(context, modify_qp_rate_limit, modify_qp_rate_limit);
-	MIG_OFFER(context, modify_cq, modify_cq);
-	MIG_OFFER(context, alloc_td, alloc_td);
 	MIG_OFFER(context, create_wq, create_wq);
 	MIG_OFFER(context, create_rwq_ind_table, create_rwq_ind_table);
 	MIG_OFFER(context, create_qp_ex, create_qp_ex);

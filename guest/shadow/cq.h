@@ -27,6 +27,8 @@ struct mig_cq {
 	struct ibv_wc *ring; /* lock: completions taken before the application asked for them */
 	uint32_t ring_head, ring_tail, ring_size;
 	int comp_vector;
+	int moderated; /* how, since the application said so */
+	struct ibv_moderate_cq moderation;
 	int asked; /* the last req_notify: 0 never, 1 solicited only, 2 any */
 	uint32_t events; /* channel->lock: handed out */
 	uint32_t async_events; /* handed out */

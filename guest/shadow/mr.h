@@ -9,6 +9,7 @@ struct mig_mr {
 	struct ibv_mr *real, *next;
 	uint64_t iova;
 	unsigned int access;
+	int is_null; /* reads as zeros, and takes what is written to it nowhere */
 	int has_differed; /* its rkey was another one to the device at some time, and peers may have it in their maps */
 	struct mig_link link;
 };

@@ -84,6 +84,9 @@ struct mig_qp {
 	uint32_t head;
 	struct ibv_qp_attr attr;       /* every attribute at its last value, in the application's numbers */
 	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
+	struct ibv_ece ece;	       /* has_ece */
+	struct ibv_qp_rate_limit_attr rate; /* has_rate */
+	int has_ece, has_rate;	       /* since the last reset */
 	uint32_t extra_send;	       /* slots that the application does not know of */
 	union ibv_gid sgid;	       /* what its source index meant when the application connected it */
 	union ibv_gid psgid, pdgid;    /* from where its path leads to where now, after whatever moves */

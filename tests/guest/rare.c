@@ -51,6 +51,14 @@ BEGIN_AND_END(ibv_wq, create_wq, destroy_wq, ibv_wq_init_attr)
 BEGIN_AND_END(ibv_rwq_ind_table, create_rwq_ind_table, destroy_rwq_ind_table, ibv_rwq_ind_table_init_attr)
 BEGIN_AND_END(ibv_dm, alloc_dm, free_dm, ibv_alloc_dm_attr)
 
+/* A page that reads as zeros, and whose writes nobody looks at: enough for who stays within it. */
+static struct ibv_mr *alloc_null_mr(struct ibv_pd *pd)
+{
+	static char nothing[4096];
+
+	return ibv_reg_mr(pd, nothing, sizeof(nothing), IBV_ACCESS_LOCAL_WRITE);
+}
+
 static struct ibv_flow *create_flow(struct ibv_qp *qp, struct ibv_flow_attr *attr)
 {
 	struct ibv_flow *flow = made(qp->context, sizeof(*flow));
@@ -78,6 +86,7 @@ void soft_fill_more(struct verbs_context *verbs)
 	verbs->destroy_rwq_ind_table = destroy_rwq_ind_table;
 	verbs->alloc_dm = alloc_dm;
 	verbs->free_dm = free_dm;
+	verbs->alloc_null_mr = alloc_null_mr;
 	verbs->ibv_create_flow = create_flow;
 	verbs->ibv_destroy_flow = destroy_flow;
 }

@@ -17,7 +17,7 @@ from migrrdma_runtime.wire.guest_messages import WIRE, text
 
 REASONS = [
     "a memory window", "a UD QP", "an address handle", "a shared receive queue", "a QP with a shared receive queue",
-    "a parent domain", "an extended CQ with more than standard completions", "a QP with an extended CQ",
+    "an extended CQ with more than standard completions", "a QP with an extended CQ",
 ]  # fmt: skip
 
 
@@ -29,8 +29,8 @@ NEWER = [
 
 ENDED_ALONE = {
     "counters": True, "flow steering": True, "a flow action": True, "a work queue": True,
-    "a receive work queue table": True, "device memory": True, "a thread domain": False, "a parent domain": False,
-    "an XRC domain": False, "a DMA handle": True, "a buffer made by ibv_alloc_buf": False,
+    "a receive work queue table": True, "device memory": True, "an XRC domain": False,
+    "a DMA handle": True, "a buffer made by ibv_alloc_buf": False,
     "an imported protection domain": False,
 }  # fmt: skip
 """Each with whether the device refuses its first end."""

@@ -87,16 +87,19 @@ def switch(agent: Agent) -> None:
     agent.resume()
 
 
-def move_alone(agent: Agent) -> None:
-    """The process has one context, connected to itself; it is rebuilt in place on the device that it has."""
+def move_alone(agent: Agent, device: int = 0, *, restored: Program | None = None) -> None:
+    """The process has one context, connected to itself; it is rebuilt in place, or as a restored process does."""
     [context] = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
     agent.quiesce()
-    agent.ask("PARK")
+    agent.ask("PARK", {"flags": 1 if restored else 0})
+    if restored:
+        restored.tell("restore")
+        agent.wake()
     agent.ask(
         "REBUILD",
-        {"context": context, "device": "fake0"},
-        [{"port": 1, "index": 1, "new_port": 1, "new_index": 1}],
+        {"context": context, "flags": 1 if restored else 0, "device": f"fake{device}"},
+        [SAME_INDEX],
     )
-    agent.connect_all({context: (GIDS[0], MOVING)})
+    agent.connect_all({context: (GIDS[device], MOVING)})
     agent.give_keys(context, MOVING)
     agent.resume()

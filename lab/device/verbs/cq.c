@@ -25,6 +25,11 @@ static int limit_of(struct device_link *link)
 	return device_link_call(link, &call) ? 0 : call.device_attr.max_cqe;
 }
 
+static int in_parent_domain(struct soft_owned *owned, struct ibv_pd *pd)
+{
+	return ((struct soft_pd *)pd)->is_parent_domain ? soft_own(owned, pd) : EINVAL;
+}
+
 static struct soft_cq *create(struct ibv_context *context, uint32_t entries, void *cq_context,
 			      struct ibv_comp_channel *channel, const struct ibv_cq_init_attr_ex *extended)
 {
@@ -39,6 +44,8 @@ static struct soft_cq *create(struct ibv_context *context, uint32_t entries, voi
 		error = EINVAL;
 	if (!error && extended)
 		error = soft_fill_cq_ex(cq, extended);
+	if (!error && extended && extended->comp_mask & IBV_CQ_INIT_ATTR_MASK_PD)
+		error = in_parent_domain(&cq->owned, extended->parent_domain);
 	if (!error && !(cq->ring = new_ring(link, entries, &call.cq.ring)))
 		error = errno;
 	call.cq.cookie = (uintptr_t)cq;
@@ -46,6 +53,8 @@ static struct soft_cq *create(struct ibv_context *context, uint32_t entries, voi
 	if (!error && (error = device_link_call(link, &call)))
 		device_link_free(link, cq->ring);
 	if (error) {
+		if (cq)
+			soft_disown(&cq->owned);
 		free(cq);
 		errno = error;
 		return NULL;
@@ -126,6 +135,7 @@ EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
 	if (ibv->channel)
 		__atomic_sub_fetch(&ibv->channel->refcnt, 1, __ATOMIC_SEQ_CST);
 	device_link_free(context->link, cq->ring);
+	soft_disown(&cq->owned);
 	free(cq);
 	return 0;
 }
@@ -204,9 +214,19 @@ void soft_purge(struct soft_qp *qp)
 	}
 }
 
+static int modify_cq(struct ibv_cq *cq, struct ibv_modify_cq_attr *attr)
+{
+	soft_link(cq->context, "modify_cq");
+	if (attr->attr_mask & ~(uint32_t)IBV_CQ_ATTR_MODERATE)
+		return EOPNOTSUPP;
+	((struct soft_cq *)cq)->moderation = attr->moderate;
+	return 0;
+}
+
 void soft_fill_cq(struct verbs_context *verbs)
 {
 	verbs->context.ops.poll_cq = poll_cq;
 	verbs->context.ops.req_notify_cq = req_notify_cq;
 	verbs->create_cq_ex = create_cq_ex;
+	verbs->modify_cq = modify_cq;
 }

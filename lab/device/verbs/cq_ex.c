@@ -91,7 +91,7 @@ static uint64_t read_wallclock(struct ibv_cq_ex *ex)
 
 int soft_fill_cq_ex(struct soft_cq *cq, const struct ibv_cq_init_attr_ex *attr)
 {
-	const uint32_t known = IBV_CQ_INIT_ATTR_MASK_FLAGS;
+	const uint32_t known = IBV_CQ_INIT_ATTR_MASK_FLAGS | IBV_CQ_INIT_ATTR_MASK_PD;
 
 	if (attr->wc_flags & ~(uint64_t)READABLE || attr->comp_mask & ~known ||
 	    (attr->comp_mask & IBV_CQ_INIT_ATTR_MASK_FLAGS && attr->flags & ~(uint32_t)IBV_CREATE_CQ_ATTR_SINGLE_THREADED))

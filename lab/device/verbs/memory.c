@@ -1,6 +1,7 @@
 /* Protection domains, memory regions, memory windows, XRC domains. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -46,20 +47,50 @@ EXPORT int ibv_dealloc_pd(struct ibv_pd *ibv)
 
 static struct ibv_pd *alloc_parent_domain(struct ibv_context *context, struct ibv_parent_domain_init_attr *attr)
 {
+	const uint32_t known = IBV_PARENT_DOMAIN_INIT_ATTR_ALLOCATORS | IBV_PARENT_DOMAIN_INIT_ATTR_PD_CONTEXT;
 	struct device_link *link = soft_link(context, "alloc_parent_domain");
 	struct soft_pd *pd = NULL;
 
 	errno = EOPNOTSUPP;
 	if (attr->pd && attr->pd->context != context)
 		abort();
-	if (link->ways & RNIC_PARENT_DOMAINS && attr->pd && !attr->comp_mask)
+	if (attr->td && attr->td->context != context)
+		abort();
+	if (link->ways & RNIC_PARENT_DOMAINS && attr->pd && !(attr->comp_mask & ~known))
 		pd = calloc(1, sizeof(*pd));
 	if (!pd)
 		return NULL;
 	pd->ibv.context = context;
 	pd->ibv.handle = attr->pd->handle;
 	pd->is_parent_domain = true;
+	pd->attr = *attr;
 	return &pd->ibv;
+}
+
+#define OWNED 4096
+
+int soft_own(struct soft_owned *owned, struct ibv_pd *ibv)
+{
+	struct soft_pd *pd = (struct soft_pd *)ibv;
+	const struct ibv_parent_domain_init_attr *attr = pd ? &pd->attr : NULL;
+
+	if (!attr || !(attr->comp_mask & IBV_PARENT_DOMAIN_INIT_ATTR_ALLOCATORS))
+		return 0;
+	void *memory = attr->alloc(ibv, attr->pd_context, OWNED, OWNED, 1);
+	if (!memory)
+		return ENOMEM;
+	if (memory == IBV_ALLOCATOR_USE_DEFAULT)
+		return 0;
+	memset(memory, 0, OWNED);
+	owned->pd = pd;
+	owned->memory = memory;
+	return 0;
+}
+
+void soft_disown(struct soft_owned *owned)
+{
+	if (owned->pd)
+		owned->pd->attr.free(&owned->pd->ibv, owned->pd->attr.pd_context, owned->memory, 1);
 }
 
 /* Only a promise of the application's. */

@@ -74,6 +74,8 @@ static struct ibv_qp *create(struct ibv_context *context, struct ibv_qp_init_att
 	}
 	if (!error && is_extended)
 		error = soft_fill_qp_ex(qp, send_ops);
+	if (!error)
+		error = soft_own(&qp->owned, pd);
 	if (!error) {
 		call.qp.cap = qp->init.cap;
 		call.qp.cookie = (uintptr_t)qp;
@@ -88,6 +90,7 @@ static struct ibv_qp *create(struct ibv_context *context, struct ibv_qp_init_att
 	}
 	if (error) {
 		if (qp) {
+			soft_disown(&qp->owned);
 			device_link_free(link, qp->sq);
 			device_link_free(link, qp->rq);
 		}
@@ -240,6 +243,7 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
 	pthread_mutex_unlock(&ibv->mutex);
 	device_link_free(context->link, qp->sq);
 	device_link_free(context->link, qp->rq);
+	soft_disown(&qp->owned);
 	free(qp);
 	return 0;
 }
@@ -291,8 +295,19 @@ EXPORT int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode opco
 	return 0;
 }
 
+static int modify_qp_rate_limit(struct ibv_qp *ibv, struct ibv_qp_rate_limit_attr *attr)
+{
+	soft_link(ibv->context, "modify_qp_rate_limit");
+	/* As mlx5, which does it by modifying the queue pair. */
+	if (ibv->state != IBV_QPS_RTS || attr->comp_mask)
+		return EINVAL;
+	((struct soft_qp *)ibv)->rate = *attr;
+	return 0;
+}
+
 void soft_fill_qp(struct verbs_context *verbs)
 {
 	verbs->create_qp_ex = create_qp_ex;
 	verbs->open_qp = open_qp;
+	verbs->modify_qp_rate_limit = modify_qp_rate_limit;
 }

@@ -40,6 +40,13 @@ struct soft_context {
 struct soft_pd {
 	struct ibv_pd ibv;
 	bool is_parent_domain;
+	struct ibv_parent_domain_init_attr attr; /* of a parent domain */
+};
+
+/* What a parent domain's own allocator has given to a queue, as to the doorbells of mlx5. */
+struct soft_owned {
+	struct soft_pd *pd; /* NULL: nothing */
+	void *memory;
 };
 
 struct soft_xrcd {
@@ -75,6 +82,8 @@ struct soft_cq {
 	struct rnic_ring *ring;
 	const struct rnic_completion *current; /* of an extended walk */
 	bool single_threaded;
+	struct soft_owned owned;
+	struct ibv_moderate_cq moderation; /* kept, and of no effect */
 	uint32_t events, async_events; /* given to the application; under the public mutex */
 };
 
@@ -93,6 +102,8 @@ struct soft_qp {
 	};
 	struct ibv_qp_init_attr init;
 	bool is_extended;
+	struct soft_owned owned;
+	struct ibv_qp_rate_limit_attr rate; /* likewise */
 	pthread_mutex_t send_lock, recv_lock; /* of those who post */
 	struct rnic_ring *sq, *rq;
 	/* between wr_start and wr_complete, under send_lock */
@@ -140,6 +151,10 @@ void soft_fill_send(struct verbs_context *verbs);
 void soft_fill_query(struct verbs_context *verbs);
 /* What a test builds in beside them: objects that this device does not have. */
 __attribute__((weak)) void soft_fill_more(struct verbs_context *verbs);
+
+/* memory.c: 0 or ENOMEM. */
+int soft_own(struct soft_owned *owned, struct ibv_pd *pd);
+void soft_disown(struct soft_owned *owned);
 
 /* qp_ex.c */
 int soft_fill_qp_ex(struct soft_qp *qp, uint64_t send_ops_flags);

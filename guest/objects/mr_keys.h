@@ -1,0 +1,21 @@
+/* Keys of memory regions, and how regions are asked for so that nobody else has theirs. */
+#ifndef MIGRRDMA_OBJECTS_MR_KEYS_H
+#define MIGRRDMA_OBJECTS_MR_KEYS_H
+
+#include "shadow/mr.h"
+
+enum mig_mr_way { MIG_MR_PLAIN, MIG_MR_IOVA, MIG_MR_IOVA2, MIG_MR_NULL };
+
+/* NULL and errno. */
+struct ibv_mr *mig_mr_ask(enum mig_mr_way way, struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
+			  unsigned int access);
+
+/* Likewise, and after a move of a number that no other region is or was known by. */
+struct ibv_mr *mig_mr_ask_until_unique(struct mig_context *context, enum mig_mr_way way, struct ibv_pd *pd, void *addr,
+				       size_t length, uint64_t iova, unsigned int access);
+
+/* A region's numbers begin and cease to be its own. Must hold the context's lock; 0 or ENOMEM. */
+int mig_mr_keys_add(struct mig_context *context, struct mig_mr *mr);
+void mig_mr_keys_remove(struct mig_context *context, struct mig_mr *mr);
+
+#endif
