@@ -28,7 +28,7 @@ static void *ask_application(struct ibv_pd *real, void *of, size_t size, size_t 
 	return pd->init.alloc(&pd->ibv, pd->init.pd_context, size, alignment, type);
 }
 
-static void give_back(struct ibv_pd *real, void *of, void *memory, uint64_t type)
+static void return_to_application(struct ibv_pd *real, void *of, void *memory, uint64_t type)
 {
 	struct mig_pd *pd = of;
 
@@ -60,7 +60,7 @@ static struct ibv_pd *make_real(struct mig_pd *pd, struct ibv_context *real, str
 	}
 	if (attr.comp_mask & IBV_PARENT_DOMAIN_INIT_ATTR_ALLOCATORS) {
 		attr.alloc = ask_application;
-		attr.free = give_back;
+		attr.free = return_to_application;
 		attr.comp_mask |= IBV_PARENT_DOMAIN_INIT_ATTR_PD_CONTEXT;
 	}
 	attr.pd_context = pd;

@@ -36,7 +36,7 @@ def start_options(
 def test_what_is_made_in_a_parent_domain_moves(
     start_options: Callable[[str], Program], agent: Agent, variant: str
 ) -> None:
-    """The program's allocators are called by its own verbs only: the control thread might wait for their locks for ever."""
+    """The program's allocators are called by its own verbs only: the control thread might wait for their locks."""
     program = start_options(variant)
     assert program.tell("send") == "ok"
     assert program.tell("owned") == "2 0"
@@ -60,8 +60,10 @@ def test_moderation_and_rates_are_set_again(start_options: Callable[[str], Progr
         assert program.tell("send") == "ok"
 
 
-def test_region_is_registered_anew_after_a_move(start_options: Callable[[str], Program], agent: Agent) -> None:
-    """Its numbers differ from the device's by then, and peers have a map of them; the next ones mean the same to all."""
+def test_region_is_registered_anew_after_a_move(
+    start_options: Callable[[str], Program], agent: Agent
+) -> None:
+    """Its numbers differ from the device's by then, of which peers have a map; the next ones mean the same to all."""
     program = start_options("plain")
     for turn, what in enumerate(["memory", "domain", "access", "memory"]):
         move_alone(agent, 1 - turn % 2, restored=program)

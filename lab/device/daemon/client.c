@@ -170,7 +170,7 @@ int client_open(struct host *host, pid_t pid, uint64_t area, const int *descript
 	if (!error) {
 		client->area->faults = host->faults;
 		rnic_get(host->device, "purge", &purge);
-		answer->ways = purge ? RNIC_PURGES : 0;
+		answer->ways = RNIC_PARENT_DOMAINS | (purge ? RNIC_PURGES : 0);
 		answer->id = client->id = next_id();
 	}
 	client->next = clients;
