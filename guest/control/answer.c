@@ -14,6 +14,7 @@
 #include "path/hold.h"
 #include "path/recv.h"
 #include "shadow/mr.h"
+#include "shadow/mw.h"
 #include "shadow/pd.h"
 #include "shadow/process.h"
 #include "shadow/qp.h"
@@ -199,6 +200,29 @@ void mig_answer_qps(struct mig_session *session, uint32_t id)
 	}
 }
 
+/*
+ * Windows are regions without memory of their own, and each has 256 keys: a peer may be given any of them. Those that are the
+ * same on the device are not worth a word.
+ */
+static void answer_window(const struct mig_context *context, const struct mig_mw *mw)
+{
+	uint32_t pindex = mw->next ? mw->next->rkey >> 8 : mw->pindex;
+	uint32_t variant = mw->next ? mw->next_variant : mw->variant;
+	const struct mig_pd *pd = mig_pd(mw->ibv.pd);
+
+	if (mw->has_ended || (pindex == mw->index && !variant))
+		return;
+	for (uint32_t i = 0; i < 256; i++) {
+		struct mig_mr_record record = { .context = context->id,
+						.access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
+						.vrkey = mw->index << 8 | i,
+						.prkey = pindex << 8 | ((i + variant) & 0xff),
+						.pd = pd ? pd->id : 0 };
+
+		answer_put(&record);
+	}
+}
+
 void mig_answer_mrs(struct mig_session *session, uint32_t id)
 {
 	answer_begin(session, MIG_MSG_MRS, id, NULL);
@@ -220,5 +244,7 @@ void mig_answer_mrs(struct mig_session *session, uint32_t id)
 
 			answer_put(&record);
 		}
+		MIG_EACH_OF(context, mws, mw, mig_mw)
+			answer_window(context, mw);
 	}
 }

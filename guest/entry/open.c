@@ -107,6 +107,7 @@ int ibv_close_device(struct ibv_context *ibv)
 	mig_numbers_free(&context->vrkeys);
 	mig_keymap_free(context->lkeys);
 	mig_keymap_free(context->spent_rkeys);
+	free(context->mw_table);
 	for (int i = 0; i < MIG_QPN_PAGE; i++)
 		free(context->qpns[i]);
 	free(context);

@@ -6,6 +6,7 @@
 #include "base/keymap.h"
 #include "base/pages.h"
 #include "base/verb_gate.h"
+#include "objects/mw.h"
 #include "objects/qp.h"
 #include "objects/qp_options.h"
 #include "path/hold.h"
@@ -47,6 +48,8 @@ static int connect_one(struct mig_context *context, struct mig_qp *qp, const str
 	error = mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_RTS]);
 	if (!error)
 		error = mig_qp_limit_rate_again(qp);
+	if (!error && context->next)
+		error = mig_mw_bind_again(context, qp);
 	if (error || qp->ibv.state != IBV_QPS_SQD)
 		return error;
 	attr.qp_state = IBV_QPS_SQD;

@@ -65,7 +65,8 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	memcpy(context->gids, context->next_gids, sizeof(context->gids));
 	context->gid_count = context->next_gid_count;
 	/* Also of regions that have ended: a number that was theirs must not be given again. */
-	MIG_SET_GATE(context->translate, context->lkeys || context->spent_rkeys);
+	MIG_SET_GATE(context->translate, (context->lkeys || context->spent_rkeys ? MIG_TRANSLATE_NUMBERS : 0) |
+						 (context->has_windows ? MIG_TRANSLATE_WINDOWS : 0));
 	mig_kinds_exchange(context);
 	context->verbs.context.cmd_fd = context->real->cmd_fd;
 	snprintf(context->device->real_name, sizeof(context->device->real_name), "%s", context->next_device);

@@ -9,6 +9,7 @@
 #include "base/verb_gate.h"
 #include "move/dead.h"
 #include "move/marker.h"
+#include "objects/mw_binding.h"
 #include "objects/qp.h"
 #include "path/hold.h"
 #include "path/kept.h"
@@ -74,8 +75,9 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 			continue;
 		}
 		const char *mark = mig_mark_of(&qp->ibv);
-		if (!mark && context->windows)
-			mark = "a memory window";
+		/* The next one of this queue pair alone would not have it, and another one cannot be bound as long as it is. */
+		if (!mark && selection->kind == MIG_SCOPE_LISTED && mig_mw_bound_to(context, qp))
+			mark = "a memory window that is bound to this queue pair";
 		if (mark) {
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			*why = mark;

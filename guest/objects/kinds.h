@@ -11,6 +11,7 @@
 	X(mig_pd_kind)                                                                                     \
 	X(mig_parent_domain_kind)                                                                          \
 	X(mig_mr_kind)                                                                                     \
+	X(mig_mw_kind)                                                                                     \
 	X(mig_cq_kind)                                                                                     \
 	X(mig_qp_kind)
 

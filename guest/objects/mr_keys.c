@@ -8,6 +8,7 @@
 
 #include "base/keymap.h"
 #include "real/real.h"
+#include "shadow/mw.h"
 
 struct ibv_mr *mig_mr_ask(enum mig_mr_way way, struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,
 			  unsigned int access)
@@ -61,9 +62,37 @@ static int list_all_keys(struct mig_context *context)
 	return 0;
 }
 
+/* Of a window that has ended as well. Must hold the context's lock. */
+static int is_window(const struct mig_context *context, uint32_t index)
+{
+	MIG_EACH(&context->mws, mw, struct mig_mw, link)
+		if (mw->index == index)
+			return 1;
+	return 0;
+}
+
+/* Before a move no number is there twice. */
+int mig_index_is_taken(const struct mig_context *context, uint32_t index)
+{
+	const struct mig_keymap *spent = context->spent_rkeys;
+
+	if (!(context->translate & MIG_TRANSLATE_NUMBERS))
+		return 0;
+	if (is_window(context, index))
+		return 1;
+	MIG_EACH(&context->mrs, mr, struct mig_mr, link)
+		if (mr->ibv.rkey >> 8 == index)
+			return 1;
+	for (uint32_t i = 0; spent && i <= spent->mask; i++)
+		if (spent->slots[i].from >> 8 == index && spent->slots[i].from != spent->slots[i].to)
+			return 1;
+	return 0;
+}
+
 /*
  * Whether a new physical key is another region's virtual one, after a move, or was: a peer goes on translating it, as nobody
- * tells it that a region has ended; of an rkey of 0 none is told. Null regions may all have one key, and none for others. Must hold the context's lock.
+ * tells it that a region has ended; of an rkey of 0 none is told. Null regions may all have one key, and none for others.
+ * Must hold the context's lock.
  */
 static int collides(const struct mig_context *context, enum mig_mr_way way, const struct ibv_mr *real)
 {
@@ -71,7 +100,7 @@ static int collides(const struct mig_context *context, enum mig_mr_way way, cons
 
 	if (way == MIG_MR_NULL)
 		return other && !other->is_null;
-	return other || (real->rkey && (mig_numbers_find(&context->vrkeys, real->rkey) ||
+	return other || (real->rkey && (mig_numbers_find(&context->vrkeys, real->rkey) || is_window(context, real->rkey >> 8) ||
 					mig_keymap_get(context->spent_rkeys, real->rkey) != real->rkey));
 }
 

@@ -14,6 +14,9 @@ struct ibv_mr *mig_mr_ask(enum mig_mr_way way, struct ibv_pd *pd, void *addr, si
 struct ibv_mr *mig_mr_ask_until_unique(struct mig_context *context, enum mig_mr_way way, struct ibv_pd *pd, void *addr,
 				       size_t length, uint64_t iova, unsigned int access);
 
+/* Whether a new window's index is that of any rkey that the application, or a peer, knows. Must hold the context's lock. */
+int mig_index_is_taken(const struct mig_context *context, uint32_t index);
+
 /* A region's numbers begin and cease to be its own. Must hold the context's lock; 0 or ENOMEM. */
 int mig_mr_keys_add(struct mig_context *context, struct mig_mr *mr);
 void mig_mr_keys_remove(struct mig_context *context, struct mig_mr *mr);

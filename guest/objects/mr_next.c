@@ -113,7 +113,7 @@ static void mr_exchange(struct mig_context *context, struct mig_link *object)
 	mr->ibv.handle = mr->real->handle;
 	if (mr->real->rkey != mr->ibv.rkey) {
 		mr->has_differed = 1;
-		MIG_SET_GATE(context->translate, 1);
+		MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_NUMBERS);
 	}
 }
 

@@ -8,6 +8,7 @@
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/async_event.h"
+#include "objects/mw_binding.h"
 #include "objects/offer.h"
 #include "path/hold.h"
 #include "path/kept.h"
@@ -181,6 +182,7 @@ static int end_real_qp(struct mig_qp *qp)
 		if (mig_qp_by_pqpn(context, numbers[i]) == qp)
 			mig_qpn_set(context, numbers[i], NULL);
 	mig_unlock(&context->lock);
+	mig_mw_lose_qp(context, qp);
 	mig_context_forget_events(context, &qp->ibv);
 	mig_qp_drop_marker(qp);
 	mig_send_gate(qp, 0, MIG_GATE_FLUSH);

@@ -4,6 +4,7 @@
  */
 #include "base/keymap.h"
 #include "base/section.h"
+#include "objects/mw_binding.h"
 #include "objects/purge.h"
 #include "objects/qp.h"
 #include "objects/qp_options.h"
@@ -47,6 +48,7 @@ static void forget_work(struct mig_qp *qp)
 	/* Waits for the sections that may look at the keys, too. */
 	mig_qp_collect(qp);
 	mig_keymap_drop(rkeys);
+	mig_mw_lose_qp(mig_context(qp->ibv.context), qp);
 	mig_send_free(dropped);
 	mig_recv_clear(qp);
 	mig_qp_drop_marker(qp);

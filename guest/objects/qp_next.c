@@ -64,7 +64,7 @@ static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
 	mig_qpn_set(context, qp->real->qp_num, qp);
 	qp->ibv.handle = qp->real->handle;
 	if (qp->real->qp_num != qp->ibv.qp_num || qp->dest_pqpn != qp->attr.dest_qp_num)
-		MIG_SET_GATE(context->translate, 1);
+		MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_NUMBERS);
 }
 
 /* Replaces a QP's map of its peer's keys. The QP is quiesced, so no section reads it. */

@@ -14,6 +14,7 @@
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/ring.h"
+#include "path/window.h"
 #include "shadow/find.h"
 
 /* Receives were completed: their places in the QP's ring are free. Only the poller of the CQ writes head. */
@@ -31,8 +32,10 @@ static void account(struct mig_context *context, struct ibv_wc *wc)
 	if (MIG_UNLIKELY(wc->status != IBV_WC_SUCCESS)) {
 		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
 	} else {
-		if (wc->opcode & IBV_WC_RECV)
+		if (wc->opcode & IBV_WC_RECV) {
 			count_receives(qp, 1);
+			mig_window_received(context, qp, wc);
+		}
 		if (wc->src_qp == qp->dest_pqpn)
 			wc->src_qp = qp->attr.dest_qp_num;
 	}

@@ -1,7 +1,7 @@
 #include "path/send_real.h"
 
 #include "path/translate.h"
-#include "shadow/mr.h"
+#include "path/window.h"
 
 #define SEND_BATCH 16
 #define SEND_SGES 256
@@ -25,7 +25,8 @@ static void send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
 		wr->invalidate_rkey = mig_keymap_get(qp->rkeys, wr->invalidate_rkey);
 		break;
 	case IBV_WR_BIND_MW:
-		wr->bind_mw.bind_info.mr = mig_real_mr(wr->bind_mw.bind_info.mr);
+	case IBV_WR_LOCAL_INV:
+		mig_window_translate(mig_context(qp->ibv.context), wr);
 		break;
 	default:
 		break;
@@ -38,14 +39,26 @@ static void send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
  */
 static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	const struct mig_keymap *lkeys = mig_context(qp->ibv.context)->lkeys;
+	const struct mig_context *context = mig_context(qp->ibv.context);
+	const struct mig_keymap *lkeys = context->lkeys;
 
 	while (wr) {
 		struct ibv_send_wr copies[SEND_BATCH], *originals[SEND_BATCH], *failed = NULL;
 		struct ibv_sge sges[SEND_SGES];
 		int count = 0, used = 0;
 
-		for (; wr && count < SEND_BATCH; wr = wr->next) {
+		if (mig_window_is_of_type_1(wr)) {
+			int error = mig_window_bind_type_1(qp, wr);
+
+			if (error && bad)
+				*bad = wr;
+			if (error)
+				return error;
+			mig_window_posted(qp, wr);
+			wr = wr->next;
+			continue;
+		}
+		for (; wr && count < SEND_BATCH && !mig_window_is_of_type_1(wr); wr = wr->next) {
 			/* A list too long for the queue is the real library's to refuse, before it is read. */
 			int listed = wr->num_sge > (int)qp->cap.max_send_sge || wr->num_sge < 0 ? 0 : wr->num_sge;
 
@@ -65,6 +78,8 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 			count++;
 		}
 		int error = qp->post_send(qp->real, copies, &failed);
+		for (int i = 0; context->has_windows && i < count && (!error || &copies[i] != failed); i++)
+			mig_window_posted(qp, originals[i]);
 		if (error) {
 			if (bad)
 				*bad = failed >= copies && failed < copies + count ? originals[failed - copies]

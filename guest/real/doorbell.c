@@ -73,6 +73,22 @@ void mig_ring(const struct ibv_qp *real)
 	errno = before;
 }
 
+/* Librxe changes the window's number when all has gone well. */
+int mig_bind_and_ring(struct ibv_qp *real, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+	int before = errno;
+	int error = real->context->ops.bind_mw(real, mw, bind);
+
+	if (error != EACCES)
+		return error;
+	error = ring_whatever_it_is(real);
+	if (error)
+		return error;
+	mw->rkey = ibv_inc_rkey(mw->rkey);
+	errno = before;
+	return 0;
+}
+
 int mig_post_and_ring(struct ibv_qp *real, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	int before = errno;

@@ -13,4 +13,7 @@ int mig_post_and_ring(struct ibv_qp *real, struct ibv_send_wr *wr, struct ibv_se
 /* Have the device look into its send queue, although nothing was posted; of devices that look by themselves nothing. */
 void mig_ring(const struct ibv_qp *real);
 
+/* Likewise, the real ibv_bind_mw(). */
+int mig_bind_and_ring(struct ibv_qp *real, struct ibv_mw *mw, struct ibv_mw_bind *bind);
+
 #endif

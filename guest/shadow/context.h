@@ -29,8 +29,15 @@
 /* Numbers that differ between what the application knows (virtual) and the device (physical). */
 struct mig_keymap;
 struct mig_qp;
+struct mig_mw_table;
 
 #define MIG_QPN_PAGE 4096
+
+/* Why completions are looked at, one by one. */
+enum mig_translate {
+	MIG_TRANSLATE_NUMBERS = 1, /* some differ */
+	MIG_TRANSLATE_WINDOWS = 2, /* a peer may have invalidated one */
+};
 
 struct mig_gid_map {
 	uint32_t port, index, new_port, new_index;
@@ -62,10 +69,11 @@ struct mig_context {
 	uint32_t id;
 	int left_behind; /* the objects behind `real` are on the host that the process was restored from */
 	int parked;	/* gate: the real objects must not be touched */
-	int translate;	/* gate: some number differs */
+	int translate;	/* gate: enum mig_translate */
 	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the verb gate is closed */
-	int has_windows; /* memory windows were allocated: their WRs name shadow MRs */
-	uint32_t windows; /* lock: those that live; one of type 2 is bound to one real QP */
+	int has_windows; /* memory windows were allocated: what is posted about them is followed */
+	struct mig_mw_table *mw_table;
+	int (*bind_mw)(struct ibv_qp *real, struct ibv_mw *mw, struct ibv_mw_bind *bind);
 	int has_foreign_cqs; /* CQs of the real library share our channels */
 	int purges;	/* enum mig_purges of objects/purge.h, of the device of the moment; atomic */
 	struct mig_relay_fd async;
@@ -73,7 +81,7 @@ struct mig_context {
 	uint32_t owed_events, owed_room; /* lock */
 	struct mig_ends ends; /* those of the device of the moment */
 	struct mig_lock lock;
-	struct mig_link tds, pds, parent_domains, mrs, channels, cqs, qps; /* verb gate closed, or the lock */
+	struct mig_link tds, pds, parent_domains, mrs, mws, channels, cqs, qps; /* verb gate closed, or the lock */
 	struct mig_link link;
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];

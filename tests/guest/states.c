@@ -11,9 +11,12 @@
  *     recv A N, send A N   N requests, numbered from where the last ones stopped; every send signalled
  *     recv A N threads     by N threads in turn
  *     refused A            a send that every device refuses
- *     region N SIDE [1]    its rkey; "local" behind it: without rights for others. free N
- *     write A N [M]        a WRITE to the region N, by the key of M if there is one; its contents are shown by  show N
- *     poll SIDE [T]        takes everything: QP:send or recv:status:number; or by T threads in turn, one completion each
+ *     region N SIDE [1]    its rkey; "local" behind it: without rights for others, "windows": for windows. free N
+ *     write A N [M]        a WRITE to the region N, by the key of M if there is one; its contents are shown, and taken away, by  show N
+ *     window N SIDE TYPE   a memory window; its rkey. bind A N M: to the region M, with A;  bind A N: to nothing
+ *     invalidate A N       by a request of its side;  send A N away: by a send of the other side. close N
+ *     through A M N        a WRITE to the region M, by the key of the window N
+ *     poll SIDE [T]        takes everything: QP:send or recv:status:number, and :N if that window was invalidated; or by T threads in turn, one completion each
  *     fast SIDE            polls 2000 times; whether the queue is polled without the guest library's lock then
  *     fast recv A          likewise for posting receives, with as many posts of none
  *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken
@@ -57,6 +60,7 @@ static struct pair {
 } pairs[26];
 
 static struct ibv_mr *regions[10];
+static struct ibv_mw *windows[10];
 static uint64_t memory[2][64], contents[10];
 
 static struct pair *named(char name)
@@ -210,9 +214,9 @@ static int send_some(struct pair *pair, int count)
 	return error;
 }
 
-static int region(int place, int side, int which, int is_local)
+static int region(int place, int side, int which, int is_local, int has_windows)
 {
-	int access = IBV_ACCESS_LOCAL_WRITE | (is_local ? 0 : IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
+	int access = IBV_ACCESS_LOCAL_WRITE | (has_windows ? IBV_ACCESS_MW_BIND : 0) | (is_local ? 0 : IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ);
 	struct domain *domain = domain_of(&sides[side], which);
 
 	contents[place] = 0;
@@ -223,14 +227,78 @@ static int region(int place, int side, int which, int is_local)
 	return -1;
 }
 
+static int window(int place, int side, int type)
+{
+	windows[place] = ibv_alloc_mw(domain_of(&sides[side], 0)->pd, (enum ibv_mw_type)type);
+	if (!windows[place])
+		return errno;
+	printf("%u\n", windows[place]->rkey);
+	return -1;
+}
+
+static int bind_window(struct pair *pair, struct ibv_mw *mw, struct ibv_mr *region)
+{
+	struct ibv_mw_bind_info info = { .mr = region, .mw_access_flags = IBV_ACCESS_REMOTE_WRITE };
+	struct ibv_send_wr wr = { .wr_id = wr_id(pair, pair->sent), .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED }, *bad;
+	int error;
+
+	if (region) {
+		info.addr = (uintptr_t)region->addr;
+		info.length = region->length;
+	}
+	if (mw->type == IBV_MW_TYPE_1) {
+		error = ibv_bind_mw(pair->qp, mw, &(struct ibv_mw_bind){ wr.wr_id, IBV_SEND_SIGNALED, info });
+	} else {
+		wr.bind_mw.mw = mw;
+		wr.bind_mw.rkey = ibv_inc_rkey(mw->rkey);
+		wr.bind_mw.bind_info = info;
+		error = ibv_post_send(pair->qp, &wr, &bad);
+		if (!error)
+			mw->rkey = wr.bind_mw.rkey;
+	}
+	pair->sent += !error;
+	return error;
+}
+
+/* With a request of its own side, or with a message to it. */
+static int invalidate(struct pair *pair, struct ibv_mw *mw, enum ibv_wr_opcode opcode)
+{
+	struct ibv_sge sge = place(pair, pair->sent);
+	struct ibv_send_wr wr = { .wr_id = wr_id(pair, pair->sent), .opcode = opcode, .send_flags = IBV_SEND_SIGNALED,
+				  .sg_list = &sge, .num_sge = opcode == IBV_WR_SEND_WITH_INV }, *bad;
+
+	wr.invalidate_rkey = mw->rkey;
+	int error = ibv_post_send(pair->qp, &wr, &bad);
+	pair->sent += !error;
+	return error;
+}
+
+static int write_through(struct pair *pair, struct ibv_mr *region, struct ibv_mw *mw)
+{
+	struct ibv_mr by = { .rkey = mw->rkey };
+
+	return post(pair, IBV_WR_RDMA_WRITE, region, &by);
+}
+
+static void tell_window(const struct ibv_wc *wc)
+{
+	for (int i = 0; i < 10; i++)
+		if (wc->status == IBV_WC_SUCCESS && wc->wc_flags & IBV_WC_WITH_INV && windows[i] &&
+		    windows[i]->rkey == wc->invalidated_rkey)
+			printf(":%d", i);
+}
+
 static void tell(const struct ibv_wc *wc)
 {
 	unsigned int name = (unsigned int)(wc->wr_id >> 32), number = (unsigned int)wc->wr_id;
 
 	if (name >= 26 || pairs[name].number != wc->qp_num)
 		printf("QP %u, which is nobody's wr_id %llx ", wc->qp_num, (unsigned long long)wc->wr_id);
-	else
-		printf("%c:%s:%d:%u ", 'A' + (int)name, number & RECV ? "recv" : "send", wc->status, number & ~RECV);
+	else {
+		printf("%c:%s:%d:%u", 'A' + (int)name, number & RECV ? "recv" : "send", wc->status, number & ~RECV);
+		tell_window(wc);
+		putchar(' ');
+	}
 }
 
 /* Threads that poll a queue in turn, each until it has found something. */
@@ -376,12 +444,26 @@ static int obey(const char *line)
 		return receive_in_turn(named(name), a);
 	if (sscanf(line, "recv %c %d", &name, &a) == 2)
 		return receive(named(name), a);
+	if (sscanf(line, "window %d %d %d", &a, &b, &c) == 3)
+		return window(a, b, c);
+	if (sscanf(line, "bind %c %d %d", &name, &a, &b) == 3)
+		return bind_window(named(name), windows[a], regions[b]);
+	if (sscanf(line, "bind %c %d", &name, &a) == 2)
+		return bind_window(named(name), windows[a], NULL);
+	if (sscanf(line, "invalidate %c %d", &name, &a) == 2)
+		return invalidate(named(name), windows[a], IBV_WR_LOCAL_INV);
+	if (sscanf(line, "through %c %d %d", &name, &a, &b) == 3)
+		return write_through(named(name), regions[a], windows[b]);
+	if (sscanf(line, "close %d", &a) == 1)
+		return ibv_dealloc_mw(windows[a]);
+	if (sscanf(line, "send %c %d", &name, &a) == 2 && strstr(line, "away"))
+		return invalidate(named(name), windows[a], IBV_WR_SEND_WITH_INV);
 	if (sscanf(line, "send %c %d", &name, &a) == 2)
 		return send_some(named(name), a);
 	if (sscanf(line, "refused %c", &name) == 1)
 		return post(named(name), (enum ibv_wr_opcode)77, NULL, NULL);
 	if (sscanf(line, "region %d %d %d", &a, &b, &c) >= 2)
-		return region(a, b, c, strstr(line, "local") != NULL);
+		return region(a, b, c, strstr(line, "local") != NULL, strstr(line, "windows") != NULL);
 	if (sscanf(line, "free %d", &a) == 1)
 		return ibv_dereg_mr(regions[a]);
 	if (sscanf(line, "write %c %d %d", &name, &a, &b) == 3)
@@ -389,7 +471,7 @@ static int obey(const char *line)
 	if (sscanf(line, "write %c %d", &name, &a) == 2)
 		return post(named(name), IBV_WR_RDMA_WRITE, regions[a], regions[a]);
 	if (sscanf(line, "show %d", &a) == 1)
-		return printf("%llu\n", (unsigned long long)contents[a]), -1;
+		return printf("%llu\n", (unsigned long long)contents[a]), contents[a] = 0, -1;
 	if (sscanf(line, "poll %d %d", &a, &b) >= 1)
 		return poll_side(&sides[a], b);
 	if (sscanf(line, "marker %c", &name) == 1)

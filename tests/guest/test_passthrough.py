@@ -16,7 +16,7 @@ from migrrdma_lab.device.build import build_in_process
 from migrrdma_runtime.wire.guest_messages import WIRE, text
 
 REASONS = [
-    "a memory window", "a UD QP", "an address handle", "a shared receive queue", "a QP with a shared receive queue",
+    "a UD QP", "an address handle", "a shared receive queue", "a QP with a shared receive queue",
     "an extended CQ with more than standard completions", "a QP with an extended CQ",
 ]  # fmt: skip
 
@@ -35,7 +35,7 @@ ENDED_ALONE = {
 }  # fmt: skip
 """Each with whether the device refuses its first end."""
 
-ENDED_FIRST = {"a memory window", "a UD QP", "an address handle", "a QP with a shared receive queue"}
+ENDED_FIRST = {"a UD QP", "an address handle", "a QP with a shared receive queue"}
 
 
 def reasons(agent: Agent) -> list[str]:
