@@ -232,8 +232,8 @@ void mig_answer_mrs(struct mig_session *session, uint32_t id)
 			const struct ibv_mr *real = mr->next ? mr->next : mr->real;
 			/* Of one that was registered anew in an imported one there is none, and it is not moved. */
 			const struct mig_pd *pd = mig_pd(mr->ibv.pd);
-			struct mig_mr_record record = { .addr = (uintptr_t)mr->ibv.addr,
-							.length = mr->ibv.length,
+			struct mig_mr_record record = { .addr = mr->dm ? 0 : (uintptr_t)mr->ibv.addr,
+							.length = mr->dm ? 0 : mr->ibv.length,
 							.context = context->id,
 							.access = mr->access,
 							.vlkey = mr->ibv.lkey,

@@ -10,6 +10,7 @@
 	X(mig_td_kind)                                                                                     \
 	X(mig_pd_kind)                                                                                     \
 	X(mig_parent_domain_kind)                                                                          \
+	X(mig_dm_kind)                                                                                     \
 	X(mig_mr_kind)                                                                                     \
 	X(mig_mw_kind)                                                                                     \
 	X(mig_cq_kind)                                                                                     \

@@ -8,6 +8,7 @@
 #include "objects/mr_keys.h"
 #include "objects/offer.h"
 #include "real/export.h"
+#include "shadow/dm.h"
 #include "shadow/marks.h"
 #include "shadow/pd.h"
 #include "shadow/process.h"
@@ -75,6 +76,20 @@ static struct ibv_mr *alloc_null_mr(struct ibv_pd *pd)
 	return register_memory(MIG_MR_NULL, pd, NULL, 0, 0, 0);
 }
 
+static struct ibv_mr *reg_dm_mr(struct ibv_pd *pd, struct ibv_dm *ibv, uint64_t offset, size_t length, unsigned int access)
+{
+	MIG_VERB;
+	struct mig_dm *dm = mig_dm(ibv);
+
+	/* What is imported is a reason against a move already, and its region goes with it. */
+	if (!dm)
+		return mig_real_operations(pd->context)->reg_dm_mr(mig_real_pd(pd), ibv, offset, length, access);
+	struct ibv_mr *mr = register_memory(MIG_MR_DEVICE, pd, dm->real, length, offset, access);
+	if (mr)
+		mig_mr(mr)->dm = dm;
+	return mr;
+}
+
 static int end_real_mr(struct mig_mr *mr)
 {
 	MIG_VERB_AS("ibv_dereg_mr");
@@ -124,4 +139,5 @@ void mig_mr_offer(struct mig_context *context)
 {
 	MIG_OFFER(context, advise_mr, advise_mr);
 	MIG_OFFER(context, alloc_null_mr, alloc_null_mr);
+	MIG_OFFER(context, reg_dm_mr, reg_dm_mr);
 }

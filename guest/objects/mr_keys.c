@@ -14,7 +14,7 @@ struct ibv_mr *mig_mr_ask(enum mig_mr_way way, struct ibv_pd *pd, void *addr, si
 			  unsigned int access)
 {
 	const struct mig_real *real = mig_real();
-	struct verbs_context *verbs = verbs_get_ctx_op(pd->context, alloc_null_mr);
+	struct verbs_context *verbs = NULL;
 
 	if (way == MIG_MR_IOVA2 && real->ibv_reg_mr_iova2)
 		return real->ibv_reg_mr_iova2(pd, addr, length, iova, access);
@@ -22,8 +22,10 @@ struct ibv_mr *mig_mr_ask(enum mig_mr_way way, struct ibv_pd *pd, void *addr, si
 		return real->ibv_reg_mr_iova(pd, addr, length, iova, (int)access);
 	if (way == MIG_MR_PLAIN)
 		return real->ibv_reg_mr(pd, addr, length, (int)access);
-	if (way == MIG_MR_NULL && verbs)
+	if (way == MIG_MR_NULL && (verbs = verbs_get_ctx_op(pd->context, alloc_null_mr)))
 		return verbs->alloc_null_mr(pd);
+	if (way == MIG_MR_DEVICE && (verbs = verbs_get_ctx_op(pd->context, reg_dm_mr)))
+		return verbs->reg_dm_mr(pd, addr, iova, length, access);
 	errno = EOPNOTSUPP;
 	return NULL;
 }

@@ -4,7 +4,8 @@
 
 #include "shadow/mr.h"
 
-enum mig_mr_way { MIG_MR_PLAIN, MIG_MR_IOVA, MIG_MR_IOVA2, MIG_MR_NULL };
+/* Of device memory `addr` is the real one, and `iova` the offset in it. */
+enum mig_mr_way { MIG_MR_PLAIN, MIG_MR_IOVA, MIG_MR_IOVA2, MIG_MR_NULL, MIG_MR_DEVICE };
 
 /* NULL and errno. */
 struct ibv_mr *mig_mr_ask(enum mig_mr_way way, struct ibv_pd *pd, void *addr, size_t length, uint64_t iova,

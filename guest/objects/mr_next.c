@@ -6,6 +6,7 @@
 #include "objects/kinds.h"
 #include "objects/mr_keys.h"
 #include "real/real.h"
+#include "shadow/dm.h"
 #include "shadow/mr.h"
 #include "shadow/pd.h"
 
@@ -16,8 +17,10 @@ static struct mig_mr *mr_of(struct mig_link *object)
 
 static void mr_count(const struct mig_link *object, struct mig_inventory *inventory)
 {
+	const struct mig_mr *mr = MIG_CONTAINER(object, const struct mig_mr, link);
+
 	inventory->mrs++;
-	inventory->mr_bytes += MIG_CONTAINER(object, const struct mig_mr, link)->ibv.length;
+	inventory->mr_bytes += mr->dm ? 0 : mr->ibv.length;
 }
 
 /* Another registration of the same memory with the same rights. */
@@ -25,6 +28,8 @@ static struct ibv_mr *register_again(const struct mig_mr *mr)
 {
 	enum mig_mr_way way = MIG_MR_IOVA;
 
+	if (mr->dm)
+		return mig_mr_ask(MIG_MR_DEVICE, mig_pd(mr->ibv.pd)->next, mr->dm->next, mr->ibv.length, mr->iova, mr->access);
 	if (mr->is_null)
 		way = MIG_MR_NULL;
 	else if (mr->iova == (uintptr_t)mr->ibv.addr && !(mr->access & IBV_ACCESS_OPTIONAL_RANGE))
@@ -122,7 +127,7 @@ static void mr_forget(struct mig_link *object)
 {
 	struct mig_mr *mr = mr_of(object);
 
-	if (mig_real()->dofork_range && !mr->is_null && !(mr->access & IBV_ACCESS_ON_DEMAND))
+	if (mig_real()->dofork_range && !mr->is_null && !mr->dm && !(mr->access & IBV_ACCESS_ON_DEMAND))
 		mig_real()->dofork_range(mr->ibv.addr, mr->ibv.length);
 	mr->next = NULL;
 }

@@ -5,6 +5,7 @@
 #include "objects/mr.h"
 #include "objects/mr_keys.h"
 #include "real/export.h"
+#include "shadow/dm.h"
 #include "shadow/marks.h"
 #include "shadow/pd.h"
 
@@ -33,11 +34,16 @@ static void take_note(struct mig_mr *mr, int flags, struct ibv_pd *pd, void *add
 static int get_numbers_of_its_own(struct mig_context *context, struct mig_mr *mr)
 {
 	enum mig_mr_way way = mr->iova == (uintptr_t)mr->ibv.addr ? MIG_MR_PLAIN : MIG_MR_IOVA;
+	void *addr = mr->ibv.addr;
 
 	if (mr->access & IBV_ACCESS_OPTIONAL_RANGE)
 		way = MIG_MR_IOVA2;
-	struct ibv_mr *fresh = mig_mr_ask_until_unique(context, way, mig_real_pd(mr->ibv.pd), mr->ibv.addr, mr->ibv.length,
-						       mr->iova, mr->access);
+	if (mr->dm) {
+		way = MIG_MR_DEVICE;
+		addr = mr->dm->real;
+	}
+	struct ibv_mr *fresh = mig_mr_ask_until_unique(context, way, mig_real_pd(mr->ibv.pd), addr, mr->ibv.length, mr->iova,
+						       mr->access);
 	if (!fresh)
 		return errno;
 	int error = mig_real()->ibv_dereg_mr(mr->real);

@@ -49,7 +49,6 @@ struct mig_gid_map {
 /* What ends an object that is passed through, and what it is given (objects/ends.c). */
 #define MIG_ENDS(X)                                                                                        \
 	X(close_xrcd, ibv_xrcd)                                                                            \
-	X(free_dm, ibv_dm)                                                                                 \
 	X(destroy_counters, ibv_counters)                                                                  \
 	X(ibv_destroy_flow, ibv_flow)                                                                      \
 	X(destroy_flow_action, ibv_flow_action)                                                            \
@@ -81,7 +80,7 @@ struct mig_context {
 	uint32_t owed_events, owed_room; /* lock */
 	struct mig_ends ends; /* those of the device of the moment */
 	struct mig_lock lock;
-	struct mig_link tds, pds, parent_domains, mrs, mws, channels, cqs, qps; /* verb gate closed, or the lock */
+	struct mig_link tds, pds, parent_domains, dms, mrs, mws, channels, cqs, qps; /* verb gate closed, or the lock */
 	struct mig_link link;
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];

@@ -9,6 +9,7 @@
  *     owned           how often the allocator was asked and given back
  *     again PLACE     the region is registered anew: of the other memory, in the plain domain or with fewer rights
  *     null            sends from a null region
+ *     device N        puts N into device memory, at first; then what is there goes to itself by its key, and must be N
  *     restore, end
  */
 #define _GNU_SOURCE
@@ -28,7 +29,8 @@ static struct ibv_context *context;
 static struct ibv_pd *plain, *domain;
 static struct ibv_td *td;
 static struct ibv_cq *cq;
-static struct ibv_mr *mr, *target;
+static struct ibv_mr *mr, *target, *dm_mr;
+static struct ibv_dm *dm;
 static struct ibv_qp *qp;
 static char memory[2][4096], there[4096], *here = memory[0];
 static int asked, returned;
@@ -189,8 +191,35 @@ static int from_nothing(void)
 	return 0;
 }
 
+/* Written by the program, moved by the device within it, and read by the program. */
+static int through_device_memory(uint32_t number, int is_written)
+{
+	struct ibv_alloc_dm_attr attr = { .length = 256 };
+	uint32_t read = 0, nothing = 0;
+
+	if (!dm) {
+		NEED(dm = ibv_alloc_dm(context, &attr));
+		NEED(dm_mr = ibv_reg_dm_mr(plain, dm, 128, 64, IBV_ACCESS_ZERO_BASED | IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE));
+	}
+	if (is_written)
+		NEED(!ibv_memcpy_to_dm(dm, 128, &number, sizeof(number)) && !ibv_memcpy_to_dm(dm, 0, &number, sizeof(number)));
+	struct ibv_sge sge = { 0, 4, dm_mr->lkey };
+	struct ibv_send_wr send = { .wr_id = 4, .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_RDMA_WRITE,
+				    .send_flags = IBV_SEND_SIGNALED }, *bad;
+	send.wr.rdma.remote_addr = 32;
+	send.wr.rdma.rkey = dm_mr->rkey;
+	NEED(!ibv_memcpy_to_dm(dm, 160, &nothing, sizeof(nothing)) && !ibv_post_send(qp, &send, &bad));
+	if (complete(1))
+		return -1;
+	NEED(!ibv_memcpy_from_dm(&read, dm, 160, sizeof(read)) && read == number);
+	NEED(!ibv_memcpy_from_dm(&read, dm, 0, sizeof(read)) && read == number);
+	NEED(ibv_memcpy_from_dm(&read, dm, 253, sizeof(read)) && ibv_free_dm(dm));
+	return 0;
+}
+
 static int end_all(void)
 {
+	NEED(!dm || (!ibv_dereg_mr(dm_mr) && !ibv_free_dm(dm)));
 	NEED(!ibv_destroy_qp(qp) && !ibv_destroy_cq(cq) && !ibv_dereg_mr(mr) && !ibv_dereg_mr(target));
 	NEED(!ibv_dealloc_pd(domain) && !ibv_dealloc_td(td) && !ibv_dealloc_pd(plain) && !ibv_close_device(context));
 	return 0;
@@ -230,6 +259,8 @@ static int answer(const char *line)
 		return owned();
 	if (sscanf(line, "again %15s", word) == 1)
 		return again(word);
+	if (sscanf(line, "device %u again", &number) == 1)
+		return through_device_memory(number, !strstr(line, "again"));
 	if (!strcmp(line, "null"))
 		return from_nothing();
 	if (!strcmp(line, "restore"))

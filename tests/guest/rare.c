@@ -49,7 +49,6 @@ BEGIN_AND_END(ibv_counters, create_counters, destroy_counters, ibv_counters_init
 BEGIN_AND_END(ibv_flow_action, create_flow_action_esp, destroy_flow_action, ibv_flow_action_esp_attr)
 BEGIN_AND_END(ibv_wq, create_wq, destroy_wq, ibv_wq_init_attr)
 BEGIN_AND_END(ibv_rwq_ind_table, create_rwq_ind_table, destroy_rwq_ind_table, ibv_rwq_ind_table_init_attr)
-BEGIN_AND_END(ibv_dm, alloc_dm, free_dm, ibv_alloc_dm_attr)
 
 /* A page that reads as zeros, and whose writes nobody looks at: enough for who stays within it. */
 static struct ibv_mr *alloc_null_mr(struct ibv_pd *pd)
@@ -84,8 +83,6 @@ void soft_fill_more(struct verbs_context *verbs)
 	verbs->destroy_wq = destroy_wq;
 	verbs->create_rwq_ind_table = create_rwq_ind_table;
 	verbs->destroy_rwq_ind_table = destroy_rwq_ind_table;
-	verbs->alloc_dm = alloc_dm;
-	verbs->free_dm = free_dm;
 	verbs->alloc_null_mr = alloc_null_mr;
 	verbs->ibv_create_flow = create_flow;
 	verbs->ibv_destroy_flow = destroy_flow;

@@ -81,3 +81,21 @@ def test_null_region_moves(start_options: Callable[[str], Program], agent: Agent
         assert program.tell("null") == "ok"
         move_alone(agent, device, restored=program)
     assert program.tell("null") == "ok"
+
+
+@pytest.mark.parametrize("variant", ["plain", "address"])
+def test_device_memory_moves_with_what_is_in_it(
+    start_options: Callable[[str], Program], agent: Agent, variant: str
+) -> None:
+    program = start_options(variant)
+    assert program.tell("device 4711") == "ok"
+    assert not agent.ask("INVENTORY").records
+    for turn in range(3):
+        move_alone(agent, 1 - turn % 2, restored=program if turn else None)
+        assert program.tell(f"device {4711 + turn} again") == "ok"
+        assert program.tell(f"device {4712 + turn}") == "ok"
+    agent.quiesce()
+    agent.ask("PARK")
+    agent.ask("UNDO")
+    assert program.tell("device 4714 again") == "ok"
+    assert program.tell("end") == "ok"

@@ -29,7 +29,7 @@ NEWER = [
 
 ENDED_ALONE = {
     "counters": True, "flow steering": True, "a flow action": True, "a work queue": True,
-    "a receive work queue table": True, "device memory": True, "an XRC domain": False,
+    "a receive work queue table": True, "an XRC domain": False,
     "a DMA handle": True, "a buffer made by ibv_alloc_buf": False,
     "an imported protection domain": False,
 }  # fmt: skip

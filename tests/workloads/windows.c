@@ -59,11 +59,21 @@ static void require(int holds, const char *what)
 	exit(1);
 }
 
-static void join(const union ibv_gid *gid, uint32_t qpn)
+static void listen_for_keys(void)
+{
+	struct ibv_sge sge = { (uintptr_t)message, sizeof(*message), messages->lkey };
+	struct ibv_recv_wr wr = { .sg_list = &sge, .num_sge = 1 }, *bad;
+
+	require(!ibv_post_recv(qp, &wr, &bad), "post_recv");
+}
+
+static void join(const union ibv_gid *gid, uint32_t qpn, int listens)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE };
 
 	require(!ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS), "INIT");
+	if (listens)
+		listen_for_keys();
 	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTR, .path_mtu = IBV_MTU_1024, .dest_qp_num = qpn,
 				     .max_dest_rd_atomic = 1, .min_rnr_timer = 12,
 				     .ah_attr = { .is_global = 1, .port_num = 1,
@@ -77,7 +87,7 @@ static void join(const union ibv_gid *gid, uint32_t qpn)
 }
 
 /* Both say who they are, and connect to the other; the partner says when it has, and the connection ends. */
-static void meet(int connection)
+static void meet(int connection, int listens)
 {
 	struct hello mine = { .qpn = qp->qp_num }, theirs;
 	char ready = 1;
@@ -85,7 +95,7 @@ static void meet(int connection)
 	require(!ibv_query_gid(context, 1, GID_INDEX, &mine.gid), "query_gid");
 	require(write(connection, &mine, sizeof(mine)) == sizeof(mine), "write");
 	require(recv(connection, &theirs, sizeof(theirs), MSG_WAITALL) == sizeof(theirs), "read");
-	join(&theirs.gid, theirs.qpn);
+	join(&theirs.gid, theirs.qpn, listens);
 	require(write(connection, &ready, 1) == 1 && read(connection, &ready, 1) == 1, "ready");
 	close(connection);
 }
@@ -194,7 +204,7 @@ static void serve(void)
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
 	require(!bind(listener, (struct sockaddr *)&name, sizeof(name)) && !listen(listener, 1), "listen");
 	puts("listening");
-	meet(accept(listener, NULL, NULL));
+	meet(accept(listener, NULL, NULL), 0);
 	close(listener);
 	/* Where there are none, there is nothing to see. */
 	(void)!ibv_modify_qp_rate_limit(qp, &(struct ibv_qp_rate_limit_attr){ .rate_limit = 1000000 });
@@ -214,14 +224,6 @@ static void serve(void)
 	}
 }
 
-static void listen_for_keys(void)
-{
-	struct ibv_sge sge = { (uintptr_t)message, sizeof(*message), messages->lkey };
-	struct ibv_recv_wr wr = { .sg_list = &sge, .num_sge = 1 }, *bad;
-
-	require(!ibv_post_recv(qp, &wr, &bad), "post_recv");
-}
-
 static void write_by(int which)
 {
 	struct ibv_sge sge = { (uintptr_t)&message->turn, sizeof(message->turn), messages->lkey };
@@ -238,9 +240,8 @@ static void reach(const char *address)
 	int connection = socket(AF_INET, SOCK_STREAM, 0);
 
 	require(inet_pton(AF_INET, address, &name.sin_addr) == 1, "address");
-	listen_for_keys();
 	require(!connect(connection, (struct sockaddr *)&name, sizeof(name)), "connect");
-	meet(connection);
+	meet(connection, 1);
 	for (;;) {
 		require(one_completion().status == IBV_WC_SUCCESS, "a receive");
 		for (int i = 0; i < KEYS; i++)

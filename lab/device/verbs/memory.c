@@ -143,11 +143,15 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova(struct ibv_pd *pd, void *addr, size_t leng
 
 EXPORT int ibv_dereg_mr(struct ibv_mr *ibv)
 {
+	struct soft_dm *dm = ((struct soft_mr *)ibv)->dm;
 	int error = soft_end(ibv->context, CALL_DEREG_MR, ibv->handle, "dereg_mr");
 
-	if (!error)
-		free(ibv);
-	return error;
+	if (error)
+		return error;
+	if (dm)
+		__atomic_sub_fetch(&dm->users, 1, __ATOMIC_RELAXED);
+	free(ibv);
+	return 0;
 }
 
 EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *addr, size_t length, int access)
@@ -180,6 +184,85 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *a
 		mr->length = length;
 	}
 	return 0;
+}
+
+/* With a copy of their process: a region begins at 0, whatever it is of. */
+static bool is_within(const struct soft_dm *dm, uint64_t offset, size_t length)
+{
+	return offset <= dm->length && length <= dm->length - offset;
+}
+
+static int copy_to_dm(struct ibv_dm *ibv, uint64_t offset, const void *from, size_t length)
+{
+	struct soft_dm *dm = (struct soft_dm *)ibv;
+
+	soft_link(ibv->context, "memcpy_to_dm");
+	if (!is_within(dm, offset, length))
+		return EFAULT;
+	memcpy(dm->memory + offset, from, length);
+	return 0;
+}
+
+static int copy_from_dm(void *to, struct ibv_dm *ibv, uint64_t offset, size_t length)
+{
+	struct soft_dm *dm = (struct soft_dm *)ibv;
+
+	soft_link(ibv->context, "memcpy_from_dm");
+	if (!is_within(dm, offset, length))
+		return EFAULT;
+	memcpy(to, dm->memory + offset, length);
+	return 0;
+}
+
+static struct ibv_dm *alloc_dm(struct ibv_context *context, struct ibv_alloc_dm_attr *attr)
+{
+	struct soft_dm *dm = NULL;
+
+	soft_link(context, "alloc_dm");
+	errno = ENOMEM;
+	if (attr->comp_mask || attr->length > SOFT_MAX_DM || !(dm = calloc(1, sizeof(*dm))))
+		return NULL;
+	if (!(dm->memory = calloc(1, attr->length ? attr->length : 1))) {
+		free(dm);
+		return NULL;
+	}
+	dm->length = attr->length;
+	dm->ibv.context = context;
+	dm->ibv.memcpy_to_dm = copy_to_dm;
+	dm->ibv.memcpy_from_dm = copy_from_dm;
+	return &dm->ibv;
+}
+
+static int free_dm(struct ibv_dm *ibv)
+{
+	struct soft_dm *dm = (struct soft_dm *)ibv;
+
+	soft_link(ibv->context, "free_dm");
+	if (__atomic_load_n(&dm->users, __ATOMIC_RELAXED))
+		return EBUSY;
+	memset(dm->memory, 0xdd, dm->length);
+	free(dm->memory);
+	free(dm);
+	return 0;
+}
+
+/* As mlx5 has it: of zero base only. */
+static struct ibv_mr *reg_dm_mr(struct ibv_pd *pd, struct ibv_dm *ibv, uint64_t offset, size_t length, unsigned int access)
+{
+	struct soft_dm *dm = (struct soft_dm *)ibv;
+
+	errno = EINVAL;
+	if (ibv->context != pd->context)
+		abort();
+	if (!is_within(dm, offset, length) || !(access & IBV_ACCESS_ZERO_BASED))
+		return NULL;
+	struct ibv_mr *mr = ibv_reg_mr_iova2(pd, dm->memory + offset, length, 0, access);
+	if (!mr)
+		return NULL;
+	mr->addr = NULL;
+	((struct soft_mr *)mr)->dm = dm;
+	__atomic_add_fetch(&dm->users, 1, __ATOMIC_RELAXED);
+	return mr;
 }
 
 static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
@@ -243,6 +326,9 @@ void soft_fill_memory(struct verbs_context *verbs)
 {
 	verbs->context.ops.alloc_mw = alloc_mw;
 	verbs->context.ops.dealloc_mw = dealloc_mw;
+	verbs->alloc_dm = alloc_dm;
+	verbs->free_dm = free_dm;
+	verbs->reg_dm_mr = reg_dm_mr;
 	verbs->alloc_td = alloc_td;
 	verbs->dealloc_td = dealloc_td;
 	verbs->alloc_parent_domain = alloc_parent_domain;

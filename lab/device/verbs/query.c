@@ -20,11 +20,11 @@ EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr 
 	return 0;
 }
 
-/* Of the extensions a software device has none but a clock of nanoseconds. */
+/* Of the extensions a software device has a clock of nanoseconds and some memory. */
 static int query_device_ex(struct ibv_context *context, const struct ibv_query_device_ex_input *input,
 			   struct ibv_device_attr_ex *attr, size_t size)
 {
-	struct ibv_device_attr_ex all = { .completion_timestamp_mask = UINT64_MAX, .hca_core_clock = 1000000 };
+	struct ibv_device_attr_ex all = { .completion_timestamp_mask = UINT64_MAX, .hca_core_clock = 1000000, .max_dm_size = SOFT_MAX_DM };
 	int error;
 
 	if (input && input->comp_mask)

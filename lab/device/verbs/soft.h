@@ -43,6 +43,9 @@ struct soft_pd {
 	struct ibv_parent_domain_init_attr attr; /* of a parent domain */
 };
 
+/* More than a device has. */
+#define SOFT_MAX_DM (256 << 10)
+
 /* What a parent domain's own allocator has given to a queue, as to the doorbells of mlx5. */
 struct soft_owned {
 	struct soft_pd *pd; /* NULL: nothing */
@@ -56,10 +59,18 @@ struct soft_xrcd {
 
 struct soft_mr {
 	struct ibv_mr ibv;
+	struct soft_dm *dm;
 };
 
 struct soft_mw {
 	struct ibv_mw ibv;
+};
+
+struct soft_dm {
+	struct ibv_dm ibv;
+	char *memory; /* of the process, which nobody but the device is told of */
+	size_t length;
+	uint32_t users; /* regions */
 };
 
 struct soft_ah {

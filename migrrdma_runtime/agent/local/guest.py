@@ -128,7 +128,7 @@ class Guest:
         return [
             MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"])
             for one in _records(await self._request("LIST_MRS", timeout))
-            if one["length"]  # a window's numbers are in the list, too
+            if one["length"]  # windows and regions of device memory are in the list for their keys
         ]
 
     async def quiesce(
