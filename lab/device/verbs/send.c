@@ -151,7 +151,7 @@ static int bind_mw(struct ibv_qp *ibv, struct ibv_mw *mw, struct ibv_mw_bind *bi
 
 	if (error)
 		return error;
-	if (ibv->state < IBV_QPS_RTS || !qp->sq || mw->pd != ibv->pd)
+	if (ibv->state < IBV_QPS_RTS || !qp->sq || mw->pd->handle != ibv->pd->handle)
 		return EINVAL;
 	pthread_mutex_lock(&qp->send_lock);
 	struct rnic_send *wqe = rnic_ring_free(qp->sq, 0);
