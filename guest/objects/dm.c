@@ -27,7 +27,7 @@ static int copy_from(void *to, struct ibv_dm *ibv, uint64_t offset, size_t lengt
 	return real->memcpy_from_dm(to, real, offset, length);
 }
 
-static struct ibv_dm *make_real(struct ibv_context *real, const struct ibv_alloc_dm_attr *init)
+static struct ibv_dm *dm_make_real(struct ibv_context *real, const struct ibv_alloc_dm_attr *init)
 {
 	struct verbs_context *verbs = verbs_get_ctx_op(real, alloc_dm);
 	struct ibv_alloc_dm_attr attr = *init;
@@ -49,7 +49,7 @@ static struct ibv_dm *alloc_dm(struct ibv_context *ibv, struct ibv_alloc_dm_attr
 		return NULL;
 	}
 	dm->init = *attr;
-	dm->real = make_real(context->real, attr);
+	dm->real = dm_make_real(context->real, attr);
 	if (!dm->real) {
 		int error = errno;
 
@@ -126,7 +126,7 @@ static int dm_make(struct mig_context *context, struct mig_link *object)
 {
 	struct mig_dm *dm = dm_of(object);
 
-	dm->next = make_real(context->next, &dm->init);
+	dm->next = dm_make_real(context->next, &dm->init);
 	if (!dm->next)
 		return errno;
 	return dm->next->memcpy_to_dm(dm->next, 0, dm->contents, dm->init.length);

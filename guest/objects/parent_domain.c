@@ -49,7 +49,7 @@ static void remember(struct mig_pd *pd, const struct ibv_parent_domain_init_attr
 		pd->init.pd_context = attr->pd_context;
 }
 
-static struct ibv_pd *make_real(struct mig_pd *pd, struct ibv_context *real, struct ibv_pd *parent, struct ibv_td *td)
+static struct ibv_pd *parent_domain_make_real(struct mig_pd *pd, struct ibv_context *real, struct ibv_pd *parent, struct ibv_td *td)
 {
 	struct verbs_context *verbs = verbs_get_ctx_op(real, alloc_parent_domain);
 	struct ibv_parent_domain_init_attr attr = { .pd = parent, .td = td, .comp_mask = pd->init.comp_mask };
@@ -99,7 +99,7 @@ static struct ibv_pd *alloc_parent_domain(struct ibv_context *ibv, struct ibv_pa
 	pd->td = attr->td ? mig_td(attr->td) : NULL;
 	pd->id = parent->id;
 	pd->ibv.context = ibv;
-	pd->real = make_real(pd, context->real, parent->real, mig_real_td(attr->td));
+	pd->real = parent_domain_make_real(pd, context->real, parent->real, mig_real_td(attr->td));
 	if (!pd->real) {
 		int error = errno;
 
@@ -151,7 +151,7 @@ static int parent_domain_make(struct mig_context *context, struct mig_link *obje
 {
 	struct mig_pd *pd = parent_domain_of(object);
 
-	pd->next = make_real(pd, context->next, pd->parent->next, pd->td ? pd->td->next : NULL);
+	pd->next = parent_domain_make_real(pd, context->next, pd->parent->next, pd->td ? pd->td->next : NULL);
 	if (!pd->next && errno == EOPNOTSUPP)
 		pd->next = pd->parent->next;
 	return pd->next ? 0 : errno;
