@@ -21,6 +21,7 @@
 static struct ibv_qp **qps;
 static unsigned int qp_mask;
 static struct ibv_cq *cq;
+static struct ibv_srq *srq; /* of the calls about one */
 static uint32_t keys[KEYS];
 static char memory[4096];
 static long failed;
@@ -66,6 +67,20 @@ __attribute__((noinline)) static void measure_post_recv(long count, long at)
 	}
 }
 
+__attribute__((noinline)) static void measure_post_srq_recv(long count, long at)
+{
+	for (long i = at; i < at + count; i++) {
+		struct ibv_sge sge = { (uintptr_t)memory, 8, keys[i % KEYS] };
+		struct ibv_recv_wr wr, *bad;
+
+		wr.wr_id = (uint64_t)i;
+		wr.next = NULL;
+		wr.sg_list = &sge;
+		wr.num_sge = 1;
+		failed += ibv_post_srq_recv(srq, &wr, &bad);
+	}
+}
+
 __attribute__((noinline)) static void measure_poll_empty(long count, long at)
 {
 	struct ibv_wc wc[1];
@@ -96,11 +111,18 @@ __attribute__((noinline)) static void measure_poll_batch(long count, long at)
 static const struct {
 	const char *name;
 	void (*run)(long count, long at);
-	int by_turns; /* every receive is completed, or the memory of them would grow */
+	enum {
+		AT_ONCE,
+		BY_TURNS, /* every receive is completed, or the memory of them would grow */
+		FED,	  /* and every one was posted that is completed */
+	} how;
 } calls[] = {
-	{ "post_send", measure_post_send, 0 },	   { "post_recv", measure_post_recv, 1 },
-	{ "poll_empty", measure_poll_empty, 0 },   { "poll_single", measure_poll_single, 0 },
-	{ "poll_batch", measure_poll_batch, 0 },   { "memory", NULL, 0 },
+	{ "post_send", measure_post_send, AT_ONCE },	{ "post_recv", measure_post_recv, BY_TURNS },
+	{ "poll_empty", measure_poll_empty, AT_ONCE },	{ "poll_single", measure_poll_single, AT_ONCE },
+	{ "poll_batch", measure_poll_batch, AT_ONCE },	{ "memory", NULL, AT_ONCE },
+	{ "post_srq_recv", measure_post_srq_recv, BY_TURNS },
+	{ "poll_srq_single", measure_poll_single, FED },
+	{ "poll_srq_batch", measure_poll_batch, FED },
 };
 
 static int connect_qp(struct ibv_qp *qp)
@@ -134,12 +156,15 @@ static size_t heap_in_use(void)
 	return info.uordblks + info.hblkhd;
 }
 
-static int make(struct ibv_context *context, unsigned int qp_count, int mr_count)
+static int make(struct ibv_context *context, unsigned int qp_count, int mr_count, int shares)
 {
 	struct ibv_pd *pd = ibv_alloc_pd(context);
 	struct ibv_qp_init_attr init = { .qp_type = IBV_QPT_RC, .cap = { 64, 64, 1, 1, 0 } };
 	int spread = mr_count / KEYS ? mr_count / KEYS : 1, used = 0;
 
+	struct ibv_srq_init_attr shared = { .attr = { 2048, 1, 0 } };
+
+	srq = init.srq = shares ? ibv_create_srq(pd, &shared) : NULL;
 	cq = init.send_cq = init.recv_cq = ibv_create_cq(context, 256, NULL, NULL, 0);
 	qps = calloc(qp_count, sizeof(*qps));
 	qp_mask = qp_count - 1;
@@ -175,7 +200,7 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[3], calls[call].name))
 			break;
 	if (!context || count < 1 || call == sizeof(calls) / sizeof(calls[0]) ||
-	    make(context, (unsigned int)atoi(argv[1]), atoi(argv[2])))
+	    make(context, (unsigned int)atoi(argv[1]), atoi(argv[2]), strstr(argv[3], "srq") != NULL))
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts("ready");
@@ -191,15 +216,17 @@ int main(int argc, char **argv)
 			unsigned int some = qp_mask < 7 ? qp_mask + 1 : 8;
 
 			measure_post_send(some, at);
-			measure_post_recv(some, at);
+			(srq ? measure_post_srq_recv : measure_post_recv)(some, at);
 			failed += ibv_poll_cq(cq, (int)some, wc) != (int)some;
 		}
 	for (long done = 0, part; done < count; done += part) {
-		part = calls[call].by_turns ? (qp_mask + 1) * (qp_mask ? 1 : 32) : count;
+		part = calls[call].how != AT_ONCE ? (qp_mask + 1) * (qp_mask ? 1 : 32) : count;
+		if (calls[call].how == FED)
+			measure_post_srq_recv(part, done);
 		double begin = now();
 		calls[call].run(part, done);
 		spent += now() - begin;
-		if (calls[call].by_turns)
+		if (calls[call].how == BY_TURNS)
 			failed += ibv_poll_cq(cq, (int)part, wc) != (int)part;
 	}
 	printf("%.2f\n", spent / (double)count);

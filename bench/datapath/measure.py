@@ -23,7 +23,10 @@ sys.path[:0] = [str(HERE.parents[1] / part) for part in ("tests/kit", "lab")]
 from guest_agent import Agent, facing  # noqa: E402
 from guest_build import build, compile_c  # noqa: E402
 
-CALLS = ("post_send", "post_recv", "poll_empty", "poll_single", "poll_batch")
+CALLS = (
+    "post_send", "post_recv", "poll_empty", "poll_single", "poll_batch",
+    "post_srq_recv", "poll_srq_single", "poll_srq_batch",
+)  # fmt: skip
 SIZES = ((1, 1), (1024, 1), (1, 100_000), (1024, 100_000))
 
 
@@ -82,9 +85,10 @@ class Bench:
 
     def instructions(self, call: str, sizes: tuple[int, int], *, moved: bool) -> float:
         """What the library adds to each call."""
+        function = call.replace("poll_srq_", "poll_")
         counter = (
             "valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no",
-            f"--toggle-collect=measure_{call}",
+            f"--toggle-collect=measure_{function}",
         )  # fmt: skip
         totals = []
         for library in (False, True):

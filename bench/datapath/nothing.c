@@ -1,6 +1,6 @@
 /*
  * A libibverbs.so.1 whose data path does nothing: posting always works, polling finds one completion of a receive per
- * entry asked for, of the queue's QPs in turn. It has what it takes to be moved: every new object has other numbers.
+ * entry asked for, of the queue's QPs in turn; where they share their receives, of the oldest that was posted. It has what it takes to be moved: every new object has other numbers.
  */
 #include <fcntl.h>
 #include <infiniband/verbs.h>
@@ -11,8 +11,17 @@
 #undef ibv_reg_mr
 #undef ibv_query_port
 
+#define SHARED 4096
+
+struct shared {
+	struct ibv_srq ibv;
+	uint64_t names[SHARED];
+	uint32_t head, tail;
+};
+
 struct queue {
 	struct ibv_cq ibv;
+	struct shared *shared;
 	uint32_t numbers[1024], count, next;
 };
 
@@ -36,6 +45,16 @@ static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_
 	return 0;
 }
 
+static int post_srq_recv(struct ibv_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct shared *shared = (struct shared *)srq;
+
+	(void)bad;
+	for (; wr; wr = wr->next)
+		shared->names[shared->tail++ % SHARED] = wr->wr_id;
+	return 0;
+}
+
 static int poll_cq(struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
 	struct queue *queue = (struct queue *)cq;
@@ -43,6 +62,11 @@ static int poll_cq(struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 	if (!posted)
 		return 0;
 	for (int i = 0; i < entries; i++) {
+		if (queue->shared) {
+			if (queue->shared->head == queue->shared->tail)
+				return i;
+			wc[i].wr_id = queue->shared->names[queue->shared->head++ % SHARED];
+		}
 		wc[i].status = IBV_WC_SUCCESS;
 		wc[i].opcode = IBV_WC_RECV;
 		wc[i].qp_num = queue->numbers[queue->next];
@@ -76,6 +100,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 	context->device = ibv;
 	context->ops.post_send = post_send;
 	context->ops.post_recv = post_recv;
+	context->ops.post_srq_recv = post_srq_recv;
 	context->ops.poll_cq = poll_cq;
 	context->ops.req_notify_cq = req_notify_cq;
 	context->num_comp_vectors = 1;
@@ -133,6 +158,23 @@ struct ibv_cq *ibv_create_cq(struct ibv_context *context, int entries, void *cq_
 
 int ibv_destroy_cq(struct ibv_cq *cq) { free(cq); return 0; }
 
+struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
+{
+	struct shared *shared = calloc(1, sizeof(*shared));
+
+	shared->ibv = (struct ibv_srq){ .context = pd->context, .pd = pd, .srq_context = attr->srq_context };
+	return &shared->ibv;
+}
+
+int ibv_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr)
+{
+	(void)srq;
+	*attr = (struct ibv_srq_attr){ .max_wr = SHARED, .max_sge = 1 };
+	return 0;
+}
+
+int ibv_destroy_srq(struct ibv_srq *srq) { free(srq); return 0; }
+
 struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 {
 	struct ibv_qp *qp = calloc(1, sizeof(*qp));
@@ -141,6 +183,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	*qp = (struct ibv_qp){ .context = pd->context, .pd = pd, .send_cq = attr->send_cq, .recv_cq = attr->recv_cq,
 			       .qp_context = attr->qp_context, .qp_num = next_qpn++, .qp_type = attr->qp_type };
 	queue->numbers[queue->count++] = qp->qp_num;
+	queue->shared = (struct shared *)attr->srq;
 	return qp;
 }
 

@@ -68,7 +68,9 @@ static int settle(struct mig_qp *qp)
 	struct mig_cq *send_cq = mig_cq(qp->ibv.send_cq), *recv_cq = mig_cq(qp->ibv.recv_cq);
 	int naps = 0, error = 0;
 
-	to_error(qp);
+	/* One that shares its receives flushes none, and would say once more that it takes no more of them. */
+	if (!qp->shares)
+		to_error(qp);
 	mig_lock(&send_cq->lock);
 	if (qp->marker == MIG_MARKER_POSTED)
 		qp->marker_again = 1;

@@ -73,6 +73,8 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	end_old(context, old);
 	mig_keymap_free(old_keys);
 	mig_keymap_free(old_spent);
+	/* What queue pairs that had failed have said again, before anybody is told that there is something to be read. */
+	mig_context_take_events(context);
 	return 0;
 }
 

@@ -15,6 +15,7 @@
 #include "shadow/find.h"
 #include "shadow/pd.h"
 #include "shadow/process.h"
+#include "shadow/srq.h"
 
 void mig_give_up(struct mig_context *context)
 {
@@ -111,7 +112,7 @@ int mig_prepare(const struct mig_selection *selection, struct mig_qp_name *which
 			/* Of a restore that came to nothing: it is connected to an end that is gone. */
 			mig_qp_give_up(context, qp);
 			qp->next = mig_qp_make(qp, mig_real_pd(qp->ibv.pd), mig_real_cq(qp->ibv.send_cq),
-					       mig_real_cq(qp->ibv.recv_cq));
+					       mig_real_cq(qp->ibv.recv_cq), mig_real_srq(qp->ibv.srq));
 			if (!qp->next) {
 				error = errno;
 				continue;

@@ -19,6 +19,7 @@
 #include "shadow/cq.h"
 #include "shadow/process.h"
 #include "shadow/qp.h"
+#include "shadow/srq.h"
 
 static void try_lock(struct mig_lock *lock)
 {
@@ -35,6 +36,8 @@ static void try_own_locks(void)
 			try_lock(&channel->lock);
 		MIG_EACH_OF(context, cqs, cq, mig_cq)
 			try_lock(&cq->lock);
+		MIG_EACH_OF(context, srqs, srq, mig_srq)
+			try_lock(&srq->lock);
 		MIG_EACH_OF(context, qps, qp, mig_qp) {
 			try_lock(&qp->send_lock);
 			try_lock(&qp->recv_lock);
@@ -100,7 +103,7 @@ static void try_loader(void)
 }
 
 /* One object of each kind that a rebuild makes; libibverbs and the device's own library have locks, too. */
-static void try_objects(const struct mig_real *real, struct ibv_context *device)
+static void try_objects(const struct mig_real *real, struct ibv_context *device, int shares)
 {
 	void *memory = mig_pages_alloc(4096);
 	struct ibv_pd *pd = real->ibv_alloc_pd(device);
@@ -114,7 +117,11 @@ static void try_objects(const struct mig_real *real, struct ibv_context *device)
 		.cap = { .max_send_wr = 1, .max_recv_wr = 1, .max_send_sge = 1, .max_recv_sge = 1 },
 	};
 	struct ibv_qp *qp = pd && cq ? real->ibv_create_qp(pd, &attributes) : NULL;
+	struct ibv_srq_init_attr shared = { .attr = { .max_wr = 1, .max_sge = 1 } };
+	struct ibv_srq *srq = pd && shares ? real->ibv_create_srq(pd, &shared) : NULL;
 
+	if (srq)
+		real->ibv_destroy_srq(srq);
 	if (qp)
 		real->ibv_destroy_qp(qp);
 	if (cq)
@@ -137,7 +144,7 @@ static void try_devices(void)
 
 		if (!device)
 			continue;
-		try_objects(real, device);
+		try_objects(real, device, context->srqs.next != &context->srqs);
 		real->ibv_close_device(device);
 	}
 }

@@ -9,9 +9,10 @@
 #include "real/export.h"
 #include "shadow/cq.h"
 #include "shadow/qp.h"
+#include "shadow/srq.h"
 
 /* Which member of its element an event means, as far as we shadow such objects. */
-enum element { OF_OTHERS, OF_CQ, OF_QP };
+enum element { OF_OTHERS, OF_CQ, OF_QP, OF_SRQ };
 
 static enum element element_of(enum ibv_event_type type)
 {
@@ -27,6 +28,9 @@ static enum element element_of(enum ibv_event_type type)
 	case IBV_EVENT_PATH_MIG_ERR:
 	case IBV_EVENT_QP_LAST_WQE_REACHED:
 		return OF_QP;
+	case IBV_EVENT_SRQ_ERR:
+	case IBV_EVENT_SRQ_LIMIT_REACHED:
+		return OF_SRQ;
 	default:
 		return OF_OTHERS;
 	}
@@ -51,11 +55,21 @@ static struct mig_cq *async_shadow_cq(struct mig_context *context, const struct 
 	return NULL;
 }
 
+static struct mig_srq *async_shadow_srq(struct mig_context *context, const struct ibv_srq *real)
+{
+	MIG_LOCKED(&context->lock);
+	MIG_EACH(&context->srqs, srq, struct mig_srq, link)
+		if (srq == real->srq_context)
+			return srq;
+	return NULL;
+}
+
 /* Translates the element of an event; whether it names an object of ours. */
 static int async_translate(struct mig_context *context, struct ibv_async_event *event)
 {
 	struct mig_cq *cq;
 	struct mig_qp *qp;
+	struct mig_srq *srq;
 
 	switch (element_of(event->event_type)) {
 	case OF_CQ:
@@ -68,9 +82,22 @@ static int async_translate(struct mig_context *context, struct ibv_async_event *
 		if (qp)
 			event->element.qp = &qp->ibv;
 		return qp != NULL;
+	case OF_SRQ:
+		srq = async_shadow_srq(context, event->element.srq);
+		if (srq)
+			event->element.srq = &srq->ibv;
+		return srq != NULL;
 	default:
 		return 0;
 	}
+}
+
+/* Of a QP that had failed, and was made to fail again where it has come to; the application has been told of the first time. */
+static int is_repeated(const struct ibv_async_event *event)
+{
+	struct mig_qp *qp = event->event_type == IBV_EVENT_QP_LAST_WQE_REACHED ? mig_qp(event->element.qp) : NULL;
+
+	return qp && __atomic_exchange_n(&qp->told_last, 0, __ATOMIC_RELAXED);
 }
 
 /* The counter of an event that is handed out, of objects of ours: they are not ended before it is acknowledged. */
@@ -78,6 +105,7 @@ static uint32_t *handed_out(const struct ibv_async_event *event)
 {
 	struct mig_cq *cq;
 	struct mig_qp *qp;
+	struct mig_srq *srq;
 
 	switch (element_of(event->event_type)) {
 	case OF_CQ:
@@ -86,6 +114,9 @@ static uint32_t *handed_out(const struct ibv_async_event *event)
 	case OF_QP:
 		qp = mig_qp(event->element.qp);
 		return qp ? &qp->async_events : NULL;
+	case OF_SRQ:
+		srq = mig_srq(event->element.srq);
+		return srq ? &srq->async_events : NULL;
 	default:
 		return NULL;
 	}
@@ -135,10 +166,12 @@ int mig_context_take_events(struct mig_context *context)
 		struct ibv_async_event real = event;
 		int ours = async_translate(context, &event);
 
-		mig_lock(&context->lock);
-		context->owed[context->owed_events++] = event;
-		mig_unlock(&context->lock);
-		mig_relay_fd_owe(&context->async);
+		if (!ours || !is_repeated(&event)) {
+			mig_lock(&context->lock);
+			context->owed[context->owed_events++] = event;
+			mig_unlock(&context->lock);
+			mig_relay_fd_owe(&context->async);
+		}
 		if (ours)
 			mig_real()->ibv_ack_async_event(&real);
 	}
@@ -161,15 +194,17 @@ static int async_pop_owed(struct mig_context *context, struct ibv_async_event *e
 	return 1;
 }
 
-/* What the device tells is counted before it is acknowledged there: until then its object is not ended. */
-static void async_deliver(struct mig_context *context, struct ibv_async_event *event)
+/* What the device tells is counted before it is acknowledged there: until then its object is not ended. Whether it is news. */
+static int async_deliver(struct mig_context *context, struct ibv_async_event *event)
 {
 	struct ibv_async_event real = *event;
-	int ours = async_translate(context, event);
+	int ours = async_translate(context, event), repeated = ours && is_repeated(event);
 
-	async_hand_out(event);
+	if (!repeated)
+		async_hand_out(event);
 	if (ours)
 		mig_real()->ibv_ack_async_event(&real);
+	return !repeated;
 }
 
 void mig_context_forget_events(struct mig_context *context, const void *object)
@@ -205,8 +240,8 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 			if (!MIG_GATE(context->parked))
 				error = mig_real()->ibv_get_async_event(context->real, event) ? errno : 0;
 			mig_section_leave_nested(section, outer);
-			if (!error)
-				async_deliver(context, event);
+			if (!error && !async_deliver(context, event))
+				continue;
 		}
 		if (owed || !error) {
 			errno = saved;
@@ -235,6 +270,8 @@ void ibv_ack_async_event(struct ibv_async_event *event)
 		count_ack(&event->element.cq->async_events_completed);
 	else if (element == OF_QP && mig_qp(event->element.qp))
 		count_ack(&event->element.qp->events_completed);
+	else if (element == OF_SRQ && mig_srq(event->element.srq))
+		count_ack(&event->element.srq->events_completed);
 	else
 		mig_real()->ibv_ack_async_event(event);
 }

@@ -9,6 +9,7 @@
 #include "objects/parent_domain.h"
 #include "objects/qp_options.h"
 #include "objects/query.h"
+#include "objects/srq.h"
 #include "objects/td.h"
 #include "objects/unmovable.h"
 #include "path/notify.h"
@@ -32,6 +33,7 @@ void mig_fill_operations(struct mig_context *context)
 	mig_dm_offer(context);
 	mig_mw_offer(context);
 	mig_cq_ex_offer(context);
+	mig_srq_offer(context);
 	mig_cq_offer(context);
 	mig_qp_options_offer(context);
 	mig_unmovable_offer(context);

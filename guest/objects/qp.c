@@ -10,6 +10,7 @@
 #include "objects/async_event.h"
 #include "objects/mw_binding.h"
 #include "objects/offer.h"
+#include "objects/srq.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/recv.h"
@@ -23,8 +24,8 @@ static const char *foreign(const struct ibv_qp_init_attr *attr)
 {
 	if (attr->qp_type != IBV_QPT_RC)
 		return attr->qp_type == IBV_QPT_UD ? "a UD QP" : attr->qp_type == IBV_QPT_UC ? "a UC QP" : "a QP of an unusual type";
-	if (attr->srq)
-		return "a QP with a shared receive queue";
+	if (attr->srq && (!mig_srq(attr->srq) || mig_srq(attr->srq)->raw))
+		return "a QP with a shared receive queue that cannot be moved";
 	if (!mig_cq(attr->send_cq) || !mig_cq(attr->recv_cq))
 		return "a QP with an extended CQ";
 	if (attr->cap.max_send_sge > 256 || attr->cap.max_recv_sge > 256)
@@ -38,6 +39,12 @@ static struct ibv_qp *make_foreign(struct ibv_pd *pd, struct ibv_qp_init_attr *a
 
 	theirs.send_cq = mig_real_cq(attr->send_cq);
 	theirs.recv_cq = mig_real_cq(attr->recv_cq);
+	theirs.srq = mig_real_srq(attr->srq);
+	int error = mig_srq_used_by_stranger(attr->srq, attr->recv_cq);
+	if (error) {
+		errno = error;
+		return NULL;
+	}
 	struct ibv_qp *qp = mig_real()->ibv_create_qp(mig_real_pd(pd), &theirs);
 	if (qp)
 		attr->cap = theirs.cap;
@@ -104,6 +111,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	theirs.qp_context = qp;
 	theirs.send_cq = mig_real_cq(attr->send_cq);
 	theirs.recv_cq = mig_real_cq(attr->recv_cq);
+	theirs.srq = mig_real_srq(attr->srq);
 	qp->real = make_until_unique(context, mig_real_pd(pd), &theirs, &qp->extra_send);
 	if (!qp->real) {
 		error = errno;
@@ -120,6 +128,8 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	qp->ibv.pd = pd;
 	qp->ibv.send_cq = attr->send_cq;
 	qp->ibv.recv_cq = attr->recv_cq;
+	qp->ibv.srq = attr->srq;
+	qp->shares = attr->srq != NULL;
 	if (mig_recv_init(qp) || mig_qpn_reserve(context, qp->real->qp_num))
 		goto failed;
 	mig_qp_set_operations(qp);

@@ -17,7 +17,8 @@ static const unsigned int mig_extra_access = IBV_ACCESS_REMOTE_WRITE;
 struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint32_t *extra);
 
 /* A real QP like this one's, on other real objects; NULL and errno. */
-struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq);
+struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq,
+			   struct ibv_srq *srq);
 
 /* Which functions the data path calls, after the real QP or the tables of numbers have changed. */
 void mig_qp_set_operations(struct mig_qp *qp);

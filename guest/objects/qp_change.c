@@ -53,6 +53,7 @@ static void forget_work(struct mig_qp *qp)
 	mig_recv_clear(qp);
 	mig_qp_drop_marker(qp);
 	qp->broken = 0;
+	__atomic_store_n(&qp->told_last, 0, __ATOMIC_RELAXED);
 	qp->dest_pqpn = 0;
 	qp->peer = 0;
 	qp->psn_is_agreed = 0;

@@ -13,6 +13,7 @@
 #include "shadow/cq.h"
 #include "shadow/find.h"
 #include "shadow/pd.h"
+#include "shadow/srq.h"
 
 int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp)
 {
@@ -39,6 +40,7 @@ void mig_qp_give_up(struct mig_context *context, struct mig_qp *qp)
 		mig_real()->ibv_destroy_qp(qp->next);
 	}
 	qp->next = NULL;
+	__atomic_store_n(&qp->told_last, 0, __ATOMIC_RELAXED);
 	mig_keymap_drop(qp->next_rkeys);
 	qp->next_rkeys = NULL;
 	qp->next_dest_pqpn = 0;
@@ -99,6 +101,7 @@ static int next_to_error(struct mig_qp *qp)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_ERR };
 
+	__atomic_store_n(&qp->told_last, qp->shares, __ATOMIC_RELAXED);
 	return mig_real()->ibv_modify_qp(qp->next, &attr, IBV_QP_STATE);
 }
 
@@ -108,7 +111,7 @@ static int qp_make(struct mig_context *context, struct mig_link *object)
 	int error;
 
 	qp->next = mig_qp_make(qp, mig_pd(qp->ibv.pd)->next, mig_cq(qp->ibv.send_cq)->next,
-			       mig_cq(qp->ibv.recv_cq)->next);
+			       mig_cq(qp->ibv.recv_cq)->next, qp->shares ? mig_srq(qp->ibv.srq)->next : NULL);
 	if (!qp->next)
 		return errno;
 	error = mig_qpn_reserve(context, qp->next->qp_num);

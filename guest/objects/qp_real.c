@@ -26,20 +26,27 @@ struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr
 	return mig_real()->ibv_create_qp(pd, init);
 }
 
-struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq)
+/* Of what a QP has that shares its receives some devices say how long its own queue is, and others that it has none. */
+static int is_smaller(const struct mig_qp *qp, const struct ibv_qp_cap *cap)
+{
+	return cap->max_send_wr - qp->extra_send < qp->cap.max_send_wr || cap->max_send_sge < qp->cap.max_send_sge ||
+	       cap->max_inline_data < qp->cap.max_inline_data ||
+	       (!qp->shares && (cap->max_recv_wr < qp->cap.max_recv_wr || cap->max_recv_sge < qp->cap.max_recv_sge));
+}
+
+struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq,
+			   struct ibv_srq *srq)
 {
 	struct ibv_qp_init_attr init = qp->init;
 
 	init.qp_context = qp;
 	init.send_cq = send_cq;
 	init.recv_cq = recv_cq;
+	init.srq = srq;
 	/* What the application was told is what it relies on. */
 	init.cap = qp->cap;
 	struct ibv_qp *real = mig_qp_make_with_spare(pd, &init, &qp->extra_send);
-	if (real && (init.cap.max_send_wr - qp->extra_send < qp->cap.max_send_wr ||
-		     init.cap.max_recv_wr < qp->cap.max_recv_wr || init.cap.max_send_sge < qp->cap.max_send_sge ||
-		     init.cap.max_recv_sge < qp->cap.max_recv_sge ||
-		     init.cap.max_inline_data < qp->cap.max_inline_data)) {
+	if (real && is_smaller(qp, &init.cap)) {
 		mig_real()->ibv_destroy_qp(real);
 		errno = EOPNOTSUPP;
 		return NULL;

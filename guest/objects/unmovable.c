@@ -6,6 +6,7 @@
 
 #include "base/verb_gate.h"
 #include "objects/offer.h"
+#include "objects/srq.h"
 #include "real/export.h"
 #include "shadow/cq.h"
 #include "shadow/marks.h"
@@ -34,24 +35,6 @@ int ibv_destroy_ah(struct ibv_ah *ah)
 {
 	struct mig_mark *marks = mig_marks_take(ah);
 	int error = mig_real()->ibv_destroy_ah(ah);
-
-	mig_marks_settle(marks, error);
-	return error;
-}
-
-struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr)
-{
-	if (!mig_pd(pd))
-		return mig_real()->ibv_create_srq(pd, attr);
-	MIG_VERB;
-	struct ibv_srq *srq = mig_real()->ibv_create_srq(mig_real_pd(pd), attr);
-	return mig_marked(pd->context, srq, "a shared receive queue");
-}
-
-int ibv_destroy_srq(struct ibv_srq *srq)
-{
-	struct mig_mark *marks = mig_marks_take(srq);
-	int error = mig_real()->ibv_destroy_srq(srq);
 
 	mig_marks_settle(marks, error);
 	return error;
@@ -152,8 +135,14 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_a
 	memcpy(&theirs, attr, known);
 	theirs.send_cq = mig_real_cq(attr->send_cq);
 	theirs.recv_cq = mig_real_cq(attr->recv_cq);
+	theirs.srq = mig_real_srq(attr->srq);
 	if (attr->comp_mask & IBV_QP_INIT_ATTR_PD)
 		theirs.pd = mig_real_pd(attr->pd);
+	int error = mig_srq_used_by_stranger(attr->srq, attr->recv_cq);
+	if (error) {
+		errno = error;
+		return NULL;
+	}
 	struct ibv_qp *qp = mig_real_operations(ibv)->create_qp_ex(mig_context(ibv)->real, &theirs);
 	attr->cap = theirs.cap;
 	return mig_marked(ibv, qp, "a QP made by ibv_create_qp_ex");
@@ -164,20 +153,6 @@ static struct ibv_qp *open_qp(struct ibv_context *ibv, struct ibv_qp_open_attr *
 	MIG_VERB;
 	struct ibv_qp *qp = mig_real_operations(ibv)->open_qp(mig_context(ibv)->real, attr);
 	return mig_marked(ibv, qp, "a shared XRC QP");
-}
-
-static struct ibv_srq *create_srq_ex(struct ibv_context *ibv, struct ibv_srq_init_attr_ex *attr)
-{
-	MIG_VERB;
-	struct ibv_srq_init_attr_ex theirs = *attr;
-
-	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_PD)
-		theirs.pd = mig_real_pd(attr->pd);
-	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_CQ)
-		theirs.cq = mig_real_cq(attr->cq);
-	struct ibv_srq *srq = mig_real_operations(ibv)->create_srq_ex(mig_context(ibv)->real, &theirs);
-	attr->attr = theirs.attr;
-	return mig_marked(ibv, srq, "a shared receive queue");
 }
 
 static struct ibv_xrcd *open_xrcd(struct ibv_context *ibv, struct ibv_xrcd_init_attr *attr)
@@ -191,14 +166,12 @@ void mig_unmovable_offer(struct mig_context *context)
 {
 	struct verbs_context *verbs = &context->verbs;
 
-	context->verbs.context.ops.post_srq_recv = context->real->ops.post_srq_recv;
 	MIG_OFFER(context, create_counters, create_counters);
 	MIG_OFFER(context, create_flow_action_esp, create_flow_action_esp);
 	MIG_OFFER(context, create_wq, create_wq);
 	MIG_OFFER(context, create_rwq_ind_table, create_rwq_ind_table);
 	MIG_OFFER(context, create_qp_ex, create_qp_ex);
 	MIG_OFFER(context, open_qp, open_qp);
-	MIG_OFFER(context, create_srq_ex, create_srq_ex);
 	MIG_OFFER(context, open_xrcd, open_xrcd);
 	MIG_OFFER(context, ibv_create_flow, create_flow);
 	/* Programs built against libibverbs 1.1.8 look here. */

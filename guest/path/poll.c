@@ -14,6 +14,7 @@
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/ring.h"
+#include "path/slots.h"
 #include "path/window.h"
 #include "shadow/find.h"
 
@@ -23,17 +24,29 @@ static inline void count_receives(struct mig_qp *qp, uint32_t count)
 	__atomic_store_n(&qp->head, qp->head + count, __ATOMIC_RELEASE);
 }
 
-static void account(struct mig_context *context, struct ibv_wc *wc)
+static inline void receive_one(struct mig_qp *qp, struct ibv_wc *wc)
+{
+	if (MIG_UNLIKELY(qp->shares))
+		mig_slot_complete(wc);
+	else
+		count_receives(qp, 1);
+}
+
+static inline __attribute__((always_inline)) void account(const struct mig_context *context, struct ibv_wc *wc)
 {
 	struct mig_qp *qp = mig_qp_by_pqpn(context, wc->qp_num);
 
-	if (!qp)
+	if (!qp) {
+		mig_slot_complete_if_one(context, wc);
 		return;
+	}
 	if (MIG_UNLIKELY(wc->status != IBV_WC_SUCCESS)) {
 		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
+		if (qp->shares)
+			mig_slot_complete_if_one(context, wc);
 	} else {
 		if (wc->opcode & IBV_WC_RECV) {
-			count_receives(qp, 1);
+			receive_one(qp, wc);
 			mig_window_received(context, qp, wc);
 		}
 		if (wc->src_qp == qp->dest_pqpn)
@@ -47,33 +60,17 @@ static inline int is_plain(const struct ibv_wc *wc, unsigned int opcode_bit)
 	return MIG_LIKELY(wc->status == IBV_WC_SUCCESS) && (wc->opcode & IBV_WC_RECV) == opcode_bit;
 }
 
-/*
- * While numbers are the same a successful send needs nothing, and a receive only to be counted: of a run of them for
- * one QP the number is added once.
- */
-static inline void account_batch(struct mig_context *context, struct ibv_wc *wc, const struct ibv_wc *end)
+/* The unusual ones, and what follows them. Ends the caller's section; a function of its own, as it would else cost the usual
+ * way its registers. `count` is what the caller returns. */
+static __attribute__((noinline)) int account_rest(const struct mig_cq *cq, struct mig_section *section, struct ibv_wc *wc,
+						  const struct ibv_wc *end, int count)
 {
-	int translate = MIG_GATE(context->translate);
+	const struct mig_context *context = MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context);
 
-	while (wc != end) {
-		if (MIG_UNLIKELY(translate)) {
-			account(context, wc++);
-		} else if (is_plain(wc, 0)) {
-			wc++;
-		} else if (is_plain(wc, IBV_WC_RECV)) {
-			uint32_t qp_num = wc->qp_num, run = 0;
-
-			do {
-				run++;
-				wc++;
-			} while (wc != end && wc->qp_num == qp_num && is_plain(wc, IBV_WC_RECV));
-			struct mig_qp *qp = mig_qp_by_pqpn(context, qp_num);
-			if (MIG_LIKELY(qp != NULL))
-				count_receives(qp, run);
-		} else {
-			account(context, wc++);
-		}
-	}
+	while (wc != end)
+		account(context, wc++);
+	mig_section_leave(section);
+	return count;
 }
 
 static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc);
@@ -92,8 +89,37 @@ int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 	}
 
 	int count = cq->poll(cq->real, entries, wc);
-	if (count > 0)
-		account_batch(MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context), wc, wc + count);
+	if (count <= 0) {
+		mig_section_leave(section);
+		return count;
+	}
+	const struct mig_context *context = MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context);
+	const struct ibv_wc *end = wc + count;
+
+	if (MIG_UNLIKELY(MIG_GATE(context->translate)))
+		return account_rest(cq, section, wc, end, count);
+	/*
+	 * While numbers are the same a successful send needs nothing, and a receive only to be counted: of a run of them for
+	 * one QP the number is added once.
+	 */
+	while (wc != end) {
+		if (is_plain(wc, 0)) {
+			wc++;
+			continue;
+		}
+		if (MIG_UNLIKELY(!is_plain(wc, IBV_WC_RECV)))
+			return account_rest(cq, section, wc, end, count);
+		uint32_t qp_num = wc->qp_num, run = 0;
+
+		do {
+			run++;
+			wc++;
+		} while (wc != end && wc->qp_num == qp_num && is_plain(wc, IBV_WC_RECV));
+		struct mig_qp *qp = mig_qp_by_pqpn(context, qp_num);
+		if (MIG_UNLIKELY(!qp || qp->shares))
+			return account_rest(cq, section, wc - run, end, count);
+		count_receives(qp, run);
+	}
 	mig_section_leave(section);
 	return count;
 }

@@ -24,6 +24,8 @@ int mig_recv_init(struct mig_qp *qp)
 {
 	uint32_t size = 16;
 
+	if (qp->shares)
+		return 0;
 	qp->room = qp->cap.max_recv_wr + 1;
 	while (size < 2 * qp->room)
 		size *= 2;
@@ -179,12 +181,28 @@ static int record_only(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 	return 0;
 }
 
+/* It has no queue of its own to post to, which is the device's to say. */
+static int recv_refused(struct mig_qp *qp, struct mig_section *section, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	uint64_t outer = mig_section_enter_nested(section);
+	int error = EINVAL;
+
+	if (bad)
+		*bad = wr;
+	if (!MIG_GATE(mig_context(qp->ibv.context)->parked))
+		error = qp->post_recv(qp->real, wr, bad);
+	mig_section_leave_nested(section, outer);
+	return error;
+}
+
 static int recv_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	struct mig_context *context = mig_context(qp->ibv.context);
 	struct mig_section *section = mig_section_get();
 	int error = section ? 0 : ENOMEM;
 
+	if (qp->shares && !error)
+		return recv_refused(qp, section, wr, bad);
 	while (!error) {
 		mig_lock(&qp->recv_lock);
 		mig_owner_choose(&qp->recv_owner, &qp->recv_fast, section);

@@ -22,15 +22,15 @@ static const char *const virtualised[] = { MIG_REAL(MIG_REAL_NAME) };
 
 /*
  * Public verbs that never see an object of ours: they take none, or only objects that the real library made
- * and that we hand out as they are (SRQ, AH, XRCD, DM, DMA handle, buffer, completion counter).
+ * and that we hand out as they are (AH, XRCD, DM, DMA handle, buffer, completion counter).
  */
 static const char *const harmless[] = {
 	"ibv_copy_ah_attr_from_kern", "ibv_copy_path_rec_from_kern", "ibv_copy_path_rec_to_kern",
 	"ibv_copy_qp_attr_from_kern",
 	"ibv_dm_export_dmabuf_fd", "ibv_dofork_range", "ibv_dontfork_range", "ibv_event_type_str",
 	"ibv_export_buf_dmabuf_fd", "ibv_fork_init", "ibv_get_sysfs_path", "ibv_inc_comp_cntr",
-	"ibv_inc_err_comp_cntr", "ibv_is_fork_initialized", "ibv_modify_srq", "ibv_node_type_str",
-	"ibv_port_state_str", "ibv_query_srq", "ibv_rate_to_mbps", "ibv_rate_to_mult", "ibv_read_comp_cntr",
+	"ibv_inc_err_comp_cntr", "ibv_is_fork_initialized", "ibv_node_type_str",
+	"ibv_port_state_str", "ibv_rate_to_mbps", "ibv_rate_to_mult", "ibv_read_comp_cntr",
 	"ibv_read_err_comp_cntr", "ibv_read_sysfs_file", "ibv_register_driver", "ibv_set_comp_cntr",
 	"ibv_set_err_comp_cntr", "ibv_static_providers",
 	"ibv_wc_status_str",

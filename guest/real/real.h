@@ -105,6 +105,8 @@ struct ibv_qp_attach_comp_cntr_attr;
 	X(void, ibv_unimport_pd, "IBVERBS_1.10", (struct ibv_pd *))                                          \
 	X(int, ibv_destroy_ah, "IBVERBS_1.1", (struct ibv_ah *))                                             \
 	X(int, ibv_destroy_srq, "IBVERBS_1.1", (struct ibv_srq *))                                           \
+	X(int, ibv_modify_srq, "IBVERBS_1.1", (struct ibv_srq *, struct ibv_srq_attr *, int))                \
+	X(int, ibv_query_srq, "IBVERBS_1.1", (struct ibv_srq *, struct ibv_srq_attr *))                      \
 	X(int, ibv_attach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))          \
 	X(int, ibv_detach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))
 

@@ -9,7 +9,7 @@
  *                                the control thread while it walks the lists or exchanges the real objects
  *   2. context->lock             the lists of one context, its tables' growth
  *   3. cq->lock                  polling, when it cannot go the fast way
- *   4. qp->send_lock, recv_lock  posting, likewise
+ *   4. qp->send_lock, recv_lock, srq->lock  posting, likewise
  *   5. channel->lock             events handed out and not acknowledged
  * and sections (base/section.h), inside which no lock is taken at all. Nothing is allocated or freed with 3 to 5 held:
  * an allocator may call back into verbs (UCX watches memory that way).
@@ -29,6 +29,8 @@
 /* Numbers that differ between what the application knows (virtual) and the device (physical). */
 struct mig_keymap;
 struct mig_qp;
+/* What was posted to shared receive queues: shadow/srq.h. */
+struct mig_slots;
 struct mig_mw_table;
 
 #define MIG_QPN_PAGE 4096
@@ -80,10 +82,12 @@ struct mig_context {
 	uint32_t owed_events, owed_room; /* lock */
 	struct mig_ends ends; /* those of the device of the moment */
 	struct mig_lock lock;
-	struct mig_link tds, pds, parent_domains, dms, mrs, mws, channels, cqs, qps; /* verb gate closed, or the lock */
+	struct mig_link tds, pds, parent_domains, dms, mrs, mws, channels, cqs, srqs, qps; /* verb gate closed, or the lock */
 	struct mig_link link;
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];
+	/* Read in sections. They are put in at the front, and taken out and freed after a grace period, under the lock. */
+	struct mig_slots *slots;
 	struct mig_keymap *lkeys; /* virtual to physical; NULL: identity */
 	/* QPs and memory regions by their virtual numbers; the regions' once there was a move. */
 	struct mig_numbers vqpns, vlkeys, vrkeys;

@@ -82,6 +82,7 @@ struct mig_qp {
 	struct ibv_qp_cap cap;	       /* as the application was told */
 	/* Of the ring; belongs to the poller of recv_cq, and stands among what nobody writes: a line of its own. */
 	uint32_t head;
+	int shares;		       /* its receives are those of a shared queue: shadow/srq.h */
 	struct ibv_qp_attr attr;       /* every attribute at its last value, in the application's numbers */
 	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
 	struct ibv_ece ece;	       /* has_ece */
@@ -117,6 +118,7 @@ struct mig_qp {
 	int stopped;		/* the application's sends are kept; counted in its CQs' gated */
 	struct ibv_qp *resumed; /* the real one that was taken out of SQD for a drain */
 	uint32_t async_events;
+	int told_last; /* atomic: of its shared receives it was said that it takes no more; its successor says it again */
 	uint64_t peer;
 	struct mig_link link;
 };

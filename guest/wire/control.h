@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define MIG_CONTROL_MAGIC 0x4d524d47
-#define MIG_CONTROL_VERSION 2
+#define MIG_CONTROL_VERSION 3
 
 /* A longer reply travels in several messages of at most this size, all but the last with MIG_FLAG_MORE. */
 #define MIG_MESSAGE_MAX 32768
@@ -126,6 +126,8 @@ struct mig_inventory {
 	uint32_t channels;
 	uint32_t cqs;
 	uint32_t qps;
+	uint32_t srqs;
+	uint32_t reserved;
 	uint64_t mr_bytes;
 	uint64_t receives;
 };

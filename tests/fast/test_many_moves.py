@@ -65,3 +65,38 @@ def test_nothing_is_lost_when_docker_moves_a_container_on_and_on(
         verdict = workload.verdict(end)
         assert verdict.ok, f"{end.name}: {verdict.text}"
         assert verdict.operations > moves
+
+
+def test_nothing_is_lost_when_queue_pairs_share_their_receives_at_either_end(
+    src: Shell, dst: Shell, peer: Shell
+) -> None:
+    hosts = src, dst, peer
+    made = []
+    for end, address in zip(workload.pair(src, peer, "-r", "-q", "6"), (160, 161), strict=True):
+        command = [word.replace(workload.IN_CONTAINER, "/mnt") for word in end.command]
+        made.append(
+            RuntimeContainer(end.shell, end.name, f"10.78.0.{address}", command, [(workload.ON_NODE, "/mnt")])
+        )
+    for host in hosts:
+        for one in made:
+            one.on(host).prepare()
+    client, server = made
+    try:
+        server.run()
+        client.run()
+        for client_goes_to, server_goes_to in ((dst, src), (peer, dst), (src, peer)):
+            client.wait_for_line(_GOES_ON, after=len(client.lines()))
+            client = client.move(client_goes_to)
+            server.wait_for_line(_GOES_ON, after=len(server.lines()))
+            server = server.move(server_goes_to)
+        client.wait_for_line(_GOES_ON, after=len(client.lines()))
+        server.shell.run("migrrdma-runtime", "kill", server.name, "TERM")
+        for one in (server, client):
+            one.wait_for_line("^integrity: (ok|FAILED)")
+            verdict = workload.judge(one.lines())
+            assert verdict.ok, f"{one.name}: {verdict.text}"
+            assert verdict.operations > 0
+    finally:
+        for host in hosts:
+            for one in made:
+                one.on(host).remove()

@@ -2,6 +2,7 @@
  * An application that mixes objects which the library shadows with those that it passes through. The fake device looks
  * behind the public part of everything it is given, and ends the process if it is not its own.
  */
+#include <errno.h>
 #include <infiniband/verbs.h>
 #include <stdio.h>
 #include <string.h>
@@ -30,6 +31,34 @@ static int connect_with_itself(struct ibv_context *context, struct ibv_qp *qp)
 			    IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
 				    IBV_QP_MAX_QP_RD_ATOMIC));
 	return 0;
+}
+
+/* The wr_id of what a datagram QP on that queue receives first. */
+static uint64_t arrives_by(struct ibv_srq *srq, struct ibv_pd *pd, struct ibv_ah *ah,
+			   const struct ibv_qp_init_attr *datagram, struct ibv_sge *sge)
+{
+	struct ibv_qp_init_attr init = *datagram;
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = 0x11111111 };
+	struct ibv_send_wr send = { .wr_id = 78, .sg_list = &(struct ibv_sge){ sge->addr, 8, sge->lkey }, .num_sge = 1,
+				    .opcode = IBV_WR_SEND, .wr.ud = { .ah = ah, .remote_qkey = 0x11111111 } }, *bad;
+	struct ibv_wc wc;
+	struct ibv_qp *qp;
+
+	init.srq = srq;
+	qp = ibv_create_qp(pd, &init);
+	if (!qp || ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY))
+		return 0;
+	attr.qp_state = IBV_QPS_RTR;
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE))
+		return 0;
+	attr.qp_state = IBV_QPS_RTS;
+	send.wr.ud.remote_qpn = qp->qp_num;
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN) || ibv_post_send(qp, &send, &bad))
+		return 0;
+	do
+		wc.wr_id = 0;
+	while (!ibv_poll_cq(init.recv_cq, 1, &wc));
+	return ibv_destroy_qp(qp) ? 0 : wc.wr_id;
 }
 
 int main(void)
@@ -61,12 +90,13 @@ int main(void)
 	struct ibv_ah *other_ah = ibv_create_ah(pd, &ah_attr);
 	NEED(ud && ah && other_ah && !ibv_destroy_ah(other_ah));
 
+	/* A receive of a queue that can be moved, for a QP that cannot: it is what was posted that completes. */
 	struct ibv_srq_init_attr srq_init = { .attr = { 4, 1, 0 } };
-	struct ibv_srq *srq = ibv_create_srq(pd, &srq_init);
-	struct ibv_qp_init_attr shared = init;
-	shared.srq = srq;
-	struct ibv_qp *sharing = ibv_create_qp(pd, &shared);
-	NEED(srq && sharing);
+	struct ibv_srq *movable = ibv_create_srq(pd, &srq_init), *srq = ibv_create_srq(pd, &srq_init);
+	struct ibv_sge sge = { (uintptr_t)memory, 64, mr->lkey };
+	struct ibv_recv_wr receive = { .wr_id = 77, .sg_list = &sge, .num_sge = 1 }, *bad;
+	NEED(srq && movable && !ibv_post_srq_recv(movable, &receive, &bad));
+	NEED(arrives_by(movable, pd, ah, &datagram, &sge) == 77);
 
 	struct ibv_parent_domain_init_attr domain = { .pd = pd };
 	struct ibv_pd *parent = ibv_alloc_parent_domain(context, &domain);
@@ -79,6 +109,15 @@ int main(void)
 	on_foreign.recv_cq = foreign ? ibv_cq_ex_to_cq(foreign) : NULL;
 	struct ibv_qp *mixed = foreign ? ibv_create_qp(pd, &on_foreign) : NULL;
 	NEED(mixed);
+	/* Its completions would show what stands in the place of the application's numbers: too late for this queue. */
+	on_foreign.srq = movable;
+	NEED(!ibv_create_qp(pd, &on_foreign) && errno == EOPNOTSUPP && !ibv_destroy_srq(movable));
+	on_foreign.srq = srq;
+	struct ibv_qp *sharing = ibv_create_qp(pd, &on_foreign);
+	struct ibv_qp_init_attr shared = init;
+	shared.srq = srq;
+	struct ibv_qp *sharing_too = ibv_create_qp(pd, &shared);
+	NEED(sharing && sharing_too && !ibv_post_srq_recv(srq, &receive, &bad));
 
 	/* What the device refuses is no reason: programs probe. */
 	struct ibv_qp_init_attr huge = datagram;
@@ -94,7 +133,7 @@ int main(void)
 	NEED(!ibv_bind_mw(qp, mw, &bind) && !ibv_dealloc_mw(mw));
 	NEED(!ibv_destroy_ah(ah) && !ibv_destroy_qp(ud));
 	/* One that cannot be ended yet goes on being a reason. */
-	NEED(ibv_destroy_srq(srq) && !ibv_destroy_qp(sharing));
+	NEED(ibv_destroy_srq(srq) && !ibv_destroy_qp(sharing) && !ibv_destroy_qp(sharing_too));
 	puts("a shared receive queue is left");
 	if (!fgets(line, sizeof(line), stdin))
 		return 1;

@@ -10,6 +10,10 @@
  *     state A              as the device says
  *     recv A N, send A N   N requests, numbered from where the last ones stopped; every send signalled
  *     recv A N threads     by N threads in turn
+ *     share SIDE DEPTH     a shared receive queue, of the QPs that are made there from now on; unshare SIDE ends it
+ *     shared SIDE N [LIST] N receives of it, in lists of so many; they complete as QP:shared:status:number
+ *     short SIDE           one that is too short for a message
+ *     limit SIDE N         the event's; limits SIDE: depth, entries and limit as the queue says
  *     refused A            a send that every device refuses
  *     region N SIDE [1]    its rkey; "local" behind it: without rights for others, "windows": for windows. free N
  *     write A N [M]        a WRITE to the region N, by the key of M if there is one; its contents are shown, and taken away, by  show N
@@ -22,7 +26,7 @@
  *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken
  *     marker A             how far the guest library's marker behind its sends is (enum mig_marker)
  *     raise QPN TYPE       an asynchronous event of the device, by its number of the moment
- *     async SIDE           the type of the next one
+ *     async SIDE           the type of the next one, and whose it is: a QP's letter or "shared"
  *     numbers DEVICE QPN KEY, purge 0|1, local_rkeys 0|1, fail VERB NTH ERRNO, made WHAT
  */
 #define _GNU_SOURCE
@@ -40,11 +44,15 @@
 
 #define DEPTH 24
 #define RECV (1u << 16)
+#define SHARED (1u << 17)
 
 static struct side {
 	struct ibv_context *context;
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *cq;
+	struct ibv_srq *srq;
+	unsigned int shared;
+	uint32_t srq_number;
 	struct domain {
 		struct ibv_pd *pd;
 		struct ibv_mr *mr; /* of the side's memory */
@@ -93,6 +101,7 @@ static int open_side(struct side *side, struct ibv_device *device)
 static int make(struct pair *pair, int side, int domain)
 {
 	struct ibv_qp_init_attr init = { .send_cq = sides[side].cq, .recv_cq = sides[side].cq, .qp_type = IBV_QPT_RC,
+					 .srq = sides[side].srq,
 					 .cap = { DEPTH, DEPTH, 1, 1, 0 } };
 
 	*pair = (struct pair){ .side = &sides[side], .domain = domain_of(&sides[side], domain) };
@@ -186,6 +195,66 @@ static int receive(struct pair *pair, int count)
 		pair->received += !error;
 	}
 	return error;
+}
+
+static int share(struct side *side, int depth)
+{
+	struct ibv_srq_init_attr init = { .srq_context = side, .attr = { (uint32_t)depth, 1, 0 } };
+
+	side->shared = 0;
+	side->srq = ibv_create_srq(domain_of(side, 0)->pd, &init);
+	return side->srq ? ibv_get_srq_num(side->srq, &side->srq_number) : errno;
+}
+
+static int end_shared(struct side *side)
+{
+	int error = ibv_destroy_srq(side->srq);
+
+	side->srq = error ? side->srq : NULL;
+	return error;
+}
+
+static int receive_shared(struct side *side, int count, int list, uint32_t length)
+{
+	struct ibv_recv_wr wrs[64], *bad;
+	struct ibv_sge sges[64];
+	int error = 0;
+
+	for (list = list < 1 ? 1 : list > 64 ? 64 : list; count > 0 && !error; count -= list) {
+		int some = count < list ? count : list;
+
+		for (int i = 0; i < some; i++) {
+			unsigned int number = side->shared + (unsigned int)i;
+
+			sges[i] = (struct ibv_sge){ (uintptr_t)&memory[side - sides][number % 64], length, side->domains[0].mr->lkey };
+			wrs[i] = (struct ibv_recv_wr){ .wr_id = SHARED | number, .sg_list = &sges[i], .num_sge = 1,
+						       .next = i + 1 < some ? &wrs[i + 1] : NULL };
+		}
+		error = ibv_post_srq_recv(side->srq, wrs, &bad);
+		side->shared += (unsigned int)(error ? bad - wrs : some);
+	}
+	return error;
+}
+
+static int set_limit(struct side *side, int limit)
+{
+	struct ibv_srq_attr attr = { .srq_limit = (uint32_t)limit };
+
+	return ibv_modify_srq(side->srq, &attr, IBV_SRQ_LIMIT);
+}
+
+static int limits(struct side *side)
+{
+	struct ibv_srq_attr attr;
+	uint32_t number;
+	int error = ibv_query_srq(side->srq, &attr);
+
+	if (error)
+		return error;
+	if (ibv_get_srq_num(side->srq, &number) || number != side->srq_number)
+		return EBADF;
+	printf("%u %u %u\n", attr.max_wr, attr.max_sge, attr.srq_limit);
+	return -1;
 }
 
 static int post(struct pair *pair, enum ibv_wr_opcode opcode, struct ibv_mr *region, struct ibv_mr *by)
@@ -292,6 +361,12 @@ static void tell(const struct ibv_wc *wc)
 {
 	unsigned int name = (unsigned int)(wc->wr_id >> 32), number = (unsigned int)wc->wr_id;
 
+	if (number & SHARED && !name) {
+		for (name = 0; name < 26; name++)
+			if (pairs[name].qp && pairs[name].number == wc->qp_num)
+				printf("%c:shared:%d:%u ", 'A' + (int)name, wc->status, number & ~SHARED);
+		return;
+	}
 	if (name >= 26 || pairs[name].number != wc->qp_num)
 		printf("QP %u, which is nobody's wr_id %llx ", wc->qp_num, (unsigned long long)wc->wr_id);
 	else {
@@ -408,7 +483,13 @@ static int async(struct side *side)
 	if (poll(&wanted, 1, 0) != 1 || ibv_get_async_event(side->context, &event))
 		return ENOENT;
 	ibv_ack_async_event(&event);
-	printf("%d\n", event.event_type);
+	printf("%d", event.event_type);
+	if (event.event_type == IBV_EVENT_SRQ_LIMIT_REACHED || event.event_type == IBV_EVENT_SRQ_ERR)
+		printf(" %s", event.element.srq == side->srq && side->srq->srq_context == side ? "shared" : "nobody's");
+	for (int i = 0; event.event_type == IBV_EVENT_QP_LAST_WQE_REACHED && i < 26; i++)
+		if (pairs[i].qp == event.element.qp)
+			printf(" %c", 'A' + i);
+	puts("");
 	return -1;
 }
 
@@ -460,6 +541,18 @@ static int obey(const char *line)
 		return invalidate(named(name), windows[a], IBV_WR_SEND_WITH_INV);
 	if (sscanf(line, "send %c %d", &name, &a) == 2)
 		return send_some(named(name), a);
+	if (sscanf(line, "share %d %d", &a, &b) == 2)
+		return share(&sides[a], b);
+	if (sscanf(line, "unshare %d", &a) == 1)
+		return end_shared(&sides[a]);
+	if (sscanf(line, "shared %d %d %d", &a, &b, &c) >= 2)
+		return receive_shared(&sides[a], b, c, 8);
+	if (sscanf(line, "short %d", &a) == 1)
+		return receive_shared(&sides[a], 1, 1, 4);
+	if (sscanf(line, "limit %d %d", &a, &b) == 2)
+		return set_limit(&sides[a], b);
+	if (sscanf(line, "limits %d", &a) == 1)
+		return limits(&sides[a]);
 	if (sscanf(line, "refused %c", &name) == 1)
 		return post(named(name), (enum ibv_wr_opcode)77, NULL, NULL);
 	if (sscanf(line, "region %d %d %d", &a, &b, &c) >= 2)

@@ -16,7 +16,9 @@ from migrrdma_lab.device.build import build_in_process
 from migrrdma_runtime.wire.guest_messages import WIRE, text
 
 REASONS = [
-    "a UD QP", "an address handle", "a shared receive queue", "a QP with a shared receive queue",
+    "a UD QP", "an address handle",
+    "a shared receive queue whose receives complete on an extended CQ",
+    "a QP with a shared receive queue that cannot be moved",
     "an extended CQ with more than standard completions", "a QP with an extended CQ",
 ]  # fmt: skip
 
@@ -35,7 +37,7 @@ ENDED_ALONE = {
 }  # fmt: skip
 """Each with whether the device refuses its first end."""
 
-ENDED_FIRST = {"a UD QP", "an address handle", "a QP with a shared receive queue"}
+ENDED_FIRST = {"a UD QP", "an address handle", "a QP with a shared receive queue that cannot be moved"}
 
 
 def reasons(agent: Agent) -> list[str]:

@@ -6,10 +6,11 @@
  * order it was posted with the next number of its sender, every signalled send in order, every number exactly once;
  * at the end memory must hold the last write and the exact sum.
  *
- *     traffic [-q pairs] [-e] [-c] [-r] [-t] [-s]  -e: completion events, -c: a thread that makes and ends objects,
+ *     traffic [-q pairs] [-e] [-c] [-r] [-t] [-s] [-S]  -e: completion events, -c: a thread that makes and ends objects,
  *                                                -r: one that makes, connects, uses and ends QPs,
  *                                                -t: two more threads that poll and post on the same queues,
- *                                                -s: no receives on the second side until the command "feed"
+ *                                                -s: no receives on the second side until the command "feed",
+ *                                                -S: one shared receive queue per side; with one pair it is in order
  *
  * Commands on stdin, one a line: stop (ends with a verdict), restore, fail NAME NTH ERRNO, drop N, repeat N,
  * numbers DEVICE QPN KEY, made WHAT (how many the device has), raise QPN TYPE (an asynchronous
@@ -71,6 +72,9 @@ struct side {
 	struct ibv_pd *pd;
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *cq;
+	struct ibv_srq *srq;
+	uint64_t *shared;	/* by place in memory: which request of the shared queue is there, from 1 on; 0: none */
+	uint64_t shared_posted, shared_completed;
 	struct ibv_mr *mr;
 	struct memory *memory;
 	struct end *ends;
@@ -80,7 +84,7 @@ struct side {
 };
 
 static struct side sides[2];
-static int pairs = 4, use_events, use_churn, use_reconnects, use_threads, starve;
+static int pairs = 4, use_events, use_churn, use_reconnects, use_threads, use_srq, starve;
 static volatile int stopping, finished;
 static char verdict[512];
 static pthread_mutex_t verdict_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -113,8 +117,41 @@ static struct end *end_of(struct side *side, uint32_t qp_num)
 	return NULL;
 }
 
+static void post_shared(struct side *side, unsigned place)
+{
+	struct ibv_sge sge = { (uintptr_t)&side->memory[place / RECEIVES].in[place % RECEIVES], 8, side->mr->lkey };
+	struct ibv_recv_wr wr = { .sg_list = &sge, .num_sge = 1 }, *bad;
+
+	side->shared[place] = ++side->shared_posted;
+	wr.wr_id = side->shared_posted << 24 | place << 8 | 1;
+	int error = ibv_post_srq_recv(side->srq, &wr, &bad);
+	if (error)
+		complain("post_srq_recv: %s", strerror(error));
+}
+
+/* Where the message is, whose place is free now. */
+static unsigned shared_place(struct side *side, const struct ibv_wc *wc)
+{
+	unsigned place = wc->wr_id >> 8 & 0xffff;
+	uint64_t which = wc->wr_id >> 24;
+
+	if ((wc->wr_id & 0xff) != 1 || place >= (unsigned)(pairs * RECEIVES) || !which || side->shared[place] != which) {
+		complain("a receive of the shared queue completed as %llx, which is not there", (unsigned long long)wc->wr_id);
+		return 0;
+	}
+	if (pairs == 1 && which != ++side->shared_completed)
+		complain("receive %llu of the shared queue completed instead of %llu", (unsigned long long)which,
+			 (unsigned long long)side->shared_completed);
+	side->shared[place] = 0;
+	return place;
+}
+
 static void post_receive(struct end *end)
 {
+	if (use_srq) {
+		post_shared(end->side, (unsigned)(end - end->side->ends) * RECEIVES + (unsigned)end->receives_posted++);
+		return;
+	}
 	uint64_t number = end->receives_posted++;
 	struct ibv_sge sge = { (uintptr_t)&end->memory->in[number % RECEIVES], 8, end->side->mr->lkey };
 	struct ibv_recv_wr wr = { .wr_id = number << 8 | 1, .sg_list = &sge, .num_sge = 1 }, *bad;
@@ -228,17 +265,23 @@ static void on_completion(struct side *side, const struct ibv_wc *wc)
 	}
 	if (wc->opcode & IBV_WC_RECV) {
 		uint64_t number = end->messages_received++;
+		unsigned place = use_srq ? shared_place(side, wc) : 0;
+		uint64_t *in = use_srq ? &side->memory[place / RECEIVES].in[place % RECEIVES]
+				       : &end->memory->in[number % RECEIVES];
 
-		if (wc->wr_id != (number << 8 | 1))
+		if (!use_srq && wc->wr_id != (number << 8 | 1))
 			complain("QP %u: receive %llu completed as %llx", wc->qp_num, (unsigned long long)number,
 				 (unsigned long long)wc->wr_id);
 		if (wc->wc_flags & IBV_WC_WITH_IMM && ntohl(wc->imm_data) != (uint32_t)number)
 			complain("QP %u: message %llu carries immediate %u", wc->qp_num, (unsigned long long)number,
 				 ntohl(wc->imm_data));
-		if (wc->opcode == IBV_WC_RECV && end->memory->in[number % RECEIVES] != number)
+		if (wc->opcode == IBV_WC_RECV && *in != number)
 			complain("QP %u: message %llu holds %llx", wc->qp_num, (unsigned long long)number,
-				 (unsigned long long)end->memory->in[number % RECEIVES]);
-		post_receive(end);
+				 (unsigned long long)*in);
+		if (use_srq)
+			post_shared(side, place);
+		else
+			post_receive(end);
 		return;
 	}
 	if (end->signalled_head == end->signalled_tail) {
@@ -374,9 +417,13 @@ static void open_side(struct side *side, int device)
 	if (use_threads && fcntl(side->channel->fd, F_SETFL, O_NONBLOCK))
 		die("O_NONBLOCK");
 	side->ends = calloc((size_t)pairs, sizeof(*side->ends));
+	struct ibv_srq_init_attr shared = { .srq_context = side, .attr = { (uint32_t)(pairs * RECEIVES), 1, 0 } };
+	side->shared = calloc((size_t)(pairs * RECEIVES), sizeof(*side->shared));
+	if (use_srq && !(side->srq = ibv_create_srq(side->pd, &shared)))
+		die("create_srq");
 	for (int i = 0; i < pairs; i++) {
 		struct ibv_qp_init_attr init = { .send_cq = side->cq, .recv_cq = side->cq, .qp_type = IBV_QPT_RC,
-						 .cap = { DEPTH, RECEIVES, 1, 1, 64 } };
+						 .srq = side->srq, .cap = { DEPTH, RECEIVES, 1, 1, 64 } };
 		struct end *end = &side->ends[i];
 
 		end->side = side;
@@ -527,7 +574,7 @@ int main(int argc, char **argv)
 	pthread_t churner, reconnecter;
 	static struct reconnects reconnects;
 
-	while ((option = getopt(argc, argv, "q:ecrts")) != -1)
+	while ((option = getopt(argc, argv, "q:ecrtsS")) != -1)
 		switch (option) {
 		case 'q': pairs = atoi(optarg); break;
 		case 'e': use_events = 1; break;
@@ -535,6 +582,7 @@ int main(int argc, char **argv)
 		case 'r': use_reconnects = 1; break;
 		case 't': use_threads = 1; break;
 		case 's': starve = 1; break;
+		case 'S': use_srq = 1; break;
 		default: return 2;
 		}
 	open_side(&sides[0], 0);
@@ -633,11 +681,22 @@ int main(int argc, char **argv)
 			    attr.ah_attr.grh.sgid_index != 1 ||
 			    attr.ah_attr.grh.dgid.raw[15] != side->ends[i].peer->side->device + 1 ||
 			    side->ends[i].qp->qp_num != side->ends[i].number || attr.cap.max_send_wr != DEPTH ||
-			    init.send_cq != side->cq)
+			    init.send_cq != side->cq || init.srq != side->srq)
 				complain("side %d: QP %u is not what it was", s, side->ends[i].qp->qp_num);
 			if (ibv_destroy_qp(side->ends[i].qp))
 				complain("destroy_qp");
 		}
+		struct ibv_srq_attr attr;
+		unsigned there = 0;
+
+		for (int i = 0; i < pairs * RECEIVES; i++)
+			there += side->shared[i] != 0;
+		if (use_srq && there != (unsigned)(pairs * RECEIVES))
+			complain("side %d: %u receives of the shared queue are left", s, there);
+		if (use_srq && (ibv_query_srq(side->srq, &attr) || attr.max_wr != (unsigned)(pairs * RECEIVES)))
+			complain("side %d: the shared queue is not what it was", s);
+		if (use_srq && ibv_destroy_srq(side->srq))
+			complain("destroy_srq");
 		if (ibv_destroy_cq(side->cq) || ibv_destroy_comp_channel(side->channel) || ibv_dereg_mr(side->mr) ||
 		    ibv_dealloc_pd(side->pd) || ibv_close_device(side->context))
 			complain("side %d: its objects cannot be ended", s);

@@ -6,7 +6,14 @@ from guest_agent import MOVING, PARTNER, STATES, Agent, Program
 
 GIDS = [bytes(10) + b"\xff\xff\x0a\x00\x00" + bytes([last]) for last in (1, 2)]
 SAME_INDEX = {"port": 1, "index": 1, "new_port": 1, "new_index": 1}
-TRAFFIC = [("-q", "4"), ("-q", "4", "-e"), ("-q", "3", "-c"), ("-q", "3", "-e", "-c", "-t")]
+TRAFFIC = [
+    ("-q", "4"),
+    ("-q", "4", "-e"),
+    ("-q", "3", "-c"),
+    ("-q", "3", "-e", "-c", "-t"),
+    ("-q", "4", "-S"),
+    ("-q", "3", "-e", "-c", "-t", "-S"),
+]
 
 
 def ids(options: tuple[str, ...]) -> str:

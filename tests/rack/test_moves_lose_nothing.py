@@ -32,12 +32,17 @@ def _are_content(*ends: Container) -> None:
         assert verdict.operations > 0
 
 
-def test_nothing_is_lost_in_five_moves(src: Shell, dst: Shell, peer: Shell, containers: Register) -> None:
-    client, server = workload.pair(src, peer)
+@pytest.mark.parametrize(
+    ("moves", "options"), [(5, []), (2, ["-r"])], ids=["receives of their own", "shared receives"]
+)
+def test_nothing_is_lost_in_moves_forth_and_back(
+    src: Shell, dst: Shell, peer: Shell, containers: Register, moves: int, options: list[str]
+) -> None:
+    client, server = workload.pair(src, peer, *options)
     for one in (server, client):
         containers(one).run()
     client.wait_for_line(workload.RATE, 90)
-    for turn in range(5):
+    for turn in range(moves):
         target = (dst, src)[turn % 2]
         containers(client.on(target))
         client = rdma.move(client, target)

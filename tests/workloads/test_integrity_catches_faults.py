@@ -81,7 +81,7 @@ def _running(built: Built, directory: Path, *options: str, fault: str = "") -> I
 @pytest.mark.parametrize(
     "options",
     [(), ("-e",), ("-q", "1", "-l", "4", "-s", "64"), ("-q", "16", "-s", "4096", "-e"), ("-m", "huge"),
-     ("-m", "shared", "-S", "77")],
+     ("-m", "shared", "-S", "77"), ("-r",), ("-r", "-q", "16", "-s", "4096", "-e")],
     ids=" ".join,
 )  # fmt: skip
 def test_a_sound_device_is_found_sound(sanitized: Built, tmp_path: Path, options: tuple[str, ...]) -> None:
@@ -131,6 +131,23 @@ def test_a_broken_device_is_found_out_by_name(built: Built, tmp_path: Path, faul
         verdicts = ends.verdicts()
     assert all(verdict.startswith("integrity: FAILED: ") for verdict in verdicts), verdicts
     assert any(re.search(_DETECTED[fault], verdict) for verdict in verdicts), verdicts
+
+
+_DETECTED_OF_SHARED = {
+    "repeat-completion": r"no shared receive of that name waits|operation \d+ completed again",
+    "wrong-wr-id": r"no shared receive of that name waits|the completion of operation \d+ .*is missing|not under way",
+    "lose-send": r"message \d+ .*lost.* or out of order",
+    "flip-send": r"message \d+ \(operation \d+, SEND\): byte \d+ of \d+ is corrupted",
+}
+
+
+@pytest.mark.parametrize("fault", _DETECTED_OF_SHARED)
+def test_a_broken_device_is_found_out_when_receives_are_shared(
+    built: Built, tmp_path: Path, fault: str
+) -> None:
+    with _running(built, tmp_path, "-n", "20000", "-r", fault=f"{fault}:40") as ends:
+        verdicts = ends.verdicts()
+    assert any(re.search(_DETECTED_OF_SHARED[fault], verdict) for verdict in verdicts), verdicts
 
 
 def test_a_jumping_clock_disturbs_neither_the_rate_nor_the_watchdog(built: Built, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ _RESTORED = WIRE.constants["MIG_REBUILD_RESTORED"]
 
 Values = dict[str, Any]
 
-_COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "qps", "mr_bytes", "receives")
+_COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "srqs", "qps", "mr_bytes", "receives")
 """Members of an inventory that say how many there are."""
 
 _LOOK_S = 2.0

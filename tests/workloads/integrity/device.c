@@ -99,6 +99,11 @@ void device_open(struct device *device, const struct options *options, size_t ex
 		fail(verdict, "making CQs of %d and %d entries: %s", sends, receives, strerror(errno));
 		return;
 	}
+	struct ibv_srq_init_attr shared = { .srq_context = device, .attr = { (uint32_t)receives, 2, 0 } };
+	if (options->shared && !(device->srq = ibv_create_srq(device->pd, &shared))) {
+		fail(verdict, "making an SRQ of %d entries: %s", receives, strerror(errno));
+		return;
+	}
 	make_region(&device->sent, device, (size_t)sends * size, IBV_ACCESS_LOCAL_WRITE, verdict);
 	make_region(&device->received, device, (size_t)receives * size, IBV_ACCESS_LOCAL_WRITE, verdict);
 	make_region(&device->exposed, device, exposed,
@@ -121,6 +126,8 @@ static void end_region(struct region *region, struct verdict *verdict)
 
 void device_close(struct device *device, struct verdict *verdict)
 {
+	if (device->srq && ibv_destroy_srq(device->srq))
+		fail(verdict, "ending the SRQ: %s", strerror(errno));
 	if ((device->send_cq && ibv_destroy_cq(device->send_cq)) ||
 	    (device->recv_cq && ibv_destroy_cq(device->recv_cq)) ||
 	    (device->channel && ibv_destroy_comp_channel(device->channel)))
@@ -136,6 +143,7 @@ void pair_create(struct pair *pair, struct device *device, struct verdict *verdi
 {
 	struct ibv_qp_init_attr init = {
 		.qp_type = IBV_QPT_RC, .send_cq = device->send_cq, .recv_cq = device->recv_cq, .qp_context = pair,
+		.srq = device->srq,
 		.cap = { device->options->depth, receives_of(device->options), 2, 2, 64 }
 	};
 
@@ -153,6 +161,7 @@ void pair_create(struct pair *pair, struct device *device, struct verdict *verdi
 	pair->max_inline = init.cap.max_inline_data;
 	pair->max_send = init.cap.max_send_wr;
 	pair->max_recv = init.cap.max_recv_wr;
+	pair->srq = device->srq;
 }
 
 void pair_listen(struct pair *pair, struct device *device, struct verdict *verdict)
@@ -220,7 +229,8 @@ void pair_is_as_it_was(struct pair *pair, struct verdict *verdict)
 		fail(verdict, "looking up QP 0x%x: %s", pair->number, strerror(error));
 	else if (pair->qp->qp_num != pair->number || attr.dest_qp_num != pair->their_number ||
 		 attr.qp_state != IBV_QPS_RTS || attr.cap.max_send_wr != pair->max_send ||
-		 attr.cap.max_recv_wr != pair->max_recv || init.qp_context != pair)
+		 (!pair->srq && attr.cap.max_recv_wr != pair->max_recv) || init.qp_context != pair ||
+		 init.srq != pair->srq)
 		fail(verdict, "QP 0x%x is not what it was: number 0x%x, other end 0x%x, state %d, queues %u and %u",
 		     pair->number, pair->qp->qp_num, attr.dest_qp_num, attr.qp_state, attr.cap.max_send_wr,
 		     attr.cap.max_recv_wr);

@@ -29,6 +29,7 @@ struct device {
 	struct ibv_pd *pd;
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *send_cq, *recv_cq;
+	struct ibv_srq *srq; /* NULL: each QP has its own receives */
 	struct region sent, received, exposed;
 	struct address here;
 };
@@ -38,6 +39,7 @@ struct pair {
 	uint32_t number, psn;	      /* as the other end was told */
 	uint32_t their_number, their_psn;
 	uint32_t max_inline, max_send, max_recv;
+	struct ibv_srq *srq;
 };
 
 static inline uint32_t receives_of(const struct options *options)

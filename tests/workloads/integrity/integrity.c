@@ -1,9 +1,10 @@
 /*
  * An RDMA application that accounts for every byte and every completion.
  *
- * Two processes do operations on several RC QPs, both directions at once: SEND, SEND_WITH_IMM, WRITE, WRITE_WITH_IMM,
- * READ and FETCH_ADD; inline and not, one SGE and two, in lists, signalled and not. What an end does on a QP follows
- * from a number (stream.h), so the other end knows what must come. It checks
+ * Two processes do operations on several RC QPs, which have receives of their own or share them (-r), both directions
+ * at once: SEND, SEND_WITH_IMM, WRITE, WRITE_WITH_IMM, READ and FETCH_ADD; inline and not, one SGE and two, in lists,
+ * signalled and not. What an end does on a QP follows from a number (stream.h), so the other end knows what must come.
+ * It checks
  *
  *	of every message	that it is the next one, every byte of it, that nothing around it changed, and its
  *				completion: wr_id, qp_num, opcode, length, immediate data
@@ -32,8 +33,8 @@ static void agree_on_options(struct run *run)
 	const struct options *options = &run->options;
 	char ours[CONTROL_LINE], theirs[CONTROL_LINE];
 
-	snprintf(ours, sizeof(ours), "-q %u -l %u -s %u -S %" PRIu64, options->qps, options->depth, options->size,
-		 options->seed);
+	snprintf(ours, sizeof(ours), "-q %u -l %u -s %u -S %" PRIu64 "%s", options->qps, options->depth, options->size,
+		 options->seed, options->shared ? " -r" : "");
 	control_say(&run->control, "%s", ours);
 	if (control_await(&run->control, options->watchdog, theirs) && strcmp(ours, theirs))
 		fail(&run->verdict, "the two ends were given different options: %.80s here, %.80s there", ours, theirs);

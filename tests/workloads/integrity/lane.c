@@ -33,7 +33,7 @@ static void lane_create(struct run *run, struct lane *lane)
 	blank(lane->in.board_expected, BOARD * (size_t)options->size);
 	*lane->in.counter = 0;
 	pair_listen(&lane->pair, &run->device, &run->verdict);
-	if (!run->verdict.failed)
+	if (!run->verdict.failed && !run->options.shared)
 		post_receives(run, lane);
 }
 
@@ -51,6 +51,8 @@ void lanes_create(struct run *run)
 		run->lanes[i].index = i;
 		lane_create(run, &run->lanes[i]);
 	}
+	if (run->options.shared && !run->verdict.failed)
+		post_shared_receives(run);
 }
 
 void lanes_end(struct run *run)
@@ -67,6 +69,7 @@ void lanes_free(struct run *run)
 		free(run->lanes[i].in.board_expected);
 	}
 	free(run->lanes);
+	free(run->shared);
 }
 
 void lane_fail(struct run *run, const struct lane *lane, const char *format, ...)

@@ -50,6 +50,8 @@ struct run {
 	struct device device;
 	struct address there;
 	struct lane *lanes;
+	uint64_t *shared; /* receives of the SRQ by their place in memory: which it is that waits there, from 1 on */
+	uint64_t shared_posted;
 	uint64_t *shared_counter; /* exposed */
 	uint64_t shared_expected;
 	uint64_t operations, received;
@@ -58,11 +60,19 @@ struct run {
 	bool stopping, all_told;
 };
 
-/* The layout of exposed memory, the same at both ends. */
+/* How many messages the other end of a QP may be ahead of those that this one has looked at. */
+static inline uint32_t ahead_of(const struct options *options)
+{
+	return receives_of(options) * (options->shared ? options->qps : 1);
+}
+
+/*
+ * The layout of exposed memory, the same at both ends. A message that waits for its receive may already be written: a ring of
+ * twice as many as there are receives never overlaps.
+ */
 static inline size_t ring_size(const struct options *options)
 {
-	/* A message that waits for its receive may already be written: twice the receives never overlap. */
-	return 2 * (size_t)receives_of(options) * options->size;
+	return 2 * (size_t)ahead_of(options) * options->size;
 }
 
 static inline size_t lane_size(const struct options *options)
@@ -77,7 +87,7 @@ static inline size_t exposed_size(const struct options *options)
 
 static inline size_t ring_offset(const struct options *options, uint64_t message)
 {
-	return (size_t)(message % (2 * receives_of(options))) * options->size;
+	return (size_t)(message % (2 * ahead_of(options))) * options->size;
 }
 
 static inline size_t board_offset(const struct options *options, uint64_t write)
@@ -120,6 +130,7 @@ void on_sent(struct run *run, const struct ibv_wc *wc);
 
 /* receiving.c */
 void post_receives(struct run *run, struct lane *lane);
+void post_shared_receives(struct run *run); /* all there are */
 void on_received(struct run *run, const struct ibv_wc *wc);
 bool has_received_all(const struct lane *lane);
 

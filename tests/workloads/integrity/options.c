@@ -9,7 +9,7 @@ static const char usage[] =
 	"usage: integrity [options]          the server: waits for one client\n"
 	"       integrity [options] HOST     the client\n"
 	"\n"
-	"Both ends must be given the same -q, -l, -s and -S.\n"
+	"Both ends must be given the same -q, -l, -s, -S and -r.\n"
 	"  -d DEVICE   RDMA device (the first)       -i PORT      its port (1)\n"
 	"  -x INDEX    GID index (1)                 -p PORT      TCP port (18600)\n"
 	"  -q COUNT    queue pairs (4)               -l DEPTH     of every send queue (16)\n"
@@ -18,6 +18,7 @@ static const char usage[] =
 	"  -w SECONDS  without progress are a failure (300)\n"
 	"  -m KIND     memory: pages, huge (transparent huge pages) or shared (pages)\n"
 	"  -S SEED     of the sequence of operations (1)\n"
+	"  -r          all QPs share their receives (an SRQ)\n"
 	"  -c          with a child that inherits everything and uses nothing of it\n";
 
 static int number(const char *text, unsigned long long least, unsigned long long most, unsigned long long *value)
@@ -57,6 +58,7 @@ static int take(struct options *options, int letter, const char *text)
 	switch (letter) {
 	case 'd': options->device = text; break;
 	case 'c': options->child = true; break;
+	case 'r': options->shared = true; break;
 	case 'p': options->tcp_port = text; break;
 	case 'e': options->events = true; break;
 	case 'm': error = memory_kind(text, &options->memory); break;
@@ -82,7 +84,7 @@ int options_parse(struct options *options, int argc, char **argv)
 
 	*options = (struct options){ .tcp_port = "18600", .port = 1, .gid_index = 1, .qps = 4, .depth = 16,
 				     .size = 1024, .seed = 1, .watchdog = 300 };
-	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:c")) != -1)
+	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:cr")) != -1)
 		if (take(options, letter, optarg))
 			return -1;
 	if (options->size % 8) {

@@ -19,6 +19,7 @@ struct options {
 	unsigned watchdog; /* seconds */
 	enum memory memory;
 	bool events;
+	bool shared; /* receives, between all QPs */
 	bool child; /* one that uses nothing of what it inherits */
 };
 
