@@ -78,6 +78,18 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	return 0;
 }
 
+/*
+ * Without acknowledgements something may still be on its way to the old QP. It must not take a receive that is posted to the
+ * new one as well: what comes now is lost, and what has come just before is counted, unless the device drops it with the QP.
+ */
+static int stop_receiving(struct mig_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RESET };
+	int error = mig_real()->ibv_modify_qp(qp->real, &attr, IBV_QP_STATE);
+
+	return error ? error : mig_cq_collect(mig_cq(qp->ibv.recv_cq), 0);
+}
+
 /* A peer has moved: this QP continues as another one of the same context. */
 static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 {
@@ -88,6 +100,8 @@ static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 	mig_synchronize();
 	/* The peer had drained before it moved: what the old QP has received is in the queue by now. */
 	error = mig_cq_collect(mig_cq(qp->ibv.recv_cq), 0);
+	if (!error && qp->ibv.qp_type == IBV_QPT_UC)
+		error = stop_receiving(qp);
 	/* The kernel forgets what the application has not read yet about a QP that ends. */
 	if (!error)
 		error = mig_context_take_events(context);

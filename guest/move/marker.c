@@ -1,5 +1,6 @@
 #include "move/marker.h"
 
+#include "base/section.h"
 #include "shadow/cq.h"
 #include "shadow/process.h"
 
@@ -21,13 +22,14 @@ static int has_spare(const struct mig_cq *cq)
  * A write of no bytes, which needs neither memory nor keys at either end. Fenced, so
  * that it is not sent before the reads that were posted have been answered: Soft-RoCE's responder ends the connection
  * when it has a read to answer again and the last thing it did was a write of no bytes (read_reply() in the kernel's
- * rxe_resp.c takes the length of the latter, and the memory region, which it then lacks, for the former's).
+ * rxe_resp.c takes the length of the latter, and the memory region, which it then lacks, for the former's). On UC nobody
+ * acknowledges it: it completes when all has left, and what is lost on its way is lost as ever.
  */
 int mig_marker_post(struct mig_qp *qp)
 {
 	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
-	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE,
-					    .send_flags = IBV_SEND_SIGNALED | IBV_SEND_FENCE };
+	unsigned int fence = qp->ibv.qp_type == IBV_QPT_RC ? IBV_SEND_FENCE : 0;
+	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED | fence };
 
 	MIG_LOCKED(&cq->lock);
 	MIG_LOCKED(&qp->send_lock);
@@ -39,6 +41,23 @@ int mig_marker_post(struct mig_qp *qp)
 	cq->markers++;
 	qp->marker = MIG_MARKER_POSTED;
 	return 1;
+}
+
+void mig_marker_post_failure(struct mig_qp *qp)
+{
+	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+	struct ibv_sge nowhere = { .addr = 8, .length = 8 };
+	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED, .sg_list = &nowhere,
+					    .num_sge = 1 };
+
+	MIG_LOCKED(&cq->lock);
+	MIG_LOCKED(&qp->send_lock);
+	marker.wr_id = qp->marker_id = marker_name();
+	if (qp->post_send(qp->real, &marker, &bad))
+		return;
+	MIG_SET_GATE(cq->fast, NULL);
+	cq->markers++;
+	qp->marker = MIG_MARKER_POSTED;
 }
 
 int mig_marker_post_recv(struct mig_qp *qp)

@@ -52,7 +52,7 @@ void mig_select(const struct mig_selection *selection)
 static int is_to_be_marked(const struct mig_qp *qp)
 {
 	return !(MIG_GATE(qp->send_gate) & MIG_GATE_FRESH) &&
-	       (qp->ibv.state == IBV_QPS_RTS || qp->ibv.state == IBV_QPS_SQD);
+	       (qp->ibv.state >= IBV_QPS_RTS && qp->ibv.state <= IBV_QPS_SQE);
 }
 
 int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms, struct mig_qp_name *which, const char **why)
@@ -67,7 +67,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		if (!qp->selected)
 			continue;
 		/* No marker would tell. */
-		if (!is_to_be_marked(qp))
+		if (!is_to_be_marked(qp) || qp->ibv.qp_type == IBV_QPT_UC)
 			mig_qp_look(qp);
 		/* It rests, and what is posted to it is flushed at once. */
 		if (mig_is_dead(qp)) {
@@ -116,7 +116,7 @@ static void advance(struct mig_qp *qp)
 {
 	struct mig_lock *lock = mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
 
-	if (qp->marker == MIG_MARKER_DONE && qp->marker_again) {
+	if (qp->marker != MIG_MARKER_POSTED && qp->marker_again) {
 		qp->marker_again = 0;
 		qp->marker = MIG_MARKER_WANTED;
 	}
@@ -130,10 +130,22 @@ static void advance(struct mig_qp *qp)
 		mig_marker_post(qp);
 }
 
-static int is_drained(struct mig_qp *qp)
+static int has_come_back(struct mig_qp *qp, enum mig_marker how)
 {
 	MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
-	return qp->marker == MIG_MARKER_DONE && !qp->marker_again;
+	return qp->marker == how && !qp->marker_again;
+}
+
+/* Of UC a marker may fail alone with the other sends. If not even that is so any more, another one is sent. */
+static int is_drained(struct mig_qp *qp)
+{
+	if (!has_come_back(qp, MIG_MARKER_FAILED))
+		return has_come_back(qp, MIG_MARKER_DONE);
+	if (!qp->sends_failed) {
+		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+		qp->marker = MIG_MARKER_WANTED;
+	}
+	return qp->sends_failed;
 }
 
 static int collect_all(void)
@@ -162,6 +174,8 @@ int mig_quiesce_step(struct mig_qp_name *names, uint32_t room, uint32_t *count)
 			advance(qp);
 	error = collect_all();
 	EACH_QP(context, qp) {
+		if (mig_is_held(qp) && has_come_back(qp, MIG_MARKER_FAILED))
+			mig_qp_look(qp);
 		if (mig_is_held(qp) && mig_is_dead(qp))
 			mig_let_die(qp, &done);
 		if (!mig_is_held(qp) || is_drained(qp))
@@ -217,6 +231,10 @@ void mig_quiesce_end(void)
 		qp->marker_again = 0;
 		mig_unlock(&mig_cq(qp->ibv.send_cq)->lock);
 		mig_qp_stop_resumed(qp);
+		if (qp->sends_failed && MIG_GATE(qp->send_gate) & MIG_GATE_FRESH) {
+			mig_send_gate(qp, 0, MIG_GATE_FRESH);
+			mig_marker_post_failure(qp);
+		}
 		mig_send_gate(qp, qp->stopped ? 0 : MIG_GATE_FLUSH, MIG_GATE_SHADOW);
 		flush(qp, &done);
 		mig_release(qp);

@@ -22,8 +22,8 @@
 /* Why a QP is made by the real library and left to it; NULL: we shadow it. */
 static const char *foreign(const struct ibv_qp_init_attr *attr)
 {
-	if (attr->qp_type != IBV_QPT_RC)
-		return attr->qp_type == IBV_QPT_UD ? "a UD QP" : attr->qp_type == IBV_QPT_UC ? "a UC QP" : "a QP of an unusual type";
+	if (attr->qp_type != IBV_QPT_RC && attr->qp_type != IBV_QPT_UC)
+		return attr->qp_type == IBV_QPT_UD ? "a UD QP" : "a QP of an unusual type";
 	if (attr->srq && (!mig_srq(attr->srq) || mig_srq(attr->srq)->raw))
 		return "a QP with a shared receive queue that cannot be moved";
 	if (!mig_cq(attr->send_cq) || !mig_cq(attr->recv_cq))

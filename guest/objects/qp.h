@@ -54,7 +54,7 @@ void mig_qp_stop_resumed(struct mig_qp *qp);
 
 /* --- qp_state.c --- */
 
-/* Learns from the device whether it has failed without a word. The verb gate must be closed. */
+/* Learns from the device whether it has failed, with or without a word. The verb gate must be closed. */
 void mig_qp_look(struct mig_qp *qp);
 
 /* --- qp_next.c --- */

@@ -52,7 +52,7 @@ static void forget_work(struct mig_qp *qp)
 	mig_send_free(dropped);
 	mig_recv_clear(qp);
 	mig_qp_drop_marker(qp);
-	qp->broken = 0;
+	qp->broken = qp->failed = qp->sends_failed = 0;
 	__atomic_store_n(&qp->told_last, 0, __ATOMIC_RELAXED);
 	qp->dest_pqpn = 0;
 	qp->peer = 0;
@@ -69,6 +69,9 @@ static int next_follows(struct mig_qp *qp, enum ibv_qp_state from)
 	enum ibv_qp_state to = qp->ibv.state;
 	int connects = from == IBV_QPS_RTR && to == IBV_QPS_RTS;
 
+	/* Of a successor nothing was sent yet, so that it is in no SQE to come back from. */
+	if (from == IBV_QPS_SQE && to == IBV_QPS_RTS)
+		return 1;
 	if (!connects && !(from == IBV_QPS_RTS && to == IBV_QPS_SQD) && !(from == IBV_QPS_SQD && to == IBV_QPS_RTS))
 		return 0;
 	if (!qp->next || !qp->next_dest_pqpn)
@@ -101,6 +104,8 @@ void mig_qp_state_changed(struct mig_qp *qp, enum ibv_qp_state from)
 
 	if (qp->ibv.state == IBV_QPS_RESET)
 		forget_work(qp);
+	if (qp->ibv.state == IBV_QPS_RTS)
+		qp->sends_failed = 0;
 	if (qp->ibv.state != IBV_QPS_SQD)
 		mig_qp_go_on(qp);
 	/* One that had failed was not kept at rest; what it sends in its next life is for after the move. */

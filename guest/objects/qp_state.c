@@ -76,8 +76,10 @@ void mig_qp_look(struct mig_qp *qp)
 	if (qp->ibv.state < IBV_QPS_RTR || mig_is_dead(qp))
 		return;
 	/* Every driver says it, whatever it is asked for; asked for by name, libibverbs would write it where posts read it. */
-	if (!mig_real()->ibv_query_qp(qp->real, &attr, IBV_QP_CUR_STATE, &init) && attr.qp_state == IBV_QPS_ERR)
-		__atomic_store_n(&qp->broken, 1, __ATOMIC_RELAXED);
+	if (mig_real()->ibv_query_qp(qp->real, &attr, IBV_QP_CUR_STATE, &init))
+		return;
+	qp->failed = attr.qp_state == IBV_QPS_ERR;
+	qp->sends_failed = attr.qp_state == IBV_QPS_SQE;
 }
 
 int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)

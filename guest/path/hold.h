@@ -21,7 +21,10 @@ static inline int mig_is_held(const struct mig_qp *qp)
 /* Whether it is in the error state, for all that is known here. No state but RESET follows. */
 static inline int mig_is_dead(const struct mig_qp *qp)
 {
-	return __atomic_load_n(&qp->broken, __ATOMIC_RELAXED) || qp->ibv.state == IBV_QPS_ERR;
+	if (qp->failed || qp->ibv.state == IBV_QPS_ERR)
+		return 1;
+	/* Of a reliable connection any error is the end; after one of UC the device has to be asked. */
+	return qp->ibv.qp_type == IBV_QPT_RC && __atomic_load_n(&qp->broken, __ATOMIC_RELAXED);
 }
 
 /* Lets a QP go if nothing is kept for it any more; whether it has. */

@@ -109,7 +109,9 @@ struct mig_qp {
 	enum mig_marker marker;
 	int marker_again; /* sends followed a marker that is still under way */
 	uint64_t marker_id;
-	int broken; /* a completion with an error was seen since the last reset, or the device was found to say so */
+	int broken; /* a completion with an error was seen since the last reset */
+	int failed; /* the device was found to have it in the error state */
+	int sends_failed; /* likewise in SQE: the sends of a UC QP are flushed, and it goes on receiving */
 	/* Of one that has failed: behind all of its receives that are to be flushed. recv_cq's lock. */
 	enum mig_marker recv_marker;
 	uint64_t recv_marker_id;

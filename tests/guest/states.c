@@ -5,6 +5,7 @@
  * memory region by a digit. Commands on stdin, each answered by a line: "ok" or an errno if nothing else is said.
  *
  *     make A SIDE [1]      a QP; its number. With 1 in another protection domain. destroy A
+ *     type rc|uc           of the QPs that are made from now on
  *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
  *     on A                 out of SQD again
  *     state A              as the device says
@@ -15,6 +16,7 @@
  *     short SIDE           one that is too short for a message
  *     limit SIDE N         the event's; limits SIDE: depth, entries and limit as the queue says
  *     refused A            a send that every device refuses
+ *     spoilt A             a send from memory that is not registered
  *     region N SIDE [1]    its rkey; "local" behind it: without rights for others, "windows": for windows. free N
  *     write A N [M]        a WRITE to the region N, by the key of M if there is one; its contents are shown, and taken away, by  show N
  *     window N SIDE TYPE   a memory window; its rkey. bind A N M: to the region M, with A;  bind A N: to nothing
@@ -98,9 +100,11 @@ static int open_side(struct side *side, struct ibv_device *device)
 	return side->cq && domain ? 0 : errno;
 }
 
+static enum ibv_qp_type type = IBV_QPT_RC;
+
 static int make(struct pair *pair, int side, int domain)
 {
-	struct ibv_qp_init_attr init = { .send_cq = sides[side].cq, .recv_cq = sides[side].cq, .qp_type = IBV_QPT_RC,
+	struct ibv_qp_init_attr init = { .send_cq = sides[side].cq, .recv_cq = sides[side].cq, .qp_type = type,
 					 .srq = sides[side].srq,
 					 .cap = { DEPTH, DEPTH, 1, 1, 0 } };
 
@@ -145,6 +149,9 @@ static int change(struct pair *pair, enum ibv_qp_state to, struct pair *peer, in
 	default:
 		break;
 	}
+	if (pair->qp->qp_type == IBV_QPT_UC)
+		mask &= ~(IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+			  IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC);
 	if (to == IBV_QPS_RESET)
 		pair->sent = pair->received = 0;
 	return ibv_modify_qp(pair->qp, &attr, mask);
@@ -154,7 +161,7 @@ static int go_on(struct pair *pair)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RTS, .min_rnr_timer = 3 };
 
-	return ibv_modify_qp(pair->qp, &attr, IBV_QP_STATE | IBV_QP_MIN_RNR_TIMER);
+	return ibv_modify_qp(pair->qp, &attr, IBV_QP_STATE | (pair->qp->qp_type == IBV_QPT_RC ? IBV_QP_MIN_RNR_TIMER : 0));
 }
 
 static int state(struct pair *pair)
@@ -265,6 +272,8 @@ static int post(struct pair *pair, enum ibv_wr_opcode opcode, struct ibv_mr *reg
 
 	if (opcode == IBV_WR_RDMA_WRITE)
 		*(uint64_t *)(uintptr_t)sge.addr = 4711;
+	if (by && !region)
+		sge.lkey = 0;
 	if (region) {
 		wr.wr.rdma.remote_addr = (uintptr_t)region->addr;
 		wr.wr.rdma.rkey = by->rkey;
@@ -555,6 +564,10 @@ static int obey(const char *line)
 		return limits(&sides[a]);
 	if (sscanf(line, "refused %c", &name) == 1)
 		return post(named(name), (enum ibv_wr_opcode)77, NULL, NULL);
+	if (sscanf(line, "spoilt %c", &name) == 1)
+		return post(named(name), IBV_WR_SEND, NULL, named(name)->domain->mr);
+	if (sscanf(line, "type %31s", word) == 1)
+		return type = strcmp(word, "uc") ? IBV_QPT_RC : IBV_QPT_UC, 0;
 	if (sscanf(line, "region %d %d %d", &a, &b, &c) >= 2)
 		return region(a, b, c, strstr(line, "local") != NULL, strstr(line, "windows") != NULL);
 	if (sscanf(line, "free %d", &a) == 1)

@@ -97,6 +97,7 @@ _MOVES = {
     "server, 8 QPs": (("ib_write_bw", "-q", "8"), ("server", "dst")),
     "8 QPs by events": (("ib_read_bw", "-q", "8", "-e"), ("client", "dst")),
     "latency": (("ib_send_lat",), ("server", "dst")),
+    "UC": (("ib_send_bw", "-c", "UC"), ("server", "dst")),
 }
 _MORE_MOVES = {
     f"{tool} {' '.join(options)}": (

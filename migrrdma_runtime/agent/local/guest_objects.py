@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-_RC = 2
-"""``IBV_QPT_RC``."""
+_CONNECTED = (2, 3)
+"""``IBV_QPT_RC`` and ``IBV_QPT_UC``: what has one other end."""
 
 _READY_TO_RECEIVE, _SEND_QUEUE_ERROR, _ERROR = 2, 5, 6
 """``IBV_QPS_RTR`` and ``IBV_QPS_SQE``: the first and the last state in which a queue pair has another end; ``ERR``."""
@@ -62,12 +62,12 @@ class QueuePair:
     @property
     def is_connected(self) -> bool:
         """Whether a partner may be at the other end."""
-        return self.type == _RC and _READY_TO_RECEIVE <= self.state <= _SEND_QUEUE_ERROR
+        return self.type in _CONNECTED and _READY_TO_RECEIVE <= self.state <= _SEND_QUEUE_ERROR
 
     @property
     def has_failed(self) -> bool:
         """Whether it is in the error state: what it was connected to does not matter to it any more."""
-        return self.type == _RC and self.state == _ERROR
+        return self.type in _CONNECTED and self.state == _ERROR
 
     @property
     def end(self) -> tuple[str, int]:
