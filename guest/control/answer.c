@@ -201,7 +201,7 @@ void mig_answer_qps(struct mig_session *session, uint32_t id)
 }
 
 /*
- * Windows are regions without memory of their own, and each has 256 keys: a peer may be given any of them. Those that are the
+ * Windows are regions without memory of their own, and each has many keys: a peer may be given any of them. Those that are the
  * same on the device are not worth a word.
  */
 static void answer_window(const struct mig_context *context, const struct mig_mw *mw)
@@ -212,7 +212,7 @@ static void answer_window(const struct mig_context *context, const struct mig_mw
 
 	if (mw->has_ended || (pindex == mw->index && !variant))
 		return;
-	for (uint32_t i = 0; i < 256; i++) {
+	for (uint32_t i = 0; i < MIG_MW_VARIANTS; i++) {
 		struct mig_mr_record record = { .context = context->id,
 						.access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
 						.vrkey = mw->index << 8 | i,

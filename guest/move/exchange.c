@@ -57,7 +57,7 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	mig_qpn_clear(context);
 	context->real = context->next;
 	context->next = NULL;
-	mig_fill_operations(context);
+	mig_offer_operations(context);
 	context->lkeys = context->next_lkeys;
 	context->next_lkeys = NULL;
 	context->spent_rkeys = context->next_spent_rkeys;

@@ -20,6 +20,7 @@ static void mr_count(const struct mig_link *object, struct mig_inventory *invent
 	const struct mig_mr *mr = MIG_CONTAINER(object, const struct mig_mr, link);
 
 	inventory->mrs++;
+	inventory->keys++;
 	inventory->mr_bytes += mr->dm ? 0 : mr->ibv.length;
 }
 

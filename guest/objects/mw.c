@@ -164,8 +164,8 @@ void mig_mw_offer(struct mig_context *context)
 {
 	struct ibv_context_ops *operations = &context->verbs.context.ops;
 
-	context->bind_mw = mig_bind_and_ring;
-	operations->alloc_mw = context->real->ops.alloc_mw ? alloc_mw : NULL;
-	operations->bind_mw = bind_mw;
-	operations->dealloc_mw = dealloc_mw;
+	MIG_PUT(context->bind_mw, mig_bind_and_ring);
+	MIG_PUT(operations->alloc_mw, context->real->ops.alloc_mw ? alloc_mw : NULL);
+	MIG_PUT(operations->bind_mw, bind_mw);
+	MIG_PUT(operations->dealloc_mw, dealloc_mw);
 }

@@ -91,6 +91,12 @@ static struct mig_mw *mw_of(struct mig_link *object)
 	return MIG_CONTAINER(object, struct mig_mw, link);
 }
 
+/* Peers are told of every number that it may get. */
+static void mw_count(const struct mig_link *object, struct mig_inventory *inventory)
+{
+	inventory->keys += MIG_CONTAINER(object, const struct mig_mw, link)->has_ended ? 0 : MIG_MW_VARIANTS;
+}
+
 static int mw_make(struct mig_context *context, struct mig_link *object)
 {
 	struct mig_mw *mw = mw_of(object);
@@ -171,6 +177,7 @@ static void mw_forget(struct mig_link *object)
 const struct mig_kind mig_mw_kind = {
 	.name = "memory window",
 	.list = MIG_LIST_OF(mws),
+	.count = mw_count,
 	.make = mw_make,
 	.give_up = mw_give_up,
 	.exchange = mw_exchange,

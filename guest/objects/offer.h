@@ -23,8 +23,16 @@ static inline void *mig_marked(struct ibv_context *ibv, void *made, const char *
 	return made;
 }
 
+/* The application calls through the tables while a device is exchanged, which most often changes nothing in them. */
+#define MIG_PUT(place, ours)                                                                               \
+	do {                                                                                               \
+		__typeof__(place) put_ = (ours);                                                           \
+		if ((place) != put_)                                                                       \
+			__atomic_store_n(&(place), put_, __ATOMIC_RELEASE);                                \
+	} while (0)
+
 /* Where the real one has none, neither have we, and the inline function says "not supported"; the next device may have it. */
 #define MIG_OFFER(context, operation, ours)                                                                \
-	((context)->verbs.operation = verbs_get_ctx_op((context)->real, operation) ? (ours) : NULL)
+	MIG_PUT((context)->verbs.operation, verbs_get_ctx_op((context)->real, operation) ? (ours) : NULL)
 
 #endif

@@ -26,6 +26,11 @@ void mig_fill_operations(struct mig_context *context)
 	operations->req_notify_cq = mig_req_notify_cq;
 	operations->post_send = mig_post_send;
 	operations->post_recv = mig_post_recv;
+	mig_offer_operations(context);
+}
+
+void mig_offer_operations(struct mig_context *context)
+{
 	mig_query_offer(context);
 	mig_td_offer(context);
 	mig_parent_domain_offer(context);

@@ -174,8 +174,8 @@ void mig_query_offer(struct mig_context *context)
 {
 	struct ibv_context_ops *operations = &context->verbs.context.ops;
 
-	operations->_compat_query_device = ibv_query_device;
-	operations->_compat_query_port = ibv_query_port;
+	MIG_PUT(operations->_compat_query_device, ibv_query_device);
+	MIG_PUT(operations->_compat_query_port, ibv_query_port);
 	MIG_OFFER(context, query_port, query_port);
 	MIG_OFFER(context, query_device_ex, query_device_ex);
 	MIG_OFFER(context, query_rt_values, query_rt_values);

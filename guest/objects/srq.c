@@ -210,7 +210,7 @@ int ibv_destroy_srq(struct ibv_srq *ibv)
 
 void mig_srq_offer(struct mig_context *context)
 {
-	context->verbs.context.ops.post_srq_recv = mig_post_srq_recv;
+	MIG_PUT(context->verbs.context.ops.post_srq_recv, mig_post_srq_recv);
 	MIG_OFFER(context, create_srq_ex, create_srq_ex);
 	MIG_OFFER(context, get_srq_num, get_srq_num);
 }

@@ -75,7 +75,7 @@ static int dealloc_td(struct ibv_td *ibv)
 void mig_td_offer(struct mig_context *context)
 {
 	/* Those that there are can be ended on a device without any. */
-	context->verbs.dealloc_td = dealloc_td;
+	MIG_PUT(context->verbs.dealloc_td, dealloc_td);
 	MIG_OFFER(context, alloc_td, alloc_td);
 }
 

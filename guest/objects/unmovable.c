@@ -175,5 +175,5 @@ void mig_unmovable_offer(struct mig_context *context)
 	MIG_OFFER(context, open_xrcd, open_xrcd);
 	MIG_OFFER(context, ibv_create_flow, create_flow);
 	/* Programs built against libibverbs 1.1.8 look here. */
-	verbs->ABI_placeholder1 = (void (*)(void))verbs->ibv_create_flow;
+	MIG_PUT(verbs->ABI_placeholder1, (void (*)(void))verbs->ibv_create_flow);
 }

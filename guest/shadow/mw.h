@@ -29,6 +29,9 @@ struct mig_mw {
 
 MIG_SHADOW(mw, ibv_mw, mig_mw)
 
+/* So many rkeys each has in turn. */
+#define MIG_MW_VARIANTS 256
+
 /* By virtual and by physical index. Sections look; entries change under the context's lock, and end after a grace period. */
 #define MIG_MW_PLACES 256
 struct mig_mw_table {

@@ -127,7 +127,7 @@ struct mig_inventory {
 	uint32_t cqs;
 	uint32_t qps;
 	uint32_t srqs;
-	uint32_t reserved;
+	uint32_t keys; /* records of an answer to LIST_MRS, at the most */
 	uint64_t mr_bytes;
 	uint64_t receives;
 };

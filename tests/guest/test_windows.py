@@ -150,6 +150,17 @@ def test_partner_with_a_window_bound_to_the_very_queue_pair_refuses(shell: Shell
     agent.ask("UNDO")
 
 
+def test_every_key_that_peers_may_be_told_is_in_the_inventory(shell: Shell, agent: Agent) -> None:
+    """The agent refuses what it could not be told after the dump: a window has many keys."""
+    prepare(shell, _TWO)
+    regions = len(agent.ask("LIST_MRS").records)
+    assert agent.ask("INVENTORY").body["keys"] == regions + 256
+    alone(shell, agent, 0)
+    assert len(agent.ask("LIST_MRS").records) == regions + 256
+    shell.do(f"close {_WINDOW}")
+    assert agent.ask("INVENTORY").body["keys"] == regions
+
+
 def test_number_of_a_window_that_has_ended_is_given_to_nobody(shell: Shell, agent: Agent) -> None:
     prepare(shell, _ONE)
     index = int(shell.tell(f"window {_WINDOW} 0 {_ONE}")) >> 8

@@ -126,7 +126,7 @@ class Conversation:
                     "pid": 1,
                     "command": "python3",
                     "build_id": "0" * 40,
-                    "objects": {"qps": self.qps, "mrs": self.mrs},
+                    "objects": {"qps": self.qps, "mrs": self.mrs, "keys": self.mrs},
                     "contexts": [],
                 }
             ],

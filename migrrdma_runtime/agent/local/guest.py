@@ -47,7 +47,7 @@ _RESTORED = WIRE.constants["MIG_REBUILD_RESTORED"]
 
 Values = dict[str, Any]
 
-_COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "srqs", "qps", "mr_bytes", "receives")
+_COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "srqs", "qps", "keys", "mr_bytes", "receives")
 """Members of an inventory that say how many there are."""
 
 _LOOK_S = 2.0
@@ -98,7 +98,7 @@ class Guest:
         """Counts of objects, and the reasons against a move."""
         [first, *more] = await self._request("INVENTORY", timeout)
         counts = {key: int(first.body[key]) for key in _COUNTED}
-        for listed, count in (("CONTEXTS", "contexts"), ("QPS", "qps"), ("MRS", "mrs")):
+        for listed, count in (("CONTEXTS", "contexts"), ("QPS", "qps"), ("MRS", "keys")):
             if counts[count] > MOST_OF_AN_ANSWER[listed]:
                 raise GuestError(
                     f"{self} has {counts[count]} {count}; {MOST_OF_AN_ANSWER[listed]} are the most that can be moved"

@@ -82,18 +82,18 @@ def _require_sendable(partner: PartnerAgent, movers: list[Mover]) -> None:
         **dict.fromkeys(("qpn", "new_peer_qpn", "sq_psn", "rq_psn"), 0xFFFFFF),
         "peer": "0" * 16,
     }
-    regions = sum(
-        one.inventory.counts.get("mrs", 0)
+    keys = sum(
+        one.inventory.counts.get("keys", 0)
         for one in movers
         if any(guest.name == one.guest.name for guest, _ in partner.connections)
     )
     size = len(partner.connections) * (len(agent_messages.encode(connection)) + 1)
     # Each key is told to one domain's other ends at the most, and as unusable to those of another (usable_keys.py).
     domains = len({(guest.name, pair.domain) for guest, pair in partner.connections})
-    size += remote_keys.packed_size(2 * regions, domains) + _PREPARE_BESIDE
+    size += remote_keys.packed_size(2 * keys, domains) + _PREPARE_BESIDE
     if size > agent_messages.MAX_BYTES:
         raise GuestError(
-            f"{len(partner.connections)} connections to {partner.contact.name} and {regions} memory regions make a "
+            f"{len(partner.connections)} connections to {partner.contact.name} and {keys} memory keys make a "
             f"message of {size >> 20} MiB at the restore, more than the {agent_messages.MAX_BYTES >> 20} MiB that one "
             "may have"
         )

@@ -130,10 +130,10 @@ class Reconnection:
 
     def _answering_at_once(self, guests: list[Guest]) -> Iterable[list[Guest]]:
         """As many at a time as may answer: the source has asked one after the other, and the dump cannot be undone."""
-        regions = {one["process"]: one["objects"].get("mrs", 0) for one in self._document["guests"]}
+        keys = {one["process"]: one["objects"].get("keys", 0) for one in self._document["guests"]}
         several: list[Guest] = []
         for one in guests:
-            if several and sum(regions[each.name] for each in (*several, one)) > budget.MOST_OF_A_CONTAINER:
+            if several and sum(keys[each.name] for each in (*several, one)) > budget.MOST_OF_A_CONTAINER:
                 yield several
                 several = []
             several.append(one)

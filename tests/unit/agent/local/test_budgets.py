@@ -30,7 +30,9 @@ Scenario = Callable[[Guest, socket.socket], Awaitable[None]]
 
 
 def regions(count: int, *, more: bool = True, ident: int = 1) -> bytes:
-    return WIRE.pack("MRS", None, [{"addr": one} for one in range(count)], ident=ident, more=more)
+    return WIRE.pack(
+        "MRS", None, [{"addr": one, "length": 1} for one in range(count)], ident=ident, more=more
+    )
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +129,7 @@ def test_the_processes_of_a_container_have_one_budget(monkeypatch: pytest.Monkey
     shared.take(FULL)  # whatever it had taken has been given back
 
 
-@pytest.mark.parametrize("kind", ["contexts", "qps", "mrs"])
+@pytest.mark.parametrize("kind", ["contexts", "qps", "keys"])
 def test_who_says_it_has_a_million_is_not_asked_for_them(kind: str) -> None:
     async def scenario(guest: Guest, connection: socket.socket) -> None:
         asked = asyncio.ensure_future(guest.inventory(PATIENT_S))

@@ -37,7 +37,9 @@ def test_no_more_regions_are_asked_for_at_once_than_a_container_may_answer(
 ) -> None:
     monkeypatch.setattr(budget, "MOST_OF_A_CONTAINER", 2 * _REGIONS)
     names = [f"{number:016x}" for number in range(processes)]
-    document: dict[str, Any] = {"guests": [{"process": name, "objects": {"mrs": _REGIONS}} for name in names]}
+    document: dict[str, Any] = {
+        "guests": [{"process": name, "objects": {"keys": _REGIONS}} for name in names]
+    }
     agent = cast("ThisAgent", SimpleNamespace(config=SimpleNamespace(deadlines=Deadlines())))
     shared = Budget("c1")
     keys = asyncio.run(
