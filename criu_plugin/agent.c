@@ -31,7 +31,11 @@
 #define MIGRATION_LENGTH 16
 #define PID_LENGTH 7
 
+#define STANDING "standing"
+#define LETTING_GO "letting_go"
+
 static struct {
+	const char *operation; /* what it is asked */
 	int fd;
 	bool is_connected;
 	bool may_be_committed; /* it has said that it asks for the commit */
@@ -39,7 +43,7 @@ static struct {
 	int64_t heard;	       /* when an agent said the last thing, or it began; 0: not begun */
 	char line[4096];
 	size_t used;
-} agent = { .fd = -1 };
+} agent = { .operation = STANDING, .fd = -1 };
 
 static int64_t now_ms(void)
 {
@@ -86,16 +90,16 @@ void agent_close(void)
 	agent.used = 0;
 }
 
-static bool say(const char *operation)
+static bool say(const char *operation, const char *more)
 {
-	char request[96];
-	int length = snprintf(request, sizeof(request), "{\"op\": \"%s\", \"migration\": \"%s\", \"runtime\": %s}\n", operation,
-			      migration(), runtime());
+	char request[128];
+	int length = snprintf(request, sizeof(request), "{\"op\": \"%s\", \"migration\": \"%s\", \"runtime\": %s%s}\n", operation,
+			      migration(), runtime(), more);
 
 	return send(agent.fd, request, (size_t)length, MSG_NOSIGNAL) == length;
 }
 
-static bool ask(void)
+static bool reach(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	const char *path = getenv(AGENT_SOCKET);
@@ -104,12 +108,19 @@ static bool ask(void)
 		return false;
 	memcpy(address.sun_path, path, strlen(path));
 	agent.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (agent.fd < 0 || connect(agent.fd, (struct sockaddr *)&address, sizeof(address)) || !say("standing")) {
+	agent.is_connected = agent.fd >= 0 && !connect(agent.fd, (struct sockaddr *)&address, sizeof(address));
+	if (!agent.is_connected)
+		agent_close();
+	return agent.is_connected;
+}
+
+static bool ask(void)
+{
+	if ((!agent.is_connected && !reach()) || !say(agent.operation, "")) {
 		agent_close();
 		return false;
 	}
 	agent.asked = now_ms();
-	agent.is_connected = true;
 	return true;
 }
 
@@ -199,8 +210,18 @@ enum agent_says agent_listen(int milliseconds)
 	return take(bytes, (size_t)got);
 }
 
-void agent_let_go(void)
+void agent_ask_to_let_go(void)
 {
-	if (agent.is_connected && !say("letting_go"))
-		pr_warn("the agent of this host has ended: its successor knows that what was restored is committed");
+	agent.operation = LETTING_GO;
+	agent.used = 0;
+	if (agent.is_connected)
+		ask(); /* else it is asked with the next connection */
+}
+
+void agent_say_gone_on(bool succeeded)
+{
+	const char *how = succeeded ? ", \"succeeded\": true" : ", \"succeeded\": false";
+
+	if ((!agent.is_connected && !reach()) || !say("gone_on", how))
+		pr_warn("the agent of this host has ended: its successor looks whether what was restored goes on");
 }

@@ -26,10 +26,13 @@ bool agent_is_asked(void);
 enum agent_says agent_listen(int milliseconds);
 
 /*
- * Tells it that what was held goes on now, with no tie to this process: until the agent knows that, it takes the end of this
- * process for the end of all of them, and gives back what is committed.
+ * Asks whether what is committed and held may now be let go: it can be given back until the agent has said yes, which is the
+ * next word to listen for.
  */
-void agent_let_go(void);
+void agent_ask_to_let_go(void);
+
+/* Tells it whether what was let go goes on. Of a process that ends without this the agent looks for itself. */
+void agent_say_gone_on(bool succeeded);
 
 void agent_close(void);
 

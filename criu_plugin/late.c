@@ -13,6 +13,9 @@
 /* How often a thread that was let go is looked at, while the agent says nothing. */
 #define LOOK_MS 20
 
+/* The agent has said yes, and waits to hear what CRIU has made of it. */
+static bool has_let_go;
+
 /* Of an image without it: the guest's thread might wait for one that stands. */
 static bool all_are_proved(const struct tracees *tracees, const struct image *image)
 {
@@ -44,14 +47,36 @@ static int run_control_threads(struct tracees *tracees)
 	return 0;
 }
 
-static enum agent_says wait_for_decision(struct tracees *tracees)
+/* A refusal also of our own, if a thread ends meanwhile that was to stand: CRIU would end all others for it. */
+static enum agent_says wait_for_word(struct tracees *tracees)
 {
 	enum agent_says says;
 
 	while ((says = agent_listen(LOOK_MS)) == AGENT_WAIT)
-		for (size_t i = 0; i < tracees->all.count; i++)
-			tracee_look_after(&tracees->all.items[i]);
+		if (!tracees_are_whole(tracees))
+			return AGENT_REFUSE;
 	return says;
+}
+
+static bool stop_all(struct tracees *tracees)
+{
+	bool stand = true;
+
+	for (size_t i = 0; i < tracees->all.count; i++)
+		stand &= !tracee_stop(&tracees->all.items[i]);
+	return tracees_are_whole(tracees) && stand;
+}
+
+static enum agent_says decide(struct tracees *tracees)
+{
+	if (fault_before(PLUGIN_ASK_COMMIT) || run_control_threads(tracees) || wait_for_word(tracees) != AGENT_GO)
+		return AGENT_REFUSE;
+	fault_after(PLUGIN_ASK_COMMIT); /* whatever it says: what is committed goes on */
+	/* It is committed, and can be given back until the agent has heard that we let go, and has said yes. */
+	if (!stop_all(tracees))
+		return AGENT_REFUSE;
+	agent_ask_to_let_go();
+	return wait_for_word(tracees);
 }
 
 void late_commit(pid_t root, const struct image *image)
@@ -68,22 +93,29 @@ void late_commit(pid_t root, const struct image *image)
 			return;
 		}
 		tracees_end_with_us(&tracees, true);
-		if (!fault_before(PLUGIN_ASK_COMMIT) && !run_control_threads(&tracees))
-			says = wait_for_decision(&tracees);
+		says = decide(&tracees);
 	}
 	if (says == AGENT_GO) {
-		for (size_t i = 0; i < tracees.all.count; i++)
-			tracee_stop(&tracees.all.items[i]);
-		fault_after(PLUGIN_ASK_COMMIT); /* whatever it says: what is committed goes on */
 		death_watch_let_go();
 		tracees_end_with_us(&tracees, false);
-		agent_let_go();
+		tracees_notice_ends(&tracees, true);
+		has_let_go = true;
 		pr_info("committed");
 	} else {
 		silence(root, &tracees);
 		kill(root, SIGKILL);
 		tracees_kill(&tracees);
+		agent_close();
 	}
-	agent_close();
 	tracees_free(&tracees);
+}
+
+void late_end(bool succeeded)
+{
+	if (!has_let_go)
+		return;
+	has_let_go = false;
+	tracees_notice_ends(NULL, false);
+	agent_say_gone_on(succeeded);
+	agent_close();
 }

@@ -10,6 +10,7 @@
  *	restore		RESTORE_EXT_FILE	supplies a descriptor
  *	restore		UPDATE_VMA_MAP		supplies memory for a mapping
  *	restore		RESUME_DEVICES_LATE	holds the processes until the restore is committed (late.h)
+ *	restore		exit			says whether they go on
  *
  * The dump takes nothing from the process or the device: its queue pairs stay connected, and to undo it is to let
  * the process go on. Rebuilding is the guest library's work, in the process itself.
@@ -399,8 +400,8 @@ static int plugin_init(int stage)
 
 static void plugin_exit(int stage, int ret)
 {
-	(void)stage;
-	(void)ret;
+	if (stage == CRIU_STAGE_RESTORE)
+		late_end(!ret);
 	image_close(&state.writer);
 	holdings_free(&state.holdings);
 	image_free(&state.image);

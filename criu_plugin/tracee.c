@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <elf.h>
 #include <fcntl.h>
+#include <linux/audit.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -28,6 +29,16 @@
 #define PATIENCE_MS 10000
 
 #define EVENT(status) ((status) >> 16)
+
+#if defined(__x86_64__)
+#define NATIVE AUDIT_ARCH_X86_64
+#define CALL_BYTES 2 /* of the instruction, also in the ways that 32-bit programs have */
+#elif defined(__aarch64__)
+#define NATIVE AUDIT_ARCH_AARCH64
+#define CALL_BYTES 4
+#else
+#error "how does a program of this machine call the system?"
+#endif
 
 static void nap(long microseconds)
 {
@@ -87,10 +98,12 @@ void tracees_free(struct tracees *tracees)
 	array_free(&tracees->all);
 }
 
+#define WHILE_HELD (PTRACE_O_EXITKILL | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE)
+
 void tracees_end_with_us(const struct tracees *tracees, bool yes)
 {
 	/* CRIU's own option has to stay: its system call stops are told by it. */
-	const long options = PTRACE_O_TRACESYSGOOD | (yes ? PTRACE_O_EXITKILL : 0);
+	const long options = PTRACE_O_TRACESYSGOOD | (yes ? WHILE_HELD : 0);
 
 	for (size_t i = 0; i < tracees->all.count; i++)
 		if (!tracees->all.items[i].is_gone)
@@ -146,13 +159,99 @@ static bool has_ended(struct tracee *tracee, int status)
 	return tracee->is_gone;
 }
 
-void tracee_look_after(struct tracee *tracee)
+/* Whether it stands because it has begun another one, which is traced from its first instruction on, as itself. */
+static bool begins_another(struct tracees *tracees, size_t index, int status)
+{
+	struct tracee *tracee = &tracees->all.items[index];
+	unsigned long tid = 0;
+
+	if (!WIFSTOPPED(status) || (EVENT(status) != PTRACE_EVENT_FORK && EVENT(status) != PTRACE_EVENT_VFORK &&
+				    EVENT(status) != PTRACE_EVENT_CLONE))
+		return false;
+	tracee->has_begun = true;
+	tracee->runs = false;
+	if (ptrace(PTRACE_GETEVENTMSG, tracee->tid, NULL, &tid))
+		return true;
+	struct tracee another = { .pid = EVENT(status) == PTRACE_EVENT_CLONE ? tracee->pid : (pid_t)tid, .tid = (pid_t)tid };
+
+	if (array_append(&tracees->all, another))
+		kill((pid_t)tid, SIGKILL);
+	return true;
+}
+
+static void look_at(struct tracees *tracees, size_t index)
 {
 	int status;
 
-	while (tracee->runs && waitpid(tracee->tid, &status, __WALL | WNOHANG) == tracee->tid)
-		if (!has_ended(tracee, status) && WIFSTOPPED(status))
+	/* Anew each time: the array may have been moved. */
+	while (!tracees->all.items[index].is_gone) {
+		struct tracee *tracee = &tracees->all.items[index];
+		pid_t got = waitpid(tracee->tid, &status, __WALL | WNOHANG);
+
+		if (!got || (got < 0 && errno != ECHILD))
+			return;
+		if (got < 0)
+			tracee->is_gone = true; /* another one has taken notice */
+		else if (!has_ended(tracee, status) && !begins_another(tracees, index, status) && tracee->runs)
 			send_on(tracee, status, PTRACE_CONT);
+	}
+}
+
+bool tracees_are_whole(struct tracees *tracees)
+{
+	bool are_whole = true;
+
+	for (size_t i = 0; i < tracees->all.count; i++)
+		look_at(tracees, i);
+	for (size_t i = 0; i < tracees->all.count; i++) {
+		const struct tracee *tracee = &tracees->all.items[i];
+
+		if (!tracee->is_gone && !tracee->has_begun)
+			continue;
+		if (are_whole)
+			pr_err("thread %d of process %d %s while it was to stand until its restore is committed", tracee->tid,
+			       tracee->pid, tracee->is_gone ? "has ended" : "has begun another thread or process");
+		are_whole = false;
+	}
+	return are_whole;
+}
+
+static struct {
+	pid_t *tids;
+	size_t count;
+	struct sigaction before;
+} noticed;
+
+static void notice(int signal_number)
+{
+	int error = errno;
+
+	(void)signal_number;
+	for (size_t i = 0; i < noticed.count; i++)
+		waitpid(noticed.tids[i], NULL, __WALL | WNOHANG);
+	errno = error;
+}
+
+void tracees_notice_ends(const struct tracees *tracees, bool yes)
+{
+	struct sigaction action = { .sa_handler = notice, .sa_flags = SA_RESTART };
+
+	if (!yes) {
+		if (noticed.tids)
+			sigaction(SIGCHLD, &noticed.before, NULL);
+		noticed.count = 0;
+		free(noticed.tids);
+		noticed.tids = NULL;
+		return;
+	}
+	noticed.tids = calloc(tracees->all.count, sizeof(*noticed.tids));
+	if (!noticed.tids)
+		return;
+	for (size_t i = 0; i < tracees->all.count; i++)
+		if (!tracees->all.items[i].is_gone)
+			noticed.tids[noticed.count++] = tracees->all.items[i].tid;
+	sigaction(SIGCHLD, &action, &noticed.before);
+	notice(SIGCHLD); /* of those that have ended before */
 }
 
 int64_t tracee_now_us(void)
@@ -173,6 +272,7 @@ static enum tracee_stop take_call_stop(struct tracee *tracee, struct tracee_call
 	    info.op != PTRACE_SYSCALL_INFO_ENTRY)
 		return TRACEE_EXIT;
 	call->number = info.entry.nr;
+	call->is_foreign = info.arch != NATIVE;
 	memcpy(call->arguments, info.entry.args, sizeof(call->arguments));
 	return TRACEE_ENTRY;
 }
@@ -206,24 +306,76 @@ enum tracee_stop tracee_await(struct tracee *tracee, int64_t microseconds, struc
 	}
 }
 
+static int registers_of(const struct tracee *tracee, struct user_regs_struct *registers, int request)
+{
+	struct iovec area = { registers, sizeof(*registers) };
+
+	return (int)ptrace((__typeof__(PTRACE_CONT))request, tracee->tid, (void *)NT_PRSTATUS, &area);
+}
+
 int tracee_set_result(const struct tracee *tracee, long result)
 {
 	struct user_regs_struct registers;
-	struct iovec area = { &registers, sizeof(registers) };
-	int error = (int)ptrace(PTRACE_GETREGSET, tracee->tid, (void *)NT_PRSTATUS, &area);
+	int error = registers_of(tracee, &registers, PTRACE_GETREGSET);
 
 #if defined(__x86_64__)
 	registers.rax = (unsigned long)result;
-#elif defined(__aarch64__)
-	registers.regs[0] = (unsigned long)result;
 #else
-#error "in which register does a system call return?"
+	registers.regs[0] = (unsigned long)result;
 #endif
 	if (!error)
-		error = (int)ptrace(PTRACE_SETREGSET, tracee->tid, (void *)NT_PRSTATUS, &area);
+		error = registers_of(tracee, &registers, PTRACE_SETREGSET);
 	if (error)
 		pr_err("answering thread %d of process %d: %s", tracee->tid, tracee->pid, strerror(errno));
 	return error ? -1 : 0;
+}
+
+/* Has the kernel do nothing for the system call at whose begin it stands. */
+static int skip_call(const struct tracee *tracee, struct user_regs_struct *registers)
+{
+#if defined(__x86_64__)
+	struct user_regs_struct skipped = *registers;
+
+	skipped.orig_rax = (unsigned long)-1;
+	return registers_of(tracee, &skipped, PTRACE_SETREGSET);
+#else
+	int none = -1;
+	struct iovec area = { &none, sizeof(none) };
+
+	(void)registers;
+	return (int)ptrace(PTRACE_SETREGSET, tracee->tid, (void *)NT_ARM_SYSTEM_CALL, &area);
+#endif
+}
+
+int tracee_take_back(struct tracee *tracee)
+{
+	struct user_regs_struct before, registers;
+	struct tracee_call unused;
+
+	if (registers_of(tracee, &before, PTRACE_GETREGSET) || skip_call(tracee, &before) || tracee_step(tracee) ||
+	    tracee_await(tracee, PATIENCE_MS * 1000L, &unused) != TRACEE_EXIT ||
+	    registers_of(tracee, &registers, PTRACE_GETREGSET))
+		goto failed;
+	/* As the kernel itself does of a call that is to be begun again; that it was one is forgotten by now (skip_call). */
+#if defined(__x86_64__)
+	registers.rip -= CALL_BYTES;
+	registers.rax = before.orig_rax;
+#else
+	registers.pc -= CALL_BYTES;
+	registers.regs[0] = before.regs[0];
+#endif
+	if (!registers_of(tracee, &registers, PTRACE_SETREGSET))
+		return 0;
+failed:
+	pr_err("taking thread %d of process %d back from a system call: %s", tracee->tid, tracee->pid, strerror(errno));
+	return -1;
+}
+
+static int give_up(const struct tracee *tracee)
+{
+	pr_err("thread %d of process %d does not stop: it has been in a system call for %d ms that the kernel does not interrupt",
+	       tracee->tid, tracee->pid, PATIENCE_MS);
+	return -1;
 }
 
 int tracee_stop(struct tracee *tracee)
@@ -239,18 +391,27 @@ int tracee_stop(struct tracee *tracee)
 		pr_err("stopping thread %d of process %d: %s", tracee->tid, tracee->pid, strerror(errno));
 	if (tracee->in_call)
 		tracee_run(tracee);
-	/* Without a deadline: only a system call that the kernel does not interrupt keeps it, and CRIU must find it stopped. */
-	for (;;) {
-		pid_t got = waitpid(tracee->tid, &status, __WALL);
+	const int64_t end = tracee_now_us() + PATIENCE_MS * 1000L;
 
-		if (got < 0 && errno == EINTR)
+	for (;;) {
+		pid_t got = waitpid(tracee->tid, &status, __WALL | WNOHANG);
+
+		if (!got || (got < 0 && errno == EINTR)) {
+			if (tracee_now_us() > end)
+				return give_up(tracee);
+			nap(NAP_US);
 			continue;
+		}
 		if (got < 0 || has_ended(tracee, status)) {
 			tracee->is_gone = true;
 			return -1;
 		}
 		if (WIFSTOPPED(status) && EVENT(status) == PTRACE_EVENT_STOP)
 			break;
+		if (EVENT(status)) { /* it has begun another one: it may go no further, and is not what it was */
+			tracee->has_begun = true;
+			break;
+		}
 		/* It had a stop of its own to report first, and any stop takes a pending interruption with it. */
 		ptrace(PTRACE_INTERRUPT, tracee->tid, NULL, NULL);
 		send_on(tracee, status, PTRACE_CONT);

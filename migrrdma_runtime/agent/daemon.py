@@ -117,7 +117,7 @@ class Daemon:
         config.kept.mkdir(mode=0o700, exist_ok=True)
         self._partner.recover()
         self._source.recover(self._local.api)
-        self._destination.recover()
+        self._destination.recover(self._local.api)
         self._kept.recover()
         # Before anything that was just begun goes on: it would ask guests that nobody has looked at.
         self._local.receive(self._connected)
@@ -128,7 +128,8 @@ class Daemon:
             "restore": self._restore,
             "report": self._late_report,
             "standing": self._hold,
-            "letting_go": self._gone_on,
+            "letting_go": self._let_go,
+            "gone_on": self._gone_on,
             "status": self._status,
             "objections": self._show_objections,
             "abandon": self._abandon,
@@ -260,10 +261,17 @@ class Daemon:
             f"the restore of migration {migration} was not committed: what was restored must not run"
         )
 
+    async def _let_go(self, request: Message, runtime: Runtime) -> Message:
+        """Answer CRIU's plugin: done means that what it holds is not given back any more, and may be let go."""
+        if self._is_earlier(request["migration"], request["runtime"]):
+            raise _another_has_begun(request["migration"], runtime)
+        self._destination.let_go(request["migration"], runtime)
+        return {}
+
     async def _gone_on(self, request: Message, _runtime: Runtime) -> Message:
-        """Take CRIU's plugin's word that what it held goes on; that of an earlier restore is not about this one."""
+        """Take CRIU's plugin's word on what it has let go; that of an earlier restore is not about this one."""
         if not self._is_earlier(request["migration"], request["runtime"]):
-            self._destination.gone_on(request["migration"])
+            self._destination.gone_on(request["migration"], request["succeeded"])
         return {}
 
     async def _abandon(self, request: Message, _runtime: Runtime) -> Message:

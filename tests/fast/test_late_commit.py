@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from guest_build import ROOT, compile_c
 from migrrdma_lab.errors import RackError
+from migrrdma_lab.namespaces.rack import FastRack
+from migrrdma_lab.plan import DST
 from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
+from striking import arm
+
+from migrrdma_runtime.base import fault_points
+from migrrdma_runtime.base.fault_points import Action, Moment, name_of
 
 _CONFIG = "/etc/migrrdma/config.toml"
 _PROGRAM = "/root/lock-holders"
@@ -104,3 +112,88 @@ def test_a_restore_that_is_refused_has_run_nothing(
         dst.sh(f"echo >{_GO}")
         restore.result()
     there.wait_for_line(_TICK)
+
+
+@pytest.fixture
+def quiet(
+    src: Shell, dst: Shell, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[RuntimeContainer]:
+    """A container on its way: its checkpoint is on ``dst``. It has a process with RDMA and a first one without."""
+    program = tmp_path / "lock_holders"
+    compile_c(program, ROOT / "tests/workloads/lock_holders.c", "-libverbs", "-pthread", "-ldl")
+    name = f"held-{zlib.crc32(request.node.name.encode()):08x}"  # one whose checkpoint waits is not made anew
+    command = ["sh", "-c", "/mnt/lock_holders quiet & wait"]
+    container = RuntimeContainer(src, name, "10.78.0.171", command, [(_PROGRAM, "/mnt")])
+    for node in (src, dst):
+        node.run("mkdir", "-p", _PROGRAM)
+        node.copy(str(program), f":{_PROGRAM}/lock_holders")
+        container.on(node).remove()
+        container.on(node).prepare()
+    container.run()
+    container.wait_for_line(_TICK)
+    container.checkpoint()
+    container.remove()
+    yield container.carry_images(dst)
+    for node in (src, dst):
+        container.on(node).remove()
+
+
+@contextlib.contextmanager
+def _held(rack: FastRack, container: RuntimeContainer, point: str) -> Iterator[Future[RuntimeContainer]]:
+    """Its restore, held at this point until this ends."""
+    arm(rack, DST, point, "hold")
+    held = f"{fault_points.FOLDER}/{point}{fault_points.HELD}"
+    with ThreadPoolExecutor(1) as pool:
+        restore = pool.submit(container.restore_here)
+        container.shell.sh(f"timeout 90 sh -c 'until [ -e {held} ]; do sleep 0.05; done'")
+        try:
+            yield restore
+        finally:
+            container.shell.run("rm", "-f", held)
+
+
+def _can_be_restored_again(container: RuntimeContainer) -> None:
+    """Nothing of it has run before, and it runs once after."""
+    assert [line for line in container.lines() if line.startswith("tick")] == []
+    container.remove()
+    # What a low-level runtime that was killed has left of it.
+    left = f"/run/runc/{container.name}"
+    container.shell.sh(f"umount --lazy --quiet {left}/criu-root || :; rm -rf --one-file-system {left}")
+    container.restore_here()
+    container.wait_for_line(_TICK)
+
+
+_ASKS = name_of(Action.ASK_COMMIT, Moment.BEFORE)
+_COMMITTED = name_of(Action.PLUGIN_ASK_COMMIT, Moment.AFTER)
+_ONE = """
+for pid in $(cat /sys/fs/cgroup/runtime-containers/{name}/cgroup.procs); do
+  if [ "$(cat /proc/$pid/comm)" = {comm} ]; then kill -KILL $pid; fi
+done
+"""
+
+
+@pytest.mark.parametrize("comm", ["lock_holders", pytest.param("sh", marks=pytest.mark.soak)])
+def test_one_that_is_killed_while_all_are_held_costs_nothing(
+    rack: FastRack, dst: Shell, quiet: RuntimeContainer, comm: str
+) -> None:
+    with _held(rack, quiet, _ASKS) as restore:
+        dst.sh(_ONE.format(name=quiet.name, comm=comm))
+    with pytest.raises(RackError):
+        restore.result()
+    _can_be_restored_again(quiet)
+
+
+_ALL_AT_ONCE = "kill -KILL $(pgrep -f '[/]runtime.py .*restore') $(pgrep -x runc) $(pgrep -x criu)"
+
+
+@pytest.mark.parametrize(
+    "kill", [_ALL_AT_ONCE, pytest.param("pkill -KILL -x runc", marks=pytest.mark.soak)], ids=["all", "runc"]
+)
+def test_what_is_committed_and_held_is_given_back_when_nobody_is_left_to_tell(
+    rack: FastRack, dst: Shell, quiet: RuntimeContainer, kill: str
+) -> None:
+    with _held(rack, quiet, _COMMITTED) as restore:
+        dst.sh(kill)
+    with pytest.raises(RackError):
+        restore.result()
+    _can_be_restored_again(quiet)

@@ -16,6 +16,18 @@ from migrrdma_runtime.base.errors import MigrRDMAError
 from migrrdma_runtime.wire import runtime_client
 
 
+async def _answer(reader: asyncio.StreamReader) -> Any:
+    """The last line that answers a request; an empty one if the agent has ended."""
+    while line := await reader.readline():
+        if (answer := json.loads(line)).keys() & {"done", "error"}:
+            return answer
+    return {}
+
+
+async def _nothing() -> None:
+    pass
+
+
 @dataclass
 class Move:
     """A container's move, with a partner on a third host, as the runtimes on both hosts drive it."""
@@ -34,6 +46,9 @@ class Move:
     where: Host | None = None
     heard: list[Any] = field(default_factory=list)
     """What the agent has told whoever held the restored process."""
+    goes_on: bool = True
+    """Whether CRIU lets go what was held, once it may; else it finds one that has died, and ends all."""
+    before_it_goes_on: Callable[[], Awaitable[None]] = _nothing
     restored_faults: dict[str, str] = field(default_factory=dict)
     """What the restored process answers wrongly, once."""
     restored_spec: dict[str, Any] = field(default_factory=dict)
@@ -96,19 +111,7 @@ class Move:
 
         async def start(_: Any) -> None:
             if succeeded:
-                count = len(self.document["partners"][0]["connections"])
-                qps = self.image or ends(self.src, 0x11, self.peer, 0x21, count)
-                self.restored = await self.cluster.guest(
-                    host,
-                    self.lands_in,
-                    self.mover.name,
-                    qps,
-                    state=4,
-                    gid=hexadecimal(host.gid),
-                    faults=self.restored_faults,
-                    **self.restored_spec,
-                )
-                self.where = host
+                await self.is_restored(host)
             if held:
                 self.heard = await self.hold(host, dies=dies)
                 if ("error" in self.heard[-1] or dies is not None) and self.restored is not None:
@@ -127,6 +130,22 @@ class Move:
                 await self.restored.kill()
                 self.restored = None
             raise
+
+    async def is_restored(self, host: Host | None = None) -> None:
+        """Have the process there, as CRIU makes it."""
+        host = host or self.dst
+        count = len(self.document["partners"][0]["connections"])
+        self.restored = await self.cluster.guest(
+            host,
+            self.lands_in,
+            self.mover.name,
+            self.image or ends(self.src, 0x11, self.peer, 0x21, count),
+            state=4,
+            gid=hexadecimal(host.gid),
+            faults=self.restored_faults,
+            **self.restored_spec,
+        )
+        self.where = host
 
     async def hold(
         self, host: Host, runtime: int = 0, dies: Callable[[], Awaitable[None]] | None = None
@@ -158,7 +177,12 @@ class Move:
                     await dies()
                 elif heard and "done" in heard[-1]:
                     writer.write(json.dumps(request | {"op": "letting_go"}).encode() + b"\n")
-                    await reader.readline()
+                    heard[-1] = await _answer(reader)
+                    if "done" in heard[-1]:
+                        await self.before_it_goes_on()
+                        last = request | {"op": "gone_on", "succeeded": self.goes_on}
+                        writer.write(json.dumps(last).encode() + b"\n")
+                        await _answer(reader)
                 writer.close()
         return heard
 

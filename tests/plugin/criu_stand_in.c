@@ -11,6 +11,9 @@
  *	criu_stand_in PLUGIN DIRECTORY judge
  *		loads the image in each subdirectory of DIRECTORY
  *
+ * MIGRRDMA_TEST_GOES_ON: a dump lets the first process go on, and says what that says then.
+ * MIGRRDMA_TEST_CHILD: what is held is the command and its child; "dies": that dies after the late hook, and all is ended as
+ * CRIU does then.
  * MIGRRDMA_TEST_INVENTORY=named|unnamed|old: what the inventory image says of the plugin (default: named).
  */
 #include <dirent.h>
@@ -234,26 +237,81 @@ static void seize_all(pid_t pid)
 	}
 }
 
-/* As CRIU's restore_root_task, from where all threads are stopped. */
-static int late(const char *directory, char **command)
+static void release(pid_t pid, int output)
 {
-	pid_t pid, tids[8];
+	pid_t tids[16];
 	char said[32] = "";
-	int output = start(command, &pid), released = 0, count = threads_of(pid, tids, 8);
-	int ret = begin(CRIU_STAGE_RESTORE, directory);
+	int released = 0, count = threads_of(pid, tids, 16);
 
-	seize_all(pid);
-	printf("late %d\n", plugin->hooks.resume_devices_late(pid));
 	for (int i = 0; i < count; i++)
 		released += !ptrace(PTRACE_DETACH, tids[i], NULL, NULL);
 	printf("released %d of %d\n", released, count);
-	if (released == count && read(output, said, sizeof(said) - 1) > 0)
+	if (count && released == count && read(output, said, sizeof(said) - 1) > 0)
 		printf("said %s", said);
+}
+
+/* As CRIU's finalize_restore_detach, which does not find one thread, and what its restore_root_task does then. */
+static int end_all(pid_t pid, pid_t child)
+{
+	siginfo_t ended;
+
+	kill(child, SIGKILL);
+	waitid(P_PID, (id_t)child, &ended, WEXITED | WNOWAIT | __WALL); /* or another one has taken notice */
+	if (!ptrace(PTRACE_DETACH, child, NULL, NULL))
+		fail("it has not died");
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	puts("ended");
+	return -1;
+}
+
+/* As CRIU's restore_root_task, from where all threads are stopped. */
+static int late(const char *directory, char **command)
+{
+	pid_t pid, child = 0;
+	const char *with_child = getenv("MIGRRDMA_TEST_CHILD");
+	int output = start(command, &pid);
+	int ret = begin(CRIU_STAGE_RESTORE, directory);
+
+	seize_all(pid);
+	if (with_child && children_of(pid, &child, 1))
+		seize_all(child);
+	printf("late %d\n", plugin->hooks.resume_devices_late(pid));
+	if (with_child && !strcmp(with_child, "dies"))
+		ret = end_all(pid, child);
+	else if (!kill(pid, 0))
+		release(pid, output);
+	if (kill(pid, 0))
+		puts("nothing is left");
 	end(CRIU_STAGE_RESTORE, ret);
 	kill(pid, SIGKILL);
 	while (waitpid(-1, NULL, __WALL) > 0)
 		;
 	return ret;
+}
+
+/* What CRIU would not have in its images: its list is complete before the first hook; no command has a child before. */
+static int unstopped_of(pid_t pid)
+{
+	pid_t tids[16], child;
+	char path[64], line[128];
+	int unstopped = 0, count = threads_of(pid, tids, 16);
+
+	for (int i = 0; i < count; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/status", pid, tids[i]);
+		FILE *status = fopen(path, "re");
+		while (status && fgets(line, sizeof(line), status))
+			unstopped += !strcmp(line, "TracerPid:\t0\n");
+		if (status)
+			fclose(status);
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, tids[i]);
+		FILE *children = fopen(path, "re");
+		while (children && fscanf(children, "%d", &child) == 1)
+			unstopped++;
+		if (children)
+			fclose(children);
+	}
+	return unstopped;
 }
 
 static int dump(int stage, const char *directory, char **command)
@@ -283,6 +341,10 @@ static int dump(int stage, const char *directory, char **command)
 		close(fd);
 	}
 	end(stage, ret);
+	if (getenv("MIGRRDMA_TEST_GOES_ON")) {
+		printf("unstopped %d\n", unstopped_of(pids[0]));
+		release(pids[0], output);
+	}
 	close(output);
 	for (int i = count - 1; i >= 0; i--)
 		kill(pids[i], SIGKILL);

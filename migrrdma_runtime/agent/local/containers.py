@@ -127,6 +127,10 @@ class Containers:
             started.rpartition("/")[2],
         )  # as older agents wrote
 
+    def goes_on(self, process: ProcessId) -> bool:
+        """Whether it is alive, and nothing has killed it that it has not come to die of yet."""
+        return self.is_alive(process) and not process_start.is_dying(process.pid, str(self._proc))
+
     def _boot(self) -> str:
         try:
             return (self._proc / "sys/kernel/random/boot_id").read_text().strip()

@@ -62,9 +62,16 @@ REQUESTS = {
     "standing": record(
         op={}, migration=MIGRATION, runtime={"type": "integer", "minimum": 1, "maximum": 1 << 22}
     ),
-    # The same, once more: it lets them go.
+    # The same, once more: whether it may let them go, since they are committed.
     "letting_go": record(
         op={}, migration=MIGRATION, runtime={"type": "integer", "minimum": 1, "maximum": 1 << 22}
+    ),
+    # And the last time: whether CRIU has let them go, or has ended them.
+    "gone_on": record(
+        op={},
+        migration=MIGRATION,
+        runtime={"type": "integer", "minimum": 1, "maximum": 1 << 22},
+        succeeded={"type": "boolean"},
     ),
     "announce": record(op={}, container=_CONTAINER),
     "status": record(op={}),
@@ -136,6 +143,13 @@ class Runtime:
         finally:
             end.cancel()
             self._api.forget(migration, self.process)
+
+    async def end(self) -> None:
+        """Wait until its process has ended, and all that it has said on this connection is taken."""
+        await self._api.end_of(self.process)
+        if self._line is not None:
+            await self._line.ended.wait()
+            await self._line.worked()
 
     def finished(self, result: Message) -> None:
         """Give the final answer."""
@@ -297,6 +311,11 @@ class _Line:
         task = asyncio.get_running_loop().create_task(self._kept_alive(work))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+
+    async def worked(self) -> None:
+        """Wait until whatever is being carried out has ended."""
+        if self._work:
+            await asyncio.wait(set(self._work))
 
     async def stop(self) -> None:
         """End whatever is being carried out, as it is, and then the connection."""

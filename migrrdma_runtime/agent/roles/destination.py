@@ -10,16 +10,17 @@ import logging
 import secrets
 import time
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.runtime_api import Runtime, Verdict
+from migrrdma_runtime.agent.local.runtime_api import Runtime, RuntimeApi, Verdict
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.roles.delays import Delays
 from migrrdma_runtime.agent.roles.fit import find_devices
 from migrrdma_runtime.agent.roles.reconnection import Reconnection
 from migrrdma_runtime.agent.roles.records import DestinationData, DestinationRecord, SwitchedPartner
-from migrrdma_runtime.agent.roles.standing import Standing
+from migrrdma_runtime.agent.roles.standing import Standing, require_success
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -43,6 +44,14 @@ T = TypeVar("T")
 _CONFIRMED_AT_ONCE = 256
 """Partners that are asked together whether they still wait. They are as many as a checkpoint from elsewhere says, up to
 65,536, and each is a connection of its own; the first of them that is not there ends it."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the last agent's CRIU still holds, and the runtime that waits for it."""
+
+    standing: Standing
+    runtime: Runtime
 
 
 class Destination:
@@ -84,7 +93,7 @@ class Destination:
             stood = standing.is_held
             with timeline.step("commit"):
                 await self._commit(record, standing)
-                await self._let_go(report, standing)
+                await self._let_go(record, report, standing)
             how = (
                 "before its first instruction" if stood else "after it has gone on, with its verbs held back"
             )
@@ -126,14 +135,30 @@ class Destination:
         """Have CRIU's plugin hold what is restored until it is decided; False: no restore of that name is under way."""
         standing = self._standing.get(migration)
         if standing is not None:
+            record = self._store.find(migration, DestinationData)
+            if record is not None and record.data.criu != holder.process:
+                self._store.note(record, criu=holder.process)
             await standing.decision(holder)
         return standing is not None
 
-    def gone_on(self, migration: str) -> None:
-        """Take note that CRIU's plugin lets go what it held."""
+    def let_go(self, migration: str, holder: Runtime) -> None:
+        """Have CRIU's plugin let go what it holds, if that has not been given back; after this it is not."""
+        record, standing = self._store.find(migration, DestinationData), self._standing.get(migration)
+        if record is None or record.state not in (State.COMMITTED, State.DONE):
+            holder.released = record is not None and record.state is State.RELEASED
+            raise AgentError(
+                f"the restore of migration {migration} is not committed: what was restored must not run"
+            )
+        if standing is not None:
+            standing.let_go(holder)
+        if not record.data.let_go:
+            self._store.remember(record, let_go=True)
+
+    def gone_on(self, migration: str, succeeded: bool) -> None:
+        """Take note of what has become of what CRIU's plugin has let go."""
         standing = self._standing.get(migration)
         if standing is not None:
-            standing.gone_on()
+            standing.gone_on(succeeded)
 
     async def holding(self, _caller: Identity, request: Message) -> Message:
         """How it stands with a claim, to whoever has heard nothing."""
@@ -164,18 +189,21 @@ class Destination:
         else:
             self._store.remember(record, told=True)
 
-    def recover(self) -> None:
+    def recover(self, api: RuntimeApi) -> None:
         """After a start: give back what was begun, learn what is in doubt, finish what is decided."""
         for record in self._store.all(DestinationData):
             if record.state is State.RESTORING:
                 self._agent.tasks.decide(record.id, self._give_back(record, "the agent was restarted"))
             elif record.state is State.COMMITTING:
                 self._ask_guests_to_connect(record)
-                self._agent.tasks.decide(record.id, self._resolve(record))
+                self._agent.tasks.decide(record.id, self._resolve(record, self._still_held(record, api)))
             elif record.state is State.COMMITTED:
                 for name in record.data.pending:
                     self._agent.guests.ask_to_connect(record.data.container, name)
-                self._agent.tasks.follow(record.id, self._go_on(record))
+                if held := self._still_held(record, api):
+                    self._agent.tasks.decide(record.id, self._resolve(record, held))
+                else:
+                    self._agent.tasks.follow(record.id, self._go_on(record))
             elif record.state is State.RELEASED and not record.data.is_told:
                 self._agent.tasks.follow(record.id, self._return_claim(record))
             elif record.state is State.DONE and not record.data.is_told:
@@ -260,7 +288,7 @@ class Destination:
             stands.cancel()
         self._agent.fault_point("destination: restored")
         if report.done():
-            _require_success(report.result())
+            require_success(report.result())
 
     @staticmethod
     async def _while_restored(report: asyncio.Future[Verdict], step: Coroutine[Any, Any, T]) -> T:
@@ -273,7 +301,7 @@ class Destination:
         try:
             await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                _require_success(report.result())
+                require_success(report.result())
             return await task
         finally:
             task.cancel()
@@ -314,12 +342,12 @@ class Destination:
         self._agent.fault_point("destination: committed")
         self._learn_of_the_commit(record)
 
-    @staticmethod
-    async def _let_go(report: asyncio.Future[Verdict], standing: Standing) -> None:
+    async def _let_go(
+        self, record: DestinationRecord, report: asyncio.Future[Verdict], standing: Standing
+    ) -> None:
         """Let what CRIU's plugin holds go on: until it has, nothing has run, and the authority can be given back."""
-        if report.done():
-            _require_success(report.result())
-        await standing.release(report)
+        containers, processes = self._agent.containers, record.data.processes
+        await standing.release(report, lambda: any(containers.goes_on(one) for one in processes))
 
     def _is_held(self, record: DestinationRecord) -> bool:
         """Whether nothing of it runs yet: what is committed may still be given back."""
@@ -422,8 +450,56 @@ class Destination:
                 delays.say(partner.name, str(error))
                 await asyncio.sleep(self._deadlines.ask)
 
-    async def _resolve(self, record: DestinationRecord) -> None:
+    def _still_held(self, record: DestinationRecord, api: RuntimeApi) -> _Held | None:
+        """What the last agent had CRIU's plugin hold, which asks anew; None: nothing, or it goes on."""
+        criu, containers = record.data.criu, self._agent.containers
+        if criu is None or record.data.let_go:
+            return None
+        # As it does after ten minutes without an agent, or if the disk had no room for the note that it may.
+        if not containers.is_alive(criu) and any(containers.goes_on(one) for one in record.data.processes):
+            return None
+        standing = self._standing[record.id] = Standing(api.runtime_of(criu))
+        api.expect(record.id, record.data.runtime)  # its report may come before we wait for it
+        return _Held(standing, api.runtime_of(record.data.runtime))
+
+    async def _resolve(self, record: DestinationRecord, held: _Held | None) -> None:
         """Learn what became of a commit that was asked for before this agent started, and act on it."""
+        if held is None:
+            await self._learn(record)
+            if record.state is State.COMMITTED:
+                await self._go(record)
+            return
+        report = asyncio.ensure_future(held.runtime.verdict(record.id))
+        self._agent.tasks.follow(record.id, self._answer_in_the_end(record, held.runtime, report))
+        try:
+            await self._learn(record)
+            if record.state is not State.COMMITTED:
+                held.standing.refuse(RestoreError(record.data.reason))
+                return
+            try:
+                await self._let_go(record, report, held.standing)
+            except RestoreError as error:
+                await self._give_back(record, str(error))
+                held.standing.refuse(error)
+                return
+        finally:
+            self._forget(record, held.standing)
+        await self._go(record)
+
+    async def _answer_in_the_end(
+        self, record: DestinationRecord, runtime: Runtime, report: asyncio.Future[Verdict]
+    ) -> None:
+        """Answer a runtime that has told its report to this agent and its wish to the last one."""
+        if (await report).died:
+            return
+        await self._agent.tasks.decided(record.id)
+        if record.state in (State.COMMITTED, State.DONE):
+            runtime.finished(self.result(record))
+            return
+        runtime.released = record.state is State.RELEASED
+        runtime.failed(RestoreError(f"migration {record.id} was not committed: {record.data.reason}"))
+
+    async def _learn(self, record: DestinationRecord) -> None:
         delays = Delays(self._agent, record)
         while record.state is State.COMMITTING:
             try:
@@ -436,7 +512,6 @@ class Destination:
                 return
             else:
                 self._learn_of_the_commit(record)
-        await self._go(record)
 
     async def _give_back(
         self, record: DestinationRecord, reason: str, timeline: list[Step] | None = None
@@ -506,14 +581,6 @@ class Destination:
         await self._agent.ask(
             record.data.source, name, record.data.show_claim(record.id, record.data.source_key)
         )
-
-
-def _require_success(verdict: Verdict) -> None:
-    """Raise `RestoreError` if the runtime could not restore, or has ended without saying so."""
-    if verdict.died:
-        raise RestoreError("the runtime ended while it restored the container")
-    if not verdict.succeeded:
-        raise RestoreError("the container could not be restored")
 
 
 def _downtime(steps: list[Step], stood: bool) -> float:

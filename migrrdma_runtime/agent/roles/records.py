@@ -117,6 +117,10 @@ class DestinationData:
     """The source's agent knows how it ended: that the claim is free, or that nobody will ask any more."""
     processes: list[ProcessId] = field(default_factory=list)
     """The restored ones, in the order of ``guests``."""
+    criu: ProcessId | None = None
+    """It holds them until the commit; None: they are committed after they have gone on."""
+    let_go: bool = False
+    """It was told that it may let them go: from then on they do not end with it."""
 
     def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
         """The container and the process of a guest of it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from cluster import Cluster, keep_alive
@@ -101,6 +103,104 @@ def test_what_ends_before_it_was_let_go_can_be_restored_again(play: Play) -> Non
             await move.restore(held=True, dies=criu_dies)
         # A partner that asks meanwhile is to wait on.
         assert seen == [State.COMMITTED, State.COMMITTING]
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_what_ends_with_its_runtime_before_it_was_let_go_can_be_restored_again(play: Play) -> None:
+    """CRIU and the runtime are killed at once: nobody reports that what is committed has not run."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+
+        async def criu_dies() -> None:
+            assert move.restored is not None
+            await move.restored.kill()
+
+        with move.dst.connect() as runtime:
+            await asyncio.to_thread(runtime.restore, move.lands_in, move.document)
+            await move.is_restored()
+            await move.hold(move.dst, dies=criu_dies)
+        move.restored = None
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_what_criu_has_ended_since_one_of_it_had_died_can_be_restored_again(play: Play) -> None:
+    """It had been told that it may let them go."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        move.goes_on = False
+        with pytest.raises(MigrRDMAError, match="CRIU has ended the others"):
+            await move.restore(held=True)
+        move.goes_on = True
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_a_runtime_that_fails_after_criu_has_let_go_undoes_nothing(play: Play) -> None:
+    """The low-level runtime was killed alone, and CRIU has restored all the same."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        with move.dst.connect() as runtime:
+            await asyncio.to_thread(runtime.restore, move.lands_in, move.document)
+            await move.is_restored()
+            migration = move.document["migration"]
+            report: asyncio.Future[Any] | None = None
+
+            async def fails() -> None:
+                nonlocal report
+                daemon = move.dst.daemon
+                assert daemon is not None
+                api = daemon._local.api
+                expected = api.expect(migration, move.dst.agent.containers.identify(os.getpid()))
+                report = asyncio.ensure_future(asyncio.to_thread(runtime.report, migration, succeeded=False))
+                await asyncio.wait((expected,))
+
+            move.before_it_goes_on = fails
+            await move.hold(move.dst)
+            assert report is not None
+            result = await report
+        assert result["rdma"]
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_what_ends_while_a_restarted_agent_is_in_doubt_can_be_restored_again(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        move.dst.kill_at = "destination: committed"
+        with move.dst.connect() as runtime:
+            await asyncio.to_thread(runtime.restore, move.lands_in, move.document)
+            await move.is_restored()
+            hold = asyncio.ensure_future(move.hold(move.dst))
+            await move.dst.killed.wait()
+            await move.src.stop()
+            await move.dst.restart()
+            hold.cancel()
+            assert move.restored is not None
+            await move.restored.kill()
+            report = asyncio.ensure_future(
+                asyncio.to_thread(runtime.report, move.document["migration"], succeeded=False)
+            )
+            await move.src.start()
+            with pytest.raises(MigrRDMAError) as failed:
+                await report
+            assert failed.value.released
+        move.restored = None
         await move.restore(held=True)
         await move.both_go_on_after_the_move()
 
