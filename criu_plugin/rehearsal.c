@@ -2,6 +2,7 @@
 
 #include <linux/futex.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,11 +26,15 @@
 
 #define PASSES 64
 
+/* So often all others are led while one of them could only go on by a call that it must not make. */
+#define ROUNDS_AT_A_BRINK 25
+
 enum outcome {
 	PROVED,
 	LED, /* done, but other threads were led on meanwhile: what was free may be taken now */
 	NOT_ASKED,
 	STUCK,
+	STRAYED, /* the guest's thread would begin or end something, which it does not in a restore */
 };
 
 struct rehearsal {
@@ -37,7 +42,10 @@ struct rehearsal {
 	struct tracee *control;
 	int64_t deadline;
 	int64_t lead_us;
-	uint64_t word; /* what the control thread waits for, or has waited for last; 0: nothing */
+	uint64_t word;	/* what the control thread waits for, or has waited for last; 0: nothing */
+	pid_t at_brink; /* a thread that stands before such a call; 0: none */
+	int rounds;	/* of leading since then */
+	bool is_lost;	/* a thread that was led has ended, or does not stop */
 };
 
 static bool is_futex(const struct tracee_call *call, int first, int second)
@@ -45,6 +53,29 @@ static bool is_futex(const struct tracee_call *call, int first, int second)
 	int operation = (int)call->arguments[1] & FUTEX_CMD_MASK;
 
 	return call->number == SYS_futex && (operation == first || operation == second);
+}
+
+/*
+ * CRIU has made its list of threads and processes before anything is proved: what a thread begins now nobody stops and nothing
+ * has in the image, and what has ended CRIU does not find. The numbers of another ABI are not looked up.
+ */
+static bool begins_or_ends(const struct tracee_call *call)
+{
+	switch (call->number) {
+	case SYS_clone:
+	case SYS_clone3:
+#ifdef SYS_fork
+	case SYS_fork:
+	case SYS_vfork:
+#endif
+	case SYS_execve:
+	case SYS_execveat:
+	case SYS_exit:
+	case SYS_exit_group:
+		return true;
+	default:
+		return call->is_foreign;
+	}
 }
 
 static bool is_told(const struct tracee_call *call, uint64_t what)
@@ -76,6 +107,11 @@ static bool lead(struct rehearsal *rehearsal, struct tracee *other, uint64_t wor
 				break;
 			continue;
 		}
+		if (at == TRACEE_ENTRY && begins_or_ends(&its)) {
+			rehearsal->at_brink = other->tid;
+			tracee_take_back(other);
+			break;
+		}
 		if (at == TRACEE_ENTRY) {
 			woke = is_futex(&its, FUTEX_WAKE, FUTEX_WAKE_BITSET) && its.arguments[0] == word;
 			waits = is_futex(&its, FUTEX_WAIT, FUTEX_WAIT_BITSET);
@@ -86,7 +122,7 @@ static bool lead(struct rehearsal *rehearsal, struct tracee *other, uint64_t wor
 		if (woke)
 			tracee_await(other, LEAD_FAR_US, &its);
 	}
-	tracee_stop(other);
+	rehearsal->is_lost |= tracee_stop(other) != 0;
 	if (*stop == TRACEE_RUNS)
 		*stop = tracee_await(rehearsal->control, woke ? LEAD_US : 0, call);
 	return *stop != TRACEE_RUNS;
@@ -104,8 +140,14 @@ static enum tracee_stop lead_others(struct rehearsal *rehearsal, uint64_t word, 
 		    lead(rehearsal, other, word, &stop, call))
 			return stop;
 	}
+	rehearsal->rounds += rehearsal->at_brink != 0;
 	rehearsal->lead_us = LEAD_FAR_US;
 	return stop;
+}
+
+static bool is_in_vain(const struct rehearsal *rehearsal)
+{
+	return rehearsal->is_lost || rehearsal->rounds >= ROUNDS_AT_A_BRINK || tracee_now_us() > rehearsal->deadline;
 }
 
 static enum outcome pass(struct rehearsal *rehearsal)
@@ -116,7 +158,7 @@ static enum outcome pass(struct rehearsal *rehearsal)
 	enum tracee_stop at = TRACEE_EXIT, stop;
 	bool was_asked = false, led = false;
 
-	while (!tracee_step(control)) {
+	while (!is_in_vain(rehearsal) && !tracee_step(control)) {
 		for (;;) {
 			bool waits = at == TRACEE_ENTRY && is_futex(&call, FUTEX_WAIT, FUTEX_WAIT_BITSET);
 			uint64_t word = waits ? call.arguments[0] : 0;
@@ -132,7 +174,7 @@ static enum outcome pass(struct rehearsal *rehearsal)
 				break;
 			if (!was_asked && tracee_now_us() - begin > ASK_US)
 				return NOT_ASKED;
-			if (tracee_now_us() > rehearsal->deadline)
+			if (is_in_vain(rehearsal))
 				return STUCK;
 		}
 		if (stop == TRACEE_GONE)
@@ -140,6 +182,8 @@ static enum outcome pass(struct rehearsal *rehearsal)
 		at = stop;
 		if (at == TRACEE_EXIT)
 			continue;
+		if (begins_or_ends(&call))
+			return !tracee_take_back(control) && !was_asked ? NOT_ASKED : STRAYED;
 		if (is_told(&call, MIG_PRCTL_DONE))
 			return led ? LED : PROVED;
 		if (!was_asked && is_told(&call, MIG_PRCTL_ASK)) {
@@ -157,25 +201,28 @@ static enum outcome pass(struct rehearsal *rehearsal)
 
 static void refuse(const struct rehearsal *rehearsal, int64_t microseconds)
 {
-	char holder[HOLDER_TEXT], comm[COMM_NAME];
+	char holder[HOLDER_TEXT], comm[COMM_NAME], brink[128] = "";
 
 	lock_holder(rehearsal->tracees, rehearsal->control, rehearsal->word, holder);
 	thread_name(rehearsal->control->pid, rehearsal->control->pid, comm);
+	if (rehearsal->at_brink)
+		snprintf(brink, sizeof(brink), " (thread %d is about to begin or to end a thread or a process)", rehearsal->at_brink);
 	pr_err("process %d (%s): %s holds a lock that the guest library would need in a restore, and has not let go of it in "
-	       "%lld ms: checkpoint again when it has, or set late_commit = false under [criu] in config.toml",
-	       rehearsal->control->pid, comm, holder, (long long)microseconds / 1000);
+	       "%lld ms%s: checkpoint again when it has, or set late_commit = false under [criu] in config.toml",
+	       rehearsal->control->pid, comm, holder, (long long)microseconds / 1000, brink);
 }
 
-static enum outcome rehearse_process(struct tracees *tracees, struct tracee *control, int64_t patience_us)
+static enum outcome rehearse_process(struct tracees *tracees, struct tracee *control, int64_t deadline)
 {
 	const int64_t begin = tracee_now_us();
-	struct rehearsal rehearsal = { tracees, control, begin + patience_us, LEAD_US, 0 };
+	struct rehearsal rehearsal = { .tracees = tracees, .control = control, .deadline = deadline, .lead_us = LEAD_US };
 	enum outcome outcome = LED;
 	int passes = 0;
 
 	while (outcome == LED && passes++ < PASSES) {
 		outcome = pass(&rehearsal);
-		tracee_stop(control);
+		if (tracee_stop(control) || rehearsal.is_lost)
+			outcome = STUCK; /* also if it is done: CRIU would not find what it has listed */
 	}
 	if (outcome == PROVED)
 		pr_info("process %d: its guest has all that a restore needs (%d tries, %lld ms)", control->pid, passes,
@@ -186,6 +233,10 @@ static enum outcome rehearse_process(struct tracees *tracees, struct tracee *con
 		pr_err("process %d: its other threads have taken anew what its guest would need in a restore after each of %d "
 		       "tries: checkpoint again, or set late_commit = false under [criu] in config.toml",
 		       control->pid, passes);
+	else if (outcome == STRAYED)
+		pr_err("process %d: its guest library's thread would begin or end a thread or a process, and would so in a restore: "
+		       "set late_commit = false under [criu] in config.toml",
+		       control->pid);
 	else
 		refuse(&rehearsal, tracee_now_us() - begin);
 	return outcome;
@@ -196,13 +247,14 @@ int rehearse(struct proved *proved)
 	struct tracees tracees;
 	const char *wanted = getenv(REHEARSAL_WANTED);
 	int64_t patience_us = wanted ? (int64_t)strtol(wanted, NULL, 10) * 1000000 : 0;
+	const int64_t deadline = tracee_now_us() + patience_us;
 
 	if (patience_us <= 0)
 		return 0;
 	int ret = tracees_collect(&tracees);
 	for (size_t i = 0; !ret && i < tracees.all.count; i++) {
 		struct tracee *control = &tracees.all.items[i];
-		enum outcome outcome = control->is_control ? rehearse_process(&tracees, control, patience_us) : NOT_ASKED;
+		enum outcome outcome = control->is_control ? rehearse_process(&tracees, control, deadline) : NOT_ASKED;
 
 		struct image_proved process = { control->pid, control->vpid };
 

@@ -3,8 +3,8 @@
  *
  * In a restore the guest library's thread makes the connections again while all others stand where they were stopped (late.h).
  * If one of them held a lock that it needs, it would wait for ever. So at the dump, with all threads stopped, it alone is let
- * go and tries everything that it will take. Where it waits, the thread that has what it waits for is led on until it lets go.
- * The image then has exactly the state that was proved.
+ * go and tries everything that it will take. Where it waits, the thread that has what it waits for is led on until it lets go,
+ * but not into beginning or ending a thread or a process. The image then has exactly the state that was proved.
  */
 #ifndef MIGRRDMA_PLUGIN_REHEARSAL_H
 #define MIGRRDMA_PLUGIN_REHEARSAL_H
@@ -13,8 +13,8 @@
 #include "image.h"
 
 /*
- * In CRIU's environment, set by the runtime if its configuration says late_commit: for how many seconds each process is tried.
- * The application stands still meanwhile.
+ * In CRIU's environment, set by the runtime if its configuration says late_commit: for how many seconds all are tried. The
+ * application stands still meanwhile.
  */
 #define REHEARSAL_WANTED "MIGRRDMA_LATE_REHEARSAL"
 

@@ -18,24 +18,19 @@ _WANTED = {"MIGRRDMA_LATE_REHEARSAL": "30"}
 
 @pytest.fixture
 def lock_users(tmp_path: Path) -> Path:
-    program = tmp_path / "lock_users"
-    source = Path(__file__).with_name("lock_users.c")
-    guest = REPOSITORY / "guest"
-    subprocess.run(
-        [
-            "gcc",
-            "-D_GNU_SOURCE",
-            "-O1",
-            "-pthread",
-            f"-I{guest}",
-            "-o",
-            program,
-            source,
-            guest / "base/lock.c",
-        ],
-        check=True,
-    )
-    library = tmp_path / "0123abcd" / "libmigrrdma.so"
+    return _build("lock_users", tmp_path)
+
+
+@pytest.fixture
+def strays(tmp_path: Path) -> Path:
+    return _build("strays", tmp_path)
+
+
+def _build(name: str, folder: Path) -> Path:
+    program, source, guest = folder / name, Path(__file__).with_name(f"{name}.c"), REPOSITORY / "guest"
+    flags = ["-D_GNU_SOURCE", "-O1", "-pthread", f"-I{guest}"]
+    subprocess.run(["gcc", *flags, "-o", program, source, guest / "base/lock.c"], check=True)
+    library = folder / "0123abcd" / "libmigrrdma.so"
     library.parent.mkdir()
     library.write_bytes(bytes(4096))
     return program
@@ -82,6 +77,39 @@ def test_a_lock_that_is_not_let_go_of_refuses_the_dump_by_who_has_it_and_what_to
         r"process \d+ \(lock_users\): thread \d+ \(lock_users\) or \d+ \(keeper\) holds a lock", line
     ), line
     assert "late_commit = false" in line
+
+
+@pytest.mark.parametrize("what", ["begins", "ends"])
+def test_a_thread_that_is_led_on_neither_begins_nor_ends_anything_before_it_goes_on(
+    criu: StandIn, strays: Path, what: str
+) -> None:
+    """CRIU has made its list of threads by then."""
+    word, result = _dump(criu, strays, what, MIGRRDMA_TEST_GOES_ON="1", **_WANTED)
+    assert "checkpoint -95" in result.stdout, result.stderr
+    assert word == 0
+    assert "unstopped 0\n" in result.stdout
+    [released] = re.findall(r"released (\d+) of (\d+)", result.stdout)
+    assert released == ("4", "4")
+    assert "said went on" in result.stdout
+
+
+def test_a_lock_that_cannot_be_let_go_of_without_beginning_a_thread_refuses_the_dump(
+    criu: StandIn, strays: Path
+) -> None:
+    _, result = _dump(criu, strays, "brink", MIGRRDMA_TEST_GOES_ON="1", **_WANTED)
+    assert f"checkpoint -{errno.EAGAIN}" in result.stdout
+    assert "is about to begin or to end a thread" in result.stderr
+    assert "unstopped 0\n" in result.stdout
+    assert "said went on" in result.stdout
+
+
+@pytest.mark.parametrize(("what", "says"), [("vfork", "thread would begin"), ("spins", "holds a lock")])
+def test_a_guest_that_does_something_else_refuses_the_dump_in_the_end(
+    criu: StandIn, strays: Path, what: str, says: str
+) -> None:
+    _, result = _dump(criu, strays, what, MIGRRDMA_LATE_REHEARSAL="1")
+    assert f"checkpoint -{errno.EAGAIN}" in result.stdout
+    assert says in result.stderr
 
 
 def test_a_guest_that_does_not_know_the_question_is_dumped_without_the_proof(
