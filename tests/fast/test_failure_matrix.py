@@ -18,7 +18,7 @@ from struck_pair import StruckPair, impatient
 
 from migrrdma_runtime.base.fault_points import Action
 
-pytestmark = [pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.usefixtures("on_the_nodes"), pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from migrrdma_lab.namespaces.keeping import children
 from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import NODES, PEER, RELEASES, REPOSITORY, SRC, Places
 from migrrdma_lab.shell import Shell
+from runtime_container import RuntimeContainer
 
 
 def _rack(*words: str) -> subprocess.CompletedProcess[str]:
@@ -146,6 +147,24 @@ def test_a_full_disk_takes_nothing_more_until_there_is_room(rack: FastRack, src:
     finally:
         rack.free_disk(SRC)
     src.sh("head -c 1000000 /dev/zero >/root/enough; rm /root/enough /root/too-much /var/lib/*/too-much")
+
+
+@pytest.mark.usefixtures("on_the_nodes")
+def test_what_a_runtimes_container_writes_is_kept_while_its_nodes_disk_is_full(
+    rack: FastRack, src: Shell
+) -> None:
+    """Tests that fill a disk wait for lines of containers; each of these is longer than a page."""
+    program = "n=0; while :; do n=$((n+1)); printf '%05000d\\n' $n; sleep 0.1; done"
+    container = RuntimeContainer(src, "writes", "10.78.0.190", ["sh", "-c", program]).prepare()
+    try:
+        container.run().wait_for_line("^0+[1-9]")
+        rack.fill_disk(SRC)
+        try:
+            container.wait_for_line("^0+[1-9]", after=len(container.lines()) + 3)
+        finally:
+            rack.free_disk(SRC)
+    finally:
+        container.remove()
 
 
 def test_for_a_frozen_node_no_time_passes(rack: FastRack) -> None:

@@ -59,7 +59,9 @@ class RuntimeContainer:
 
     @property
     def _output(self) -> str:
-        return f"/root/{self.name}.output"
+        # Not on the node's disk, which tests fill: cat would end at the first line that needs another page, and the
+        # container at the next line that it writes.
+        return f"/run/{self.name}.output"
 
     @property
     def _log(self) -> str:

@@ -23,8 +23,6 @@ from migrrdma_runtime.base.fault_points import Action, Moment
 LASTS_S = 2.5
 """How long a delay, a cut, a full disk or a standstill lasts: longer than an agent waits for another (`impatient`)."""
 
-REACHED_S = 60.0
-
 _NUMBERS = itertools.count(int(time.time()))
 """Of what strikes guests; never one that a process that lives on has met."""
 
@@ -110,8 +108,7 @@ class Blows:
             self._rack.shell(self._node).run("rm", "-rf", fault_points.GUEST_FOLDER)
             self._opened.close()
         if self._does_it:
-            self._thread.join(2 * REACHED_S)
-            assert not self._thread.is_alive(), f"{self._case}: the blow itself does not end"
+            self._thread.join()
         if self._error is not None and error is None:
             raise self._error
 
@@ -160,9 +157,8 @@ class Blows:
 
     def _watch(self) -> None:
         held = self._folder / f"{self._case.point}{fault_points.HELD}"
-        deadline = time.monotonic() + REACHED_S
         while not held.exists():
-            if self._over.is_set() or time.monotonic() > deadline:
+            if self._over.is_set():
                 return  # not reached, which the test finds out
             time.sleep(0.01)  # a file of another mount namespace: nothing tells of it
         try:

@@ -97,13 +97,25 @@ class Disk:
 
     def fill(self) -> None:
         """Make it as small as what is on it: from now on nothing can be written, until `make_room`."""
-        where = os.statvfs(self.keeper.outside(self.storage))
-        used = (where.f_blocks - where.f_bfree) * where.f_frsize
-        self._resize(f"{used}")
+        used = self._used()
+        while True:
+            try:
+                self._resize(f"{used}")
+            except MachineError:
+                # The kernel makes it no smaller than what is on it, and a node that runs may have written meanwhile.
+                before, used = used, self._used()
+                if used <= before:
+                    raise
+            else:
+                return
 
     def make_room(self) -> None:
         """Undo `fill`."""
         self._resize(f"{DISK_MIB}m")
+
+    def _used(self) -> int:
+        where = os.statvfs(self.keeper.outside(self.storage))
+        return (where.f_blocks - where.f_bfree) * where.f_frsize
 
     def _resize(self, size: str) -> None:
         try:
