@@ -13,8 +13,16 @@
 #include "tracee.h"
 #include "wire/control.h"
 
-/* A parked guest's thread asks every 10 ms. */
-#define ASK_US 300000
+/*
+ * A parked guest's thread asks every 10 ms. One that does not is known by what it does instead: by as many calls, or by one that
+ * no parked guest makes and that lasts for so long. Only of one that does nothing at all nothing is known but the time.
+ */
+#define CALLS_WITHOUT_ASKING 64
+#define WAITS_ELSEWHERE_US 300000
+#define DOES_NOTHING_US 5000000
+
+/* How long it is waited for before the deadline is looked at. */
+#define TURN_US 300000
 
 /* So long it may wait for a lock, or compute, before another thread is led on. */
 #define WAITS_US 500
@@ -150,29 +158,64 @@ static bool is_in_vain(const struct rehearsal *rehearsal)
 	return rehearsal->is_lost || rehearsal->rounds >= ROUNDS_AT_A_BRINK || tracee_now_us() > rehearsal->deadline;
 }
 
+/* It looks for a file, asks, and naps; the nap in which CRIU has met it is begun again by a call of its own. */
+static bool is_of_a_parked_guest(const struct tracee_call *call)
+{
+	switch (call->number) {
+#ifdef SYS_access
+	case SYS_access:
+#endif
+	case SYS_faccessat:
+	case SYS_prctl:
+	case SYS_nanosleep:
+	case SYS_clock_nanosleep:
+	case SYS_restart_syscall:
+		return !call->is_foreign;
+	default:
+		return false;
+	}
+}
+
+/* Answers the question at whose begin it stands. */
+static bool have_it_rehearse(const struct rehearsal *rehearsal)
+{
+	struct tracee_call unused;
+	enum tracee_stop stop = TRACEE_RUNS;
+
+	if (tracee_step(rehearsal->control))
+		return false;
+	while (stop == TRACEE_RUNS && !is_in_vain(rehearsal))
+		stop = tracee_await(rehearsal->control, TURN_US, &unused);
+	return stop == TRACEE_EXIT && !tracee_set_result(rehearsal->control, MIG_PRCTL_REHEARSE);
+}
+
 static enum outcome pass(struct rehearsal *rehearsal)
 {
 	struct tracee *control = rehearsal->control;
 	struct tracee_call call = { 0 };
-	const int64_t begin = tracee_now_us();
 	enum tracee_stop at = TRACEE_EXIT, stop;
 	bool was_asked = false, led = false;
+	int calls = 0;
 
 	while (!is_in_vain(rehearsal) && !tracee_step(control)) {
+		const int64_t since = tracee_now_us();
+
 		for (;;) {
 			bool waits = at == TRACEE_ENTRY && is_futex(&call, FUTEX_WAIT, FUTEX_WAIT_BITSET);
 			uint64_t word = waits ? call.arguments[0] : 0;
 
 			if (word)
 				rehearsal->word = word;
-			stop = tracee_await(control, waits ? WAITS_US : at == TRACEE_ENTRY ? ASK_US : COMPUTES_US, &call);
+			stop = tracee_await(control, waits ? WAITS_US : at == TRACEE_ENTRY ? TURN_US : COMPUTES_US, &call);
 			if (stop == TRACEE_RUNS && was_asked && (waits || at != TRACEE_ENTRY)) {
 				led = true;
 				stop = lead_others(rehearsal, word, &call);
 			}
 			if (stop != TRACEE_RUNS)
 				break;
-			if (!was_asked && tracee_now_us() - begin > ASK_US)
+			bool is_elsewhere = at == TRACEE_ENTRY && !is_of_a_parked_guest(&call);
+
+			if (!was_asked && tracee_now_us() - since > (is_elsewhere ? WAITS_ELSEWHERE_US : DOES_NOTHING_US))
 				return NOT_ASKED;
 			if (is_in_vain(rehearsal))
 				return STUCK;
@@ -187,12 +230,11 @@ static enum outcome pass(struct rehearsal *rehearsal)
 		if (is_told(&call, MIG_PRCTL_DONE))
 			return led ? LED : PROVED;
 		if (!was_asked && is_told(&call, MIG_PRCTL_ASK)) {
-			if (tracee_step(control) || tracee_await(control, ASK_US, &call) != TRACEE_EXIT ||
-			    tracee_set_result(control, MIG_PRCTL_REHEARSE))
+			if (!have_it_rehearse(rehearsal))
 				return STUCK;
 			at = TRACEE_EXIT;
 			was_asked = true;
-		} else if (!was_asked && tracee_now_us() - begin > ASK_US) {
+		} else if (!was_asked && ++calls > CALLS_WITHOUT_ASKING) {
 			return NOT_ASKED;
 		}
 	}

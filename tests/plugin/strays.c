@@ -7,6 +7,7 @@
  *	begins, ends	one thread begins a process, or ends; then the one that has the lock lets go of it
  *	brink		the one that has the lock begins another thread before it lets go of it
  *	vfork, spins	the guest's thread itself waits for a child that does not end, or makes system calls for ever
+ *	slow		nothing; it asks once a second
  * What is begun, or waits for the end, says "went on".
  */
 #include <fcntl.h>
@@ -87,7 +88,7 @@ static void *guest(void *unused)
 			mig_unlock(lock);
 			syscall(SYS_prctl, MIG_PRCTL, MIG_PRCTL_DONE, 0, 0, 0);
 		}
-		usleep(10000);
+		usleep(is("slow") ? 1000000 : 10000);
 	}
 	return NULL;
 }
@@ -110,7 +111,7 @@ int main(int count, char **arguments)
 		return 2;
 	if (pthread_create(&another, NULL, guest, NULL))
 		return 2;
-	while (!guest_runs || (!held && !is("vfork") && !is("spins")))
+	while (!guest_runs || (!held && (is("begins") || is("ends") || is("brink"))))
 		usleep(1000);
 	puts("ready");
 	if (is("ends") && !pthread_join(first, NULL))

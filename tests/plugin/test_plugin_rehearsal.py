@@ -112,6 +112,14 @@ def test_a_guest_that_does_something_else_refuses_the_dump_in_the_end(
     assert says in result.stderr
 
 
+def test_a_guest_that_comes_to_ask_late_is_proved_all_the_same(criu: StandIn, strays: Path) -> None:
+    """As on a machine that has much else to do."""
+    _, result = _dump(criu, strays, "slow", **_WANTED)
+    assert "checkpoint -95" in result.stdout
+    records = parse((criu.images / "migrrdma.img").read_bytes())
+    assert [type(one) for one in records].count(Proved) == 1
+
+
 def test_a_guest_that_does_not_know_the_question_is_dumped_without_the_proof(
     criu: StandIn, tmp_path: Path
 ) -> None:
