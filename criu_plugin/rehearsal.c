@@ -91,6 +91,20 @@ static bool is_told(const struct tracee_call *call, uint64_t what)
 	return call->number == SYS_prctl && call->arguments[0] == MIG_PRCTL && call->arguments[1] == what;
 }
 
+static bool is_in_vain(const struct rehearsal *rehearsal)
+{
+	return rehearsal->is_lost || rehearsal->rounds >= ROUNDS_AT_A_BRINK || tracee_now_us() > rehearsal->deadline;
+}
+
+/*
+ * Whether it would go on and has not had a processor for so long since it had had it for `ran_us`. On a busy machine a thread
+ * of a low priority may wait for one longer than it is led: it would be stopped each time before it has made a step.
+ */
+static bool is_kept_waiting(const struct tracee *tracee, int64_t ran_us, int64_t microseconds)
+{
+	return tracee_is_runnable(tracee) && tracee_ran_us(tracee) - ran_us < microseconds;
+}
+
 /*
  * Leads one thread until it wakes whoever waits for the word, or waits itself, or its time is up. Whether the control thread
  * has come on; *stop is what it has come to.
@@ -98,13 +112,14 @@ static bool is_told(const struct tracee_call *call, uint64_t what)
 static bool lead(struct rehearsal *rehearsal, struct tracee *other, uint64_t word, enum tracee_stop *stop,
 		 struct tracee_call *call)
 {
-	const int64_t end = tracee_now_us() + rehearsal->lead_us;
+	const int64_t end = tracee_now_us() + rehearsal->lead_us, ran_us = tracee_ran_us(other);
 	struct tracee_call its;
 	bool woke = false, waits = false;
 
 	if (tracee_step(other))
 		return false;
-	while (!woke && !waits && tracee_now_us() < end) {
+	while (!woke && !waits && !is_in_vain(rehearsal) &&
+	       (tracee_now_us() < end || is_kept_waiting(other, ran_us, rehearsal->lead_us))) {
 		enum tracee_stop at = tracee_await(other, 100, &its);
 
 		if (at == TRACEE_GONE)
@@ -117,7 +132,7 @@ static bool lead(struct rehearsal *rehearsal, struct tracee *other, uint64_t wor
 		}
 		if (at == TRACEE_ENTRY && begins_or_ends(&its)) {
 			rehearsal->at_brink = other->tid;
-			tracee_take_back(other);
+			rehearsal->is_lost |= tracee_take_back(other) != 0;
 			break;
 		}
 		if (at == TRACEE_ENTRY) {
@@ -131,8 +146,11 @@ static bool lead(struct rehearsal *rehearsal, struct tracee *other, uint64_t wor
 			tracee_await(other, LEAD_FAR_US, &its);
 	}
 	rehearsal->is_lost |= tracee_stop(other) != 0;
-	if (*stop == TRACEE_RUNS)
-		*stop = tracee_await(rehearsal->control, woke ? LEAD_US : 0, call);
+	/* Who is led next may take what this one has let go of, so the one that was woken is given time to. */
+	do {
+		if (*stop == TRACEE_RUNS)
+			*stop = tracee_await(rehearsal->control, woke ? LEAD_US : 0, call);
+	} while (woke && *stop == TRACEE_RUNS && tracee_is_runnable(rehearsal->control) && !is_in_vain(rehearsal));
 	return *stop != TRACEE_RUNS;
 }
 
@@ -151,11 +169,6 @@ static enum tracee_stop lead_others(struct rehearsal *rehearsal, uint64_t word, 
 	rehearsal->rounds += rehearsal->at_brink != 0;
 	rehearsal->lead_us = LEAD_FAR_US;
 	return stop;
-}
-
-static bool is_in_vain(const struct rehearsal *rehearsal)
-{
-	return rehearsal->is_lost || rehearsal->rounds >= ROUNDS_AT_A_BRINK || tracee_now_us() > rehearsal->deadline;
 }
 
 /* It looks for a file, asks, and naps; the nap in which CRIU has met it is begun again by a call of its own. */
@@ -198,7 +211,7 @@ static enum outcome pass(struct rehearsal *rehearsal)
 	int calls = 0;
 
 	while (!is_in_vain(rehearsal) && !tracee_step(control)) {
-		const int64_t since = tracee_now_us();
+		const int64_t since = tracee_now_us(), ran_us = tracee_ran_us(control);
 
 		for (;;) {
 			bool waits = at == TRACEE_ENTRY && is_futex(&call, FUTEX_WAIT, FUTEX_WAIT_BITSET);
@@ -207,15 +220,17 @@ static enum outcome pass(struct rehearsal *rehearsal)
 			if (word)
 				rehearsal->word = word;
 			stop = tracee_await(control, waits ? WAITS_US : at == TRACEE_ENTRY ? TURN_US : COMPUTES_US, &call);
-			if (stop == TRACEE_RUNS && was_asked && (waits || at != TRACEE_ENTRY)) {
+			if (stop == TRACEE_RUNS && was_asked && (waits || at != TRACEE_ENTRY) &&
+			    !is_kept_waiting(control, ran_us, COMPUTES_US)) {
 				led = true;
 				stop = lead_others(rehearsal, word, &call);
 			}
 			if (stop != TRACEE_RUNS)
 				break;
 			bool is_elsewhere = at == TRACEE_ENTRY && !is_of_a_parked_guest(&call);
+			const int64_t limit = is_elsewhere ? WAITS_ELSEWHERE_US : DOES_NOTHING_US;
 
-			if (!was_asked && tracee_now_us() - since > (is_elsewhere ? WAITS_ELSEWHERE_US : DOES_NOTHING_US))
+			if (!was_asked && tracee_now_us() - since > limit && !is_kept_waiting(control, ran_us, limit))
 				return NOT_ASKED;
 			if (is_in_vain(rehearsal))
 				return STUCK;

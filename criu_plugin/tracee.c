@@ -262,6 +262,33 @@ int64_t tracee_now_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+static bool read_of(const struct tracee *tracee, const char *name, char *text, size_t size)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/%s", tracee->pid, tracee->tid, name);
+	scoped_fd fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	text[got > 0 ? got : 0] = '\0';
+	return got > 0;
+}
+
+bool tracee_is_runnable(const struct tracee *tracee)
+{
+	char text[512];
+	const char *end; /* of its name, which may hold anything */
+
+	return read_of(tracee, "stat", text, sizeof(text)) && (end = strrchr(text, ')')) && !strncmp(end, ") R", 3);
+}
+
+int64_t tracee_ran_us(const struct tracee *tracee)
+{
+	char text[128];
+
+	return read_of(tracee, "schedstat", text, sizeof(text)) ? strtoll(text, NULL, 10) / 1000 : 0;
+}
+
 static enum tracee_stop take_call_stop(struct tracee *tracee, struct tracee_call *call)
 {
 	struct __ptrace_syscall_info info = { 0 };
@@ -351,10 +378,14 @@ int tracee_take_back(struct tracee *tracee)
 {
 	struct user_regs_struct before, registers;
 	struct tracee_call unused;
+	enum tracee_stop stop;
 
-	if (registers_of(tracee, &before, PTRACE_GETREGSET) || skip_call(tracee, &before) || tracee_step(tracee) ||
-	    tracee_await(tracee, PATIENCE_MS * 1000L, &unused) != TRACEE_EXIT ||
-	    registers_of(tracee, &registers, PTRACE_GETREGSET))
+	if (registers_of(tracee, &before, PTRACE_GETREGSET) || skip_call(tracee, &before) || tracee_step(tracee))
+		goto failed;
+	do
+		stop = tracee_await(tracee, PATIENCE_MS * 1000L, &unused);
+	while (stop == TRACEE_RUNS && tracee_is_runnable(tracee));
+	if (stop != TRACEE_EXIT || registers_of(tracee, &registers, PTRACE_GETREGSET))
 		goto failed;
 	/* As the kernel itself does of a call that is to be begun again; that it was one is forgotten by now (skip_call). */
 #if defined(__x86_64__)
@@ -397,7 +428,7 @@ int tracee_stop(struct tracee *tracee)
 		pid_t got = waitpid(tracee->tid, &status, __WALL | WNOHANG);
 
 		if (!got || (got < 0 && errno == EINTR)) {
-			if (tracee_now_us() > end)
+			if (tracee_now_us() > end && !tracee_is_runnable(tracee))
 				return give_up(tracee);
 			nap(NAP_US);
 			continue;

@@ -81,6 +81,12 @@ int tracee_set_result(const struct tracee *tracee, long result);
 
 int64_t tracee_now_us(void);
 
+/* Whether it runs, or waits for a processor. */
+bool tracee_is_runnable(const struct tracee *tracee);
+
+/* For how long it has had a processor, since it began. */
+int64_t tracee_ran_us(const struct tracee *tracee);
+
 /*
  * Stops one that runs or stands at a system call, as CRIU had it; it makes no step after this. 0, or -1: it has ended, or could
  * not be stopped, which is logged: it is in a system call that the kernel does not interrupt.

@@ -103,11 +103,13 @@ def test_a_lock_that_cannot_be_let_go_of_without_beginning_a_thread_refuses_the_
     assert "said went on" in result.stdout
 
 
-@pytest.mark.parametrize(("what", "says"), [("vfork", "thread would begin"), ("spins", "holds a lock")])
+@pytest.mark.parametrize(
+    ("what", "says", "seconds"), [("vfork", "thread would begin", "100"), ("spins", "holds a lock", "1")]
+)
 def test_a_guest_that_does_something_else_refuses_the_dump_in_the_end(
-    criu: StandIn, strays: Path, what: str, says: str
+    criu: StandIn, strays: Path, what: str, says: str, seconds: str
 ) -> None:
-    _, result = _dump(criu, strays, what, MIGRRDMA_LATE_REHEARSAL="1")
+    _, result = _dump(criu, strays, what, MIGRRDMA_LATE_REHEARSAL=seconds)
     assert f"checkpoint -{errno.EAGAIN}" in result.stdout
     assert says in result.stderr
 
