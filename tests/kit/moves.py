@@ -24,10 +24,6 @@ async def _answer(reader: asyncio.StreamReader) -> Any:
     return {}
 
 
-async def _nothing() -> None:
-    pass
-
-
 @dataclass
 class Move:
     """A container's move, with a partner on a third host, as the runtimes on both hosts drive it."""
@@ -48,7 +44,7 @@ class Move:
     """What the agent has told whoever held the restored process."""
     goes_on: bool = True
     """Whether CRIU lets go what was held, once it may; else it finds one that has died, and ends all."""
-    before_it_goes_on: Callable[[], Awaitable[None]] = _nothing
+    before_it_goes_on: Callable[[], Awaitable[None]] | None = None
     restored_faults: dict[str, str] = field(default_factory=dict)
     """What the restored process answers wrongly, once."""
     restored_spec: dict[str, Any] = field(default_factory=dict)
@@ -147,6 +143,19 @@ class Move:
         )
         self.where = host
 
+    async def say(self, host: Host, operation: str, **members: Any) -> None:
+        """What CRIU's plugin says on a connection of its own."""
+        reader, writer = await asyncio.open_unix_connection(str(host.config.runtime_socket))
+        request = {
+            "op": operation,
+            "migration": self.document["migration"],
+            "runtime": os.getpid(),
+            **members,
+        }
+        writer.write(json.dumps(request).encode() + b"\n")
+        await _answer(reader)
+        writer.close()
+
     async def hold(
         self, host: Host, runtime: int = 0, dies: Callable[[], Awaitable[None]] | None = None
     ) -> list[Any]:
@@ -179,7 +188,8 @@ class Move:
                     writer.write(json.dumps(request | {"op": "letting_go"}).encode() + b"\n")
                     heard[-1] = await _answer(reader)
                     if "done" in heard[-1]:
-                        await self.before_it_goes_on()
+                        if self.before_it_goes_on is not None:
+                            await self.before_it_goes_on()
                         last = request | {"op": "gone_on", "succeeded": self.goes_on}
                         writer.write(json.dumps(last).encode() + b"\n")
                         await _answer(reader)

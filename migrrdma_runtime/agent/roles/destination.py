@@ -452,13 +452,14 @@ class Destination:
 
     def _still_held(self, record: DestinationRecord, api: RuntimeApi) -> _Held | None:
         """What the last agent had CRIU's plugin hold, which asks anew; None: nothing, or it goes on."""
-        criu, containers = record.data.criu, self._agent.containers
-        if criu is None or record.data.let_go:
+        criu, let_go, containers = record.data.criu, record.data.let_go, self._agent.containers
+        if criu is None:
             return None
-        # As it does after ten minutes without an agent, or if the disk had no room for the note that it may.
-        if not containers.is_alive(criu) and any(containers.goes_on(one) for one in record.data.processes):
+        # It may have let them go without a yes: after ten minutes, or if the disk had no room for that it was said.
+        goes_on = let_go or any(containers.goes_on(one) for one in record.data.processes)
+        if goes_on and not containers.is_alive(criu):
             return None
-        standing = self._standing[record.id] = Standing(api.runtime_of(criu))
+        standing = self._standing[record.id] = Standing(api.runtime_of(criu), let_go=let_go)
         api.expect(record.id, record.data.runtime)  # its report may come before we wait for it
         return _Held(standing, api.runtime_of(record.data.runtime))
 

@@ -22,8 +22,8 @@ from migrrdma_runtime.base.errors import AgentError, RestoreError
 class Standing:
     """The processes of one restore, and the decision that whoever holds them waits for."""
 
-    def __init__(self, holder: Runtime | None = None) -> None:
-        """``holder``: who has held them when the last agent ended, with a commit in doubt."""
+    def __init__(self, holder: Runtime | None = None, *, let_go: bool = False) -> None:
+        """``holder``: who has held them when the last agent ended; ``let_go``: that one had said the last yes."""
         self.arrived = asyncio.Event()
         """Somebody holds them: all are restored."""
         self._let_go = asyncio.Event()
@@ -37,6 +37,8 @@ class Standing:
             self._holders.append(holder)
             self._is_committing = True
             self.arrived.set()
+        if let_go:
+            self._let_go.set()
 
     @property
     def is_held(self) -> bool:
@@ -84,7 +86,7 @@ class Standing:
             raise
 
     async def _release(self, report: asyncio.Future[Verdict], goes_on: Callable[[], bool]) -> None:
-        if report.done():
+        if report.done() and not self._let_go.is_set():
             require_success(report.result())
         self._decided.set()
         if not self.is_held:

@@ -207,6 +207,34 @@ def test_what_ends_while_a_restarted_agent_is_in_doubt_can_be_restored_again(pla
     play(scenario)
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_an_agent_that_is_restarted_after_the_last_yes_waits_to_hear_what_has_become_of_it(
+    play: Play, goes_on: bool
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+
+        async def restart() -> None:
+            await move.dst.restart()
+            record = move.dst.agent.store.find(move.document["migration"], DestinationData)
+            assert record is not None and record.data.let_go
+            question = {"migration": record.id, "epoch": record.data.epoch}
+            answer = await move.dst.agent.handlers["holding"](move.peer.agent.identity, question)
+            assert answer["state"] == State.COMMITTING
+            await move.say(move.dst, "gone_on", succeeded=goes_on)
+
+        move.before_it_goes_on = restart
+        if not goes_on:
+            with pytest.raises(MigrRDMAError):
+                await move.restore(held=True)
+            move.before_it_goes_on = None
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
 def test_what_is_held_is_ended_with_its_runtime(play: Play) -> None:
     """Its engine removes what a runtime has restored that was killed: it must not be committed by then."""
 
