@@ -58,7 +58,7 @@ def lock_holders(src: Shell, dst: Shell, tmp_path: Path) -> Iterator[RuntimeCont
     """A container with one arena for all threads, whose threads do nothing but take locks."""
     program = tmp_path / "lock_holders"
     compile_c(program, ROOT / "tests/workloads/lock_holders.c", "-libverbs", "-pthread", "-ldl")
-    command = ["env", "MALLOC_ARENA_MAX=1", "nice", "-n", "19", "/mnt/lock_holders"]
+    command = ["env", "MALLOC_ARENA_MAX=1", "nice", "-n", "5", "/mnt/lock_holders"]
     container = RuntimeContainer(src, "locks", "10.78.0.170", command, [(_PROGRAM, "/mnt")])
     for node in (src, dst):
         node.run("mkdir", "-p", _PROGRAM)
