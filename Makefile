@@ -52,7 +52,7 @@ runtime-test: project ## Runtime and plugin against the real runc and crun of th
 	pytest tests/lowlevel tests/plugin
 
 fast: project ## The whole chain at volume: hosts that are namespaces, a software RDMA device; root
-	pytest tests/docker tests/fast
+	pytest tests/docker tests/fast tests/apps
 
 lab-test: project ## The whole chain on emulated machines with real kernel RDMA; RELEASE=bookworm for the older one
 	pytest tests/rack

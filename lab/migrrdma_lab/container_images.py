@@ -9,37 +9,52 @@ import hashlib
 import json
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 from .bootstrap import DEBIAN_SECONDS, LEAN, recipe_key
-from .plan import CONTAINER_PACKAGES, Places, container_image
+from .plan import APPLICATION_IMAGE, APPLICATION_PACKAGES, CONTAINER_PACKAGES, Places, container_image
 from .steps import run_logged, step
 
 
 def archive_path(places: Places, release: str) -> Path:
     """Where ``rdma-tools:RELEASE`` is, or will be."""
-    return places.images / f"rdma-tools-{release}-{recipe_key(release, *CONTAINER_PACKAGES)}.tar"
+    return _path(places, container_image(release), release, CONTAINER_PACKAGES)
 
 
 def container_archive(places: Places, release: str) -> Path:
     """Build (or find) ``rdma-tools:RELEASE`` as an archive for ``docker load``."""
-    archive = archive_path(places, release)
+    return _build(places, container_image(release), release, CONTAINER_PACKAGES)
+
+
+def application_archive(places: Places) -> Path:
+    """Build (or find) `APPLICATION_IMAGE` as an archive for ``docker load``; only the tests of applications need it."""
+    release = APPLICATION_IMAGE.rpartition(":")[2]
+    return _build(places, APPLICATION_IMAGE, release, APPLICATION_PACKAGES)
+
+
+def _path(places: Places, image: str, release: str, packages: Sequence[str]) -> Path:
+    return places.images / f"{image.replace(':', '-')}-{recipe_key(release, *packages)}.tar"
+
+
+def _build(places: Places, image: str, release: str, packages: Sequence[str]) -> Path:
+    archive = _path(places, image, release, packages)
     if archive.exists():
         return archive
     with (
-        step(f"container image {container_image(release)} from Debian packages"),
-        tempfile.TemporaryDirectory(dir=places.images, prefix=".rdma-tools-") as work,
+        step(f"container image {image} from Debian packages"),
+        tempfile.TemporaryDirectory(dir=places.images, prefix=".container-") as work,
     ):
         layer = Path(work) / "layer.tar"
         run_logged(
-            ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(CONTAINER_PACKAGES)}",
+            ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
              *LEAN, release, layer],
-            places.build / "logs" / f"rdma-tools-{release}.log",
+            places.build / "logs" / f"{archive.stem}.log",
             DEBIAN_SECONDS,
         )  # fmt: skip
         unfinished = Path(work) / "image.tar"
-        _write_docker_archive(unfinished, layer, container_image(release))
+        _write_docker_archive(unfinished, layer, image)
         unfinished.rename(archive)
     return archive
 

@@ -83,6 +83,11 @@ CONTAINER_PACKAGES = (
 """The container image ``rdma-tools``; one per release, so that images differ from the node's libraries."""
 
 
+APPLICATION_IMAGE = "rdma-apps:trixie"
+APPLICATION_PACKAGES = (*CONTAINER_PACKAGES, "libcurl4t64", "ucx-utils")
+"""What the tests of real applications run in; what comes as a Python wheel is mounted into it."""
+
+
 def container_image(release: str) -> str:
     """The image's name in every node's Docker."""
     return f"rdma-tools:{release}"

@@ -21,7 +21,10 @@ Register = Callable[[Container], Container]
 _GOES_ON = "^ *[0-9]+ s +[1-9][0-9]* ops/s"
 
 
-@pytest.mark.parametrize("moves", [20, pytest.param(1000, marks=pytest.mark.soak)])
+_LONG = (pytest.mark.soak, pytest.mark.timeout(7200))
+
+
+@pytest.mark.parametrize("moves", [20, pytest.param(1000, marks=_LONG)])
 def test_nothing_is_lost_when_the_runtime_moves_a_container_on_and_on(
     src: Shell, dst: Shell, peer: Shell, containers: Register, moves: int
 ) -> None:
@@ -48,7 +51,7 @@ def test_nothing_is_lost_when_the_runtime_moves_a_container_on_and_on(
         assert heard.operations > moves
 
 
-@pytest.mark.parametrize("moves", [20, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("moves", [20, pytest.param(200, marks=_LONG)])
 def test_nothing_is_lost_when_docker_moves_a_container_on_and_on(
     src: Shell, dst: Shell, peer: Shell, containers: Register, moves: int
 ) -> None:

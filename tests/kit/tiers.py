@@ -46,7 +46,7 @@ TIERS = (
     ),
     Tier(
         "fast",
-        ("docker", "fast"),
+        ("docker", "fast", "apps"),
         "the whole chain at volume: real Docker, runc and CRIU, a software RDMA device",
     ),
     Tier(

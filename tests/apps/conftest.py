@@ -1,0 +1,32 @@
+"""The fast rack with the image of applications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import applications
+import pytest
+from migrrdma_lab.namespaces.rack import FastRack
+from migrrdma_lab.shell import Shell
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test may build the image."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1800))
+
+
+@pytest.fixture(scope="session")
+def rack(fast_rack: FastRack) -> FastRack:
+    """Three nodes, with this working tree's build."""
+    return fast_rack
+
+
+@pytest.fixture(scope="module")
+def nodes(rack: FastRack, src: Shell, dst: Shell, peer: Shell) -> list[Shell]:
+    """All of them, with the image."""
+    found = [src, dst, peer]
+    applications.load_image(rack.places, found)
+    return found

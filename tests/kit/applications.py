@@ -1,0 +1,97 @@
+"""Real applications, unmodified and from packages, in containers that the tests move."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from docker_container import DockerContainer
+from migrrdma_lab import rdma
+from migrrdma_lab.container_images import application_archive
+from migrrdma_lab.containers import Container
+from migrrdma_lab.plan import APPLICATION_IMAGE, Places
+from migrrdma_lab.shell import Shell
+
+ON_NODE = "/root/apps"
+IN_CONTAINER = "/apps"
+
+_PYTHON = "3.13"
+"""Of the image: a wheel is chosen for it, whatever Python runs the tests."""
+
+
+def wheel(places: Places, requirement: str) -> Path:
+    """The folder of a Python package that is no other package's business: downloaded once, and kept with the images."""
+    folder = places.build / "applications" / requirement
+    if not folder.exists():
+        unfinished = folder.with_name(f".{folder.name}")
+        subprocess.run(["rm", "-rf", unfinished], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",
+             "--only-binary=:all:", f"--python-version={_PYTHON}", "--platform=manylinux_2_28_x86_64",
+             f"--target={unfinished}", requirement],
+            check=True, timeout=600,
+        )  # fmt: skip
+        unfinished.rename(folder)
+    return folder
+
+
+def load_image(places: Places, nodes: Sequence[Shell]) -> None:
+    """Give the nodes' Docker the image of applications."""
+    archive = application_archive(places)
+
+    def load(node: Shell) -> None:
+        node.copy(str(archive), ":/root/image.tar")
+        node.run("docker", "load", "-q", "-i", "/root/image.tar", timeout=300)
+        node.run("rm", "/root/image.tar")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(load, nodes))
+
+
+def put(files: Sequence[Path], nodes: Sequence[Shell]) -> None:
+    """Copy files and folders to where `container` shows them to its program, `IN_CONTAINER`."""
+    for node in nodes:
+        node.run("mkdir", "-p", ON_NODE)
+        for file in files:
+            node.copy(str(file), f":{ON_NODE}/")
+
+
+def container(
+    node: Shell, name: str, command: Sequence[str], address: str, environment: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> Container:  # fmt: skip
+    """An application with an address that moves with it; a node has one processor, which it leaves to Docker."""
+    node.run("mkdir", "-p", ON_NODE)
+    all_options = [
+        f"--volume={ON_NODE}:{IN_CONTAINER}:ro",
+        *(f"--env={one}" for one in environment),
+        *options,
+    ]
+    return rdma.container(node, name, ["nice", "-n", "19", *command], address, all_options, APPLICATION_IMAGE)
+
+
+@dataclass
+class Ends:
+    """A server and a client with traffic between them."""
+
+    server: Container
+    client: Container
+
+    def move(self, name: str, to: Shell) -> None:
+        """Move one of them by docker's commands, and remove what is left of it behind it."""
+        old: Container = getattr(self, name)
+        one = DockerContainer(old)
+        one.checkpoint()
+        moved = one.restore(to).container
+        old.remove()
+        setattr(self, name, moved)
+
+
+def end_of(one: Container, seconds: float = 300) -> tuple[int, list[str]]:
+    """Wait for an application's end: its exit code, and what it has printed here."""
+    code = int(one.docker("wait", one.name, timeout=seconds).stdout)
+    return code, one.lines()
