@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-PATIENT_S = 20
+PATIENT_S = 120
 """For anything that should happen at once: a guard against hanging, not a measure."""
 
 

@@ -12,7 +12,7 @@ from migrrdma_runtime.base.errors import UnreachableError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Message
 
-_PATIENT_S = 20
+_PATIENT_S = 120
 
 
 class ManyPartners:

@@ -24,7 +24,7 @@ from migrrdma_runtime.inspection.process import Process, QueuePair, Thread, look
 
 
 def until(condition: Callable[[Process], bool], pid: int) -> Process:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENT_S
     while not condition(found := look_into(pid)):
         assert time.monotonic() < deadline, found
         time.sleep(0.01)  # another process's state: there is no event to wait for

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from guest_agent import Agent, Program
+from guest_agent import PATIENT_S, Agent, Program
 from guest_build import ROOT, Built, compile_c
 
 EVERYWHERE = {
@@ -144,7 +144,7 @@ def test_child_of_a_fork_that_opens_a_device_has_a_guest_of_its_own(
         assert child["pid"] != parent["pid"]
         assert agent.ask("INVENTORY").body["contexts"] == 1
         assert program.tell("go") == "parent"
-        assert program.process.wait(20) == 0
+        assert program.process.wait(PATIENT_S) == 0
 
 
 def test_table_of_verbs_is_complete_and_true(built: Built) -> None:

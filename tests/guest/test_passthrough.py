@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from guest_agent import Agent, GuestError, Program
+from guest_agent import PATIENT_S, Agent, GuestError, Program
 from guest_build import SANITIZERS, Built, compile_c
 from migrrdma_lab.device.build import build_in_process
 
@@ -71,7 +71,7 @@ def test_mixed_objects_work_and_are_reasons_as_long_as_they_live(
         assert program.tell("go on") == "the imported device is closed"
         assert reasons(agent) == []
         assert program.tell("go on") == "done"
-        assert program.process.wait(20) == 0, program.diagnosis()
+        assert program.process.wait(PATIENT_S) == 0, program.diagnosis()
 
 
 def test_what_pins_a_partner_pins_only_who_is_connected_to_it(
@@ -82,7 +82,9 @@ def test_what_pins_a_partner_pins_only_who_is_connected_to_it(
     first, second = [{"context": one["context"], "vqpn": one["vqpn"]} for one in agent.qps()]
 
     def quiesce(*names: dict[str, int]) -> None:
-        agent.ask("QUIESCE", {"kind": WIRE.constants["MIG_SCOPE_LISTED"], "timeout_ms": 5000}, names)
+        agent.ask(
+            "QUIESCE", {"kind": WIRE.constants["MIG_SCOPE_LISTED"], "timeout_ms": 1000 * PATIENT_S}, names
+        )
 
     assert program.tell("handle") == "ok"
     with pytest.raises(GuestError, match="cannot be migrated"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from guest_agent import MOVING, PARTNER, Agent, Program
+from guest_agent import MOVING, PARTNER, PATIENT_S, Agent, Program
 from guest_build import Built, compile_c
 from guest_moves import GIDS
 
@@ -68,7 +68,7 @@ def run(built: Built, agent: Agent, program: Path, directory: Path, qps: int, mr
             assert scale.tell(f"numbers {devices[0]}") == "ok"
             times.told(f"{name}: more", scale.tell(f"more {qps // 8}"))
         times.told("end", scale.tell("end"))
-        assert scale.process.wait(60) == 0
+        assert scale.process.wait(PATIENT_S) == 0
     return times.per_object
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from guest_agent import MOVING, PARTNER, Agent
+from guest_agent import MOVING, PARTNER, PATIENT_S, Agent
 from guest_moves import GIDS, SAME_INDEX, move
 from guest_shell import ERR, Shell
 
@@ -201,7 +201,7 @@ def test_partners_move_one_after_the_other(shared: Shell, agent: Agent, mover: i
              for name, pair in (("A", [("A", 0), ("B", 1)]), ("C", [("C", 0), ("D", 1)]))}  # fmt: skip
     for quiesced, going in (("A", "C"), ("C", "A")):
         agent.ask("PREPARE", {"kind": 2}, names[quiesced])
-        agent.ask("QUIESCE", {"kind": 2, "timeout_ms": 2000}, names[quiesced])
+        agent.ask("QUIESCE", {"kind": 2, "timeout_ms": 1000 * PATIENT_S}, names[quiesced])
         shared.do(f"send {going} 2", f"send {quiesced} 1", "send E 1")
         agent.connect_all({1: (GIDS[0], MOVING), 2: (GIDS[1], PARTNER)})
         agent.give_keys(1, MOVING)

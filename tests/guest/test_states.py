@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from guest_agent import MOVING, PARTNER, Agent, GuestError
+from guest_agent import MOVING, PARTNER, PATIENT_S, Agent, GuestError
 from guest_moves import GIDS, SAME_INDEX, move
 from guest_shell import ERR, RESET, RTS, Shell
 
@@ -19,7 +19,7 @@ class Partner:
     def names(self, names: str) -> list[dict[str, int]]:
         return [{"context": self.shell.sides[n] + 1, "vqpn": self.shell.numbers[n]} for n in names]
 
-    def quiesce(self, names: str, timeout_ms: int = 2000) -> None:
+    def quiesce(self, names: str, timeout_ms: int = 1000 * PATIENT_S) -> None:
         self.agent.ask("QUIESCE", {"kind": 2, "timeout_ms": timeout_ms}, self.names(names))
 
     def prepare(self, names: str) -> None:
@@ -329,11 +329,11 @@ def test_drain_does_not_wait_for_a_qp_that_was_reset(
     shell.connect("AB")
     shell.do("send A 1")  # there is no receive
     if scope == "partner":
-        agent.send("QUIESCE", {"kind": 2, "timeout_ms": 15_000}, partner.names("A"))
+        agent.send("QUIESCE", {"kind": 2, "timeout_ms": 1000 * PATIENT_S}, partner.names("A"))
     else:
-        agent.send("QUIESCE", {"timeout_ms": 15_000})
+        agent.send("QUIESCE", {"timeout_ms": 1000 * PATIENT_S})
     shell.do("reset A")
-    agent.connection.settimeout(10)
+    agent.connection.settimeout(PATIENT_S)
     agent.answer()
     agent.resume()
     assert shell.poll(0) == ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from guest_agent import MOVING, PARTNER, Agent, GuestError
+from guest_agent import MOVING, PARTNER, PATIENT_S, Agent, GuestError
 from guest_moves import GIDS, SAME_INDEX, move, partner_move
 from guest_shell import ERR, INIT, RESET, RTR, SQD, Shell
 
 POSTED = "2"
 """Of ``enum mig_marker``."""
-
-PATIENT_MS = 120_000
 
 
 def listed_state(shell: Shell, agent: Agent, name: str) -> int:
@@ -117,9 +115,9 @@ def test_failure_that_nobody_was_told_of_is_seen(shell: Shell, agent: Agent) -> 
 def test_qp_that_fails_in_the_drain_does_not_stop_it(shell: Shell, agent: Agent) -> None:
     shell.connect("AB", "CD")
     shell.do("recv A 1", "send A 2")  # there is no receive: it is tried again and again
-    agent.send("QUIESCE", {"timeout_ms": 15_000})
+    agent.send("QUIESCE", {"timeout_ms": 1000 * PATIENT_S})
     shell.do("send A 1", "err A")
-    agent.connection.settimeout(10)
+    agent.connection.settimeout(PATIENT_S)
     agent.answer()
     agent.ask("PARK")
     agent.ask("UNDO")
@@ -239,11 +237,11 @@ def test_what_is_under_way_is_drained_although_it_is_stopped_in_the_drain(
 ) -> None:
     shell.connect("AB")
     shell.do("send A 3")  # the first one waits for a receive, the others for the first
-    agent.send("QUIESCE", {"timeout_ms": PATIENT_MS})
+    agent.send("QUIESCE", {"timeout_ms": 1000 * PATIENT_S})
     while shell.tell("marker A") != POSTED:
         pass
     shell.do("sqd A", "send A 1", *(["on A", "sqd A"] if goes_on else []), "recv B 6")
-    agent.connection.settimeout(PATIENT_MS / 1000)
+    agent.connection.settimeout(PATIENT_S)
     agent.answer()
     assert shell.poll(1) == "B:recv:0:0 B:recv:0:1 B:recv:0:2"
     assert shell.state("A") == SQD

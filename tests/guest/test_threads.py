@@ -8,19 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from guest_agent import STATES, WIRE, Agent, GuestError, Program
+from guest_agent import PATIENT_S, STATES, WIRE, Agent, GuestError, Program
 
 Start = Callable[..., Program]
 
 UNANSWERED_S = 0.5
 """For how long a guest is listened to that must not answer yet: one that does wrong answers at once."""
 
+DEADLINE_MS = 10_000
+"""Of a quiesce whose deadline is to pass, and not before the program has done what it is to pass in."""
+
 
 def does_not_answer(agent: Agent) -> None:
     agent.connection.settimeout(UNANSWERED_S)
     with pytest.raises(TimeoutError):
         agent.receive()
-    agent.connection.settimeout(20)
+    agent.connection.settimeout(PATIENT_S)
 
 
 @pytest.mark.parametrize("verb", ["async", "post"])
@@ -52,7 +55,7 @@ def test_signal_handler_that_polls_does_not_end_the_section_that_it_interrupts(
         stalls.tell("start post free")
         stalls.tell("join post")
     assert stalls.tell("start post signal") == "inside"
-    agent.send("QUIESCE", {"timeout_ms": 5000})
+    agent.send("QUIESCE", {"timeout_ms": 1000 * PATIENT_S})
     does_not_answer(agent)
     stalls.tell("go")
     assert stalls.tell("join post") == "returned"
@@ -64,7 +67,7 @@ def test_signal_handler_that_polls_does_not_end_the_section_that_it_interrupts(
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENT_S
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)  # another process's state: there is no event to wait for
@@ -109,7 +112,7 @@ def test_decision_is_carried_out_when_a_long_verb_has_returned(
 
 def test_quiesce_whose_deadline_passes_in_a_long_verb_is_undone(stalls: Program, agent: Agent) -> None:
     assert int(stalls.tell("fill")) > 0  # and nobody receives
-    agent.send("QUIESCE", {"timeout_ms": 1000})
+    agent.send("QUIESCE", {"timeout_ms": DEADLINE_MS})
     wait_until(lambda: stalls.tell("fill") != "0", "sends are not kept")
     assert stalls.tell("start register at_lock") == "inside"
     with pytest.raises(GuestError, match="a verb took too long to return"):
@@ -170,7 +173,7 @@ def ends_not_yet(stalls: Program, verb: str) -> None:
 
 def test_poller_posts_no_kept_send_to_a_qp_that_is_being_ended(stalls: Program, agent: Agent) -> None:
     filled = int(stalls.tell("fill"))
-    agent.send("QUIESCE", {"timeout_ms": 300})
+    agent.send("QUIESCE", {"timeout_ms": DEADLINE_MS})
     kept = 0
 
     def keeps() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from guest_agent import MOVING, PARTNER, Agent
+from guest_agent import MOVING, PARTNER, PATIENT_S, Agent
 from guest_moves import GIDS, move, partner_move, switch
 from guest_shell import ERR, RTS, Shell
 
@@ -114,7 +114,7 @@ def test_what_comes_to_the_old_place_takes_its_receive_once_or_is_lost(
     shell.connect("AB")
     shell.do("recv B 2")
     agent.ask("PREPARE", {"kind": 1, "context": 2})
-    agent.ask("QUIESCE", {"kind": 1, "context": 2, "timeout_ms": 2000})
+    agent.ask("QUIESCE", {"kind": 1, "context": 2, "timeout_ms": 1000 * PATIENT_S})
     agent.connect_all({1: (GIDS[0], MOVING), 2: (GIDS[1], PARTNER)})
     agent.give_keys(1, MOVING)
     shell.do("send A 1")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from guest_agent import Agent, GuestError
+from guest_agent import PATIENT_S, Agent, GuestError
 from guest_moves import move, partner_move
 from guest_shell import Shell
 
@@ -139,7 +139,11 @@ def test_partner_with_a_window_bound_to_the_very_queue_pair_refuses(shell: Shell
     bind(shell)
 
     def quiesce(name: str) -> None:
-        agent.ask("QUIESCE", {"kind": 2, "timeout_ms": 5000}, [{"context": 1, "vqpn": shell.numbers[name]}])
+        agent.ask(
+            "QUIESCE",
+            {"kind": 2, "timeout_ms": 1000 * PATIENT_S},
+            [{"context": 1, "vqpn": shell.numbers[name]}],
+        )
 
     with pytest.raises(GuestError, match="a memory window that is bound to this queue pair"):
         quiesce("A")

@@ -21,6 +21,9 @@ from migrrdma_runtime.wire.guest_messages import Message, Wire, text
 ROOT = Path(__file__).resolve().parents[2]
 WIRE = Wire.load(ROOT / "guest" / "wire" / "control.h")
 STATES = {name: value for name, value in WIRE.constants.items() if name.startswith("MIG_STATE_")}
+PATIENT_S = 120
+"""For what comes at once, on however busy a machine."""
+
 MOVING, PARTNER = 1, 2
 """The peers' names in CONNECT and KEYS: what faces the first context, and what faces the second; see `facing`."""
 
@@ -88,7 +91,7 @@ class Program:
     def verdict(self) -> str:
         """End the program; ``exact`` when nothing was lost, doubled, reordered or changed."""
         verdict = self.tell("stop")
-        self.process.wait(30)
+        self.process.wait(PATIENT_S)
         if verdict == "exact":
             assert self.process.returncode == 0, self.diagnosis()
         return verdict
@@ -98,7 +101,7 @@ class Program:
         assert len(answer) == 1, answer[1]
         return int(answer[0])
 
-    def wait_for_progress(self, more: int = 200, seconds: float = 20) -> None:
+    def wait_for_progress(self, more: int = 200, seconds: float = PATIENT_S) -> None:
         """Return when this many messages more have arrived."""
         start = self.progress()
         deadline = time.monotonic() + seconds
@@ -135,7 +138,7 @@ class Agent:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(self.path))
         self._listener.listen()
-        self._listener.settimeout(20)
+        self._listener.settimeout(PATIENT_S)
 
     def vanish(self) -> None:
         """Leave nothing that could be called; :meth:`listen` ends it."""
@@ -159,7 +162,7 @@ class Agent:
         else:
             self.hang_up()
         self._connection, _ = self._listener.accept()
-        self._connection.settimeout(20)
+        self._connection.settimeout(PATIENT_S)
         message = self.receive()
         assert message.kind == "HELLO"
         self.hello = message.body
@@ -220,7 +223,7 @@ class Agent:
     def qps(self) -> list[dict[str, Any]]:
         return self.ask("LIST_QPS").records
 
-    def quiesce(self, timeout_ms: int = 5000, alone_s: int = 0) -> None:
+    def quiesce(self, timeout_ms: int = 1000 * PATIENT_S, alone_s: int = 0) -> None:
         self.ask("QUIESCE", {"timeout_ms": timeout_ms, "alone_s": alone_s})
 
     def resume(self) -> None:

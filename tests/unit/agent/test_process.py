@@ -25,7 +25,7 @@ from migrrdma_runtime.host.install import payload
 from migrrdma_runtime.wire import runtime_client
 from migrrdma_runtime.wire.guest_messages import WIRE
 
-PATIENT_S = 20
+PATIENT_S = 120
 RUN = [sys.executable, "-P", "-m", "migrrdma_runtime", "agent", "run"]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from cluster import Cluster, keep_alive
+from guest_process import PATIENT_S
 from moves import Move
 
 from migrrdma_runtime.base.errors import MigrRDMAError
@@ -85,7 +86,7 @@ def test_a_restore_that_failed_after_the_partners_prepared_is_tried_again(play: 
             async with keep_alive(move.dst):
                 with pytest.raises(MigrRDMAError):
                     await move.restore()  # what it restored is killed, the next one is another process
-                await asyncio.wait_for(move.dst.alive.wait(), 20)
+                await asyncio.wait_for(move.dst.alive.wait(), PATIENT_S)
             assert move.partner.asked.count("PREPARE") == attempt
         await move.restore()
         await move.both_go_on_anew()

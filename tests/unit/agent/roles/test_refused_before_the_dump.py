@@ -86,7 +86,7 @@ def test_a_device_that_is_a_place_elsewhere_is_not_looked_for_there(play: Play) 
                 src.connect() as agent,
                 pytest.raises(GuestError, match=r"a device \.\./\.\./trap, which is not"),
             ):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENT_S):
                     await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
         finally:
             os.close(os.open(trap, os.O_RDWR | os.O_NONBLOCK))  # whoever waits there goes on
