@@ -119,7 +119,9 @@ def test_a_library_full_of_beginnings_costs_no_more_than_another(tmp_path: Path)
     begin = time.process_time()
     with pytest.raises(InspectionError, match="does not say where its things are"):
         process.look_into(ME)
-    assert time.process_time() - begin < 2
+    assert time.process_time() - begin < 30, (
+        "a copy of what follows each takes minutes, a look at each tenths of a second"
+    )
     pretended.memory.close()
 
 
