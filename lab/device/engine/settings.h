@@ -14,7 +14,8 @@
 	X(REORDER_UD, reorder_ud, 0, 1000000, "packets in a million that arrive late by reorder_delay, datagrams") \
 	X(REORDER_DELAY, reorder_delay, 100000, UINT64_MAX / 8, "ns")                                              \
 	X(WAIT_FOR_PEER, wait_for_peer, 0, 1,                                                                      \
-	  "1: a request that found no receive or no peer waits until there is one, without timers and for ever")   \
+	  "1: a request that found no receive or no peer waits until there is one, without timers and for ever; nor does one "      \
+	  "fail for want of an answer")                                                                              \
 	X(REUSE_NUMBERS, reuse_numbers, 1, 1, "1: a number that was freed is handed out next")                     \
 	X(KEY_VARIANTS, key_variants, 0, 1, "1: keys that come back differ in their lowest 8 bits")                \
 	X(RKEY_DIFFERS, rkey_differs, 1, 1, "1: an rkey is never its region's lkey")                               \

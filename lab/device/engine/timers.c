@@ -86,7 +86,9 @@ void rnic_retry_fired(struct rnic_fabric *fabric, struct rnic_event *event)
 		rnic_await(qp);
 		return;
 	}
-	if (req->retries++ >= qp->attr.retry_cnt) {
+	/* Where peers are waited for, an answer that is late is one that a busy machine has not come to. */
+	bool counts = !qp->device->settings[RNIC_SET_WAIT_FOR_PEER];
+	if (counts && req->retries++ >= qp->attr.retry_cnt) {
 		uint32_t counter = rnic_sent_find(qp, req->acked);
 
 		if (counter != req->started)

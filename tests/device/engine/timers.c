@@ -285,6 +285,26 @@ CASE(with_a_clock_that_stands_still_a_request_waits_for_receive_and_peer)
 	rig_down(&rig);
 }
 
+CASE(with_a_clock_that_stands_still_an_answer_may_be_as_late_as_it_likes)
+{
+	struct rig rig;
+	struct end left, right;
+
+	rc_pair(&rig, &left, &right);
+	SAME(rnic_set(rig.left.device, "wait_for_peer", 1), 0);
+	SAME(rnic_set(rig.right.device, "wait_for_peer", 1), 0);
+	SAME(rnic_set(rig.right.device, "loss_rc", 1000000), 0);
+	send_now(&left, 1, IBV_WR_RDMA_WRITE, 0, 10, &right, 0);
+	run_for(&rig, 100 * (4096ull << 10));
+	expect_none(&rig.left);
+	SAME(rnic_set(rig.right.device, "loss_rc", 0), 0);
+	run_for(&rig, 100 * (4096ull << 10));
+	expect(&rig.left, 1, IBV_WC_SUCCESS);
+	end_destroy(&left);
+	end_destroy(&right);
+	rig_down(&rig);
+}
+
 /* The receive comes when the request, or the word that there was none, has been under way for a while. */
 static void completes_with_a_receive_after(uint64_t ns, bool shared)
 {
