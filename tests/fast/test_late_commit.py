@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from guest_build import ROOT, compile_c
-from migrrdma_lab.errors import RackError
+from migrrdma_lab import rdma
+from migrrdma_lab.containers import Container
+from migrrdma_lab.errors import NodeCommandError, RackError
 from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import DST
 from migrrdma_lab.shell import Shell
@@ -197,3 +200,76 @@ def test_what_is_committed_and_held_is_given_back_when_nobody_is_left_to_tell(
     with pytest.raises(RackError):
         restore.result()
     _can_be_restored_again(quiet)
+
+
+_TRACES, _LEAVER = "/root/traces", "/root/leaves-traces"
+_HEARD, _UNIT = "/root/ticks-heard", "hears-ticks"
+_HEARS = f"""
+import socket
+server = socket.create_server(("10.78.0.13", 7778))
+connection, _ = server.accept()
+server.close()  # whoever reconnects is refused
+with open({_HEARD!r}, "wb", 0) as file:
+    while data := connection.recv(4096):
+        file.write(data)
+"""
+_HELD = f"{fault_points.FOLDER}/{_ASKS}{fault_points.HELD}"
+
+
+@pytest.fixture
+def leaver(src: Shell, dst: Shell, peer: Shell, tmp_path: Path) -> Iterator[Container]:
+    """Docker's, not running yet; somebody on ``peer`` writes down what it says by TCP."""
+    compile_c(tmp_path / "leaves_traces", ROOT / "tests/workloads/leaves_traces.c", "-libverbs")
+    options = ("-v", f"{_LEAVER}:/mnt:ro", "-v", f"{_TRACES}:/traces")
+    command = ["/mnt/leaves_traces", "/traces/out", "10.78.0.13", "7778"]
+    container = rdma.container(src, "traces", command, "10.78.0.172", options)
+    for node in (src, dst):
+        node.sh(f"rm -rf {_TRACES} {_LEAVER} {rdma.CHECKPOINTS}; mkdir -p {_TRACES} {_LEAVER}")
+        node.copy(str(tmp_path / "leaves_traces"), f":{_LEAVER}/leaves_traces")
+        container.on(node).remove()
+    peer.run("systemd-run", "--collect", f"--unit={_UNIT}", "python3", "-c", _HEARS)
+    peer.sh("timeout 300 sh -c 'until ss -Hltn sport = 7778 | grep -q .; do sleep 0.2; done'")
+    yield container
+    peer.run("systemctl", "stop", _UNIT, check=False)
+    for node in (src, dst):
+        container.on(node).remove()
+
+
+def _ticks(shell: Shell, path: str) -> list[int]:
+    whole_lines = shell.sh(f"cat {path} 2>/dev/null || :").stdout.split("\n")[:-1]
+    return [int(line.split()[1]) for line in whole_lines]
+
+
+def test_no_timer_no_file_and_no_connection_of_the_application_does_anything_before_the_commit(
+    rack: FastRack, src: Shell, dst: Shell, peer: Shell, leaver: Container
+) -> None:
+    """Moved by docker's commands: refused once, then held at the commit, then let go."""
+    there = leaver.on(dst)
+    leaver.run().wait_for_line("^tick 50")
+    leaver.checkpoint("move", "--checkpoint-dir", rdma.CHECKPOINTS)
+    written = src.run("cat", f"{_TRACES}/out").stdout
+    dst.run("tee", f"{_TRACES}/out", stdin=written.encode())  # a file of the container's, which comes along
+    last = _ticks(src, f"{_TRACES}/out")[-1]
+
+    def has_done_nothing() -> None:
+        assert dst.run("cat", f"{_TRACES}/out").stdout == written
+        assert _ticks(peer, _HEARD)[-1] <= last
+
+    arm(rack, DST, name_of(Action.TELL_REBUILD, Moment.BEFORE), "error")
+    with pytest.raises(NodeCommandError):
+        rdma.restore(leaver, dst)
+    has_done_nothing()
+    # What it had said on the source and nobody had read by then is in the image, and said again.
+    assert [line for line in there.lines() if "tick" in line and int(line.split()[1]) > last] == []
+    arm(rack, DST, name_of(Action.ASK_COMMIT, Moment.BEFORE), "hold")
+    with ThreadPoolExecutor(1) as pool:
+        restore = pool.submit(rdma.restore_here, there, "move")
+        dst.sh(f"timeout 60 sh -c 'until [ -e {_HELD} ]; do sleep 0.05; done'")
+        time.sleep(1)  # a hundred times its timer's interval
+        has_done_nothing()  # Docker shows no output of a start that has not ended
+        dst.run("rm", _HELD)
+        restore.result()
+    there.wait_for_line(f"^tick {last + 100}")
+    for ticks in (_ticks(dst, f"{_TRACES}/out"), _ticks(peer, _HEARD)):
+        assert ticks == list(range(1, ticks[-1] + 1))
+    assert _ticks(peer, _HEARD)[-1] > last
