@@ -18,7 +18,7 @@ from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import DST
 from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
-from striking import arm
+from striking import CUT, VICTIMS, arm
 
 from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.fault_points import Action, Moment, name_of
@@ -273,3 +273,25 @@ def test_no_timer_no_file_and_no_connection_of_the_application_does_anything_bef
     for ticks in (_ticks(dst, f"{_TRACES}/out"), _ticks(peer, _HEARD)):
         assert ticks == list(range(1, ticks[-1] + 1))
     assert _ticks(peer, _HEARD)[-1] > last
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("who", ["criu", "runtime"])
+def test_what_is_held_while_a_restarted_agent_is_in_doubt_is_not_lost_with(
+    rack: FastRack, src: Shell, dst: Shell, quiet: RuntimeContainer, who: str
+) -> None:
+    """The source cannot be reached until whoever holds all, or waits for it, is dead."""
+    kill = {"criu": "pkill -KILL -x criu", "runtime": VICTIMS["runtime"]}
+    with _held(rack, quiet, _ASKS) as restore:
+        src.sh(CUT.format(what="-I"))
+        dst.sh(VICTIMS["agent"])
+    try:
+        dst.sh("timeout 60 sh -c 'until migrrdma status >/dev/null 2>&1; do sleep 0.2; done'")
+        dst.sh(kill[who])
+    finally:
+        src.sh(CUT.format(what="-D"))
+    with pytest.raises(RackError):
+        restore.result()
+    undecided = "migrrdma status --json | grep -q 'state.*commit'"
+    dst.sh(f'timeout 60 sh -c "while {undecided}; do sleep 0.2; done"')
+    _can_be_restored_again(quiet)

@@ -26,7 +26,7 @@ LASTS_S = 2.5
 _NUMBERS = itertools.count(int(time.time()))
 """Of what strikes guests; never one that a process that lives on has met."""
 
-_CUT = """
+CUT = """
 for chain in INPUT OUTPUT; do
   for side in --dport --sport; do iptables -w {what} $chain -p tcp $side 50505 -j DROP; done
 done
@@ -171,12 +171,12 @@ class Blows:
 
     def _cut(self) -> None:
         shell = self._rack.shell(self._node)
-        shell.sh(_CUT.format(what="-I"))
+        shell.sh(CUT.format(what="-I"))
         try:
             self._let_go()
             self._last()
         finally:
-            shell.sh(_CUT.format(what="-D"))
+            shell.sh(CUT.format(what="-D"))
 
     def _fill(self) -> None:
         self._rack.fill_disk(self._node)
