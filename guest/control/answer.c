@@ -13,9 +13,12 @@
 #include "objects/qp.h"
 #include "path/hold.h"
 #include "path/recv.h"
+#include "shadow/ah.h"
+#include "shadow/find.h"
 #include "shadow/mr.h"
 #include "shadow/mw.h"
 #include "shadow/pd.h"
+#include "shadow/places.h"
 #include "shadow/process.h"
 #include "shadow/qp.h"
 
@@ -135,23 +138,38 @@ int mig_answer_hello(struct mig_session *session)
 	return mig_answer_send();
 }
 
+/* Whoever sends to it has not been sent to, and would never hear where it is. */
+static int only_receives(const struct mig_context *context)
+{
+	MIG_EACH_OF(context, qps, qp, mig_qp)
+		if (mig_is_datagram(qp) && !context->own_gid_count && !qp->groups && qp->ibv.state >= IBV_QPS_RTR &&
+		    qp->ibv.state <= IBV_QPS_SQE && !mig_is_dead(qp) && (qp->shares || mig_recv_outstanding(qp)))
+			return 1;
+	return 0;
+}
+
 void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm)
 {
 	static const char rdma_cm[MIG_TEXT] = "an open /dev/infiniband/rdma_cm: what librdmacm made cannot be moved";
+	static const char receiver[MIG_TEXT] = "a UD QP that has received and never sent: nobody knows who would have to be told";
 	struct mig_inventory body = { .state = mig.state };
+	int receives = 0;
 
 	MIG_EACH_CONTEXT(context) {
 		body.contexts++;
 		mig_kinds_count(context, &body);
+		receives |= only_receives(context);
 	}
 	mig_lock(&mig.lock);
-	body.migratable = !mig.reasons && !holds_rdma_cm;
+	body.migratable = !mig.reasons && !holds_rdma_cm && !receives;
 	answer_begin(session, MIG_MSG_INVENTORY_IS, id, &body);
 	for (int i = 0; i < mig.reasons; i++)
 		answer_put(mig.reason[i]);
 	/* Not kept: a program may close it once its connections are made by other means. */
 	if (holds_rdma_cm)
 		answer_put(rdma_cm);
+	if (receives)
+		answer_put(receiver);
 	mig_unlock(&mig.lock);
 }
 
@@ -197,6 +215,83 @@ void mig_answer_qps(struct mig_session *session, uint32_t id)
 			memcpy(record.dgid, qp->pdgid.raw, sizeof(record.dgid));
 			answer_put(&record);
 		}
+	}
+}
+
+static void answer_address(const struct mig_context *context, enum mig_address_kind kind, const union ibv_gid *vgid,
+			   const union ibv_gid *gid, const struct mig_own_gid *own)
+{
+	struct mig_address_record record = { .context = context->id, .kind = kind, .port = own ? own->port : 0,
+					     .index = own ? own->index : 0 };
+
+	memcpy(record.vgid, vgid->raw, sizeof(record.vgid));
+	memcpy(record.gid, gid->raw, sizeof(record.gid));
+	answer_put(&record);
+}
+
+static void answer_own_gids(const struct mig_context *context)
+{
+	for (int i = 0; i < context->own_gid_count; i++) {
+		const struct mig_own_gid *own = &context->own_gids[i];
+		const struct mig_gid_map *map = mig_gid_find(context, own->port, own->index);
+
+		answer_address(context, MIG_ADDRESS_OWN, &own->gid, map ? &map->now : &own->gid, own);
+	}
+}
+
+/* Where whom it talks to is now. Of those who have moved the old place may be gone, and is asked if it is there. */
+static void answer_peer(const struct mig_context *context, enum mig_address_kind kind, const union ibv_gid *gid)
+{
+	if (gid->raw[0] == 0xff)
+		return;
+	for (uint32_t i = 0; mig_places && i < mig_places->count; i++) {
+		const struct mig_place *place = &mig_places->list[i];
+
+		if (!mig_gid_is(&place->gid, gid))
+			continue;
+		answer_address(context, kind, gid, &place->now_gid, NULL);
+		kind = MIG_ADDRESS_FORMER;
+	}
+	answer_address(context, kind, gid, gid, NULL);
+}
+
+static int takes_datagrams_that_do_not_move(const struct mig_process *process)
+{
+	for (int i = 0; i < process->reasons; i++)
+		if (!strncmp(process->reason[i], "a UD QP", 7))
+			return 1;
+	return 0;
+}
+
+/* The header of a datagram is written to where the application reads it, which is where its address is only in plain memory. */
+static int has_other_memory(const struct mig_context *context)
+{
+	MIG_EACH_OF(context, mrs, mr, mig_mr)
+		if (!mr->is_null && (mr->dm || mr->iova != (uintptr_t)mr->ibv.addr))
+			return 1;
+	return 0;
+}
+
+void mig_answer_addresses(struct mig_session *session, uint32_t id)
+{
+	static const union ibv_gid none;
+	int blind;
+
+	mig_lock(&mig.lock);
+	blind = takes_datagrams_that_do_not_move(&mig);
+	mig_unlock(&mig.lock);
+	answer_begin(session, MIG_MSG_ADDRESSES, id, NULL);
+	MIG_EACH_CONTEXT(context) {
+		if (blind || (context->datagram_qps && has_other_memory(context)))
+			answer_address(context, MIG_ADDRESS_BLIND, &none, &none, NULL);
+		if (!context->datagram_qps && !blind)
+			continue;
+		answer_own_gids(context);
+		MIG_EACH_OF(context, ahs, ah, mig_ah)
+			if (ah->attr.is_global)
+				answer_peer(context, MIG_ADDRESS_PEER, &ah->attr.grh.dgid);
+		for (uint32_t i = 0; i < context->formers_made && i < MIG_FORMERS; i++)
+			answer_peer(context, MIG_ADDRESS_FORMER, &context->formers[i]);
 	}
 }
 

@@ -36,6 +36,7 @@ void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rd
 void mig_answer_contexts(struct mig_session *session, uint32_t id);
 void mig_answer_qps(struct mig_session *session, uint32_t id);
 void mig_answer_mrs(struct mig_session *session, uint32_t id);
+void mig_answer_addresses(struct mig_session *session, uint32_t id);
 
 /* Sends what was composed last. 0, or the errno of sending. */
 int mig_answer_send(void);

@@ -12,6 +12,7 @@
 #include "move/connect.h"
 #include "move/decision.h"
 #include "move/park.h"
+#include "move/places.h"
 #include "move/quiesce.h"
 #include "move/rebuild.h"
 #include "objects/rdma_cm.h"
@@ -158,7 +159,7 @@ static int waits_for_decision(uint16_t type)
 {
 	return mig_decision_open() != MIG_DECISION_NONE &&
 	       (type == MIG_MSG_QUIESCE || type == MIG_MSG_PARK || type == MIG_MSG_PREPARE || type == MIG_MSG_CONNECT ||
-		type == MIG_MSG_KEYS);
+		type == MIG_MSG_KEYS || type == MIG_MSG_PLACES);
 }
 
 static int dispatch(struct mig_session *session, const struct mig_header *header, const void *body,
@@ -178,6 +179,7 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 	case MIG_MSG_LIST_CONTEXTS:
 	case MIG_MSG_LIST_QPS:
 	case MIG_MSG_LIST_MRS:
+	case MIG_MSG_LIST_ADDRESSES:
 		error = close_for_lists(&closed);
 		if (error)
 			return mig_answer_done(session, id, error, "a verb took too long to return", NULL, 0);
@@ -187,6 +189,8 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 			mig_answer_contexts(session, id);
 		else if (header->type == MIG_MSG_LIST_QPS)
 			mig_answer_qps(session, id);
+		else if (header->type == MIG_MSG_LIST_ADDRESSES)
+			mig_answer_addresses(session, id);
 		else
 			mig_answer_mrs(session, id);
 		open_after_lists(closed);
@@ -209,6 +213,9 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		error = mig_keys(((const struct mig_keys *)body)->peer, records, count,
 				 (header->flags & MIG_FLAG_MORE) != 0);
 		return mig_answer_done(session, id, error, "a peer's keys", NULL, 0);
+	case MIG_MSG_PLACES:
+		error = mig_places_prepare(records, count, (header->flags & MIG_FLAG_MORE) != 0);
+		return mig_answer_done(session, id, error, "where queue pairs for datagrams are", NULL, 0);
 	case MIG_MSG_RESUME:
 		if (session->quiescing || mig.state == MIG_STATE_QUIESCING)
 			return mig_answer_done(session, id, EBUSY, "resuming", NULL, 0);
@@ -260,7 +267,7 @@ int mig_message_handle(struct mig_session *session, const void *message, size_t 
 
 	if (payload < shape->body || header->count > (shape->record ? MIG_MESSAGE_MAX / shape->record : 0) ||
 	    payload - shape->body != (size_t)header->count * shape->record ||
-	    header->flags & ~(uint32_t)(header->type == MIG_MSG_KEYS ? MIG_FLAG_MORE : 0))
+	    header->flags & ~(uint32_t)(header->type == MIG_MSG_KEYS || header->type == MIG_MSG_PLACES ? MIG_FLAG_MORE : 0))
 		return EPROTO;
 
 	const char *body = (const char *)message + sizeof(*header);

@@ -13,7 +13,9 @@
 #include "objects/kinds.h"
 #include "objects/operations.h"
 #include "real/export.h"
+#include "shadow/ah.h"
 #include "shadow/marks.h"
+#include "shadow/places.h"
 #include "shadow/process.h"
 
 /* In the child of a fork: its parent's objects are the parent's affair, as they are with libibverbs. */
@@ -24,6 +26,8 @@ static void start_over_after_fork(void)
 	mig.lock.word = 0;
 	mig_list_init(&mig.contexts);
 	mig_marks_after_fork();
+	mig_ahs_after_fork();
+	mig_places = NULL;
 	mig.token = 0;
 	mig.state = MIG_STATE_RUNNING;
 	mig_thread_after_fork();
@@ -101,6 +105,8 @@ int ibv_close_device(struct ibv_context *ibv)
 	mig_relay_fd_close(&context->async);
 	mig_pages_free(context->owed);
 	/* Shadows of objects that were left open stay: the application has no business with them any more. */
+	MIG_EACH_OF(context, ahs, ah, mig_ah)
+		mig_ah_remove(ah);
 	mig_kinds_unlink(context);
 	mig_numbers_free(&context->vqpns);
 	mig_numbers_free(&context->vlkeys);

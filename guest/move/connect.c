@@ -6,6 +6,7 @@
 #include "base/keymap.h"
 #include "base/pages.h"
 #include "base/verb_gate.h"
+#include "move/places.h"
 #include "objects/mw.h"
 #include "objects/qp.h"
 #include "objects/qp_options.h"
@@ -160,5 +161,5 @@ int mig_is_prepared(void)
 				return 0;
 			quiesced = 1;
 		}
-	return quiesced;
+	return quiesced || mig_places_are_ready();
 }

@@ -114,7 +114,7 @@ int mig_settle_dead(struct mig_qp_name *which)
 		found = 0;
 		MIG_EACH_CONTEXT(context)
 			MIG_EACH_OF(context, qps, qp, mig_qp) {
-				if (qp->ibv.qp_type == IBV_QPT_UC && __atomic_load_n(&qp->broken, __ATOMIC_RELAXED))
+				if (qp->ibv.qp_type != IBV_QPT_RC && __atomic_load_n(&qp->broken, __ATOMIC_RELAXED))
 					mig_qp_look(qp);
 				if (!mig_is_dead(qp) || qp->settled)
 					continue;

@@ -10,6 +10,7 @@
 #include "base/verb_gate.h"
 #include "move/park.h"
 #include "move/placeholders.h"
+#include "move/places.h"
 #include "move/quiesce.h"
 #include "move/rebuild.h"
 #include "objects/async_event.h"
@@ -66,7 +67,9 @@ static int exchange_context(struct mig_context *context, struct mig_qp_name *whi
 	context->gid_count = context->next_gid_count;
 	/* Also of regions that have ended: a number that was theirs must not be given again. */
 	MIG_SET_GATE(context->translate, (context->lkeys || context->spent_rkeys ? MIG_TRANSLATE_NUMBERS : 0) |
-						 (context->has_windows ? MIG_TRANSLATE_WINDOWS : 0));
+						 (context->has_windows ? MIG_TRANSLATE_WINDOWS : 0) |
+						 (context->datagram_qps ? MIG_TRANSLATE_DATAGRAMS : 0));
+	context->exchanged = 1;
 	mig_kinds_exchange(context);
 	context->verbs.context.cmd_fd = context->real->cmd_fd;
 	snprintf(context->device->real_name, sizeof(context->device->real_name), "%s", context->next_device);
@@ -157,6 +160,7 @@ int mig_resume(struct mig_qp_name *which)
 	}
 	if (left_behind)
 		mig_remove_placeholders();
+	mig_places_take_up();
 	error = mig_unpark(which);
 	mig_quiesce_end();
 	mig_verb_gate_open();
@@ -173,6 +177,7 @@ int mig_undo(void)
 	MIG_EACH_CONTEXT(context)
 		if (context->parked && !mig_is_live(context))
 			return EXDEV;
+	mig_places_let_go();
 	MIG_EACH_CONTEXT(context)
 		mig_give_up(context);
 	error = mig_unpark(&which);

@@ -1,6 +1,11 @@
 #include "move/marker.h"
 
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
 #include "base/section.h"
+#include "objects/ah.h"
 #include "shadow/cq.h"
 #include "shadow/process.h"
 
@@ -25,11 +30,34 @@ static int has_spare(const struct mig_cq *cq)
  * rxe_resp.c takes the length of the latter, and the memory region, which it then lacks, for the former's). On UC nobody
  * acknowledges it: it completes when all has left, and what is lost on its way is lost as ever.
  */
+/*
+ * On UD a datagram of no bytes to the queue pair itself, with another Q_Key than its own: so it completes, and is dropped where it
+ * arrives. 0, or an errno.
+ */
+static int address(struct mig_qp *qp, struct ibv_send_wr *marker)
+{
+	if (!mig_is_datagram(qp))
+		return 0;
+	if (!qp->marker_ah)
+		qp->marker_ah = mig_ah_to_itself(qp);
+	marker->opcode = IBV_WR_SEND;
+	marker->wr.ud.ah = qp->marker_ah;
+	marker->wr.ud.remote_qpn = qp->real->qp_num;
+	marker->wr.ud.remote_qkey = (qp->attr.qkey ^ 1) & 0x7fffffff;
+	return qp->marker_ah ? 0 : errno;
+}
+
 int mig_marker_post(struct mig_qp *qp)
 {
 	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
 	unsigned int fence = qp->ibv.qp_type == IBV_QPT_RC ? IBV_SEND_FENCE : 0;
 	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED | fence };
+	int error = address(qp, &marker);
+
+	if (error)
+		mig_log(MIG_LOG_WARN, "QP 0x%x cannot send to itself: %s", qp->ibv.qp_num, strerror(error));
+	if (error)
+		return 1;
 
 	MIG_LOCKED(&cq->lock);
 	MIG_LOCKED(&qp->send_lock);
@@ -49,6 +77,9 @@ void mig_marker_post_failure(struct mig_qp *qp)
 	struct ibv_sge nowhere = { .addr = 8, .length = 8 };
 	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED, .sg_list = &nowhere,
 					    .num_sge = 1 };
+
+	if (address(qp, &marker))
+		return;
 
 	MIG_LOCKED(&cq->lock);
 	MIG_LOCKED(&qp->send_lock);

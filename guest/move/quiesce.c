@@ -67,7 +67,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		if (!qp->selected)
 			continue;
 		/* No marker would tell. */
-		if (!is_to_be_marked(qp) || qp->ibv.qp_type == IBV_QPT_UC)
+		if (!is_to_be_marked(qp) || qp->ibv.qp_type != IBV_QPT_RC)
 			mig_qp_look(qp);
 		/* It rests, and what is posted to it is flushed at once. */
 		if (mig_is_dead(qp)) {

@@ -38,7 +38,7 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 {
 	struct mig_context *context = mig_context_by_id(id);
 	union ibv_gid known[MIG_GID_MAPS];
-	int error;
+	int error = 0;
 
 	*what = "there is no such context";
 	if (!context)
@@ -66,8 +66,11 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 				if (qp->attr.ah_attr.port_num == gids[i].port &&
 				    qp->attr.ah_attr.grh.sgid_index == gids[i].index)
 					known[i] = qp->sgid;
+		for (int j = 0; !map && j < context->own_gid_count; j++)
+			if (context->own_gids[j].port == gids[i].port && context->own_gids[j].index == gids[i].index)
+				known[i] = context->own_gids[j].gid;
 		context->next_gids[i] = (struct mig_gid_map){ gids[i].port, gids[i].index, gids[i].new_port,
-							      gids[i].new_index, known[i] };
+							      gids[i].new_index, known[i], known[i] };
 	}
 	context->next_gid_count = (int)count;
 	/* Prepared for a peer's move that did not come about; of a restored process not even to be destroyed. */
@@ -80,10 +83,15 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 	context->next = mig_open_by_name(device);
 	if (!context->next)
 		return errno;
+	for (int i = 0; i < context->next_gid_count; i++)
+		if (mig_real()->ibv_query_gid(context->next, (uint8_t)context->next_gids[i].new_port,
+					      (int)context->next_gids[i].new_index, &context->next_gids[i].now))
+			error = errno ? errno : EINVAL;
 	snprintf(context->next_device, sizeof(context->next_device), "%s", device);
 	context->left_behind = restored;
 	mig.restored |= restored;
-	error = mig_kinds_make(context, what);
+	if (!error)
+		error = mig_kinds_make(context, what);
 	if (error) {
 		mig_give_up(context);
 		return error;

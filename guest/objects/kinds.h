@@ -15,6 +15,7 @@
 	X(mig_mw_kind)                                                                                     \
 	X(mig_cq_kind)                                                                                     \
 	X(mig_srq_kind)                                                                                    \
+	X(mig_ah_kind)                                                                                     \
 	X(mig_qp_kind)
 
 #define MIG_DECLARE_KIND(kind) extern const struct mig_kind kind;

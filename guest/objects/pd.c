@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/verb_gate.h"
+#include "objects/ah.h"
 #include "objects/kinds.h"
 #include "objects/offer.h"
 #include "objects/parent_domain.h"
@@ -54,6 +55,8 @@ int ibv_dealloc_pd(struct ibv_pd *ibv)
 	struct mig_pd *pd = mig_pd(ibv);
 
 	MIG_VERB;
+	if (pd)
+		mig_ah_end_rest(mig_context(ibv->context));
 	struct mig_mark *marks = mig_marks_take(ibv);
 	int error = pd ? end_real_pd(pd) : mig_real()->ibv_dealloc_pd(ibv);
 	mig_marks_settle(marks, error);

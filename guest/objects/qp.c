@@ -8,6 +8,7 @@
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/async_event.h"
+#include "objects/multicast.h"
 #include "objects/mw_binding.h"
 #include "objects/offer.h"
 #include "objects/srq.h"
@@ -18,18 +19,21 @@
 #include "shadow/cq.h"
 #include "shadow/find.h"
 #include "shadow/pd.h"
+#include "shadow/places.h"
 
 /* Why a QP is made by the real library and left to it; NULL: we shadow it. */
 static const char *foreign(const struct ibv_qp_init_attr *attr)
 {
-	if (attr->qp_type != IBV_QPT_RC && attr->qp_type != IBV_QPT_UC)
-		return attr->qp_type == IBV_QPT_UD ? "a UD QP" : "a QP of an unusual type";
+	if (attr->qp_type != IBV_QPT_RC && attr->qp_type != IBV_QPT_UC && attr->qp_type != IBV_QPT_UD)
+		return "a QP of an unusual type";
 	if (attr->srq && (!mig_srq(attr->srq) || mig_srq(attr->srq)->raw))
-		return "a QP with a shared receive queue that cannot be moved";
+		return attr->qp_type == IBV_QPT_UD ? "a UD QP with a shared receive queue that cannot be moved" :
+						     "a QP with a shared receive queue that cannot be moved";
 	if (!mig_cq(attr->send_cq) || !mig_cq(attr->recv_cq))
-		return "a QP with an extended CQ";
+		return attr->qp_type == IBV_QPT_UD ? "a UD QP with an extended CQ" : "a QP with an extended CQ";
 	if (attr->cap.max_send_sge > 256 || attr->cap.max_recv_sge > 256)
-		return "a QP with more than 256 scatter entries";
+		return attr->qp_type == IBV_QPT_UD ? "a UD QP with more than 256 scatter entries" :
+						     "a QP with more than 256 scatter entries";
 	return NULL;
 }
 
@@ -130,6 +134,9 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	qp->ibv.recv_cq = attr->recv_cq;
 	qp->ibv.srq = attr->srq;
 	qp->shares = attr->srq != NULL;
+	qp->receives = attr->qp_type == IBV_QPT_UD ? MIG_RECEIVES_DATAGRAMS :
+		       qp->shares		   ? MIG_RECEIVES_FROM_SLOTS :
+						     MIG_RECEIVES_FROM_ITS_RING;
 	if (mig_recv_init(qp) || mig_qpn_reserve(context, qp->real->qp_num))
 		goto failed;
 	mig_qp_set_operations(qp);
@@ -138,6 +145,9 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	error = mig_numbers_add(&context->vqpns, qp->ibv.qp_num, qp);
 	if (!error) {
 		mig_list_add(&context->qps, &qp->link);
+		context->datagram_qps += mig_is_datagram(qp);
+		if (mig_is_datagram(qp) && (context->exchanged || mig_places))
+			MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_DATAGRAMS);
 		mig_qpn_set(context, qp->real->qp_num, qp);
 	}
 	mig_unlock(&context->lock);
@@ -154,7 +164,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 failed:
 	if (qp && qp->real)
 		mig_real()->ibv_destroy_qp(qp->real);
-	free(qp ? qp->ring : NULL);
+	mig_recv_free(qp);
 	free(qp);
 	errno = error;
 	return NULL;
@@ -183,10 +193,13 @@ static int end_real_qp(struct mig_qp *qp)
 		return error;
 	}
 	mig_qp_collect(qp);
+	if (qp->marker_ah)
+		mig_real()->ibv_destroy_ah(qp->marker_ah);
 	if (qp->next)
 		mig_real()->ibv_destroy_qp(qp->next);
 	mig_lock(&context->lock);
 	mig_list_remove(&qp->link);
+	context->datagram_qps -= mig_is_datagram(qp);
 	mig_numbers_remove(&context->vqpns, qp->ibv.qp_num, qp);
 	for (int i = 0; i < 2; i++)
 		if (mig_qp_by_pqpn(context, numbers[i]) == qp)
@@ -224,9 +237,10 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 		mig_futex_wait((int *)&ibv->events_completed, (int)seen, -1);
 	}
 	mig_send_free(qp->kept);
+	mig_groups_forget(qp);
 	mig_keymap_drop(qp->rkeys);
 	mig_keymap_drop(qp->next_rkeys);
-	free(qp->ring);
+	mig_recv_free(qp);
 	free(qp);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include "base/keymap.h"
 #include "base/section.h"
 #include "objects/kinds.h"
+#include "objects/multicast.h"
 #include "objects/qp.h"
 #include "objects/qp_options.h"
 #include "path/hold.h"
@@ -25,6 +26,9 @@ int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp)
 		return 0;
 	attr.qp_state = IBV_QPS_INIT;
 	attr.qp_access_flags |= mig_extra_access;
+	for (int i = 0; !gid && i < context->next_gid_count; i++)
+		if (mig_is_datagram(qp) && context->next_gids[i].port == attr.port_num)
+			gid = &context->next_gids[i];
 	if (gid)
 		attr.port_num = (uint8_t)gid->new_port;
 	return mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[IBV_QPS_INIT]);
@@ -105,6 +109,25 @@ static int next_to_error(struct mig_qp *qp)
 	return mig_real()->ibv_modify_qp(qp->next, &attr, IBV_QP_STATE);
 }
 
+/*
+ * It is connected to nobody, so it is brought at once to where this one is. Who sends to it by its new number has been told so, and
+ * is not before the move is decided; what a group hears meanwhile waits with the other completions.
+ */
+static int next_takes_datagrams(struct mig_qp *qp)
+{
+	struct ibv_qp_attr attr = qp->attr;
+	int error = 0;
+
+	for (enum ibv_qp_state state = IBV_QPS_RTR; state <= IBV_QPS_RTS && qp->masks[state] && !error; state++) {
+		attr.qp_state = state;
+		error = mig_real()->ibv_modify_qp(qp->next, &attr, qp->masks[state]);
+	}
+	attr.qp_state = IBV_QPS_SQD;
+	if (!error && qp->ibv.state == IBV_QPS_SQD)
+		error = mig_real()->ibv_modify_qp(qp->next, &attr, IBV_QP_STATE);
+	return error ? error : mig_groups_join_again(qp);
+}
+
 static int qp_make(struct mig_context *context, struct mig_link *object)
 {
 	struct mig_qp *qp = qp_of(object);
@@ -123,7 +146,9 @@ static int qp_make(struct mig_context *context, struct mig_link *object)
 	qp->reposted = qp->head;
 	error = mig_recv_repost(qp, qp->next, context->next_lkeys, &qp->reposted);
 	mig_unlock(&qp->recv_lock);
-	return error || !mig_is_dead(qp) ? error : next_to_error(qp);
+	if (!error && mig_is_dead(qp))
+		return next_to_error(qp);
+	return !error && mig_is_datagram(qp) ? next_takes_datagrams(qp) : error;
 }
 
 static void qp_give_up(struct mig_context *context, struct mig_link *object)
@@ -156,6 +181,9 @@ static void qp_end(struct mig_link *object)
 {
 	struct mig_qp *qp = qp_of(object);
 
+	if (qp->marker_ah)
+		mig_real()->ibv_destroy_ah(qp->marker_ah);
+	qp->marker_ah = NULL;
 	mig_real()->ibv_destroy_qp(qp->next);
 	qp->next = NULL;
 }
@@ -163,6 +191,7 @@ static void qp_end(struct mig_link *object)
 static void qp_forget(struct mig_link *object)
 {
 	qp_of(object)->next = NULL;
+	qp_of(object)->marker_ah = NULL;
 }
 
 static void qp_close(struct mig_link *object)

@@ -6,6 +6,7 @@
 #include "real/doorbell.h"
 #include "real/real.h"
 #include "shadow/cq.h"
+#include "shadow/places.h"
 #include "shadow/process.h"
 
 struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint32_t *extra)
@@ -13,7 +14,7 @@ struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr
 	struct ibv_qp_init_attr larger = *init;
 	struct ibv_qp *real;
 
-	if (init->cap.max_send_wr) {
+	if (init->cap.max_send_wr && init->cap.max_send_wr != UINT32_MAX) {
 		larger.cap.max_send_wr++;
 		real = mig_real()->ibv_create_qp(pd, &larger);
 		if (real) {
@@ -59,9 +60,12 @@ void mig_qp_set_operations(struct mig_qp *qp)
 	struct mig_context *context = mig_context(qp->ibv.context);
 	uint32_t translate = context->lkeys || qp->rkeys || context->has_windows ? MIG_GATE_TRANSLATE : 0;
 
+	if (mig_is_datagram(qp))
+		translate = context->lkeys || context->exchanged || mig_places ? MIG_GATE_DATAGRAM : 0;
+
 	qp->post_send = mig.restored ? mig_post_and_ring : qp->real->context->ops.post_send;
 	qp->post_recv = qp->real->context->ops.post_recv;
-	mig_send_gate(qp, translate, MIG_GATE_TRANSLATE);
+	mig_send_gate(qp, translate, MIG_GATE_TRANSLATE | MIG_GATE_DATAGRAM);
 }
 
 static void drop_marker(struct mig_cq *cq, enum mig_marker *marker)

@@ -129,17 +129,6 @@ int ibv_get_pkey_index(struct ibv_context *ibv, uint8_t port, __be16 pkey)
 	return mig_real()->ibv_get_pkey_index(context->real, port, pkey);
 }
 
-int ibv_init_ah_from_wc(struct ibv_context *ibv, uint8_t port, struct ibv_wc *wc, struct ibv_grh *grh,
-			struct ibv_ah_attr *attr)
-{
-	struct mig_context *context = mig_context(ibv);
-
-	if (!context)
-		return mig_real()->ibv_init_ah_from_wc(ibv, port, wc, grh, attr);
-	MIG_VERB;
-	return mig_real()->ibv_init_ah_from_wc(context->real, port, wc, grh, attr);
-}
-
 int ibv_resolve_eth_l2_from_gid(struct ibv_context *ibv, struct ibv_ah_attr *attr, uint8_t mac[6],
 				uint16_t *vlan)
 {

@@ -13,56 +13,6 @@
 #include "shadow/pd.h"
 #include "shadow/qp.h"
 
-struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
-{
-	if (!mig_pd(pd))
-		return mig_real()->ibv_create_ah(pd, attr);
-	MIG_VERB;
-	struct ibv_ah *ah = mig_real()->ibv_create_ah(mig_real_pd(pd), attr);
-	return mig_marked(pd->context, ah, "an address handle");
-}
-
-struct ibv_ah *ibv_create_ah_from_wc(struct ibv_pd *pd, struct ibv_wc *wc, struct ibv_grh *grh, uint8_t port)
-{
-	if (!mig_pd(pd))
-		return mig_real()->ibv_create_ah_from_wc(pd, wc, grh, port);
-	MIG_VERB;
-	struct ibv_ah *ah = mig_real()->ibv_create_ah_from_wc(mig_real_pd(pd), wc, grh, port);
-	return mig_marked(pd->context, ah, "an address handle");
-}
-
-int ibv_destroy_ah(struct ibv_ah *ah)
-{
-	struct mig_mark *marks = mig_marks_take(ah);
-	int error = mig_real()->ibv_destroy_ah(ah);
-
-	mig_marks_settle(marks, error);
-	return error;
-}
-
-/* Counted by groups. One that was joined twice and left once stays a reason until the QP ends: the kernel counts it once. */
-int ibv_attach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
-{
-	if (!mig_qp(qp))
-		return mig_real()->ibv_attach_mcast(qp, gid, lid);
-	MIG_VERB;
-	int error = mig_real()->ibv_attach_mcast(mig_real_qp(qp), gid, lid);
-	if (!error)
-		mig_mark(mig_context(qp->context), qp, "multicast");
-	return error;
-}
-
-int ibv_detach_mcast(struct ibv_qp *qp, const union ibv_gid *gid, uint16_t lid)
-{
-	if (!mig_qp(qp))
-		return mig_real()->ibv_detach_mcast(qp, gid, lid);
-	MIG_VERB;
-	int error = mig_real()->ibv_detach_mcast(mig_real_qp(qp), gid, lid);
-	if (!error)
-		mig_unmark(qp, "multicast");
-	return error;
-}
-
 int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode opcode, uint32_t flags)
 {
 	if (!mig_real()->ibv_query_qp_data_in_order)
@@ -145,7 +95,7 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_a
 	}
 	struct ibv_qp *qp = mig_real_operations(ibv)->create_qp_ex(mig_context(ibv)->real, &theirs);
 	attr->cap = theirs.cap;
-	return mig_marked(ibv, qp, "a QP made by ibv_create_qp_ex");
+	return mig_marked(ibv, qp, attr->qp_type == IBV_QPT_UD ? "a UD QP made by ibv_create_qp_ex" : "a QP made by ibv_create_qp_ex");
 }
 
 static struct ibv_qp *open_qp(struct ibv_context *ibv, struct ibv_qp_open_attr *attr)

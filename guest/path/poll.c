@@ -11,8 +11,10 @@
 
 #include "base/likely.h"
 #include "base/section.h"
+#include "path/datagram.h"
 #include "path/hold.h"
 #include "path/kept.h"
+#include "path/recv.h"
 #include "path/ring.h"
 #include "path/slots.h"
 #include "path/window.h"
@@ -24,12 +26,33 @@ static inline void count_receives(struct mig_qp *qp, uint32_t count)
 	__atomic_store_n(&qp->head, qp->head + count, __ATOMIC_RELEASE);
 }
 
-static inline void receive_one(struct mig_qp *qp, struct ibv_wc *wc)
+static __attribute__((noinline)) void receive_datagram(const struct mig_context *context, struct mig_qp *qp, struct ibv_wc *wc)
 {
-	if (MIG_UNLIKELY(qp->shares))
+	int differs = MIG_GATE(context->translate) & MIG_TRANSLATE_DATAGRAMS;
+
+	if (qp->shares) {
+		const struct mig_slot *slot = (const struct mig_slot *)(uintptr_t)wc->wr_id;
+
+		if (differs)
+			mig_datagram_received(context, wc, slot->sges, slot->num_sge);
+		mig_slot_complete(wc);
+	} else {
+		const struct mig_recv *recv = mig_recv_at(qp, qp->head);
+
+		if (differs)
+			mig_datagram_received(context, wc, recv->sges, recv->num_sge);
+		count_receives(qp, 1);
+	}
+}
+
+static inline void receive_one(const struct mig_context *context, struct mig_qp *qp, struct ibv_wc *wc)
+{
+	if (MIG_LIKELY(qp->receives == MIG_RECEIVES_FROM_ITS_RING))
+		count_receives(qp, 1);
+	else if (qp->receives == MIG_RECEIVES_FROM_SLOTS)
 		mig_slot_complete(wc);
 	else
-		count_receives(qp, 1);
+		receive_datagram(context, qp, wc);
 }
 
 static inline __attribute__((always_inline)) void account(const struct mig_context *context, struct ibv_wc *wc)
@@ -46,7 +69,7 @@ static inline __attribute__((always_inline)) void account(const struct mig_conte
 			mig_slot_complete_if_one(context, wc);
 	} else {
 		if (wc->opcode & IBV_WC_RECV) {
-			receive_one(qp, wc);
+			receive_one(context, qp, wc);
 			mig_window_received(context, qp, wc);
 		}
 		if (wc->src_qp == qp->dest_pqpn)

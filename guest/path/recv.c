@@ -15,9 +15,39 @@
 #include "path/recv_real.h"
 #include "path/translate.h"
 
+/* In front of the ring its mask, so that a poller that looks at an entry finds both at once. */
+#define RING_HEAD 64
+
+static char *ring_new(uint32_t size, uint32_t stride)
+{
+	char *memory = calloc(1, RING_HEAD + (size_t)size * stride);
+
+	if (!memory)
+		return NULL;
+	*(uint32_t *)(void *)memory = size - 1;
+	return memory + RING_HEAD;
+}
+
+static void ring_free(char *ring)
+{
+	free(ring ? ring - RING_HEAD : NULL);
+}
+
+void mig_recv_free(struct mig_qp *qp)
+{
+	ring_free(qp ? qp->ring : NULL);
+}
+
 static struct mig_recv *entry(const struct mig_qp *qp, char *ring, uint32_t mask, uint32_t position)
 {
 	return (struct mig_recv *)(ring + (size_t)(position & mask) * qp->stride);
+}
+
+const struct mig_recv *mig_recv_at(const struct mig_qp *qp, uint32_t position)
+{
+	char *ring = __atomic_load_n(&qp->ring, __ATOMIC_ACQUIRE);
+
+	return entry(qp, ring, *(uint32_t *)(void *)(ring - RING_HEAD), position);
 }
 
 int mig_recv_init(struct mig_qp *qp)
@@ -30,7 +60,7 @@ int mig_recv_init(struct mig_qp *qp)
 	while (size < 2 * qp->room)
 		size *= 2;
 	qp->stride = (uint32_t)(sizeof(struct mig_recv) + qp->cap.max_recv_sge * sizeof(struct ibv_sge));
-	qp->ring = calloc(size, qp->stride);
+	qp->ring = ring_new(size, qp->stride);
 	qp->ring_mask = size - 1;
 	return qp->ring ? 0 : ENOMEM;
 }
@@ -124,6 +154,39 @@ static inline int recv_now(struct mig_qp *qp, struct mig_context *context, struc
 	return error;
 }
 
+/*
+ * Of a datagram the poller looks where it has been received to, so it is recorded before the device can complete it. What the
+ * device refuses then is overwritten.
+ */
+static int recv_datagrams(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	struct ibv_recv_wr *end = wr, *failed = NULL;
+	uint32_t tail = qp->tail, most = qp->room;
+	int error = 0;
+
+	for (; end && most && end->num_sge >= 0 && end->num_sge <= (int)qp->cap.max_recv_sge; end = end->next, most--) {
+		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, tail++);
+
+		recv->wr_id = end->wr_id;
+		recv->num_sge = (uint32_t)end->num_sge;
+		for (int i = 0; i < end->num_sge; i++)
+			mig_copy_sge(&recv->sges[i], &end->sg_list[i]);
+	}
+	if (lkeys)
+		error = mig_recv_translated(qp, qp->real, lkeys, wr, &failed);
+	else
+		error = qp->post_recv(qp->real, wr, &failed);
+	if (error && !failed)
+		failed = wr;
+	tail = qp->tail;
+	for (const struct ibv_recv_wr *one = wr; one && (!error || one != failed); one = one->next)
+		tail++;
+	__atomic_store_n(&qp->tail, tail, __ATOMIC_RELAXED);
+	if (error && bad)
+		*bad = failed;
+	return error;
+}
+
 static inline int has_room(struct mig_qp *qp)
 {
 	if (MIG_LIKELY(qp->ring_mask + 1 - (qp->tail - qp->head_seen) >= qp->room))
@@ -139,7 +202,7 @@ static inline int has_room(struct mig_qp *qp)
 static int grow(struct mig_qp *qp)
 {
 	uint32_t mask = qp->ring_mask;
-	char *larger = calloc((size_t)(mask + 1) * 2, qp->stride), *old = larger;
+	char *larger = ring_new((mask + 1) * 2, qp->stride), *old = larger;
 
 	if (!larger)
 		return ENOMEM;
@@ -153,11 +216,14 @@ static int grow(struct mig_qp *qp)
 		for (uint32_t i = head; (int32_t)(qp->tail - i) > 0; i++)
 			memcpy(entry(qp, larger, mask * 2 + 1, i), entry(qp, qp->ring, mask, i), qp->stride);
 		old = qp->ring;
-		qp->ring = larger;
+		__atomic_store_n(&qp->ring, larger, __ATOMIC_RELEASE);
 		qp->ring_mask = mask * 2 + 1;
 	}
 	mig_unlock(&qp->recv_lock);
-	free(old);
+	/* Who polls may look at an entry. */
+	if (mig_is_datagram(qp))
+		mig_synchronize();
+	ring_free(old);
 	return 0;
 }
 
@@ -219,8 +285,8 @@ static int recv_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 	if (qp->recv_parked) {
 		error = record_only(qp, wr, bad);
 	} else {
-		error = recv_now(qp, context, wr, bad);
-		if (qp->recv_owner.section == section && !qp->recv_closed && !mig_sections_usable())
+		error = mig_is_datagram(qp) ? recv_datagrams(qp, context->lkeys, wr, bad) : recv_now(qp, context, wr, bad);
+		if (qp->recv_owner.section == section && !qp->recv_closed && !mig_is_datagram(qp) && !mig_sections_usable())
 			MIG_SET_GATE(qp->recv_fast, section);
 	}
 	mig_unlock(&qp->recv_lock);

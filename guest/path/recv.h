@@ -8,6 +8,10 @@
 int mig_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 
 int mig_recv_init(struct mig_qp *qp);
+void mig_recv_free(struct mig_qp *qp);
+
+/* What was posted at that place of the ring of a UD QP, and has completed. In a section. */
+const struct mig_recv *mig_recv_at(const struct mig_qp *qp, uint32_t position);
 void mig_recv_clear(struct mig_qp *qp);
 
 /* How many are posted and not known to be completed. A snapshot: the application may be posting and polling. */

@@ -1,5 +1,6 @@
 #include "path/send_real.h"
 
+#include "path/datagram.h"
 #include "path/translate.h"
 #include "path/window.h"
 
@@ -71,7 +72,10 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 				mig_translate_sges(lkeys, sges + used, wr->sg_list, listed);
 				used += listed;
 			}
-			send_translate_keys(qp, &copies[count]);
+			if (mig_is_datagram(qp))
+				mig_datagram_translate(&copies[count]);
+			else
+				send_translate_keys(qp, &copies[count]);
 			copies[count].next = NULL;
 			if (count)
 				copies[count - 1].next = &copies[count];
@@ -92,5 +96,5 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 
 int mig_send_real(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	return gate & MIG_GATE_TRANSLATE ? send_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
+	return gate & (MIG_GATE_TRANSLATE | MIG_GATE_DATAGRAM) ? send_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
 }

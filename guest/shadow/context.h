@@ -39,14 +39,25 @@ struct mig_mw_table;
 enum mig_translate {
 	MIG_TRANSLATE_NUMBERS = 1, /* some differ */
 	MIG_TRANSLATE_WINDOWS = 2, /* a peer may have invalidated one */
+	MIG_TRANSLATE_DATAGRAMS = 4, /* they come from where the application takes them to come from, or not */
 };
 
 struct mig_gid_map {
 	uint32_t port, index, new_port, new_index;
-	union ibv_gid gid;
+	union ibv_gid gid; /* what the application takes it for */
+	union ibv_gid now; /* what it is */
 };
 
 #define MIG_GID_MAPS 16
+
+/* One of its ports' GIDs that the application sends datagrams from, and what it takes it for. */
+struct mig_own_gid {
+	uint32_t port, index;
+	union ibv_gid gid;
+};
+
+/* Of address handles that have ended so many different GIDs are remembered, the latest. */
+#define MIG_FORMERS 256
 
 /* What ends an object that is passed through, and what it is given (objects/ends.c). */
 #define MIG_ENDS(X)                                                                                        \
@@ -82,7 +93,7 @@ struct mig_context {
 	uint32_t owed_events, owed_room; /* lock */
 	struct mig_ends ends; /* those of the device of the moment */
 	struct mig_lock lock;
-	struct mig_link tds, pds, parent_domains, dms, mrs, mws, channels, cqs, srqs, qps; /* verb gate closed, or the lock */
+	struct mig_link tds, pds, parent_domains, dms, mrs, mws, channels, cqs, srqs, ahs, qps; /* verb gate closed, or the lock */
 	struct mig_link link;
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];
@@ -101,6 +112,12 @@ struct mig_context {
 	/* rkeys of regions that have ended after they had differed, mapped to something else; room for those that there are. */
 	struct mig_keymap *spent_rkeys, *next_spent_rkeys;
 	uint32_t pds_made; /* lock */
+	uint32_t datagram_qps; /* lock */
+	struct mig_own_gid own_gids[MIG_GID_MAPS]; /* lock; known since the first address handle of each */
+	int own_gid_count;
+	union ibv_gid formers[MIG_FORMERS]; /* lock; in a circle */
+	uint32_t formers_made;
+	int exchanged; /* the device is not the first one */
 };
 
 /* Stands in every context of ours, in a place that libibverbs has not used since its first version, and in no other. */

@@ -13,6 +13,7 @@ enum mig_gate {
 	MIG_GATE_TRANSLATE = 2, /* keys differ */
 	MIG_GATE_SHADOW = 4,	/* quiesced: keep it */
 	MIG_GATE_FLUSH = 8,	/* kept ones go first */
+	MIG_GATE_DATAGRAM = 32, /* of UD: to whom it goes may have moved, and address handles are other ones */
 	MIG_GATE_STOPPED = 16,	/* the application has put it into SQD: keep it */
 };
 
@@ -39,6 +40,19 @@ struct mig_send {
 	struct mig_send *next;
 	struct ibv_send_wr wr;
 	struct ibv_sge sges[];
+};
+
+enum mig_receives {
+	MIG_RECEIVES_FROM_ITS_RING = 0,
+	MIG_RECEIVES_FROM_SLOTS,
+	MIG_RECEIVES_DATAGRAMS, /* from either */
+};
+
+/* A multicast group. */
+struct mig_group {
+	struct mig_group *following;
+	union ibv_gid gid;
+	uint16_t lid;
 };
 
 /* A receive as it was posted; `stride` of the QP apart. */
@@ -83,6 +97,7 @@ struct mig_qp {
 	/* Of the ring; belongs to the poller of recv_cq, and stands among what nobody writes: a line of its own. */
 	uint32_t head;
 	int shares;		       /* its receives are those of a shared queue: shadow/srq.h */
+	enum mig_receives receives;    /* what a poller does of one, in one word */
 	struct ibv_qp_attr attr;       /* every attribute at its last value, in the application's numbers */
 	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
 	struct ibv_ece ece;	       /* has_ece */
@@ -122,6 +137,9 @@ struct mig_qp {
 	uint32_t async_events;
 	int told_last; /* atomic: of its shared receives it was said that it takes no more; its successor says it again */
 	uint64_t peer;
+	/* Of UD. */
+	struct mig_group *groups;  /* which it has joined; verb gate */
+	struct ibv_ah *marker_ah; /* to itself, of the real device; the control thread's, and of who ends the QP */
 	struct mig_link link;
 };
 
@@ -129,5 +147,10 @@ struct mig_qp {
 #define MIG_LINE 64
 
 MIG_SHADOW(qp, ibv_qp, mig_qp)
+
+static inline int mig_is_datagram(const struct mig_qp *qp)
+{
+	return qp->ibv.qp_type == IBV_QPT_UD;
+}
 
 #endif

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define MIG_CONTROL_MAGIC 0x4d524d47
-#define MIG_CONTROL_VERSION 3
+#define MIG_CONTROL_VERSION 4
 
 /* A longer reply travels in several messages of at most this size, all but the last with MIG_FLAG_MORE. */
 #define MIG_MESSAGE_MAX 32768
@@ -60,7 +60,10 @@
 	X(16, PREPARE, mig_scope, mig_qp_name, QPS)                                                        \
 	X(17, CONNECT, mig_none, mig_connect_record, DONE)                                                 \
 	X(18, KEYS, mig_keys, mig_key_record, DONE)                                                        \
-	X(19, RESUME, mig_none, mig_none, DONE)
+	X(19, RESUME, mig_none, mig_none, DONE)                                                            \
+	X(20, LIST_ADDRESSES, mig_none, mig_none, ADDRESSES)                                               \
+	X(21, ADDRESSES, mig_none, mig_address_record, NONE)                                               \
+	X(22, PLACES, mig_none, mig_place_record, DONE)
 
 enum mig_state {
 	MIG_STATE_RUNNING = 1,
@@ -82,6 +85,14 @@ enum mig_park_flag {
 
 enum mig_rebuild_flag {
 	MIG_REBUILD_RESTORED = 1,
+};
+
+/* What an address is to a process that sends and takes datagrams. */
+enum mig_address_kind {
+	MIG_ADDRESS_OWN = 1,	/* of one of its ports: its queue pairs are known by it */
+	MIG_ADDRESS_PEER = 2,	/* it has an address handle for it */
+	MIG_ADDRESS_FORMER = 3, /* it had one, or whom it talked to there has moved */
+	MIG_ADDRESS_BLIND = 4,	/* none: it has a queue pair that cannot be told of a move */
 };
 
 struct mig_header {
@@ -222,6 +233,26 @@ struct mig_keys {
 struct mig_key_record {
 	uint32_t vrkey;
 	uint32_t prkey;
+};
+
+struct mig_address_record {
+	uint32_t context;
+	uint32_t kind;
+	uint32_t port;
+	uint32_t index;
+	uint8_t vgid[16]; /* OWN: what the application takes it for */
+	uint8_t gid[16];
+};
+
+/* A queue pair for datagrams: how applications name it, where it is, and where it will be. */
+struct mig_place_record {
+	uint32_t vqpn;
+	uint32_t qpn;
+	uint32_t new_qpn;
+	uint32_t reserved;
+	uint8_t vgid[16];
+	uint8_t gid[16];
+	uint8_t new_gid[16];
 };
 
 #endif

@@ -117,6 +117,7 @@ class Action(Enum):
     TELL_LIST_CONTEXTS = "tell.LIST_CONTEXTS"
     TELL_LIST_QPS = "tell.LIST_QPS"
     TELL_LIST_MRS = "tell.LIST_MRS"
+    TELL_LIST_ADDRESSES = "tell.LIST_ADDRESSES"
     TELL_QUIESCE = "tell.QUIESCE"
     TELL_UNDO = "tell.UNDO"
     TELL_PARK = "tell.PARK"
@@ -124,6 +125,7 @@ class Action(Enum):
     TELL_PREPARE = "tell.PREPARE"
     TELL_CONNECT = "tell.CONNECT"
     TELL_KEYS = "tell.KEYS"
+    TELL_PLACES = "tell.PLACES"
     TELL_RESUME = "tell.RESUME"
     CALL_GUEST = "call.guest"
     """The file that has a parked guest connect."""
@@ -165,6 +167,7 @@ class Action(Enum):
     GUEST_LIST_CONTEXTS = "guest.LIST_CONTEXTS"
     GUEST_LIST_QPS = "guest.LIST_QPS"
     GUEST_LIST_MRS = "guest.LIST_MRS"
+    GUEST_LIST_ADDRESSES = "guest.LIST_ADDRESSES"
     GUEST_QUIESCE = "guest.QUIESCE"
     GUEST_UNDO = "guest.UNDO"
     GUEST_PARK = "guest.PARK"
@@ -172,6 +175,7 @@ class Action(Enum):
     GUEST_PREPARE = "guest.PREPARE"
     GUEST_CONNECT = "guest.CONNECT"
     GUEST_KEYS = "guest.KEYS"
+    GUEST_PLACES = "guest.PLACES"
     GUEST_RESUME = "guest.RESUME"
 
     # CRIU's plugin, where a restore is committed before the application goes on (docs/criu.md).

@@ -16,7 +16,7 @@ from migrrdma_runtime.base.errors import MessageError
 from migrrdma_runtime.wire import compiled_schema
 from migrrdma_runtime.wire.compiled_schema import Schema
 
-VERSION = 5
+VERSION = 6
 """Of this vocabulary; agents of different versions do not migrate between them."""
 
 MAX_BYTES = 16 << 20
@@ -95,6 +95,12 @@ class Contact:
 STEP = record(name=STEP_NAME, host=NAME, start=START, seconds=SECONDS)
 """A :class:`Step`."""
 
+MOST_PLACES = 1 << 12
+"""That a process learns at a time."""
+
+DATAGRAMS = record(vgid=GID, vqpn=QPN, gid=GID, qpn=QPN)
+"""A queue pair for datagrams: what applications call it, by one of its port's GIDs, and where it is."""
+
 AGENT = record(name=NAME, address=ADDRESS)
 """A :class:`Contact`."""
 
@@ -119,7 +125,8 @@ EXCHANGES: dict[str, Exchange] = {
             migration=MIGRATION,
             source=AGENT,
             key_digest=KEY,
-            connections=list_of(record(gid=GID, qpn=QPN, peer_gid=GID, peer_qpn=QPN), least=1),
+            connections=list_of(record(gid=GID, qpn=QPN, peer_gid=GID, peer_qpn=QPN)),
+            datagrams=list_of(DATAGRAMS, MOST_PLACES),
         ),
         record(processes=list_of(PROCESS)),
     ),
@@ -149,7 +156,9 @@ EXCHANGES: dict[str, Exchange] = {
                 record(
                     gid=GID, qpn=QPN, new_peer_gid=GID, new_peer_qpn=QPN, sq_psn=QPN, rq_psn=QPN, peer=PROCESS
                 ),
-                least=1,
+            ),
+            places=list_of(
+                record(vgid=GID, vqpn=QPN, gid=GID, qpn=QPN, new_gid=GID, new_qpn=QPN), MOST_PLACES
             ),
             # Remote keys as they are now: base64 of pairs of 32-bit numbers, virtual and physical.
             keys={

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Manifest = dict[str, Any]
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 64 << 20
 
 

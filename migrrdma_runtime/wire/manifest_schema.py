@@ -9,6 +9,7 @@ from migrrdma_runtime.wire.agent_messages import (
     GID,
     KEY,
     MIGRATION,
+    MOST_PLACES,
     NAME,
     PROCESS,
     QPN,
@@ -39,7 +40,12 @@ GUEST = record(
 END = record(process=PROCESS, context=_COUNT, vqpn=QPN, gid=GID, qpn=QPN, peer_gid=GID, peer_qpn=QPN)
 """A connected queue pair of the container: whose it is, and both ends as the network knew them."""
 
-PARTNER = record(name=NAME, address=AGENT["properties"]["address"], connections=list_of(END, least=1))
+DATAGRAMS = record(
+    process=PROCESS, context=_COUNT, port=_COUNT, index=_COUNT, vgid=GID, vqpn=QPN, gid=GID, qpn=QPN
+)
+"""A queue pair of the container for datagrams, at one of the GIDs that it sends from."""
+
+PARTNER = record(name=NAME, address=AGENT["properties"]["address"], connections=list_of(END))
 """The agent of a host with other ends."""
 
 MANIFEST = record(
@@ -55,6 +61,7 @@ MANIFEST = record(
     guests=list_of(GUEST, least=1),
     partners=list_of(PARTNER),
     internal=list_of(END),
+    datagrams=list_of(DATAGRAMS, MOST_PLACES),
 )
 
 

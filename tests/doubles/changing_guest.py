@@ -106,6 +106,8 @@ class ChangingGuest:
                     {"context": 1, "addr": 4096 * n, "length": 10, "vrkey": n, "prkey": n + 1} for n in (1, 2)
                 ]
                 return {}, regions
+            case "LIST_ADDRESSES":
+                return {}, [{"context": 1, "kind": kind, "port": 1, "index": 1} for kind in (1, 3)]
             case "LIST_QPS" | "REBUILD" | "PREPARE":
                 return {}, self._pairs
             case _:

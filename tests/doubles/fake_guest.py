@@ -213,6 +213,21 @@ class FakeGuest:
             ],
         )
 
+    def _on_list_addresses(self, _message: Message) -> Any:
+        def packed(one: dict[str, Any]) -> dict[str, Any]:
+            return {
+                key: bytes.fromhex(value) if isinstance(value, str) else value for key, value in one.items()
+            }
+
+        return "ADDRESSES", {}, [packed(one) for one in self.spec.get("addresses", [])]
+
+    def _on_places(self, message: Message) -> Any:
+        self.spec["places"] = [
+            {key: bytes(value).hex() if "gid" in key else value for key, value in one.items()}
+            for one in message.records
+        ]
+        return "DONE", {}
+
     def _on_quiesce(self, message: Message) -> Any:
         self.state = QUIESCED
         self.waits_alone = message.body["alone_s"]
@@ -287,7 +302,7 @@ class FakeGuest:
             "vqpn": pair["vqpn"],
             "pqpn": pair["pqpn"],
             "next_pqpn": pair.get("next", 0),
-            "type": _RC,
+            "type": pair.get("type", _RC),
             "state": pair.get("state", _RTS),
             "dest_vqpn": pair["dest_pqpn"],
             "dest_pqpn": pair["dest_pqpn"],
@@ -311,6 +326,7 @@ class FakeGuest:
             ],
             "learnt": self.spec.get("learnt", {}),
             "keys": self.spec.get("keys", {}),
+            "places": self.spec.get("places", []),
             "waits_alone": self.waits_alone,
             "drains_for": self.drains_for,
             "image": list(self.pairs.values()),

@@ -39,6 +39,7 @@ def _requests(move: Move) -> dict[str, Message]:
             "migration": migration,
             "source": contact["src"],
             "key_digest": "0" * 64,
+            "datagrams": [],
             "connections": facing,
         },
         "drain": {"migration": migration, "seconds": 0.1},
@@ -69,6 +70,7 @@ def _requests(move: Move) -> dict[str, Message]:
                 for one in facing
             ],
             "keys": {"a" * 16: remote_keys.pack([(1, 2)])},
+            "places": [],
         },
         "retract": claim,
         "switch": claim,

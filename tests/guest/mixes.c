@@ -90,7 +90,7 @@ int main(void)
 	struct ibv_ah *other_ah = ibv_create_ah(pd, &ah_attr);
 	NEED(ud && ah && other_ah && !ibv_destroy_ah(other_ah));
 
-	/* A receive of a queue that can be moved, for a QP that cannot: it is what was posted that completes. */
+	/* It is what was posted that completes. */
 	struct ibv_srq_init_attr srq_init = { .attr = { 4, 1, 0 } };
 	struct ibv_srq *movable = ibv_create_srq(pd, &srq_init), *srq = ibv_create_srq(pd, &srq_init);
 	struct ibv_sge sge = { (uintptr_t)memory, 64, mr->lkey };

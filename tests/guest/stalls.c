@@ -15,7 +15,7 @@
  *     ended VERB         whether it has: "yes" or "no"
  *     fill               posts sends until the first QP takes no more: how many
  *     fork               a child that uses nothing of it: its pid
- *     handle             makes an address handle, which cannot be moved
+ *     domain             opens an XRC domain, which cannot be moved
  *     alternate          gives the first QP an alternate path, with which it cannot be moved
  *     receive N          posts receives at the second QP
  *     poll               polls the first CQ, then the second: how many there were on the second
@@ -28,6 +28,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <infiniband/verbs.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -326,11 +327,11 @@ static void answer(const char *line)
 				pause();
 		}
 		printf("%d\n", pid);
-	} else if (!strcmp(line, "handle\n")) {
-		struct ibv_ah_attr attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } };
+	} else if (!strcmp(line, "domain\n")) {
+		struct ibv_xrcd_init_attr attr = { .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = -1,
+						   .oflags = O_CREAT };
 
-		require(!ibv_query_gid(contexts[1], 1, 1, &attr.grh.dgid), "GID");
-		puts(ibv_create_ah(pds[0], &attr) ? "ok" : "no");
+		puts(ibv_open_xrcd(contexts[0], &attr) ? "ok" : "no");
 	} else if (!strcmp(line, "alternate\n")) {
 		struct ibv_qp_attr attr = { .alt_port_num = 1, .alt_timeout = 14, .path_mig_state = IBV_MIG_REARM,
 					    .alt_ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };

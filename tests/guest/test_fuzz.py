@@ -31,9 +31,11 @@ CONVERSATIONS = [
         WIRE.pack("CONNECT", None, [{"context": 1, "vqpn": 17, "dest_pqpn": 5000, "peer": 1}]),
         WIRE.pack("KEYS", {"peer": 1}, [{"vrkey": 1, "prkey": 2}], more=True),
         WIRE.pack("KEYS", {"peer": 1}, [{"vrkey": 3, "prkey": 4}]),
+        WIRE.pack("PLACES", None, [{"vqpn": 17, "qpn": 17, "new_qpn": 5000}] * 2, more=True),
+        WIRE.pack("PLACES", None, [{"vqpn": 18, "qpn": 18, "new_qpn": 5001, "new_gid": bytes([1] * 16)}]),
         WIRE.pack("RESUME"),
     ],
-    [WIRE.pack(kind) for kind in ("INVENTORY", "LIST_CONTEXTS", "LIST_QPS", "LIST_MRS")],
+    [WIRE.pack(kind) for kind in ("INVENTORY", "LIST_CONTEXTS", "LIST_QPS", "LIST_MRS", "LIST_ADDRESSES")],
     [
         WIRE.pack("PREPARE", {"kind": 1, "context": 2}),
         WIRE.pack("QUIESCE", {"kind": 2, "timeout_ms": 100}, [{"context": 1, "vqpn": 17}]),

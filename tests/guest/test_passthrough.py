@@ -16,7 +16,6 @@ from migrrdma_lab.device.build import build_in_process
 from migrrdma_runtime.wire.guest_messages import WIRE, text
 
 REASONS = [
-    "a UD QP", "an address handle",
     "a shared receive queue whose receives complete on an extended CQ",
     "a QP with a shared receive queue that cannot be moved",
     "an extended CQ with more than standard completions", "a QP with an extended CQ",
@@ -37,7 +36,7 @@ ENDED_ALONE = {
 }  # fmt: skip
 """Each with whether the device refuses its first end."""
 
-ENDED_FIRST = {"a UD QP", "an address handle", "a QP with a shared receive queue that cannot be moved"}
+ENDED_FIRST = {"a QP with a shared receive queue that cannot be moved"}
 
 
 def reasons(agent: Agent) -> list[str]:
@@ -77,7 +76,7 @@ def test_mixed_objects_work_and_are_reasons_as_long_as_they_live(
 def test_what_pins_a_partner_pins_only_who_is_connected_to_it(
     start_stalls: Callable[..., Program], agent: Agent
 ) -> None:
-    """An address handle is its own affair; a queue pair that cannot be moved is that of who is at its other end."""
+    """An XRC domain is its own affair; a queue pair that cannot be moved is that of who is at its other end."""
     program = start_stalls()
     first, second = [{"context": one["context"], "vqpn": one["vqpn"]} for one in agent.qps()]
 
@@ -86,7 +85,7 @@ def test_what_pins_a_partner_pins_only_who_is_connected_to_it(
             "QUIESCE", {"kind": WIRE.constants["MIG_SCOPE_LISTED"], "timeout_ms": 1000 * PATIENT_S}, names
         )
 
-    assert program.tell("handle") == "ok"
+    assert program.tell("domain") == "ok"
     with pytest.raises(GuestError, match="cannot be migrated"):
         agent.quiesce()
     quiesce(first, second)
@@ -96,7 +95,7 @@ def test_what_pins_a_partner_pins_only_who_is_connected_to_it(
         quiesce(first, second)
     quiesce(second)
     agent.ask("UNDO")
-    assert reasons(agent) == ["a QP with an alternate path", "an address handle"]
+    assert reasons(agent) == ["a QP with an alternate path", "an XRC domain"]
 
 
 def test_process_that_holds_the_connection_manager_says_so(

@@ -213,9 +213,9 @@ def test_what_cannot_be_moved_and_was_made_since_the_inventory_is_not_parked(
     stalls: Program, agent: Agent
 ) -> None:
     agent.quiesce()
-    assert stalls.tell("handle") == "ok"
+    assert stalls.tell("domain") == "ok"
     for flags in (0, 1):
-        with pytest.raises(GuestError, match="an address handle") as refusal:
+        with pytest.raises(GuestError, match="an XRC domain") as refusal:
             agent.ask("PARK", {"flags": flags})
         assert refusal.value.error == errno.ENOTSUP
     assert state(agent) == STATES["MIG_STATE_QUIESCED"]

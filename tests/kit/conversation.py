@@ -57,6 +57,7 @@ class Conversation:
                     "migration": "0" * 16,
                     "source": _SOURCE,
                     "key_digest": "0" * 64,
+                    "datagrams": [],
                     "connections": [
                         {"gid": there, "qpn": n, "peer_gid": here, "peer_qpn": n} for n in numbers
                     ],
@@ -81,6 +82,7 @@ class Conversation:
                         for n in numbers
                     ],
                     "keys": {_PROCESS: remote_keys.pack(self.keys)},
+                    "places": [],
                 },
                 EXCHANGES["prepare"].request,
             ),
@@ -132,6 +134,7 @@ class Conversation:
             ],
             "partners": [{"name": "peer", "address": "192.0.2.4:50505", "connections": ends}],
             "internal": [],
+            "datagrams": [],
         }
 
     def messages_there_and_back(self) -> None:

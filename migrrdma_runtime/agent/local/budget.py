@@ -13,6 +13,7 @@ MOST_OF_AN_ANSWER = {
     "CONTEXTS": 1 << 8,
     "QPS": 1 << 16,
     "MRS": 1 << 18,
+    "ADDRESSES": 1 << 17,
     "INVENTORY_IS": 1 << 10,
     "DONE": 1 << 16,
 }

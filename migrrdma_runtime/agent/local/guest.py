@@ -21,6 +21,8 @@ from typing import Any
 from migrrdma_runtime.agent.local.budget import MOST_OF_AN_ANSWER, Budget
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest_objects import (
+    Address,
+    AddressKind,
     Connect,
     Context,
     Domain,
@@ -130,6 +132,31 @@ class Guest:
             for one in _records(await self._request("LIST_MRS", timeout))
             if one["length"]  # windows and regions of device memory are in the list for their keys
         ]
+
+    async def addresses(self, timeout: float) -> list[Address]:
+        """From where it sends datagrams, and to where; nothing if it has no queue pair for them."""
+        found = {
+            (one["context"], one["kind"], one["port"], one["index"], one["vgid"], one["gid"])
+            for one in _records(await self._request("LIST_ADDRESSES", timeout))
+        }
+        if not {one[1] for one in found} <= set(AddressKind):
+            raise MessageError(f"{self} lists an address of a kind that is none")
+        return [
+            Address(context, AddressKind(kind), port, index, gids.from_bytes(vgid), gids.from_bytes(gid))
+            for context, kind, port, index, vgid, gid in sorted(found)
+        ]
+
+    async def learn_places(self, places: list[dict[str, Any]], timeout: float) -> None:
+        """Learn where queue pairs for datagrams will be once it is resumed; as in an agents' *prepare*."""
+        records = [
+            {
+                **{name: one[name] for name in ("vqpn", "qpn", "new_qpn")},
+                **{name: gids.packed(one[name]) for name in ("vgid", "gid", "new_gid")},
+            }
+            for one in places
+        ]
+        for part, more in _parts("PLACES", records):
+            await self._command("PLACES", timeout, {}, part, more=more)
 
     async def quiesce(
         self, names: list[QPName] | None, seconds: float, timeout: float, alone: float = 0

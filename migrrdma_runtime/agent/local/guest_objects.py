@@ -9,6 +9,9 @@ from typing import NamedTuple
 _CONNECTED = (2, 3)
 """``IBV_QPT_RC`` and ``IBV_QPT_UC``: what has one other end."""
 
+_DATAGRAMS = 4
+"""``IBV_QPT_UD``."""
+
 _READY_TO_RECEIVE, _SEND_QUEUE_ERROR, _ERROR = 2, 5, 6
 """``IBV_QPS_RTR`` and ``IBV_QPS_SQE``: the first and the last state in which a queue pair has another end; ``ERR``."""
 
@@ -70,6 +73,11 @@ class QueuePair:
         return self.type in _CONNECTED and self.state == _ERROR
 
     @property
+    def takes_datagrams(self) -> bool:
+        """Whether anybody may send to it who knows its number."""
+        return self.type == _DATAGRAMS
+
+    @property
     def end(self) -> tuple[str, int]:
         """The connection's end here, as the network knows it."""
         return self.sgid, self.pqpn
@@ -78,6 +86,27 @@ class QueuePair:
     def other_end(self) -> tuple[str, int]:
         """The other end of the connection, as the network knows it."""
         return self.dgid, self.dest_pqpn
+
+
+class AddressKind(IntEnum):
+    """``enum mig_address_kind``."""
+
+    OWN = 1
+    PEER = 2
+    FORMER = 3
+    BLIND = 4
+
+
+@dataclass(frozen=True)
+class Address:
+    """What a process sends datagrams from or to, where it is now; of its own GID also what the application sees."""
+
+    context: int
+    kind: AddressKind
+    port: int
+    index: int
+    vgid: str
+    gid: str
 
 
 @dataclass(frozen=True)

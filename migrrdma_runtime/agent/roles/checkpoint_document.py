@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from migrrdma_runtime.agent.local.devices import ROCE_V2
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import Context, QueuePair
+from migrrdma_runtime.agent.local.guest_objects import AddressKind, Context, QueuePair
 from migrrdma_runtime.agent.roles.participants import (
     Connection,
     Mover,
@@ -50,6 +50,7 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
             f"connections of container {record.data.container:.12} came or went while it was quiesced "
             f"({', '.join(changed[:8])}): try again"
         )
+    _require_same_datagrams(record, participants, after)
     for partner in participants.partners:
         _require_sendable(partner, after)
     devices = sorted({context.real_device for one in after for context in one.contexts})
@@ -70,8 +71,26 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
                 for one in participants.partners
             ],
             "internal": _ends(participants.internal),
+            "datagrams": participants.datagrams,
         }
     )
+
+
+def _require_same_datagrams(record: SourceRecord, participants: Participants, after: list[Mover]) -> None:
+    """Whether everybody who is to learn of the move has been told that it begins, and of the same queue pairs."""
+
+    def said(movers: list[Mover]) -> tuple[list[Message], set[str]]:
+        peers = {
+            address.gid for one in movers for address in one.addresses if address.kind is AddressKind.PEER
+        }
+        return [one for mover in movers for one in mover.datagrams], peers
+
+    (before, peers), (now, peers_now) = said(participants.movers), said(after)
+    if before != now or not peers_now <= peers:
+        raise GuestError(
+            f"container {record.data.container:.12} made or ended queue pairs for datagrams, or began to send to "
+            "another host, while it was quiesced: try again"
+        )
 
 
 def _require_sendable(partner: PartnerAgent, movers: list[Mover]) -> None:
@@ -115,17 +134,18 @@ def _describe_guest(one: Mover, kinds: dict[tuple[str, str], str]) -> Message:
         "command": one.guest.process.command,
         "build_id": one.guest.build_id,
         "objects": one.inventory.counts,
-        "contexts": [_describe_context(context, one.pairs, kinds) for context in one.contexts],
+        "contexts": [_describe_context(context, one, kinds) for context in one.contexts],
     }
 
 
-def _describe_context(context: Context, pairs: list[QueuePair], kinds: dict[tuple[str, str], str]) -> Message:
+def _describe_context(context: Context, mover: Mover, kinds: dict[tuple[str, str], str]) -> Message:
     used = sorted(
         {
             (pair.port, pair.sgid_index, pair.sgid)
-            for pair in pairs
+            for pair in mover.pairs
             if pair.name.context == context.id and pair.is_connected
         }
+        | {(one.port, one.index, one.gid) for one in mover.own_addresses if one.context == context.id}
     )
     # By the GID: port and index are those that the application uses, of its first device.
     device = context.real_device

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 from dataclasses import dataclass
 
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import Context, Inventory, QueuePair
+from migrrdma_runtime.agent.local.guest_objects import Address, AddressKind, Context, Inventory, QueuePair
 from migrrdma_runtime.agent.local.strangers import way_in
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
-from migrrdma_runtime.base.errors import BusyError, GuestError
-from migrrdma_runtime.wire.agent_messages import Contact
+from migrrdma_runtime.base.errors import AgentError, BusyError, GuestError
+from migrrdma_runtime.wire import agent_messages
+from migrrdma_runtime.wire.agent_messages import Contact, Message
+
+_log = logging.getLogger(__name__)
 
 Connection = tuple[Guest, QueuePair]
 """A connected queue pair and whose it is."""
@@ -29,6 +35,31 @@ class Mover:
     inventory: Inventory
     contexts: list[Context]
     pairs: list[QueuePair]
+    addresses: list[Address]
+
+    @property
+    def own_addresses(self) -> list[Address]:
+        """From where its datagrams come."""
+        return [one for one in self.addresses if one.kind is AddressKind.OWN]
+
+    @property
+    def datagrams(self) -> list[Message]:
+        """Its queue pairs for datagrams, once for each GID that they are known by."""
+        return [
+            {
+                "process": self.guest.name,
+                "context": one.context,
+                "port": one.port,
+                "index": one.index,
+                "vgid": one.vgid,
+                "vqpn": pair.name.vqpn,
+                "gid": one.gid,
+                "qpn": pair.pqpn,
+            }
+            for one in self.own_addresses
+            for pair in self.pairs
+            if pair.takes_datagrams and pair.name.context == one.context
+        ]
 
 
 @dataclass
@@ -46,6 +77,11 @@ class Participants:
     movers: list[Mover]
     partners: list[PartnerAgent]
     internal: list[Connection]
+
+    @property
+    def datagrams(self) -> list[Message]:
+        """The queue pairs for datagrams that move."""
+        return [one for mover in self.movers for one in mover.datagrams]
 
 
 async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
@@ -173,6 +209,7 @@ async def look_into(agent: ThisAgent, guest: Guest) -> Mover:
         await guest.inventory(limit),
         await guest.contexts(limit),
         await guest.queue_pairs(limit),
+        await guest.addresses(limit),
     )
 
 
@@ -199,9 +236,45 @@ async def find_participants(agent: ThisAgent, movers: list[Mover]) -> Participan
         if one[1].other_end not in ends:
             by_address.setdefault(agent.config.agent_for(one[1].dgid), []).append(one)
 
+    by_address |= {address: [] for address in _peers(agent, movers, AddressKind.PEER) - by_address.keys()}
+    if sum(len(one.datagrams) for one in movers) > agent_messages.MOST_PLACES:
+        raise GuestError(
+            f"{len(movers)} processes have more queue pairs for datagrams, once for each GID that they send from, than "
+            f"the {agent_messages.MOST_PLACES} that can be moved"
+        )
     found: list[Contact] = await wait_for_all(*(agent.greet(address) for address in by_address))
     partners: dict[str, PartnerAgent] = {}
-    for contact, ones in zip(found, by_address.values(), strict=True):
+    former = await _who_answers(agent, _peers(agent, movers, AddressKind.FORMER) - by_address.keys())
+    for contact, ones in [*zip(found, by_address.values(), strict=True), *((one, []) for one in former)]:
         # A host with several addresses is one partner.
         partners.setdefault(contact.name, PartnerAgent(contact, [])).connections.extend(ones)
     return Participants(movers, list(partners.values()), internal)
+
+
+def _peers(agent: ThisAgent, movers: list[Mover], kind: AddressKind) -> set[str]:
+    """The agents of whom the movers send datagrams to; of one's own processes it is this one."""
+    found = set()
+    for one in movers:
+        for address in one.addresses:
+            if address.kind is AddressKind.BLIND:
+                raise GuestError(
+                    f"{one.guest} takes datagrams in a way that a move would show: into memory whose addresses are not "
+                    "the process's own, as of ibv_reg_mr_iova or device memory"
+                )
+            if address.kind is kind:
+                with (
+                    contextlib.nullcontext() if kind is AddressKind.PEER else contextlib.suppress(AgentError)
+                ):
+                    found.add(agent.config.agent_for(address.gid))
+    return found
+
+
+async def _who_answers(agent: ThisAgent, addresses: set[str]) -> list[Contact]:
+    """Whoever was talked to before may be gone, and nobody is the worse for it."""
+    answers = await asyncio.gather(*(agent.greet(one) for one in sorted(addresses)), return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException) and not isinstance(answer, AgentError):
+            raise answer
+        if isinstance(answer, AgentError):
+            _log.info("not told of a move, to whose host datagrams were sent before: %s", answer)
+    return [one for one in answers if isinstance(one, Contact)]

@@ -21,6 +21,7 @@ from migrrdma_runtime.agent.roles.partner_guests import (
     Prepared,
     connected_guest,
     describe_owner,
+    find_hearers,
     find_owners,
     living_guest,
     names_of,
@@ -69,6 +70,8 @@ class Partner:
         agent.require_is(caller, source)
         for one in request["connections"]:
             agent.require_speaks_for(caller, one["peer_gid"], source.address)
+        for one in request["datagrams"]:
+            agent.require_speaks_for(caller, one["gid"], source.address)
         agent.fault_point("partner: suspend")
         async with agent.lock(request["migration"]):
             # Its name is known to all of its partners, and a new record takes the place of one that is final.
@@ -81,6 +84,11 @@ class Partner:
                 if not await agent.guests.wait_for_returning_guests():
                     raise
                 owners = await find_owners(self._agent, request["connections"])
+            hearers = await find_hearers(agent, request["migration"], request["datagrams"])
+            known = [guest for guest, _ in owners]
+            owners += [(guest, []) for guest in hearers if guest not in known]
+            if not owners:
+                return {"processes": []}
             await require_free(self._agent, request["migration"], [guest for guest, _ in owners])
             record = self._store.begin(
                 request["migration"],
@@ -89,7 +97,10 @@ class Partner:
                     key_digest=request["key_digest"],
                     boot=agent.containers.boot,
                     suspended=time.time(),
-                    guests=[describe_owner(agent, guest, pairs) for guest, pairs in owners],
+                    guests=[
+                        describe_owner(agent, guest, pairs, hears=guest in hearers) for guest, pairs in owners
+                    ],
+                    datagrams=request["datagrams"],
                 ),
             )
         agent.tasks.follow(record.id, self.watch(record))
@@ -161,6 +172,8 @@ class Partner:
         self._hear(record)
         for one in request["connections"]:
             agent.require_speaks_for(caller, one["new_peer_gid"], destination.address)
+        for one in request["places"]:
+            agent.require_speaks_for(caller, one["new_gid"], destination.address)
         async with agent.lock(record.id):
             self._require_not_lost(record)
             epoch = request["epoch"]
@@ -175,10 +188,18 @@ class Partner:
             known = {(one.gid, one.qpn) for guest in record.data.guests for one in guest.qps}
             if wanted.keys() != known:
                 raise RefusedError(f"migration {record.id} has {len(known)} connections here, not these ones")
+            said = [{name: one[name] for name in ("vgid", "vqpn", "gid", "qpn")} for one in request["places"]]
+            if said != record.data.datagrams:
+                raise RefusedError(
+                    f"migration {record.id} has {len(record.data.datagrams)} queue pairs for datagrams, not these ones"
+                )
             agent.fault_point("partner: prepare")
             keys = remote_keys.unpack(request["keys"])
             made: list[Prepared] = await wait_for_all(
-                *(prepare_guest(agent, guest, wanted, keys) for guest in record.data.guests)
+                *(
+                    prepare_guest(agent, guest, wanted, keys, request["places"])
+                    for guest in record.data.guests
+                )
             )
             prepared = [connection for one in made for connection in one.connections]
             lost = [connection for one in made for connection in one.lost]

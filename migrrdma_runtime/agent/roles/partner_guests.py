@@ -8,12 +8,12 @@ import logging
 from dataclasses import dataclass, field
 
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import Connect, QPName, QueuePair
-from migrrdma_runtime.agent.roles.records import AnyRecord, PartnerGuest, PartnerQP
+from migrrdma_runtime.agent.local.guest_objects import AddressKind, Connect, QPName, QueuePair
+from migrrdma_runtime.agent.roles.records import AnyRecord, PartnerGuest, PartnerQP, SourceData
 from migrrdma_runtime.agent.roles.states import Role, State
-from migrrdma_runtime.agent.roles.this_agent import ThisAgent
+from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import BusyError, GuestError
+from migrrdma_runtime.base.errors import BusyError, GuestError, MessageError
 from migrrdma_runtime.wire.agent_messages import Message
 
 _log = logging.getLogger(__name__)
@@ -68,6 +68,36 @@ async def _claims(agent: ThisAgent, numbers: set[int]) -> list[tuple[Guest, list
     return list(await asyncio.gather(*(ask(guest) for guest in asked)))
 
 
+async def find_hearers(agent: ThisAgent, migration: str, datagrams: list[Message]) -> list[Guest]:
+    """Which processes have sent datagrams to where these queue pairs are; they are to learn where they will be.
+
+    Raises `GuestError` for one of them that could not do as it is told then.
+    """
+    places, own = {one["gid"] for one in datagrams}, agent.store.find(migration, SourceData)
+    limit = agent.config.deadlines.guest
+
+    async def ask(guest: Guest) -> Guest | None:
+        try:
+            addresses = await guest.addresses(limit)
+        except (GuestError, MessageError) as error:
+            _log.warning("%s", error)  # it goes on sending to where they were
+            return None
+        talks = any(
+            one.gid in places and one.kind in (AddressKind.PEER, AddressKind.FORMER) for one in addresses
+        )
+        if talks and any(one.kind is AddressKind.BLIND for one in addresses):
+            raise GuestError(
+                f"{guest} on {agent.identity.name} sends datagrams to the container, and has queue pairs for them that "
+                "cannot be told of a move"
+            )
+        return guest if talks else None
+
+    # Those that move with it learn it at their new place.
+    asked = [one for one in agent.guests.all() if own is None or not own.data.concerns(one.container)]
+    found = await wait_for_all(*(ask(guest) for guest in (asked if datagrams else ())))
+    return [one for one in found if one is not None]
+
+
 async def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) -> None:
     """Whether none of these takes part in another migration; `BusyError` names it.
 
@@ -114,6 +144,7 @@ async def prepare_guest(
     one: PartnerGuest,
     wanted: dict[End, Message],
     keys_of_peers: dict[str, list[tuple[int, int]]],
+    places: list[Message],
 ) -> Prepared:
     """Have a process make and connect new queue pairs, and learn the keys of who faces it; the new numbers."""
     ends = {QPName(qp.context, qp.vqpn): (qp.gid, qp.qpn) for qp in one.qps}
@@ -121,6 +152,9 @@ async def prepare_guest(
     if guest is None:
         reason = f"{one.who} on {agent.identity.name} has ended"
         return Prepared(lost=[_lost(end, reason) for end in ends.values()])
+    await guest.learn_places(places if one.hears else [], limit)
+    if not ends:
+        return Prepared()
     listed = await guest.queue_pairs(limit)
     there = {pair.name for pair in listed if pair.is_connected}
     failed = {pair.name for pair in listed if pair.has_failed}
@@ -180,7 +214,7 @@ async def connected_guest(agent: ThisAgent, one: PartnerGuest) -> Guest:
     return guest
 
 
-def describe_owner(agent: ThisAgent, guest: Guest, pairs: list[QueuePair]) -> PartnerGuest:
+def describe_owner(agent: ThisAgent, guest: Guest, pairs: list[QueuePair], *, hears: bool) -> PartnerGuest:
     """What is kept of a process and its queue pairs that take part."""
     return PartnerGuest(
         container=guest.container,
@@ -188,6 +222,7 @@ def describe_owner(agent: ThisAgent, guest: Guest, pairs: list[QueuePair]) -> Pa
         who=str(guest),
         qps=[PartnerQP(one.name.context, one.name.vqpn, one.sgid, one.pqpn) for one in pairs],
         process_id=agent.containers.identify(guest.process.pid),
+        hears=hears,
     )
 
 

@@ -53,6 +53,8 @@ class Reconnection:
         self._rebuilt: dict[_Place, _Rebuilt] = {}
         self._new_ends: dict[_End, Message] = {}
         """What the partners have prepared, by their end as it was."""
+        self._new_gids: dict[tuple[str, int, int, int], str] = {}
+        """By process, context, and the port and the index that the application uses."""
         self.lost: list[str] = []
         """Connections of which the other end is no more, for people."""
 
@@ -72,6 +74,11 @@ class Reconnection:
                 pairs = await guest.rebuild(
                     context["context"], device, gid_changes, self._deadlines.reconnect
                 )
+                for change in gid_changes:
+                    entry = self._agent.devices.entry(device, change.new_port, change.new_index)
+                    if entry:
+                        used = guest.name, context["context"], change.port, change.index
+                        self._new_gids[used] = entry.gid
                 made += [_Rebuilt(guest, pair, self._new_gid(pair, device, gid_changes)) for pair in pairs]
             return made
 
@@ -97,6 +104,7 @@ class Reconnection:
                 **record.data.show_claim(record.id, partner.key),
                 "destination": self._agent.contact.as_message(),
                 "connections": [self._offer(one) for one in described["connections"]],
+                "places": self._places(),
                 "keys": {
                     name: keys.get(name, "")
                     for name in {self._made(one).map_name for one in described["connections"]}
@@ -127,6 +135,17 @@ class Reconnection:
             for one, domains in zip(guests, lists, strict=True)
             for domain, pairs in domains.items()
         }
+
+    def _places(self) -> list[Message]:
+        """Where the queue pairs for datagrams are, and will be."""
+        return [
+            {
+                **{name: one[name] for name in ("vgid", "vqpn", "gid", "qpn")},
+                "new_gid": self._new_gids[one["process"], one["context"], one["port"], one["index"]],
+                "new_qpn": self._made(one).pair.next_pqpn,
+            }
+            for one in self._document["datagrams"]
+        ]
 
     def _answering_at_once(self, guests: list[Guest]) -> Iterable[list[Guest]]:
         """As many at a time as may answer: the source has asked one after the other, and the dump cannot be undone."""
@@ -179,6 +198,8 @@ class Reconnection:
         for process, connects in by_guest.items():
             for name in {one.peer for one in connects if one.dest_pqpn == _NOBODY}:
                 await guests[process].learn_keys(name, [], limit)
+        places, everybody = self._places(), {one.guest.name: one.guest for one in self._rebuilt.values()}
+        await wait_for_all(*(guest.learn_places(places, limit) for guest in everybody.values()))
         neighbours = {(other.guest.name, name, other.pair.domain) for name, _, other in self._internal()}
         for process in sorted({one[0] for one in neighbours}):
             keys = await guests[process].remote_keys(limit)

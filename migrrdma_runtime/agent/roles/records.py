@@ -164,6 +164,8 @@ class PartnerGuest:
     """For messages."""
     qps: list[PartnerQP]
     process_id: ProcessId | None = None
+    hears: bool = False
+    """It has sent datagrams to the container's host, and learns where the container's queue pairs for them are."""
 
 
 @dataclass
@@ -179,6 +181,8 @@ class PartnerData:
     suspended: float
     """Seconds since 1970."""
     guests: list[PartnerGuest]
+    datagrams: list[Message] = field(default_factory=list)
+    """The container's queue pairs for datagrams, as in *suspend*."""
     epoch: int = 0
     granted: int = 0
     """The last claim of which the source's agent has said whose it is."""

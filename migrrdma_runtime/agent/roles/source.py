@@ -229,6 +229,10 @@ class Source:
                     {"gid": pair.dgid, "qpn": pair.dest_pqpn, "peer_gid": pair.sgid, "peer_qpn": pair.pqpn}
                     for _, pair in partner.connections
                 ],
+                "datagrams": [
+                    {name: one[name] for name in ("vgid", "vqpn", "gid", "qpn")}
+                    for one in participants.datagrams
+                ],
             }
             limit = self._deadlines.peer + self._deadlines.guest  # it asks all of its guests
             answer = await self._agent.ask(partner.contact, "suspend", request, limit)
@@ -236,6 +240,12 @@ class Source:
             return processes
 
         named = await wait_for_all(*(suspend(partner) for partner in participants.partners))
+        # Where datagrams were sent to, and nobody sends any to here: it takes no part.
+        answers = zip(participants.partners, named, strict=True)
+        part = [partner for partner, processes in answers if partner.connections or processes]
+        if len(part) < len(named):
+            participants.partners = part
+            self._store.note(record, partners=[one.contact for one in part])
         _require_distinct([*record.data.guests, *chain.from_iterable(named)])
 
     async def _drain(self, record: SourceRecord, participants: Participants) -> None:

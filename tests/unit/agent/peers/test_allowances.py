@@ -49,6 +49,7 @@ def suspend(cluster: Cluster, gid: str, connections: list[Message]) -> Message:
         "migration": "0" * 16,
         "source": {"name": "insider", "address": f"127.0.0.9:{cluster.port}"},
         "key_digest": "0" * 64,
+        "datagrams": [],
         "connections": connections or [{"gid": gid, "qpn": 0x21, "peer_gid": NINE, "peer_qpn": 0x11}],
     }
 
@@ -183,6 +184,7 @@ async def suspended(move: Move) -> tuple[Host, Message]:
         "migration": "5" * 16,
         "source": move.src.agent.contact.as_message(),
         "key_digest": "0" * 64,
+        "datagrams": [],
         "connections": [
             {"gid": move.peer.gid, "qpn": 0x21 + i, "peer_gid": move.src.gid, "peer_qpn": 0x11 + i}
             for i in range(2)

@@ -55,7 +55,7 @@ class Bearer:
             }
             for i in range(2)
         ]  # fmt: skip
-        more = {"destination": self.contact, "connections": connections, "keys": {}}
+        more = {"destination": self.contact, "connections": connections, "places": [], "keys": {}}
         return await self.ask(peer, "prepare", epoch=epoch, **more)
 
 

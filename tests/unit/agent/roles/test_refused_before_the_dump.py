@@ -323,7 +323,7 @@ def test_what_a_process_has_open_and_mapped_is_looked_at_beside_the_loop(look: s
         return []
 
     guest: Any = SimpleNamespace(process=Process(1, "app"), container="c1", memory_regions=nothing)
-    mover = Mover(guest, Inventory({"mrs": 1}, ()), [], [])
+    mover = Mover(guest, Inventory({"mrs": 1}, ()), [], [], [])
     agent: Any = SimpleNamespace(
         containers=SimpleNamespace(**{look: waits}, looks=Looks()),
         config=SimpleNamespace(deadlines=SimpleNamespace(guest=1)),

@@ -61,6 +61,7 @@ def suspend_request(src: Host, peer: Host, **changes: Any) -> Any:
         "migration": "0" * 16,
         "source": {"name": src.name, "address": src.agent.contact.address},
         "key_digest": "0" * 64,
+        "datagrams": [],
         "connections": [{"gid": peer.gid, "qpn": 0x21, "peer_gid": src.gid, "peer_qpn": 0x11}],
         **changes,
     }
@@ -181,7 +182,7 @@ def test_without_the_token_nobody_touches_a_partners_connections(play: Play, nam
             one = {"gid": move.peer.gid, "qpn": 0x21, "new_peer_gid": move.dst.gid, "new_peer_qpn": 1}
             request["destination"] = {"name": "dst", "address": move.dst.agent.contact.address}
             request["connections"] = [{**one, "sq_psn": 0, "rq_psn": 0, "peer": "a" * 16}]
-            request["keys"] = {}
+            request["keys"], request["places"] = {}, []
         with pytest.raises(RefusedError, match="that is not the key of migration"):
             await ask(move.dst.config.tls, move.peer, name, request)
         assert move.peer.state() == {"partner": "suspended"}

@@ -1,0 +1,122 @@
+#include "move/places.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/pages.h"
+#include "base/section.h"
+#include "base/verb_gate.h"
+#include "objects/ah.h"
+#include "objects/qp.h"
+#include "shadow/places.h"
+#include "shadow/process.h"
+
+/* Records that arrive in parts. */
+static struct {
+	struct mig_place_record *records;
+	uint32_t count, room;
+} arriving;
+
+/* At a time; and in all, as what has moved once is remembered for as long as the process lives. */
+#define MAX_ARRIVING (1u << 12)
+#define MAX_PLACES (1u << 16)
+
+static struct mig_places *ready;
+
+static int collect(const struct mig_place_record *records, uint32_t count)
+{
+	if (count > MAX_ARRIVING - arriving.count || (mig_places && mig_places->count > MAX_PLACES - MAX_ARRIVING))
+		return E2BIG;
+	if (arriving.count + count > arriving.room) {
+		uint32_t room = (arriving.count + count) * 2;
+		struct mig_place_record *larger = mig_pages_alloc(room * sizeof(*larger));
+
+		if (!larger)
+			return ENOMEM;
+		if (arriving.count)
+			memcpy(larger, arriving.records, arriving.count * sizeof(*larger));
+		mig_pages_free(arriving.records);
+		arriving.records = larger;
+		arriving.room = room;
+	}
+	if (count)
+		memcpy(arriving.records + arriving.count, records, count * sizeof(*records));
+	arriving.count += count;
+	return 0;
+}
+
+static void forget_arriving(void)
+{
+	mig_pages_free(arriving.records);
+	memset(&arriving, 0, sizeof(arriving));
+}
+
+int mig_places_prepare(const struct mig_place_record *records, uint32_t count, int more)
+{
+	int error = collect(records, count), parked = mig.state >= MIG_STATE_PARKED;
+
+	if (!error && more)
+		return 0;
+	/* Nothing has moved that this process has ever sent to. */
+	if (!error && !arriving.count) {
+		mig_places_let_go();
+		return 0;
+	}
+	struct mig_places *made = error ? NULL : mig_places_with(mig_places, arriving.records, arriving.count);
+	forget_arriving();
+	if (!error && !made)
+		error = ENOMEM;
+	if (!error && !parked)
+		error = mig_verb_gate_close(1000);
+	if (error) {
+		mig_places_free(made);
+		return error;
+	}
+	MIG_EACH_CONTEXT(context)
+		if (!error)
+			error = mig_ah_make_ways(context, made);
+	if (!error) {
+		mig_places_free(ready);
+		ready = made;
+	} else {
+		mig_places_free(made);
+	}
+	if (!parked)
+		mig_verb_gate_open();
+	return error;
+}
+
+int mig_places_are_ready(void)
+{
+	return ready != NULL;
+}
+
+void mig_places_take_up(void)
+{
+	struct mig_places *old = mig_places;
+
+	if (!ready)
+		return;
+	/* Address handles that were made since. Without memory for a way its datagrams are lost, as on any network. */
+	MIG_EACH_CONTEXT(context)
+		mig_ah_make_ways(context, ready);
+	MIG_SET_GATE(mig_places, ready);
+	ready = NULL;
+	MIG_EACH_CONTEXT(context) {
+		if (!context->datagram_qps)
+			continue;
+		MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_DATAGRAMS);
+		MIG_EACH_OF(context, qps, qp, mig_qp)
+			if (mig_is_datagram(qp))
+				mig_qp_set_operations(qp);
+	}
+	mig_synchronize();
+	mig_places_free(old);
+}
+
+void mig_places_let_go(void)
+{
+	forget_arriving();
+	mig_places_free(ready);
+	ready = NULL;
+}
