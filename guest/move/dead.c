@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <time.h>
 
+#include "base/section.h"
 #include "move/marker.h"
 #include "objects/qp.h"
+#include "path/build.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"
@@ -79,7 +81,11 @@ static int settle(struct mig_qp *qp)
 	mig_unlock(&send_cq->lock);
 	qp->recv_marker = mig_recv_outstanding(qp) ? MIG_MARKER_WANTED : MIG_MARKER_DONE;
 	for (;;) {
-		if (lacks(send_cq, &qp->marker))
+		int building = mig_is_building(qp);
+
+		if (qp->build && !building)
+			mig_synchronize();
+		if (!building && lacks(send_cq, &qp->marker))
 			mig_marker_post(qp);
 		if (lacks(recv_cq, &qp->recv_marker)) {
 			mig_marker_post_recv(qp);
@@ -96,7 +102,7 @@ static int settle(struct mig_qp *qp)
 			qp->marker = MIG_MARKER_WANTED;
 		}
 		mig_unlock(&send_cq->lock);
-		if (!is_awaited(send_cq, &qp->marker) && !is_awaited(recv_cq, &qp->recv_marker))
+		if (!building && !is_awaited(send_cq, &qp->marker) && !is_awaited(recv_cq, &qp->recv_marker))
 			break;
 		if (naps++ == MOST_NAPS)
 			return ETIMEDOUT;

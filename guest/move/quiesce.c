@@ -11,6 +11,7 @@
 #include "move/marker.h"
 #include "objects/mw_binding.h"
 #include "objects/qp.h"
+#include "path/build.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"
@@ -122,6 +123,12 @@ static void advance(struct mig_qp *qp)
 	}
 	int wanted = qp->marker == MIG_MARKER_WANTED, posted = qp->marker == MIG_MARKER_POSTED;
 	mig_unlock(lock);
+	if (wanted && qp->build) {
+		/* It holds the real queue's lock. */
+		if (mig_is_building(qp))
+			return;
+		mig_synchronize();
+	}
 	/* What the application has stopped before it began would not begin, and nobody has a copy of it; nor would the marker. */
 	if ((wanted || posted) && mig_qp_resume_stopped(qp))
 		return;
@@ -139,6 +146,8 @@ static int has_come_back(struct mig_qp *qp, enum mig_marker how)
 /* Of UC a marker may fail alone with the other sends. If not even that is so any more, another one is sent. */
 static int is_drained(struct mig_qp *qp)
 {
+	if (mig_is_building(qp))
+		return 0;
 	if (!has_come_back(qp, MIG_MARKER_FAILED))
 		return has_come_back(qp, MIG_MARKER_DONE);
 	if (!qp->sends_failed) {

@@ -12,6 +12,7 @@
 #include "objects/mw_binding.h"
 #include "objects/offer.h"
 #include "objects/srq.h"
+#include "path/build.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/recv.h"
@@ -31,7 +32,7 @@ static const char *foreign(const struct ibv_qp_init_attr *attr)
 						     "a QP with a shared receive queue that cannot be moved";
 	if (!mig_cq(attr->send_cq) || !mig_cq(attr->recv_cq))
 		return attr->qp_type == IBV_QPT_UD ? "a UD QP with an extended CQ" : "a QP with an extended CQ";
-	if (attr->cap.max_send_sge > 256 || attr->cap.max_recv_sge > 256)
+	if (attr->cap.max_send_sge > MIG_MOST_SGES || attr->cap.max_recv_sge > MIG_MOST_SGES)
 		return attr->qp_type == IBV_QPT_UD ? "a UD QP with more than 256 scatter entries" :
 						     "a QP with more than 256 scatter entries";
 	return NULL;
@@ -56,8 +57,8 @@ static struct ibv_qp *make_foreign(struct ibv_pd *pd, struct ibv_qp_init_attr *a
 }
 
 /* See ask_until_unique in mr.c: another number is asked of the device, not invented. */
-static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_pd *pd,
-					struct ibv_qp_init_attr *init, uint32_t *extra)
+static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_pd *pd, struct ibv_qp_init_attr *init,
+					uint64_t operations, uint32_t *extra)
 {
 	struct mig_refused refused = { 0 };
 	struct ibv_qp *real = NULL, *other;
@@ -66,7 +67,7 @@ static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_
 	while (again && !error) {
 		struct ibv_qp_init_attr attempt = *init;
 
-		real = mig_qp_make_with_spare(pd, &attempt, extra);
+		real = mig_qp_make_with_spare(pd, &attempt, operations, extra);
 		if (!real) {
 			error = errno;
 			break;
@@ -95,28 +96,23 @@ static struct mig_qp *allocate(void)
 	return memset(memory, 0, sizeof(struct mig_qp));
 }
 
-struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
+/* With ibv_wr_* for these operations, if there are any. */
+static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr, uint64_t operations)
 {
-	MIG_VERB;
-	const char *why = mig_pd(pd) ? foreign(attr) : "";
-	if (why) {
-		struct ibv_qp *qp = make_foreign(pd, attr);
-
-		return *why ? mig_marked(pd->context, qp, why) : qp;
-	}
-
 	struct mig_context *context = mig_context(pd->context);
 	struct ibv_qp_init_attr theirs = *attr;
 	struct mig_qp *qp = allocate();
 	int error = ENOMEM;
 
-	if (!qp)
+	if (!qp || (operations && !(qp->build = calloc(1, sizeof(*qp->build)))))
 		goto failed;
+	if (qp->build)
+		qp->build->operations = operations;
 	theirs.qp_context = qp;
 	theirs.send_cq = mig_real_cq(attr->send_cq);
 	theirs.recv_cq = mig_real_cq(attr->recv_cq);
 	theirs.srq = mig_real_srq(attr->srq);
-	qp->real = make_until_unique(context, mig_real_pd(pd), &theirs, &qp->extra_send);
+	qp->real = make_until_unique(context, mig_real_pd(pd), &theirs, operations, &qp->extra_send);
 	if (!qp->real) {
 		error = errno;
 		goto failed;
@@ -139,6 +135,8 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 						     MIG_RECEIVES_FROM_ITS_RING;
 	if (mig_recv_init(qp) || mig_qpn_reserve(context, qp->real->qp_num))
 		goto failed;
+	if (qp->build)
+		mig_build_offer(qp);
 	mig_qp_set_operations(qp);
 
 	mig_lock(&context->lock);
@@ -165,9 +163,49 @@ failed:
 	if (qp && qp->real)
 		mig_real()->ibv_destroy_qp(qp->real);
 	mig_recv_free(qp);
+	free(qp ? qp->build : NULL);
 	free(qp);
 	errno = error;
 	return NULL;
+}
+
+struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
+{
+	MIG_VERB;
+	const char *why = mig_pd(pd) ? foreign(attr) : "";
+	if (!why)
+		return create(pd, attr, 0);
+	struct ibv_qp *qp = make_foreign(pd, attr);
+
+	return *why ? mig_marked(pd->context, qp, why) : qp;
+}
+
+/* The two structures begin alike. */
+static struct ibv_qp_init_attr *plain(const struct ibv_qp_init_attr_ex *attr)
+{
+	return (struct ibv_qp_init_attr *)(uintptr_t)attr;
+}
+
+int mig_qp_is_built_with(const struct ibv_qp_init_attr_ex *attr)
+{
+	const uint32_t needed = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
+
+	return attr->comp_mask == needed && attr->qp_type != IBV_QPT_UD && attr->send_ops_flags && !(attr->send_ops_flags & ~(uint64_t)MIG_BUILD_OPERATIONS) &&
+	       mig_pd(attr->pd) && mig_real()->ibv_qp_to_qp_ex && !foreign(plain(attr));
+}
+
+struct ibv_qp *mig_qp_create_to_build(struct ibv_qp_init_attr_ex *attr)
+{
+	return create(attr->pd, plain(attr), attr->send_ops_flags);
+}
+
+struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *ibv)
+{
+	struct mig_qp *qp = mig_qp(ibv);
+
+	if (qp)
+		return qp->build ? &qp->ex : NULL;
+	return mig_real()->ibv_qp_to_qp_ex ? mig_real()->ibv_qp_to_qp_ex(ibv) : NULL;
 }
 
 static int end_real_qp(struct mig_qp *qp)
@@ -241,6 +279,7 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 	mig_keymap_drop(qp->rkeys);
 	mig_keymap_drop(qp->next_rkeys);
 	mig_recv_free(qp);
+	free(qp->build);
 	free(qp);
 	return 0;
 }

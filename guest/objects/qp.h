@@ -11,10 +11,16 @@
  */
 static const unsigned int mig_extra_access = IBV_ACCESS_REMOTE_WRITE;
 
+/* --- qp.c --- */
+
+/* Whether one that is asked for like that can be shadowed: it has what is known of ibv_wr_*, and nothing else. */
+int mig_qp_is_built_with(const struct ibv_qp_init_attr_ex *attr);
+struct ibv_qp *mig_qp_create_to_build(struct ibv_qp_init_attr_ex *attr);
+
 /* --- qp_real.c --- */
 
-/* A real QP with one place more in the send queue, for the marker, or without, if the device has no more: *extra. */
-struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint32_t *extra);
+/* A real QP, with ibv_wr_* for these operations if there are any, with one place more in the send queue, for the marker, or without, if the device has no more: *extra. */
+struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint64_t operations, uint32_t *extra);
 
 /* A real QP like this one's, on other real objects; NULL and errno. */
 struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *send_cq, struct ibv_cq *recv_cq,

@@ -9,14 +9,35 @@
 #include "shadow/places.h"
 #include "shadow/process.h"
 
-struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint32_t *extra)
+static struct ibv_qp *make_with_operations(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint64_t operations)
+{
+	struct ibv_qp_init_attr_ex extended = { .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+						.qp_context = init->qp_context, .send_cq = init->send_cq,
+						.recv_cq = init->recv_cq, .srq = init->srq, .cap = init->cap,
+						.qp_type = init->qp_type, .sq_sig_all = init->sq_sig_all, .pd = pd,
+						.send_ops_flags = operations };
+	struct verbs_context *verbs = operations ? verbs_get_ctx_op(pd->context, create_qp_ex) : NULL;
+
+	if (!operations)
+		return mig_real()->ibv_create_qp(pd, init);
+	if (!verbs) {
+		errno = EOPNOTSUPP;
+		return NULL;
+	}
+	struct ibv_qp *real = verbs->create_qp_ex(pd->context, &extended);
+
+	init->cap = extended.cap;
+	return real;
+}
+
+struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr *init, uint64_t operations, uint32_t *extra)
 {
 	struct ibv_qp_init_attr larger = *init;
 	struct ibv_qp *real;
 
 	if (init->cap.max_send_wr && init->cap.max_send_wr != UINT32_MAX) {
 		larger.cap.max_send_wr++;
-		real = mig_real()->ibv_create_qp(pd, &larger);
+		real = make_with_operations(pd, &larger, operations);
 		if (real) {
 			*extra = 1;
 			*init = larger;
@@ -24,7 +45,7 @@ struct ibv_qp *mig_qp_make_with_spare(struct ibv_pd *pd, struct ibv_qp_init_attr
 		}
 	}
 	*extra = 0;
-	return mig_real()->ibv_create_qp(pd, init);
+	return make_with_operations(pd, init, operations);
 }
 
 /* Of what a QP has that shares its receives some devices say how long its own queue is, and others that it has none. */
@@ -46,7 +67,7 @@ struct ibv_qp *mig_qp_make(struct mig_qp *qp, struct ibv_pd *pd, struct ibv_cq *
 	init.srq = srq;
 	/* What the application was told is what it relies on. */
 	init.cap = qp->cap;
-	struct ibv_qp *real = mig_qp_make_with_spare(pd, &init, &qp->extra_send);
+	struct ibv_qp *real = mig_qp_make_with_spare(pd, &init, qp->build ? qp->build->operations : 0, &qp->extra_send);
 	if (real && is_smaller(qp, &init.cap)) {
 		mig_real()->ibv_destroy_qp(real);
 		errno = EOPNOTSUPP;
@@ -65,6 +86,10 @@ void mig_qp_set_operations(struct mig_qp *qp)
 
 	qp->post_send = mig.restored ? mig_post_and_ring : qp->real->context->ops.post_send;
 	qp->post_recv = qp->real->context->ops.post_recv;
+	if (qp->build) {
+		qp->real_ex = mig_real()->ibv_qp_to_qp_ex(qp->real);
+		qp->complete = mig.restored ? mig_complete_and_ring : qp->real_ex->wr_complete;
+	}
 	mig_send_gate(qp, translate, MIG_GATE_TRANSLATE | MIG_GATE_DATAGRAM);
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/verb_gate.h"
 #include "objects/offer.h"
+#include "objects/qp.h"
 #include "objects/srq.h"
 #include "real/export.h"
 #include "shadow/cq.h"
@@ -19,12 +20,6 @@ int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode opcode, uin
 		return 0;
 	MIG_VERB;
 	return mig_real()->ibv_query_qp_data_in_order(mig_real_qp(qp), opcode, flags);
-}
-
-/* The QPs that we shadow were made without the extended interface. */
-struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp)
-{
-	return mig_qp(qp) || !mig_real()->ibv_qp_to_qp_ex ? NULL : mig_real()->ibv_qp_to_qp_ex(qp);
 }
 
 static struct ibv_counters *create_counters(struct ibv_context *ibv, struct ibv_counters_init_attr *attr)
@@ -76,6 +71,8 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_a
 	struct ibv_qp_init_attr_ex theirs;
 	size_t known = offsetof(struct ibv_qp_init_attr_ex, comp_mask) + sizeof(attr->comp_mask);
 
+	if (mig_qp_is_built_with(attr))
+		return mig_qp_create_to_build(attr);
 	/* Only as much of it is there as its mask says. */
 	if (attr->comp_mask & ~(uint32_t)IBV_QP_INIT_ATTR_PD)
 		known = sizeof(theirs);

@@ -133,6 +133,21 @@ int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr 
 	return error;
 }
 
+int mig_send_keep_all(struct mig_qp *qp, struct mig_send *first, struct mig_send **end, uint32_t count)
+{
+	if (__atomic_load_n(&qp->ibv.state, __ATOMIC_RELAXED) < IBV_QPS_RTS)
+		return EINVAL;
+	MIG_LOCKED(&qp->send_lock);
+	if (!(qp->send_gate & (MIG_GATE_KEEP | MIG_GATE_FLUSH)))
+		return -1;
+	if (qp->kept_count + count > qp->cap.max_send_wr)
+		return ENOMEM;
+	*qp->kept_end = first;
+	qp->kept_end = end;
+	qp->kept_count += count;
+	return 0;
+}
+
 /* One that the device does not even take in the error state, in the place of the flush. */
 static void complete_with_error(struct mig_qp *qp, const struct mig_send *send)
 {

@@ -7,6 +7,9 @@
 /* Keeps a list; 0 or an errno as ibv_post_send, or -1 if the gate has been opened meanwhile. Must hold no lock. */
 int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 
+/* Keeps all of a list that is allocated, which `end` is the end of, or nothing; 0, an errno, or -1 likewise. */
+int mig_send_keep_all(struct mig_qp *qp, struct mig_send *first, struct mig_send **end, uint32_t count);
+
 /*
  * Sends what was kept, as far as there is room; what is done with is put on *done, to be freed when no lock is held.
  * Must hold no lock after the context's.

@@ -5,10 +5,9 @@
 #include "path/window.h"
 
 #define SEND_BATCH 16
-#define SEND_SGES 256
+#define SEND_SGES MIG_MOST_SGES
 
-/* The keys of one work request in the numbers of the moment. */
-static void send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
+void mig_send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
 {
 	switch ((int)wr->opcode) {
 	case IBV_WR_RDMA_WRITE:
@@ -75,7 +74,7 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 			if (mig_is_datagram(qp))
 				mig_datagram_translate(&copies[count]);
 			else
-				send_translate_keys(qp, &copies[count]);
+				mig_send_translate_keys(qp, &copies[count]);
 			copies[count].next = NULL;
 			if (count)
 				copies[count - 1].next = &copies[count];

@@ -4,6 +4,9 @@
 
 #include "shadow/qp.h"
 
+/* The keys of one work request, but for its scatter list's, in the numbers of the moment. In a section or under send_lock. */
+void mig_send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr);
+
 /* As ibv_post_send; `gate` says whether numbers differ. In a section or under send_lock. */
 int mig_send_real(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 

@@ -89,6 +89,18 @@ int mig_bind_and_ring(struct ibv_qp *real, struct ibv_mw *mw, struct ibv_mw_bind
 	return 0;
 }
 
+int mig_complete_and_ring(struct ibv_qp_ex *real)
+{
+	int before = errno;
+	int error = real->wr_complete(real);
+
+	if (error != EACCES)
+		return error;
+	error = ring_whatever_it_is(&real->qp_base);
+	errno = error ? errno : before;
+	return error;
+}
+
 int mig_post_and_ring(struct ibv_qp *real, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
 	int before = errno;

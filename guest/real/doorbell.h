@@ -16,4 +16,7 @@ void mig_ring(const struct ibv_qp *real);
 /* Likewise, the real ibv_bind_mw(). */
 int mig_bind_and_ring(struct ibv_qp *real, struct ibv_mw *mw, struct ibv_mw_bind *bind);
 
+/* Likewise, the real ibv_wr_complete(). */
+int mig_complete_and_ring(struct ibv_qp_ex *real);
+
 #endif

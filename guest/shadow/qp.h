@@ -15,6 +15,7 @@ enum mig_gate {
 	MIG_GATE_FLUSH = 8,	/* kept ones go first */
 	MIG_GATE_DATAGRAM = 32, /* of UD: to whom it goes may have moved, and address handles are other ones */
 	MIG_GATE_STOPPED = 16,	/* the application has put it into SQD: keep it */
+	MIG_GATE_BUILD = 64,	/* ibv_wr_*: somebody builds what may have to be kept, and alone: path/build.c */
 };
 
 enum mig_marker {
@@ -34,6 +35,9 @@ enum mig_refusal {
 	MIG_REFUSAL_SEEN,   /* the control thread is to put the QP into the error state */
 	MIG_REFUSAL_FAILED, /* it is there: what is left completes in error */
 };
+
+/* Scatter entries of one request; a QP that may have more is left to the real library. */
+#define MIG_MOST_SGES 256
 
 /* A send that the application posted while the QP was quiesced; its scatter list and inline data follow. */
 struct mig_send {
@@ -63,8 +67,38 @@ struct mig_recv {
 	struct ibv_sge sges[];
 };
 
+/* How requests are being built, between ibv_wr_start and ibv_wr_complete. */
+enum mig_building {
+	MIG_BUILDING_NOTHING = 0,
+	MIG_BUILDING_DIRECTLY, /* by the real functions, whose lock is held */
+	MIG_BUILDING_COPIES,   /* likewise; they are told of them when all are there, as windows are to be followed */
+	MIG_BUILDING_TO_KEEP,  /* nothing of the real one is touched */
+};
+
+/* Of a QP that has ibv_wr_*: what is built and is not the device's yet. Belongs to who builds. */
+struct mig_build {
+	struct mig_lock lock; /* held from ibv_wr_start on by who builds to keep */
+	struct mig_send *first, **end;
+	struct mig_send *last; /* which the setters are about; NULL: it could not be made */
+	uint32_t count;
+	int error; /* the first one, which ibv_wr_complete tells */
+	uint64_t operations; /* that the application asked for */
+};
+
+/* Of the processor's cache. QPs begin on one; their type does not say so, as a list's end is taken for an entry. */
+#define MIG_LINE 64
+
 struct mig_qp {
-	struct ibv_qp ibv;
+	union {
+		struct ibv_qp ibv;
+		struct ibv_qp_ex ex; /* if there is a build */
+	};
+	/* Building a send looks at this half of a line. */
+	struct ibv_qp_ex *real_ex;
+	int (*complete)(struct ibv_qp_ex *real);
+	struct mig_build *build;
+	uint32_t building; /* enum mig_building; atomic */
+	uint32_t reserved;
 	/* Posting a send looks at this line and the first one of ibv; posting a receive at the next line, too. */
 	struct ibv_qp *real;
 	int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
@@ -142,9 +176,6 @@ struct mig_qp {
 	struct ibv_ah *marker_ah; /* to itself, of the real device; the control thread's, and of who ends the QP */
 	struct mig_link link;
 };
-
-/* Of the processor's cache. QPs begin on one; their type does not say so, as a list's end is taken for an entry. */
-#define MIG_LINE 64
 
 MIG_SHADOW(qp, ibv_qp, mig_qp)
 

@@ -70,12 +70,13 @@ def test_nothing_is_lost_when_docker_moves_a_container_on_and_on(
         assert verdict.operations > moves
 
 
-def test_nothing_is_lost_when_queue_pairs_share_their_receives_at_either_end(
-    src: Shell, dst: Shell, peer: Shell
+@pytest.mark.parametrize("options", [["-r", "-q", "6"], ["-b"]], ids=["shared receives", "ibv_wr_*"])
+def test_nothing_is_lost_when_either_end_moves(
+    src: Shell, dst: Shell, peer: Shell, options: list[str]
 ) -> None:
     hosts = src, dst, peer
     made = []
-    for end, address in zip(workload.pair(src, peer, "-r", "-q", "6"), (160, 161), strict=True):
+    for end, address in zip(workload.pair(src, peer, *options), (160, 161), strict=True):
         command = [word.replace(workload.IN_CONTAINER, "/mnt") for word in end.command]
         made.append(
             RuntimeContainer(end.shell, end.name, f"10.78.0.{address}", command, [(workload.ON_NODE, "/mnt")])

@@ -1,7 +1,7 @@
 /*
  * The extended interfaces. "walk" takes completions by start_poll, next_poll, end_poll and compares what every read
  * function says; "wr" makes a QP with ibv_create_qp_ex and posts with every ibv_wr_* that an RC QP has and every
- * ibv_wr_set_*; "end" ends that QP. Each is answered by "ok" or by what is wrong.
+ * ibv_wr_set_*, "again" posts the same with it; "end" ends that QP. Each is answered by "ok" or by what is wrong.
  */
 #include <errno.h>
 #include <infiniband/verbs.h>
@@ -139,7 +139,7 @@ static int take(struct ibv_cq *plain, struct ibv_qp *one, enum ibv_wc_opcode opc
 static struct ibv_qp *left;
 static struct ibv_cq *left_cq;
 
-static int wr(void)
+static int make_to_build(void)
 {
 	struct ibv_cq *plain = ibv_create_cq(context, 64, NULL, NULL, 0);
 	struct ibv_qp_init_attr_ex init = {
@@ -149,14 +149,23 @@ static int wr(void)
 				  IBV_QP_EX_WITH_SEND_WITH_IMM | IBV_QP_EX_WITH_RDMA_READ |
 				  IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD };
 	struct ibv_qp *one = plain ? ibv_create_qp_ex(context, &init) : NULL;
-	struct ibv_qp_ex *ex = one ? ibv_qp_to_qp_ex(one) : NULL;
+
+	NEED(one && ibv_qp_to_qp_ex(one) && ibv_qp_to_qp_ex(qp) == NULL);
+	left = one;
+	left_cq = plain;
+	return connect_qp(one);
+}
+
+/* With every request and every setter, and what is dropped again. */
+static int build(void)
+{
+	struct ibv_qp *one = left;
+	struct ibv_cq *plain = left_cq;
+	struct ibv_qp_ex *ex = ibv_qp_to_qp_ex(one);
 	struct ibv_sge list[2] = { { (uintptr_t)&memory[0], 8, mr->lkey }, { (uintptr_t)&memory[1], 8, mr->lkey } };
 	struct ibv_data_buf buffers[2] = { { &memory[2], 8 }, { &memory[3], 8 } };
 	uint64_t there = (uintptr_t)&memory[16];
 
-	NEED(ex && ibv_qp_to_qp_ex(qp) == NULL);
-	if (connect_qp(one))
-		return 1;
 	for (uint64_t i = 1; i <= 3; i++)
 		if (post_recv(one, i))
 			return 1;
@@ -203,9 +212,12 @@ static int wr(void)
 	ibv_wr_abort(ex);
 	struct ibv_wc wc;
 	NEED(ibv_poll_cq(plain, 1, &wc) == 0);
-	left = one;
-	left_cq = plain;
 	return 0;
+}
+
+static int wr(void)
+{
+	return make_to_build() || build();
 }
 
 static int end(void)
@@ -221,6 +233,6 @@ int main(void)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts(open_all() ? wrong : "ready");
 	while (fgets(line, sizeof(line), stdin))
-		puts((!strcmp(line, "walk\n") ? walk() : !strcmp(line, "end\n") ? end() : wr()) ? wrong : "ok");
+		puts((!strcmp(line, "walk\n") ? walk() : !strcmp(line, "end\n") ? end() : !strcmp(line, "again\n") ? build() : wr()) ? wrong : "ok");
 	return 0;
 }

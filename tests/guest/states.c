@@ -6,6 +6,9 @@
  *
  *     make A SIDE [1]      a QP; its number. With 1 in another protection domain. destroy A
  *     type rc|uc           of the QPs that are made from now on
+ *     built 1              their sends are posted by ibv_wr_*
+ *     begin A, end A, drop A   ibv_wr_start with one send; what it has become: ibv_wr_complete, or ibv_wr_abort
+ *     sends A N            N sends in one list
  *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
  *     on A                 out of SQD again
  *     state A              as the device says
@@ -41,6 +44,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../workloads/built.h"
 #include "shadow/cq.h"
 #include "shadow/qp.h"
 
@@ -101,6 +105,7 @@ static int open_side(struct side *side, struct ibv_device *device)
 }
 
 static enum ibv_qp_type type = IBV_QPT_RC;
+static int is_built;
 
 static int make(struct pair *pair, int side, int domain)
 {
@@ -110,7 +115,7 @@ static int make(struct pair *pair, int side, int domain)
 
 	*pair = (struct pair){ .side = &sides[side], .domain = domain_of(&sides[side], domain) };
 	if (pair->domain)
-		pair->qp = ibv_create_qp(pair->domain->pd, &init);
+		pair->qp = (is_built ? create_to_build : ibv_create_qp)(pair->domain->pd, &init);
 	if (!pair->qp)
 		return errno;
 	pair->number = pair->qp->qp_num;
@@ -278,7 +283,7 @@ static int post(struct pair *pair, enum ibv_wr_opcode opcode, struct ibv_mr *reg
 		wr.wr.rdma.remote_addr = (uintptr_t)region->addr;
 		wr.wr.rdma.rkey = by->rkey;
 	}
-	int error = ibv_post_send(pair->qp, &wr, &bad);
+	int error = post_built(pair->qp, &wr, &bad);
 	pair->sent += !error;
 	return error && bad != &wr ? ENOTRECOVERABLE : error;
 }
@@ -290,6 +295,44 @@ static int send_some(struct pair *pair, int count)
 	while (count-- && !error)
 		error = post(pair, IBV_WR_SEND, NULL, NULL);
 	return error;
+}
+
+static struct ibv_send_wr one_send(struct pair *pair, struct ibv_sge *sge)
+{
+	*sge = place(pair, pair->sent);
+	return (struct ibv_send_wr){ .wr_id = wr_id(pair, pair->sent++), .sg_list = sge, .num_sge = 1, .opcode = IBV_WR_SEND,
+				     .send_flags = IBV_SEND_SIGNALED };
+}
+
+static int send_together(struct pair *pair, int count)
+{
+	struct ibv_send_wr wrs[64], *bad;
+	struct ibv_sge sges[64];
+
+	for (int i = 0; i < count && i < 64; i++) {
+		wrs[i] = one_send(pair, &sges[i]);
+		wrs[i].next = i + 1 < count ? &wrs[i + 1] : NULL;
+	}
+	int error = post_built(pair->qp, wrs, &bad);
+	pair->sent -= error ? (unsigned int)count : 0;
+	return error;
+}
+
+static int begin(struct pair *pair)
+{
+	struct ibv_qp_ex *ex = ibv_qp_to_qp_ex(pair->qp);
+	struct ibv_sge sge;
+	struct ibv_send_wr wr = one_send(pair, &sge);
+
+	ibv_wr_start(ex);
+	return !build_one(ex, &wr);
+}
+
+static int drop(struct pair *pair)
+{
+	ibv_wr_abort(ibv_qp_to_qp_ex(pair->qp));
+	pair->sent--;
+	return 0;
 }
 
 static int region(int place, int side, int which, int is_local, int has_windows)
@@ -330,7 +373,7 @@ static int bind_window(struct pair *pair, struct ibv_mw *mw, struct ibv_mr *regi
 		wr.bind_mw.mw = mw;
 		wr.bind_mw.rkey = ibv_inc_rkey(mw->rkey);
 		wr.bind_mw.bind_info = info;
-		error = ibv_post_send(pair->qp, &wr, &bad);
+		error = post_built(pair->qp, &wr, &bad);
 		if (!error)
 			mw->rkey = wr.bind_mw.rkey;
 	}
@@ -346,7 +389,7 @@ static int invalidate(struct pair *pair, struct ibv_mw *mw, enum ibv_wr_opcode o
 				  .sg_list = &sge, .num_sge = opcode == IBV_WR_SEND_WITH_INV }, *bad;
 
 	wr.invalidate_rkey = mw->rkey;
-	int error = ibv_post_send(pair->qp, &wr, &bad);
+	int error = post_built(pair->qp, &wr, &bad);
 	pair->sent += !error;
 	return error;
 }
@@ -566,6 +609,16 @@ static int obey(const char *line)
 		return post(named(name), (enum ibv_wr_opcode)77, NULL, NULL);
 	if (sscanf(line, "spoilt %c", &name) == 1)
 		return post(named(name), IBV_WR_SEND, NULL, named(name)->domain->mr);
+	if (sscanf(line, "built %d", &is_built) == 1)
+		return 0;
+	if (sscanf(line, "sends %c %d", &name, &a) == 2)
+		return send_together(named(name), a);
+	if (sscanf(line, "begin %c", &name) == 1)
+		return begin(named(name));
+	if (sscanf(line, "end %c", &name) == 1)
+		return ibv_wr_complete(ibv_qp_to_qp_ex(named(name)->qp));
+	if (sscanf(line, "drop %c", &name) == 1)
+		return drop(named(name));
 	if (sscanf(line, "type %31s", word) == 1)
 		return type = strcmp(word, "uc") ? IBV_QPT_RC : IBV_QPT_UC, 0;
 	if (sscanf(line, "region %d %d %d", &a, &b, &c) >= 2)

@@ -1,4 +1,4 @@
-"""Extended completion queues survive a move; QPs for ``ibv_wr_*`` work, and mark the process."""
+"""Extended completion queues survive a move; so do QPs with ``ibv_wr_*``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from guest_agent import Agent, GuestError, Program
+from guest_agent import Agent, Program
 from guest_build import Built, compile_c
 from guest_moves import move_alone
-
-from migrrdma_runtime.wire.guest_messages import text
 
 
 @pytest.fixture(params=["plain", "address"])
@@ -35,16 +33,10 @@ def test_extended_completion_queue_walks_on_after_moves(extended: Program, agent
         assert extended.tell("walk") == "ok"
 
 
-def test_requests_built_call_by_call_work_and_their_qp_marks_the_process(
-    extended: Program, agent: Agent
-) -> None:
-    assert agent.ask("INVENTORY").body["migratable"]
+def test_requests_built_call_by_call_work_after_moves(extended: Program, agent: Agent) -> None:
     assert extended.tell("wr") == "ok"
-    inventory = agent.ask("INVENTORY")
-    assert not inventory.body["migratable"]
-    assert [text(r["text"]) for r in inventory.records] == ["a QP made by ibv_create_qp_ex"]
-    with pytest.raises(GuestError, match="cannot be migrated"):
-        agent.quiesce()
+    for _ in range(3):
+        move_alone(agent)
+        assert extended.tell("again") == "ok"
     assert extended.tell("end") == "ok"
-    assert agent.ask("INVENTORY").body["migratable"]
     assert extended.tell("walk") == "ok"

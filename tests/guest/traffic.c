@@ -6,11 +6,12 @@
  * order it was posted with the next number of its sender, every signalled send in order, every number exactly once;
  * at the end memory must hold the last write and the exact sum.
  *
- *     traffic [-q pairs] [-e] [-c] [-r] [-t] [-s] [-S]  -e: completion events, -c: a thread that makes and ends objects,
+ *     traffic [-q pairs] [-e] [-c] [-r] [-t] [-s] [-S] [-w]  -e: completion events, -c: a thread that makes and ends objects,
  *                                                -r: one that makes, connects, uses and ends QPs,
  *                                                -t: two more threads that poll and post on the same queues,
  *                                                -s: no receives on the second side until the command "feed",
- *                                                -S: one shared receive queue per side; with one pair it is in order
+ *                                                -S: one shared receive queue per side; with one pair it is in order,
+ *                                                -w: sends are posted by ibv_wr_*
  *
  * Commands on stdin, one a line: stop (ends with a verdict), restore, fail NAME NTH ERRNO, drop N, repeat N,
  * numbers DEVICE QPN KEY, made WHAT (how many the device has), raise QPN TYPE (an asynchronous
@@ -34,6 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../workloads/built.h"
 #include "reconnects.h"
 
 #define DEPTH 32
@@ -84,7 +86,7 @@ struct side {
 };
 
 static struct side sides[2];
-static int pairs = 4, use_events, use_churn, use_reconnects, use_threads, use_srq, starve;
+static int pairs = 4, use_events, use_churn, use_reconnects, use_threads, use_srq, use_build, starve;
 static volatile int stopping, finished;
 static char verdict[512];
 static pthread_mutex_t verdict_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -236,7 +238,7 @@ static int post_some(struct end *end)
 			wr->send_flags |= IBV_SEND_SOLICITED;
 		posted++;
 	}
-	int error = ibv_post_send(end->qp, wrs, &bad);
+	int error = post_built(end->qp, wrs, &bad);
 	if (error) {
 		(void)undo_messages, (void)undo_signalled;
 		complain("post_send: %s at %d of %d", strerror(error), (int)(bad - wrs), posted);
@@ -431,7 +433,7 @@ static void open_side(struct side *side, int device)
 		end->memory = &side->memory[i];
 		end->memory->pattern = PATTERN;
 		end->seed = (unsigned)(i * 2 + (side == sides) + 1);
-		end->qp = ibv_create_qp(side->pd, &init);
+		end->qp = (use_build ? create_to_build : ibv_create_qp)(side->pd, &init);
 		end->number = end->qp ? end->qp->qp_num : 0;
 		if (!end->qp || init.cap.max_send_wr != DEPTH)
 			die("create_qp");
@@ -574,7 +576,7 @@ int main(int argc, char **argv)
 	pthread_t churner, reconnecter;
 	static struct reconnects reconnects;
 
-	while ((option = getopt(argc, argv, "q:ecrtsS")) != -1)
+	while ((option = getopt(argc, argv, "q:ecrtsSw")) != -1)
 		switch (option) {
 		case 'q': pairs = atoi(optarg); break;
 		case 'e': use_events = 1; break;
@@ -583,6 +585,7 @@ int main(int argc, char **argv)
 		case 't': use_threads = 1; break;
 		case 's': starve = 1; break;
 		case 'S': use_srq = 1; break;
+		case 'w': use_build = 1; break;
 		default: return 2;
 		}
 	open_side(&sides[0], 0);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../built.h"
 #include "content.h"
 #include "stream.h"
 
@@ -139,6 +140,11 @@ void device_close(struct device *device, struct verdict *verdict)
 		fail(verdict, "closing the device: %s", strerror(errno));
 }
 
+static struct ibv_qp *create(struct device *device, struct ibv_qp_init_attr *init)
+{
+	return device->options->built ? create_to_build(device->pd, init) : ibv_create_qp(device->pd, init);
+}
+
 void pair_create(struct pair *pair, struct device *device, struct verdict *verdict)
 {
 	struct ibv_qp_init_attr init = {
@@ -147,10 +153,10 @@ void pair_create(struct pair *pair, struct device *device, struct verdict *verdi
 		.cap = { device->options->depth, receives_of(device->options), 2, 2, 64 }
 	};
 
-	pair->qp = ibv_create_qp(device->pd, &init);
+	pair->qp = create(device, &init);
 	if (!pair->qp && (errno == EINVAL || errno == ENOMEM)) {
 		init.cap.max_inline_data = 0;
-		pair->qp = ibv_create_qp(device->pd, &init);
+		pair->qp = create(device, &init);
 	}
 	if (!pair->qp) {
 		fail(verdict, "making a QP: %s", strerror(errno));

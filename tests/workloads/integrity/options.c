@@ -19,6 +19,7 @@ static const char usage[] =
 	"  -m KIND     memory: pages, huge (transparent huge pages) or shared (pages)\n"
 	"  -S SEED     of the sequence of operations (1)\n"
 	"  -r          all QPs share their receives (an SRQ)\n"
+	"  -b          sends are posted by ibv_wr_*\n"
 	"  -c          with a child that inherits everything and uses nothing of it\n";
 
 static int number(const char *text, unsigned long long least, unsigned long long most, unsigned long long *value)
@@ -58,6 +59,7 @@ static int take(struct options *options, int letter, const char *text)
 	switch (letter) {
 	case 'd': options->device = text; break;
 	case 'c': options->child = true; break;
+	case 'b': options->built = true; break;
 	case 'r': options->shared = true; break;
 	case 'p': options->tcp_port = text; break;
 	case 'e': options->events = true; break;
@@ -84,7 +86,7 @@ int options_parse(struct options *options, int argc, char **argv)
 
 	*options = (struct options){ .tcp_port = "18600", .port = 1, .gid_index = 1, .qps = 4, .depth = 16,
 				     .size = 1024, .seed = 1, .watchdog = 300 };
-	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:cr")) != -1)
+	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:bcr")) != -1)
 		if (take(options, letter, optarg))
 			return -1;
 	if (options->size % 8) {

@@ -20,6 +20,7 @@ struct options {
 	enum memory memory;
 	bool events;
 	bool shared; /* receives, between all QPs */
+	bool built; /* sends, by ibv_wr_* */
 	bool child; /* one that uses nothing of what it inherits */
 };
 

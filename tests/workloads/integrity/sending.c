@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "../built.h"
 #include "content.h"
 #include "lane.h"
 
@@ -119,7 +120,7 @@ bool post_sends(struct run *run, struct lane *lane)
 	}
 	if (!count)
 		return false;
-	error = ibv_post_send(lane->pair.qp, &requests[0].wr, &bad);
+	error = post_built(lane->pair.qp, &requests[0].wr, &bad);
 	if (error)
 		lane_fail(run, lane, "posting operation %" PRIu64 ": %s", number_of(&(struct ibv_wc){ .wr_id = bad->wr_id }),
 			  strerror(error));
