@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import applications
@@ -30,3 +31,11 @@ def nodes(rack: FastRack, src: Shell, dst: Shell, peer: Shell) -> list[Shell]:
     found = [src, dst, peer]
     applications.load_image(rack.places, found)
     return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(nodes: list[Shell]) -> Iterator[None]:
+    """Take away what a test has started, on whichever node it is by then: its addresses are the next test's."""
+    yield
+    for node in nodes:
+        node.sh("docker ps -aq | xargs -r docker rm -f")

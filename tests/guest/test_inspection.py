@@ -55,7 +55,7 @@ def test_state_queue_pairs_and_threads_are_read_from_its_memory(stalls: Program,
         int(one.name) for one in Path(f"/proc/{pid}/task").iterdir()
     }
     assert found.stall() == ""
-    stalls.tell("handle")
+    assert stalls.tell("domain") == "ok"
     assert look_into(pid).reasons
 
 
