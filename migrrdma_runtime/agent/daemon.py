@@ -18,7 +18,7 @@ from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.local.objections import MOST_SHOWN, Objections
 from migrrdma_runtime.agent.local.resources import Resources
 from migrrdma_runtime.agent.local.runtime_api import Runtime
-from migrrdma_runtime.agent.local.strangers import Strangers
+from migrrdma_runtime.agent.local.strangers import Strangers, some_of_each_container
 from migrrdma_runtime.agent.observe import loop_lag
 from migrrdma_runtime.agent.observe.steps_log import StepsLog
 from migrrdma_runtime.agent.peers import certificates
@@ -318,7 +318,7 @@ class Daemon:
                 {"container": guest.container, "process": guest.name, "reasons": reasons}
                 for guest, reasons in found.items()
             ],
-            "strangers": [one.as_message() for one in strangers[:MOST_SHOWN]],
+            "strangers": [one.as_message() for one in some_of_each_container(strangers, MOST_SHOWN)],
         }
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +57,17 @@ def way_in(libraries: tuple[str, ...]) -> str:
     return f"through {' and '.join(libraries[:2])}, which it has loaded past the guest library"
 
 
+def some_of_each_container(strangers: list[Stranger], most: int) -> list[Stranger]:
+    """No more of one container than a person would look at: they must not hide the others'."""
+    shown: Counter[str] = Counter()
+    found = []
+    for one in strangers:
+        shown[one.container] += 1
+        if shown[one.container] <= most:
+            found.append(one)
+    return found
+
+
 class Strangers:
     """Looks for them."""
 
@@ -89,6 +101,8 @@ class Strangers:
             except AgentError as error:
                 _log.warning("processes without the guest library cannot be looked for: %s", error)
                 continue
+            # Once for all: there may be as many as there are processes.
+            self._said = {one for one in self._said if self._containers.is_alive(one)}
             for one in found:
                 self._say(one)
 
@@ -99,7 +113,7 @@ class Strangers:
         who = self._containers.identify(stranger.process.pid)
         if who in self._said:
             return
-        self._said = {one for one in self._said if self._containers.is_alive(one)} | {who}
+        self._said.add(who)
         _log.warning(
             "%s of container %.12s has %s: a checkpoint of the container would be refused",
             stranger.process,
