@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/answer.h"
 #include "control/message.h"
 #include "control/thread.h"
 #include "shadow/process.h"
@@ -29,6 +30,28 @@ void mig_thread_after_fork(void)
 {
 }
 
+/* Who sends datagrams to both devices and takes them, receives that are shared, and a window. */
+static void make_others(struct ibv_pd *pd, struct ibv_qp_init_attr init)
+{
+	struct ibv_srq_init_attr shared = { .attr = { 16, 1, 0 } };
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = 7 };
+	struct ibv_ah_attr to = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1, .hop_limit = 64 } };
+
+	init.qp_type = IBV_QPT_UD;
+	struct ibv_qp *qp = ibv_create_qp(pd, &init);
+	if (!qp || ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY))
+		abort();
+	attr.qp_state = IBV_QPS_RTR;
+	if (ibv_modify_qp(qp, &attr, IBV_QP_STATE) || ibv_query_gid(pd->context, 1, 1, &to.grh.dgid) || !ibv_create_ah(pd, &to))
+		abort();
+	memset(to.grh.dgid.raw, 1, sizeof(to.grh.dgid.raw));
+	if (!ibv_create_ah(pd, &to))
+		abort();
+	init.qp_type = IBV_QPT_RC;
+	if (!(init.srq = ibv_create_srq(pd, &shared)) || !ibv_create_qp(pd, &init) || !ibv_alloc_mw(pd, IBV_MW_TYPE_2))
+		abort();
+}
+
 static void make_objects(void)
 {
 	static char memory[4096];
@@ -47,6 +70,7 @@ static void make_objects(void)
 		for (int i = 0; i < 3; i++)
 			if (!ibv_create_qp(pd, &init))
 				abort();
+		make_others(pd, init);
 	}
 	ibv_free_device_list(list);
 }
@@ -79,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 			header->magic = MIG_CONTROL_MAGIC;
 			header->version = MIG_CONTROL_VERSION;
-			header->type %= 20;
+			header->type %= MIG_MESSAGE_TYPES;
 			header->flags &= MIG_FLAG_MORE;
 			header->reserved = 0;
 			header->count &= 7;

@@ -15,9 +15,13 @@ SECONDS = 60
 HELPED = 0x8000
 REACHED = {
     "mig_message_handle", "mig_message_tick", "mig_message_lost", "mig_quiesce_begin", "mig_quiesce_step", "mig_park",
-    "mig_rebuild", "mig_prepare", "mig_connect", "mig_keys", "mig_resume", "mig_undo",
+    "mig_rebuild", "mig_prepare", "mig_connect", "mig_keys", "mig_resume", "mig_undo", "mig_places_prepare",
+    "mig_answer_addresses",
 }  # fmt: skip
 """What the fuzzer must have come to, or it has shown nothing."""
+
+_THERE = bytes([1] * 16)
+"""To where there is an address handle."""
 
 CONVERSATIONS = [
     [
@@ -33,6 +37,7 @@ CONVERSATIONS = [
         WIRE.pack("KEYS", {"peer": 1}, [{"vrkey": 3, "prkey": 4}]),
         WIRE.pack("PLACES", None, [{"vqpn": 17, "qpn": 17, "new_qpn": 5000}] * 2, more=True),
         WIRE.pack("PLACES", None, [{"vqpn": 18, "qpn": 18, "new_qpn": 5001, "new_gid": bytes([1] * 16)}]),
+        WIRE.pack("PLACES", None, [{"vqpn": 19, "qpn": 19, "new_qpn": 20, "vgid": _THERE, "gid": _THERE}]),
         WIRE.pack("RESUME"),
     ],
     [WIRE.pack(kind) for kind in ("INVENTORY", "LIST_CONTEXTS", "LIST_QPS", "LIST_MRS", "LIST_ADDRESSES")],
