@@ -107,7 +107,9 @@ class ChangingGuest:
                 ]
                 return {}, regions
             case "LIST_ADDRESSES":
-                return {}, [{"context": 1, "kind": kind, "port": 1, "index": 1} for kind in (1, 3)]
+                gid = self._pairs[0]["sgid"] if self._pairs else bytes(16)
+                own = {"context": 1, "port": 1, "index": 1, "vgid": gid, "gid": gid}
+                return {}, [{**own, "kind": kind} for kind in (1, 3)]
             case "LIST_QPS" | "REBUILD" | "PREPARE":
                 return {}, self._pairs
             case _:

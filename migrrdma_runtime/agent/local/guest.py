@@ -146,16 +146,9 @@ class Guest:
             for context, kind, port, index, vgid, gid in sorted(found)
         ]
 
-    async def learn_places(self, places: list[dict[str, Any]], timeout: float) -> None:
-        """Learn where queue pairs for datagrams will be once it is resumed; as in an agents' *prepare*."""
-        records = [
-            {
-                **{name: one[name] for name in ("vqpn", "qpn", "new_qpn")},
-                **{name: gids.packed(one[name]) for name in ("vgid", "gid", "new_gid")},
-            }
-            for one in places
-        ]
-        for part, more in _parts("PLACES", records):
+    async def learn_places(self, places: list[Values], timeout: float) -> None:
+        """Learn where queue pairs for datagrams will be once it is resumed; of `place_records`."""
+        for part, more in _parts("PLACES", places):
             await self._command("PLACES", timeout, {}, part, more=more)
 
     async def quiesce(
@@ -346,6 +339,17 @@ class Guest:
         for answer in self._answers.values():
             if not answer.whole.done():
                 answer.whole.set_exception(GuestError(f"{self} closed its connection to the agent"))
+
+
+def place_records(places: list[Values]) -> list[Values]:
+    """What agents say of places in *prepare*, for guests: once for all of them, of whom there may be thousands."""
+    return [
+        {
+            **{name: one[name] for name in ("vqpn", "qpn", "new_qpn")},
+            **{name: gids.packed(one[name]) for name in ("vgid", "gid", "new_gid")},
+        }
+        for one in places
+    ]
 
 
 def _parts(kind: str, records: list[Values]) -> Iterator[tuple[list[Values], bool]]:

@@ -42,6 +42,7 @@ class Owned:
     """The number of the queue pair at the other end, if it has one."""
     module: str = ""
     """The kernel's own part that has made it: no process's then."""
+    takes_datagrams: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,18 @@ class Holdings:
 
     def possible_holders(self, guests: Sequence[Guest], numbers: set[int]) -> list[Guest]:
         """The guests of which a queue pair of one of these numbers may be."""
-        pids = {one.pid for (_, number), one in self.pairs.items() if number in numbers and not one.module}
+        return self._holders(
+            guests,
+            {one.pid for (_, number), one in self.pairs.items() if number in numbers and not one.module},
+        )
+
+    def who_takes_datagrams(self, guests: Sequence[Guest]) -> list[Guest]:
+        """The guests that may have a queue pair for datagrams, without which nobody sends any."""
+        return self._holders(
+            guests, {one.pid for one in self.pairs.values() if one.takes_datagrams and not one.module}
+        )
+
+    def _holders(self, guests: Sequence[Guest], pids: set[int]) -> list[Guest]:
         return [guest for guest in guests if 0 in pids or any(self._is_of(pid, guest) for pid in pids)]
 
     def _is_of(self, pid: int, guest: Guest) -> bool:
@@ -171,6 +183,7 @@ def _parse(said: bytes) -> dict[tuple[str, int], Owned]:
                 int(one["rqpn"]) if "rqpn" in one else None,
                 # A thread that has ended has no name either.
                 "" if "pid" in one else str(one.get("comm", "")),
+                one.get("type") == "UD",
             )
             for one in entries
         }

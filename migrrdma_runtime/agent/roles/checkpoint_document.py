@@ -16,9 +16,11 @@ from migrrdma_runtime.agent.roles.participants import (
     PartnerAgent,
     look_into,
     require_devices,
+    require_few_datagrams,
     require_memory,
     require_movable,
     require_no_others,
+    require_own_gids,
 )
 from migrrdma_runtime.agent.roles.records import SourceRecord
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -37,6 +39,8 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
     # Made since they were asked first; from PARK on nothing is made any more.
     require_movable(record.data.container, after)
     require_devices(agent, after)
+    require_few_datagrams(after)
+    await require_own_gids(agent, after)
     await require_memory(agent, after)
     await require_no_others(agent, record.data.container, participants.movers)
     before = {_key(one.guest, pair) for one in participants.movers for pair in one.pairs if pair.is_connected}
@@ -52,7 +56,7 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
         )
     _require_same_datagrams(record, participants, after)
     for partner in participants.partners:
-        _require_sendable(partner, after)
+        _require_sendable(partner, after, len(participants.datagrams))
     devices = sorted({context.real_device for one in after for context in one.contexts})
     # Not in the event loop: a GID table is a thousand small files, pyverbs takes its time to load.
     capabilities, kinds = await asyncio.to_thread(_survey, agent, devices)
@@ -93,7 +97,7 @@ def _require_same_datagrams(record: SourceRecord, participants: Participants, af
         )
 
 
-def _require_sendable(partner: PartnerAgent, movers: list[Mover]) -> None:
+def _require_sendable(partner: PartnerAgent, movers: list[Mover], datagrams: int) -> None:
     """Whether the restore can ask this partner to prepare: found out now, since the dump ends the container."""
     longest = ":".join(["ffff"] * 8)
     connection = {
@@ -101,20 +105,25 @@ def _require_sendable(partner: PartnerAgent, movers: list[Mover]) -> None:
         **dict.fromkeys(("qpn", "new_peer_qpn", "sq_psn", "rq_psn"), 0xFFFFFF),
         "peer": "0" * 16,
     }
+    place = {
+        **dict.fromkeys(("vgid", "gid", "new_gid"), longest),
+        **dict.fromkeys(("vqpn", "qpn", "new_qpn"), 0xFFFFFF),
+    }
     keys = sum(
         one.inventory.counts.get("keys", 0)
         for one in movers
         if any(guest.name == one.guest.name for guest, _ in partner.connections)
     )
     size = len(partner.connections) * (len(agent_messages.encode(connection)) + 1)
+    size += datagrams * (len(agent_messages.encode(place)) + 1)
     # Each key is told to one domain's other ends at the most, and as unusable to those of another (usable_keys.py).
     domains = len({(guest.name, pair.domain) for guest, pair in partner.connections})
     size += remote_keys.packed_size(2 * keys, domains) + _PREPARE_BESIDE
     if size > agent_messages.MAX_BYTES:
         raise GuestError(
-            f"{len(partner.connections)} connections to {partner.contact.name} and {keys} memory keys make a "
-            f"message of {size >> 20} MiB at the restore, more than the {agent_messages.MAX_BYTES >> 20} MiB that one "
-            "may have"
+            f"{len(partner.connections)} connections to {partner.contact.name}, {datagrams} queue pairs for datagrams "
+            f"and {keys} memory keys make a message of {size >> 20} MiB at the restore, more than the "
+            f"{agent_messages.MAX_BYTES >> 20} MiB that one may have"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from migrrdma_runtime.agent.local.containers import Process
@@ -14,6 +15,7 @@ from migrrdma_runtime.agent.local.strangers import way_in
 from migrrdma_runtime.agent.roles.records import SourceData
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
+from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import AgentError, BusyError, GuestError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Contact, Message
@@ -22,6 +24,9 @@ _log = logging.getLogger(__name__)
 
 Connection = tuple[Guest, QueuePair]
 """A connected queue pair and whose it is."""
+
+_MOST_HOSTS = 1 << 12
+"""To ask one takes a connection; an address takes a process no more than to say it."""
 
 _NAMED = 4
 """Of how many processes without the guest library it is looked at how they come by a device."""
@@ -103,6 +108,7 @@ async def find_movers(agent: ThisAgent, container: str) -> list[Mover]:
     require_movable(container, movers)
     await require_own(agent, movers)
     require_devices(agent, movers)
+    await require_own_gids(agent, movers)
     await require_memory(agent, movers)
     return movers
 
@@ -192,6 +198,40 @@ def require_devices(agent: ThisAgent, movers: list[Mover]) -> None:
                 )
 
 
+async def require_own_gids(agent: ThisAgent, movers: list[Mover]) -> None:
+    """Refuse GIDs that are not those of the device: what others send to one of them would be sent to this process.
+
+    Numbers of queue pairs are a device's own. Of the same number there may be one of a stranger on the next device.
+    """
+    tables: dict[str, set[str]] = {}
+    for one in movers:
+        devices = {context.id: context.real_device for context in one.contexts}
+        for address in one.own_addresses:
+            device = devices.get(address.context, "")
+            if device and device not in tables:
+                # A thousand small files, not in the event loop.
+                table = await asyncio.to_thread(agent.devices.gid_table, device)
+                tables[device] = {gids.from_bytes(gids.packed(entry.gid)) for entry in table}
+            if address.gid not in tables.get(device, ()):
+                raise GuestError(
+                    f"{one.guest} lists datagrams of {device or 'no device'} at GID {gids.shown(address.gid)}, "
+                    "which is not that device's"
+                )
+
+
+def require_few_datagrams(movers: list[Mover]) -> None:
+    """Refuse more than can be moved; only counted, as a process may list more than anybody has memory for."""
+    count = 0
+    for one in movers:
+        pairs = Counter(pair.name.context for pair in one.pairs if pair.takes_datagrams)
+        count += sum(pairs[address.context] for address in one.own_addresses)
+    if count > agent_messages.MOST_PLACES:
+        raise GuestError(
+            f"{len(movers)} processes have more queue pairs for datagrams, once for each GID that they send from, than "
+            f"the {agent_messages.MOST_PLACES} that can be moved"
+        )
+
+
 def require_movable(container: str, movers: list[Mover]) -> None:
     """Refuse what cannot be moved: every process with all of its reasons, in the one line that an engine shows."""
     refused = [
@@ -237,10 +277,10 @@ async def find_participants(agent: ThisAgent, movers: list[Mover]) -> Participan
             by_address.setdefault(agent.config.agent_for(one[1].dgid), []).append(one)
 
     by_address |= {address: [] for address in _peers(agent, movers, AddressKind.PEER) - by_address.keys()}
-    if sum(len(one.datagrams) for one in movers) > agent_messages.MOST_PLACES:
+    require_few_datagrams(movers)
+    if len(by_address) > _MOST_HOSTS:
         raise GuestError(
-            f"{len(movers)} processes have more queue pairs for datagrams, once for each GID that they send from, than "
-            f"the {agent_messages.MOST_PLACES} that can be moved"
+            f"{len(by_address)} hosts are sent to; {_MOST_HOSTS} are the most of which a move can be told"
         )
     found: list[Contact] = await wait_for_all(*(agent.greet(address) for address in by_address))
     partners: dict[str, PartnerAgent] = {}
@@ -271,7 +311,12 @@ def _peers(agent: ThisAgent, movers: list[Mover], kind: AddressKind) -> set[str]
 
 async def _who_answers(agent: ThisAgent, addresses: set[str]) -> list[Contact]:
     """Whoever was talked to before may be gone, and nobody is the worse for it."""
-    answers = await asyncio.gather(*(agent.greet(one) for one in sorted(addresses)), return_exceptions=True)
+    if len(addresses) > _MOST_HOSTS:
+        _log.info(
+            "not told of a move: %d of the hosts to which datagrams were sent", len(addresses) - _MOST_HOSTS
+        )
+    asked = sorted(addresses)[:_MOST_HOSTS]
+    answers = await asyncio.gather(*(agent.greet(one) for one in asked), return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException) and not isinstance(answer, AgentError):
             raise answer

@@ -13,7 +13,7 @@ import logging
 import time
 from typing import Any
 
-from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest import Guest, place_records
 from migrrdma_runtime.agent.local.guest_objects import GuestState
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.roles import outlook
@@ -194,12 +194,9 @@ class Partner:
                     f"migration {record.id} has {len(record.data.datagrams)} queue pairs for datagrams, not these ones"
                 )
             agent.fault_point("partner: prepare")
-            keys = remote_keys.unpack(request["keys"])
+            keys, places = remote_keys.unpack(request["keys"]), place_records(request["places"])
             made: list[Prepared] = await wait_for_all(
-                *(
-                    prepare_guest(agent, guest, wanted, keys, request["places"])
-                    for guest in record.data.guests
-                )
+                *(prepare_guest(agent, guest, wanted, keys, places) for guest in record.data.guests)
             )
             prepared = [connection for one in made for connection in one.connections]
             lost = [connection for one in made for connection in one.lost]

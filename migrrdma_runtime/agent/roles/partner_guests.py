@@ -92,9 +92,15 @@ async def find_hearers(agent: ThisAgent, migration: str, datagrams: list[Message
             )
         return guest if talks else None
 
+    if not datagrams:
+        return []
+    # Nobody is asked who has no queue pair for them: an answer takes the process a while in which its verbs wait.
+    everybody, holdings = agent.guests.all(), await agent.resources.holdings()
+    asked = everybody if holdings is None else holdings.who_takes_datagrams(everybody)
     # Those that move with it learn it at their new place.
-    asked = [one for one in agent.guests.all() if own is None or not own.data.concerns(one.container)]
-    found = await wait_for_all(*(ask(guest) for guest in (asked if datagrams else ())))
+    found = await wait_for_all(
+        *(ask(guest) for guest in asked if own is None or not own.data.concerns(guest.container))
+    )
     return [one for one in found if one is not None]
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from migrrdma_runtime.agent.local import budget
-from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import Connect, Domain, GidChange, QueuePair
+from migrrdma_runtime.agent.local.guest import Guest, place_records
+from migrrdma_runtime.agent.local.guest_objects import Connect, Context, Domain, GidChange, QueuePair
 from migrrdma_runtime.agent.roles.fit import NewDevices
 from migrrdma_runtime.agent.roles.records import DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -23,6 +23,9 @@ _End = tuple[str, int]
 _Place = tuple[str, int, int]
 """A queue pair of the container: process, context, virtual QPN."""
 
+
+_NOT_CONNECTED = 1
+"""``IBV_QPS_INIT``."""
 
 _NOBODY = 1
 """A QPN at which no connection's packet is taken: that of every port's general services (IBA 3.9.3)."""
@@ -79,11 +82,23 @@ class Reconnection:
                     if entry:
                         used = guest.name, context["context"], change.port, change.index
                         self._new_gids[used] = entry.gid
+                await self._require_own(guest, context["context"], device, pairs)
                 made += [_Rebuilt(guest, pair, self._new_gid(pair, device, gid_changes)) for pair in pairs]
             return made
 
         lists: list[list[_Rebuilt]] = await wait_for_all(*(rebuild_one(guest) for guest in guests))
         self._rebuilt = {_place_of(one): one for made in lists for one in made}
+
+    async def _require_own(self, guest: Guest, context: int, device: str, pairs: list[QueuePair]) -> None:
+        """Refuse new queue pairs that are another process's: what is for this one would be sent to that one."""
+        holdings = await self._agent.resources.holdings() if pairs else None
+        if holdings is None:
+            return
+        here = [Context(context, device, device, 0)]
+        for pair in pairs:
+            new = replace(pair, pqpn=pair.next_pqpn, state=_NOT_CONNECTED)
+            if pair.next_pqpn and (objection := holdings.objection(guest, here, new)):
+                raise GuestError(objection)
 
     def _new_gid(self, pair: QueuePair, device: str, changes: list[GidChange]) -> str:
         for one in changes:
@@ -141,11 +156,20 @@ class Reconnection:
         return [
             {
                 **{name: one[name] for name in ("vgid", "vqpn", "gid", "qpn")},
-                "new_gid": self._new_gids[one["process"], one["context"], one["port"], one["index"]],
+                "new_gid": self._new_gid_of(one),
                 "new_qpn": self._made(one).pair.next_pqpn,
             }
             for one in self._document["datagrams"]
         ]
+
+    def _new_gid_of(self, one: Message) -> str:
+        gid = self._new_gids.get((one["process"], one["context"], one["port"], one["index"]))
+        if gid is None:
+            raise ManifestError(
+                f"QP 0x{one['vqpn']:x} of the checkpoint sends from GID {gids.shown(one['gid'])}, which its process "
+                "does not use there, or no device has here"
+            )
+        return gid
 
     def _answering_at_once(self, guests: list[Guest]) -> Iterable[list[Guest]]:
         """As many at a time as may answer: the source has asked one after the other, and the dump cannot be undone."""
@@ -198,7 +222,10 @@ class Reconnection:
         for process, connects in by_guest.items():
             for name in {one.peer for one in connects if one.dest_pqpn == _NOBODY}:
                 await guests[process].learn_keys(name, [], limit)
-        places, everybody = self._places(), {one.guest.name: one.guest for one in self._rebuilt.values()}
+        places, everybody = (
+            place_records(self._places()),
+            {one.guest.name: one.guest for one in self._rebuilt.values()},
+        )
         await wait_for_all(*(guest.learn_places(places, limit) for guest in everybody.values()))
         neighbours = {(other.guest.name, name, other.pair.domain) for name, _, other in self._internal()}
         for process in sorted({one[0] for one in neighbours}):

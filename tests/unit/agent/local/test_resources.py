@@ -146,7 +146,7 @@ def test_a_host_whose_kernel_cannot_be_asked_goes_by_what_guests_say(
 
     play(scenario)
     warnings = [one for one in caplog.messages if "cannot be learnt from the kernel" in one]
-    assert len(warnings) == 2, "once on each host"
+    assert len(warnings) == 3, "once on each host"
 
 
 def ask(command: tuple[str, ...]) -> Any:

@@ -64,7 +64,10 @@ def test_more_than_a_message_holds_is_refused_before_the_dump(
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
         monkeypatch.setattr(agent_messages, "MAX_BYTES", 65_600)
-        with pytest.raises(GuestError, match="2 connections to peer and 0 memory keys make a message"):
+        with pytest.raises(
+            GuestError,
+            match="2 connections to peer, 0 queue pairs for datagrams and 0 memory keys make a message",
+        ):
             await move.checkpoint()
         assert {"parked": True} not in move.mover.events
         await move.both_go_on_as_before()
