@@ -212,14 +212,11 @@ static void ah_remember(struct mig_context *context, const struct ibv_ah_attr *a
 	context->formers[context->formers_made++ % MIG_FORMERS] = attr->grh.dgid;
 }
 
-/* Devices take what they need of a handle when a request is posted; one that is kept has not been posted yet. */
-static int is_needed(const struct mig_ah *ah)
+/* Devices take what they need of a handle when a request is posted; one that is kept has not been posted yet. With the lock. */
+static int is_named(const struct mig_ah *ah)
 {
 	struct mig_context *context = ah->context;
 
-	if (!context->at_rest && !__atomic_load_n(&context->flushing, __ATOMIC_RELAXED))
-		return 0;
-	MIG_LOCKED(&context->lock);
 	MIG_EACH_OF(context, qps, qp, mig_qp) {
 		MIG_LOCKED(&qp->send_lock);
 		for (const struct mig_send *send = mig_is_datagram(qp) ? qp->kept : NULL; send; send = send->next)
@@ -227,6 +224,16 @@ static int is_needed(const struct mig_ah *ah)
 				return 1;
 	}
 	return 0;
+}
+
+static int is_needed(const struct mig_ah *ah)
+{
+	struct mig_context *context = ah->context;
+
+	if (!__atomic_load_n(&context->keeping, __ATOMIC_RELAXED))
+		return 0;
+	MIG_LOCKED(&context->lock);
+	return is_named(ah);
 }
 
 static int ah_end_now(struct mig_ah *ah)
@@ -263,12 +270,15 @@ int ibv_destroy_ah(struct ibv_ah *handle)
 	return ah->has_ended ? 0 : ah_end_now(ah);
 }
 
-static struct mig_ah *one_that_has_ended(struct mig_context *context)
+/* Nobody else ends it: who comes for it next finds it taken. */
+static struct mig_ah *take_one_that_has_ended(struct mig_context *context)
 {
 	MIG_LOCKED(&context->lock);
 	MIG_EACH_OF(context, ahs, ah, mig_ah)
-		if (ah->has_ended)
+		if (ah->has_ended && !is_named(ah)) {
+			ah->has_ended = 0;
 			return ah;
+		}
 	return NULL;
 }
 
@@ -276,7 +286,7 @@ void mig_ah_end_rest(struct mig_context *context)
 {
 	struct mig_ah *ah;
 
-	while ((ah = one_that_has_ended(context)) && !is_needed(ah) && !ah_end_now(ah))
+	while ((ah = take_one_that_has_ended(context)) && !ah_end_now(ah))
 		;
 }
 

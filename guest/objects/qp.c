@@ -246,7 +246,7 @@ static int end_real_qp(struct mig_qp *qp)
 	mig_mw_lose_qp(context, qp);
 	mig_context_forget_events(context, &qp->ibv);
 	mig_qp_drop_marker(qp);
-	mig_send_gate(qp, 0, MIG_GATE_FLUSH);
+	mig_send_gate(qp, 0, MIG_GATE_KEEP | MIG_GATE_FLUSH);
 	if (qp->quiesced)
 		mig_release_cqs(qp);
 	if (qp->stopped)

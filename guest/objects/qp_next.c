@@ -125,7 +125,7 @@ static int next_takes_datagrams(struct mig_qp *qp)
 	attr.qp_state = IBV_QPS_SQD;
 	if (!error && qp->ibv.state == IBV_QPS_SQD)
 		error = mig_real()->ibv_modify_qp(qp->next, &attr, IBV_QP_STATE);
-	return error ? error : mig_groups_join_again(qp);
+	return error;
 }
 
 static int qp_make(struct mig_context *context, struct mig_link *object)
@@ -147,8 +147,11 @@ static int qp_make(struct mig_context *context, struct mig_link *object)
 	error = mig_recv_repost(qp, qp->next, context->next_lkeys, &qp->reposted);
 	mig_unlock(&qp->recv_lock);
 	if (!error && mig_is_dead(qp))
-		return next_to_error(qp);
-	return !error && mig_is_datagram(qp) ? next_takes_datagrams(qp) : error;
+		error = next_to_error(qp);
+	else if (!error && mig_is_datagram(qp))
+		error = next_takes_datagrams(qp);
+	/* A member is one in whatever state it is. */
+	return error ? error : mig_groups_join_again(qp);
 }
 
 static void qp_give_up(struct mig_context *context, struct mig_link *object)

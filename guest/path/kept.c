@@ -9,17 +9,28 @@
 #include "path/notify.h"
 #include "path/ring.h"
 #include "path/send_real.h"
+#include "path/window.h"
 #include "shadow/cq.h"
 
-/* Pollers look whether there is something to flush, without a walk over all QPs. Must hold the lock. */
+static void count_change(uint32_t *count, uint32_t before, uint32_t after)
+{
+	if (after && !before)
+		__atomic_add_fetch(count, 1, __ATOMIC_RELAXED);
+	else if (before && !after)
+		__atomic_sub_fetch(count, 1, __ATOMIC_RELAXED);
+}
+
+/*
+ * Pollers look whether there is something to flush, and who ends an address handle whether something is kept, without a walk
+ * over all QPs. Must hold the lock.
+ */
 static void set_gate(struct mig_qp *qp, uint32_t gate)
 {
-	uint32_t *flushing = &mig_context(qp->ibv.context)->flushing;
+	const uint32_t kept = MIG_GATE_KEEP | MIG_GATE_FLUSH;
+	struct mig_context *context = mig_context(qp->ibv.context);
 
-	if (gate & ~qp->send_gate & MIG_GATE_FLUSH)
-		__atomic_add_fetch(flushing, 1, __ATOMIC_RELAXED);
-	else if (~gate & qp->send_gate & MIG_GATE_FLUSH)
-		__atomic_sub_fetch(flushing, 1, __ATOMIC_RELAXED);
+	count_change(&context->flushing, qp->send_gate & MIG_GATE_FLUSH, gate & MIG_GATE_FLUSH);
+	count_change(&context->keeping, qp->send_gate & kept, gate & kept);
 	MIG_SET_GATE(qp->send_gate, gate);
 }
 

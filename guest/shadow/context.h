@@ -104,6 +104,7 @@ struct mig_context {
 	struct mig_numbers vqpns, vlkeys, vrkeys;
 	int keys_listed; /* the regions' numbers are complete */
 	uint32_t flushing; /* QPs with kept sends that are to be posted; atomic */
+	uint32_t keeping;  /* QPs whose sends are kept, or were and are to be posted; atomic */
 	struct mig_gid_map gids[MIG_GID_MAPS];
 	int gid_count;
 	struct mig_gid_map next_gids[MIG_GID_MAPS];

@@ -11,6 +11,8 @@
  *     handle SIDE          another handle for the other side, from which the next ones are sent; the one before is ended
  *     failing SIDE         a send from memory that nobody has registered; go_on SIDE: from SQE to RTS
  *     stop SIDE            SQD
+ *     fail SIDE            to the error state; again SIDE: from there to RESET, and to RTS as at first
+ *     spare SIDE           a protection domain with a queue pair that sends once, by a handle that is ended at once; then all end
  *     shared SIDE          its receives are a shared queue's from now on, with another queue pair
  *     region SIDE          memory whose addresses are not the process's
  *     numbers DEVICE QPN, restore, end
@@ -66,20 +68,26 @@ static struct ibv_ah *handle(struct side *side, const union ibv_gid *to)
 	return ibv_create_ah(side->pd, &attr);
 }
 
-static int make(struct side *side)
+static int begin(struct side *side)
 {
-	struct ibv_qp_init_attr init = { .send_cq = side->cq, .recv_cq = side->cq, .qp_type = IBV_QPT_UD,
-					 .srq = side->srq, .cap = { 16, SLOTS, 1, 2, 0 } };
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1, .qkey = QKEY };
 
-	NEED(side->qp = ibv_create_qp(side->pd, &init));
 	NEED(!ibv_modify_qp(side->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY));
 	attr.qp_state = IBV_QPS_RTR;
 	NEED(!ibv_modify_qp(side->qp, &attr, IBV_QP_STATE));
 	attr = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS };
 	NEED(!ibv_modify_qp(side->qp, &attr, IBV_QP_STATE | IBV_QP_SQ_PSN));
-	side->qpn = side->qp->qp_num;
 	return 0;
+}
+
+static int make(struct side *side)
+{
+	struct ibv_qp_init_attr init = { .send_cq = side->cq, .recv_cq = side->cq, .qp_type = IBV_QPT_UD,
+					 .srq = side->srq, .cap = { 16, SLOTS, 1, 2, 0 } };
+
+	NEED(side->qp = ibv_create_qp(side->pd, &init));
+	side->qpn = side->qp->qp_num;
+	return begin(side);
 }
 
 static int open_all(void)
@@ -231,6 +239,22 @@ static int share(struct side *side)
 	return make(side);
 }
 
+static int spare(struct side *side)
+{
+	struct side other_one = { .context = side->context, .cq = side->cq };
+	struct ibv_send_wr wr = { .opcode = IBV_WR_SEND }, *bad;
+
+	NEED(other_one.pd = ibv_alloc_pd(side->context));
+	if (make(&other_one))
+		return -1;
+	NEED(other_one.ah = handle(&other_one, &other(side)->gid));
+	wr.wr.ud.ah = other_one.ah;
+	wr.wr.ud.remote_qpn = other(side)->qpn;
+	NEED(!ibv_post_send(other_one.qp, &wr, &bad));
+	NEED(!ibv_destroy_ah(other_one.ah) && !ibv_destroy_qp(other_one.qp) && !ibv_dealloc_pd(other_one.pd));
+	return 0;
+}
+
 static int other_memory(struct side *side)
 {
 	static char memory[4096];
@@ -292,6 +316,12 @@ static int answer(const char *line)
 		return to_state(side, IBV_QPS_RTS);
 	if (!strcmp(verb, "stop"))
 		return to_state(side, IBV_QPS_SQD);
+	if (!strcmp(verb, "fail"))
+		return to_state(side, IBV_QPS_ERR);
+	if (!strcmp(verb, "again"))
+		return to_state(side, IBV_QPS_RESET) ? errno : begin(side);
+	if (!strcmp(verb, "spare"))
+		return spare(side);
 	if (!strcmp(verb, "shared"))
 		return share(side);
 	if (!strcmp(verb, "region"))

@@ -326,3 +326,62 @@ def test_memory_with_other_addresses_is_a_reason(talk: Talk, agent: Agent) -> No
     assert BLIND not in {one["kind"] for one in addresses(agent)}
     talk.do("region 0")
     assert {one["context"] for one in addresses(agent) if one["kind"] == BLIND} == {1}
+
+
+@pytest.mark.parametrize("variant", ["plain", "address"])
+def test_handle_may_end_while_a_stopped_queue_has_not_sent_by_it(talk: Talk) -> None:
+    talk.do("post 1 1", "stop 0", "send 0 one", "handle 0", "go_on 0")
+    talk.hears(1, "one:other:mine")
+    talk.do("end")
+
+
+@pytest.mark.parametrize("variant", ["address"])
+@ways
+def test_handle_ended_while_stopped_and_moved(talk: Talk, agent: Agent, way: Way) -> None:
+    talk.do("post 1 2", "stop 0")
+    way(talk, agent)
+    talk.do("send 0 one", "handle 0")
+    way(talk, agent)
+    talk.do("handle 0", "go_on 0", "send 0 two")
+    talk.hears(1, "one:other:mine", "two:other:mine")
+    talk.do("end")
+
+
+@ways
+def test_failed_one_is_still_in_its_group(talk: Talk, agent: Agent, way: Way) -> None:
+    talk.do("join 0", "join 1", "fail 1")
+    way(talk, agent)
+    talk.do("again 1", "post 1 1", "shout 0 one")
+    talk.hears(1, "one:group")
+    talk.do("leave 1")
+
+
+@ways
+def test_failed_one_stays_in_group_without_reset_can_leave(talk: Talk, agent: Agent, way: Way) -> None:
+    talk.do("join 1", "fail 1")
+    way(talk, agent)
+    talk.do("leave 1")
+
+
+@ways
+def test_reset_and_again(talk: Talk, agent: Agent, way: Way) -> None:
+    talk.do("post 0 2", "post 1 2", "fail 1", "again 1")
+    way(talk, agent)
+    talk.poll(1)
+    talk.both_ways("x")
+    talk.do("fail 1")
+    way(talk, agent)
+    talk.poll(1)
+    talk.do("again 1")
+    talk.both_ways("y")
+    talk.do("end")
+
+
+@pytest.mark.parametrize("variant", ["plain", "address"])
+def test_domain_ends_while_a_handle_of_another_one_is_needed(talk: Talk, agent: Agent) -> None:
+    talk.do("post 1 1")
+    agent.quiesce()
+    talk.do("send 0 one", "handle 0", "spare 0")
+    agent.ask("UNDO")
+    talk.hears(1, "one:other:mine")
+    talk.do("end")
