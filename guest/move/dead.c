@@ -6,7 +6,6 @@
 #include "base/section.h"
 #include "move/marker.h"
 #include "objects/qp.h"
-#include "path/build.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"

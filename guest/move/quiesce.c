@@ -11,7 +11,6 @@
 #include "move/marker.h"
 #include "objects/mw_binding.h"
 #include "objects/qp.h"
-#include "path/build.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"

@@ -175,7 +175,12 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 	MIG_UNCANCELLED;
 
 	mig_lock(&qp->send_lock);
-	while (qp->kept && !(qp->send_gate & MIG_GATE_KEEP) && qp->refusal != MIG_REFUSAL_SEEN) {
+	/*
+	 * Who builds holds the real queue, maybe for long, and may need what we hold. While sends are kept nobody begins to: if it is
+	 * seen once that nobody does, it stays so. Whoever looks for room again does it later.
+	 */
+	int is_in_use = mig_is_building(qp);
+	while (!is_in_use && qp->kept && !(qp->send_gate & MIG_GATE_KEEP) && qp->refusal != MIG_REFUSAL_SEEN) {
 		struct ibv_send_wr *bad = NULL;
 
 		for (struct mig_send *send = qp->kept; send; send = send->next)

@@ -184,4 +184,15 @@ static inline int mig_is_datagram(const struct mig_qp *qp)
 	return qp->ibv.qp_type == IBV_QPT_UD;
 }
 
+/*
+ * Whether somebody is between ibv_wr_start and ibv_wr_complete with the real queue, whose lock is held then. If the gate keeps
+ * sends, and a grace period has passed since, nobody begins; and who has ended is out of the real queue after the next one.
+ */
+static inline int mig_is_building(const struct mig_qp *qp)
+{
+	uint32_t building = __atomic_load_n(&qp->building, __ATOMIC_ACQUIRE);
+
+	return building == MIG_BUILDING_DIRECTLY || building == MIG_BUILDING_COPIES;
+}
+
 #endif

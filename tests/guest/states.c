@@ -7,6 +7,7 @@
  *     make A SIDE [1]      a QP; its number. With 1 in another protection domain. destroy A
  *     type rc|uc           of the QPs that are made from now on
  *     built 1              their sends are posted by ibv_wr_*
+ *     aside A              another thread's ibv_post_send, which must not have to wait
  *     begin A, end A, drop A   ibv_wr_start with one send; what it has become: ibv_wr_complete, or ibv_wr_abort
  *     sends A N            N sends in one list
  *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
@@ -328,6 +329,25 @@ static int begin(struct pair *pair)
 	return !build_one(ex, &wr);
 }
 
+static void *post_aside(void *argument)
+{
+	struct pair *pair = argument;
+	struct ibv_sge sge;
+	struct ibv_send_wr wr = one_send(pair, &sge), *bad;
+
+	return (void *)(intptr_t)ibv_post_send(pair->qp, &wr, &bad);
+}
+
+static int aside(struct pair *pair)
+{
+	pthread_t thread;
+	void *error;
+
+	if (pthread_create(&thread, NULL, post_aside, pair) || pthread_join(thread, &error))
+		return EAGAIN;
+	return (int)(intptr_t)error;
+}
+
 static int drop(struct pair *pair)
 {
 	ibv_wr_abort(ibv_qp_to_qp_ex(pair->qp));
@@ -613,6 +633,8 @@ static int obey(const char *line)
 		return 0;
 	if (sscanf(line, "sends %c %d", &name, &a) == 2)
 		return send_together(named(name), a);
+	if (sscanf(line, "aside %c", &name) == 1)
+		return aside(named(name));
 	if (sscanf(line, "begin %c", &name) == 1)
 		return begin(named(name));
 	if (sscanf(line, "end %c", &name) == 1)

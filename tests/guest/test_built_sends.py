@@ -106,3 +106,29 @@ def test_an_error_is_the_devices(built: Shell, agent: Agent) -> None:
         switch(agent)
     shell.do("recv B 1", "send A 1")
     assert shell.poll(1) == "B:recv:0:0"
+
+
+def test_who_builds_waits_for_nobody_when_a_quiesce_is_given_up(built: Shell, agent: Agent) -> None:
+    """Another thread has posted meanwhile, which is kept, and cannot be sent before the list is complete."""
+    shell = built
+    shell.connect("AB", "CD")
+    shell.do("recv B 2", "begin A")
+    agent.send("QUIESCE", {"timeout_ms": 2000})
+    # Until sends are kept.
+    while True:
+        shell.do("recv D 1", "send C 1")
+        if not shell.poll(0):
+            break
+        shell.poll(1)
+    shell.do("aside A")
+    agent.connection.settimeout(20)
+    with pytest.raises(GuestError, match="did not drain"):
+        agent.answer()
+    assert "A:" not in shell.poll(0)
+    shell.tell("region 0 0")
+    shell.do("end A")
+    received: list[str] = []
+    while len(received) < 2:
+        shell.poll(0)
+        received += [one for one in shell.poll(1).split() if one.startswith("B")]
+    assert received == ["B:recv:0:0", "B:recv:0:1"]
