@@ -6,6 +6,7 @@
 #include "base/keymap.h"
 #include "base/verb_gate.h"
 #include "objects/mr_keys.h"
+#include "objects/mw_binding.h"
 #include "objects/offer.h"
 #include "real/export.h"
 #include "shadow/dm.h"
@@ -94,9 +95,10 @@ static int end_real_mr(struct mig_mr *mr)
 {
 	MIG_VERB_AS("ibv_dereg_mr");
 	struct mig_context *context = mig_context(mr->ibv.context);
-	int error = mig_real()->ibv_dereg_mr(mr->real);
+	int error = mig_mw_is_kept_for(context, &mr->ibv) ? EBUSY : mig_real()->ibv_dereg_mr(mr->real);
 	if (error)
 		return error;
+	mig_mw_lose_mr(context, mr);
 	mig_lock(&context->lock);
 	mig_list_remove(&mr->link);
 	mig_mr_keys_remove(context, mr);

@@ -7,6 +7,7 @@
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/mr_keys.h"
+#include "objects/mw_binding.h"
 #include "objects/offer.h"
 #include "objects/qp.h"
 #include "path/send.h"
@@ -119,6 +120,7 @@ static int dealloc_mw(struct ibv_mw *ibv)
 
 	MIG_VERB;
 	struct mig_context *context = mig_context(ibv->context);
+	mig_mw_forget_kept(context, mw);
 	int error = mw->real->context->ops.dealloc_mw(mw->real);
 	if (error)
 		return error;

@@ -23,7 +23,7 @@
 /* What has failed to bind before would fail again: its queue pair is broken, and nobody was told of the window. */
 static int was_refused(const struct mig_mw *mw)
 {
-	return mw->qp && __atomic_load_n(&mw->qp->broken, __ATOMIC_RELAXED);
+	return mw->is_unsure || (mw->qp && __atomic_load_n(&mw->qp->broken, __ATOMIC_RELAXED));
 }
 
 static int await_bind(struct ibv_cq *cq)

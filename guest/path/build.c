@@ -273,6 +273,7 @@ static void copy(struct mig_qp *qp, const struct ibv_send_wr *wr)
 	}
 	send->next = NULL;
 	send->wr = *wr;
+	mig_window_note(&send->wr);
 	send->wr.wr_id = qp->ex.wr_id;
 	send->wr.send_flags = qp->ex.wr_flags & ~(unsigned int)IBV_SEND_INLINE;
 	send->wr.sg_list = send->sges;
@@ -423,6 +424,7 @@ static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey, c
 	}
 	/* The first window was made since ibv_wr_start. */
 	mig_window_posted(qp, &wr);
+	mig_window_note(&wr);
 	mig_window_translate(mig_context(qp->ibv.context), &wr);
 	real->wr_bind_mw(real, wr.bind_mw.mw, wr.bind_mw.rkey, &wr.bind_mw.bind_info);
 }

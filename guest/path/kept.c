@@ -79,6 +79,7 @@ static struct mig_send *keep(const struct mig_qp *qp, const struct ibv_send_wr *
 	}
 	send->next = NULL;
 	send->wr = *wr;
+	mig_window_note(&send->wr);
 	send->wr.next = NULL;
 	send->wr.sg_list = send->sges;
 	if (wr->num_sge)
@@ -185,7 +186,7 @@ void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
 
 		for (struct mig_send *send = qp->kept; send; send = send->next)
 			send->wr.next = send->next ? &send->next->wr : NULL;
-		int error = mig_send_real(qp, qp->send_gate, &qp->kept->wr, &bad);
+		int error = mig_send_kept(qp, qp->send_gate, &qp->kept->wr, &bad);
 		while (qp->kept && (!error || &qp->kept->wr != bad)) {
 			struct mig_send *posted = qp->kept;
 
@@ -241,4 +242,29 @@ void mig_send_fail(struct mig_qp *qp)
 	if (qp->kept)
 		qp->kept->wr = (struct ibv_send_wr){ .wr_id = qp->kept->wr.wr_id, .opcode = IBV_WR_RDMA_WRITE,
 						     .send_flags = IBV_SEND_SIGNALED };
+}
+
+static int is_about(const struct ibv_send_wr *wr, const struct mig_mw *mw)
+{
+	return wr->opcode == IBV_WR_BIND_MW ? wr->bind_mw.mw == &mw->ibv :
+					      wr->opcode == IBV_WR_LOCAL_INV && wr->invalidate_rkey >> 8 == mw->index;
+}
+
+void mig_send_forget_window(struct mig_qp *qp, const struct mig_mw *mw)
+{
+	MIG_LOCKED(&qp->send_lock);
+	for (struct mig_send *send = qp->kept; send; send = send->next)
+		if (is_about(&send->wr, mw))
+			/* As a marker: move/marker.c. */
+			send->wr = (struct ibv_send_wr){ .wr_id = send->wr.wr_id, .opcode = IBV_WR_RDMA_WRITE,
+							 .send_flags = (send->wr.send_flags & IBV_SEND_SIGNALED) | IBV_SEND_FENCE };
+}
+
+int mig_send_binds_to(struct mig_qp *qp, const struct ibv_mr *mr)
+{
+	MIG_LOCKED(&qp->send_lock);
+	for (const struct mig_send *send = qp->kept; send; send = send->next)
+		if (send->wr.opcode == IBV_WR_BIND_MW && send->wr.bind_mw.bind_info.mr == mr)
+			return 1;
+	return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef MIGRRDMA_PATH_KEPT_H
 #define MIGRRDMA_PATH_KEPT_H
 
+#include "shadow/mw.h"
 #include "shadow/qp.h"
 
 /* Keeps a list; 0 or an errno as ibv_post_send, or -1 if the gate has been opened meanwhile. Must hold no lock. */
@@ -25,6 +26,13 @@ void mig_send_drop(struct mig_qp *qp, struct mig_send **done);
  * one a request that any device takes, and flushes in its turn; the others follow it. Must hold no lock.
  */
 void mig_send_fail(struct mig_qp *qp);
+
+/*
+ * In the place of what is kept about a window that ends comes a request that does nothing, so that it completes. Whether
+ * something is kept that binds a window to a region. Must not hold send_lock.
+ */
+void mig_send_forget_window(struct mig_qp *qp, const struct mig_mw *mw);
+int mig_send_binds_to(struct mig_qp *qp, const struct ibv_mr *mr);
 
 /* Sets and clears bits of enum mig_gate; what they were. Must not hold send_lock. */
 uint32_t mig_send_gate(struct mig_qp *qp, uint32_t set, uint32_t clear);

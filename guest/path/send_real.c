@@ -37,7 +37,7 @@ void mig_send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
  * Copies in batches, as the application's requests are its own and may be shared. A list longer than a batch may
  * be interleaved with another thread's, which verbs do not promise against. In a section or under the lock.
  */
-static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, int kept, struct ibv_send_wr **bad)
 {
 	const struct mig_context *context = mig_context(qp->ibv.context);
 	const struct mig_keymap *lkeys = context->lkeys;
@@ -45,7 +45,7 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 	while (wr) {
 		struct ibv_send_wr copies[SEND_BATCH], *originals[SEND_BATCH], *failed = NULL;
 		struct ibv_sge sges[SEND_SGES];
-		int count = 0, used = 0;
+		int count = 0, used = 0, binds = 0;
 
 		if (mig_window_is_of_type_1(wr)) {
 			int error = mig_window_bind_type_1(qp, wr);
@@ -58,7 +58,8 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 			wr = wr->next;
 			continue;
 		}
-		for (; wr && count < SEND_BATCH && !mig_window_is_of_type_1(wr); wr = wr->next) {
+		/* One that binds ends a batch, since it tells the device by the window itself which rkey it has had. */
+		for (; wr && count < SEND_BATCH && !binds && !mig_window_is_of_type_1(wr); wr = wr->next) {
 			/* A list too long for the queue is the real library's to refuse, before it is read. */
 			int listed = wr->num_sge > (int)qp->cap.max_send_sge || wr->num_sge < 0 ? 0 : wr->num_sge;
 
@@ -66,6 +67,9 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 				break;
 			originals[count] = wr;
 			copies[count] = *wr;
+			binds = wr->opcode == IBV_WR_BIND_MW;
+			if (!kept)
+				mig_window_note(&copies[count]);
 			if (listed) {
 				copies[count].sg_list = sges + used;
 				mig_translate_sges(lkeys, sges + used, wr->sg_list, listed);
@@ -95,5 +99,10 @@ static int send_translated(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv
 
 int mig_send_real(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
 {
-	return gate & (MIG_GATE_TRANSLATE | MIG_GATE_DATAGRAM) ? send_translated(qp, wr, bad) : qp->post_send(qp->real, wr, bad);
+	return gate & (MIG_GATE_TRANSLATE | MIG_GATE_DATAGRAM) ? send_translated(qp, wr, 0, bad) : qp->post_send(qp->real, wr, bad);
+}
+
+int mig_send_kept(struct mig_qp *qp, uint32_t gate, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+	return gate & (MIG_GATE_TRANSLATE | MIG_GATE_DATAGRAM) ? send_translated(qp, wr, 1, bad) : qp->post_send(qp->real, wr, bad);
 }

@@ -7,6 +7,12 @@
 /* Soft-RoCE says with this flag that a window was invalidated: the kernel's numbers of the two flags are exchanged. */
 #define INVALIDATED (IBV_WC_WITH_INV | IBV_WC_IP_CSUM_OK)
 
+void mig_window_note(struct ibv_send_wr *copy)
+{
+	if (copy->opcode == IBV_WR_BIND_MW && copy->bind_mw.mw)
+		copy->wr.rdma.rkey = copy->bind_mw.mw->rkey;
+}
+
 void mig_window_translate(const struct mig_context *context, struct ibv_send_wr *wr)
 {
 	if (wr->opcode == IBV_WR_LOCAL_INV) {
@@ -23,8 +29,8 @@ void mig_window_translate(const struct mig_context *context, struct ibv_send_wr 
 		return;
 	wr->bind_mw.mw = mw->real;
 	wr->bind_mw.rkey = mig_mw_to_physical(mw, wr->bind_mw.rkey);
-	/* Which one the device takes for the present one is not changed by the request, and the application may have changed ours. */
-	mw->real->rkey = mig_mw_to_physical(mw, mw->ibv.rkey);
+	/* Which one the device takes for the present one is not changed by the request. */
+	mw->real->rkey = mig_mw_to_physical(mw, wr->wr.rdma.rkey);
 }
 
 int mig_window_is_of_type_1(const struct ibv_send_wr *wr)
@@ -49,6 +55,7 @@ static void bound(struct mig_qp *qp, const struct ibv_send_wr *wr)
 	if (!mw)
 		return;
 	mw->qp = qp;
+	mw->is_unsure = 0;
 	mw->addr = info->addr;
 	mw->length = info->length;
 	mw->access = info->mw_access_flags;

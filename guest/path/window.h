@@ -5,7 +5,13 @@
 #include "shadow/mw.h"
 #include "shadow/qp.h"
 
-/* A request that binds or invalidates, in the objects and numbers of the moment. */
+/*
+ * In a copy of a request that binds: which rkey the window has now, and the device is to be told of. The application may change it
+ * as soon as its call has returned. Stands where such a request has no use for it; translated as below.
+ */
+void mig_window_note(struct ibv_send_wr *copy);
+
+/* A request that binds, and has been noted, or invalidates: in the objects and numbers of the moment. */
 void mig_window_translate(const struct mig_context *context, struct ibv_send_wr *wr);
 
 /* Windows of type 1 are bound by a call of their own; 0 or an errno. */

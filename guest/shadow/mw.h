@@ -20,6 +20,7 @@ struct mig_mw {
 	/* What it was bound to last. Changes with what is posted and polled, and holds at rest. */
 	struct mig_mr *mr; /* NULL: nothing */
 	struct mig_qp *qp; /* with which it was bound; of type 2 it is good for that one alone */
+	int is_unsure;	   /* that queue pair had failed, maybe at this very bind, and is not there to be asked */
 	uint64_t addr, length;
 	unsigned int access;
 

@@ -174,3 +174,88 @@ def test_number_of_a_window_that_has_ended_is_given_to_nobody(shell: Shell, agen
     assert int(shell.tell("region 1 0 0")) >> 8 != index
     shell.do(f"numbers 1 0 {index << 8}")
     assert int(shell.tell(f"window 1 0 {_ONE}")) >> 8 != index
+
+
+@pytest.mark.parametrize("by_calls", [0, 1])
+def test_bound_anew_at_rest(shell: Shell, agent: Agent, by_calls: int) -> None:
+    """bind, invalidate, bind again: all of it kept, then posted together."""
+    shell.do(f"built {by_calls}")
+    prepare(shell, 2)
+    agent.quiesce()
+    shell.do("bind A 0 0", "invalidate A 0", "bind A 0 0")
+    agent.ask("UNDO")
+    assert shell.poll(0).split() == ["A:send:0:0", "A:send:0:1", "A:send:0:2"]
+    shell.do("through B 0 0")
+    assert shell.poll(1) == "B:send:0:0"
+    shell.do("numbers 1 0 458752")
+    partner_move(agent, 1)
+    shell.do("through B 0 0")
+    assert shell.poll(1) == "B:send:0:1"
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_window_ends_while_its_bind_is_kept(shell: Shell, agent: Agent, kind: int) -> None:
+    prepare(shell, kind)
+    agent.quiesce()
+    shell.do("bind A 0 0", "close 0", "sends A 1", "recv B 1")
+    agent.ask("UNDO")
+    assert shell.poll(0).split() == ["A:send:0:0", "A:send:0:1"]
+    assert shell.tell("free 0") == "ok"
+
+
+def test_window_ends_while_its_invalidation_is_kept(shell: Shell, agent: Agent) -> None:
+    prepare(shell, 2)
+    shell.do("bind A 0 0")
+    shell.do("numbers 1 0 458752")
+    partner_move(agent, 1)
+    agent.quiesce()
+    shell.do("invalidate A 0", "close 0")
+    assert shell.tell("free 0") == "ok"
+    agent.ask("UNDO")
+    assert shell.poll(0).split() == ["A:send:0:0", "A:send:0:1"]
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_region_ends_while_a_bind_to_it_is_kept(shell: Shell, agent: Agent, kind: int) -> None:
+    """A device would have bound it by now, and refuse."""
+    prepare(shell, kind)
+    agent.quiesce()
+    shell.do("bind A 0 0")
+    assert shell.tell("free 0") == "EBUSY"
+    agent.ask("UNDO")
+    assert shell.poll(0) == "A:send:0:0"
+    shell.do("through B 0 0")
+    assert shell.poll(1) == "B:send:0:0"
+    partner_move(agent, 1)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_region_and_window_end_kept(shell: Shell, agent: Agent, kind: int) -> None:
+    prepare(shell, kind)
+    agent.quiesce()
+    shell.do("bind A 0 0", "close 0", "free 0")
+    agent.ask("UNDO")
+    assert shell.poll(0) == "A:send:0:0"
+    partner_move(agent, 1)
+
+
+@pytest.mark.parametrize("freed", [False, True])
+@pytest.mark.parametrize("ended", ["destroy A", "reset A", ""])
+@pytest.mark.parametrize("kind", [1, 2])
+def test_bind_that_the_device_has_refused_does_not_keep_from_moving(
+    shell: Shell, agent: Agent, kind: int, ended: str, freed: bool
+) -> None:
+    shell.connect("AB", "CD")
+    shell.tell("region 0 0 0 local")
+    shell.tell(f"window 0 0 {kind}")
+    shell.do("bind A 0 0")
+    assert shell.poll(0) != "A:send:0:0"
+    if ended:
+        shell.do(ended)
+    if freed:
+        shell.do("free 0")
+        shell.tell("region 1 0 0")
+    shell.do("numbers 1 0 458752")
+    partner_move(agent, 1)
+    shell.do("recv D 1", "send C 1")
+    assert shell.poll(1) == "D:recv:0:0"

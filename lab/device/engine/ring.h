@@ -69,6 +69,7 @@ struct rnic_send {
 			uint64_t address, length; /* length 0: the window ends */
 			uint32_t mw, mr;	  /* handles */
 			uint32_t rkey;		  /* the window's new one */
+			uint32_t present;	  /* and what the request takes for its present one */
 			uint32_t access;
 		} bind;
 	};

@@ -147,6 +147,7 @@ static void wr_bind_mw(struct ibv_qp_ex *ex, struct ibv_mw *mw, uint32_t rkey, c
 	wqe->bind.mw = mw->handle;
 	wqe->bind.mr = info->mr ? info->mr->handle : RNIC_NONE;
 	wqe->bind.rkey = rkey;
+	wqe->bind.present = mw->rkey;
 	wqe->bind.access = info->mw_access_flags;
 }
 

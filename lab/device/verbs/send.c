@@ -70,6 +70,7 @@ static void fill_bind(struct rnic_send *wqe, const struct ibv_mw *mw, uint32_t r
 	wqe->bind.mw = mw->handle;
 	wqe->bind.mr = info->mr ? info->mr->handle : RNIC_NONE;
 	wqe->bind.rkey = rkey;
+	wqe->bind.present = mw->rkey;
 	wqe->bind.access = info->mw_access_flags;
 }
 
