@@ -3,11 +3,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "base/pages.h"
 #include "base/section.h"
 #include "base/verb_gate.h"
 #include "objects/ah.h"
 #include "objects/qp.h"
+#include "path/poll.h"
+#include "shadow/cq.h"
 #include "shadow/places.h"
 #include "shadow/process.h"
 
@@ -91,12 +94,25 @@ int mig_places_are_ready(void)
 	return ready != NULL;
 }
 
+/*
+ * What has arrived is from where the list has said so far. Of a process that was parked it has been taken long since; what its
+ * new queues hold is from later.
+ */
+static void collect_by_the_list(struct mig_context *context)
+{
+	MIG_EACH_OF(context, qps, qp, mig_qp)
+		if (mig_places && mig_is_datagram(qp) && mig_cq_collect_shared(mig_cq(qp->ibv.recv_cq)))
+			mig_log(MIG_LOG_WARN, "QP 0x%x: datagrams that nobody has polled may not say from whom they are", qp->ibv.qp_num);
+}
+
 void mig_places_take_up(void)
 {
 	struct mig_places *old = mig_places;
 
 	if (!ready)
 		return;
+	MIG_EACH_CONTEXT(context)
+		collect_by_the_list(context);
 	/* Address handles that were made since. Without memory for a way its datagrams are lost, as on any network. */
 	MIG_EACH_CONTEXT(context)
 		mig_ah_make_ways(context, ready);

@@ -286,8 +286,11 @@ void mig_ah_end_rest(struct mig_context *context)
 {
 	struct mig_ah *ah;
 
-	while ((ah = take_one_that_has_ended(context)) && !ah_end_now(ah))
-		;
+	while ((ah = take_one_that_has_ended(context)))
+		if (ah_end_now(ah)) {
+			ah->has_ended = 1;
+			break;
+		}
 }
 
 /* The header says where the application takes itself to be; the device knows the port by another name, which it is asked by. */

@@ -385,3 +385,29 @@ def test_domain_ends_while_a_handle_of_another_one_is_needed(talk: Talk, agent: 
     agent.ask("UNDO")
     talk.hears(1, "one:other:mine")
     talk.do("end")
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_what_came_before_its_sender_moved_on_is_from_whom_it_was(
+    talk: Talk, agent: Agent, shared: bool
+) -> None:
+    """It waits at a partner, which does not rest, and is polled when the place it came from is nobody's."""
+    if shared:
+        talk.do("shared 1")
+    talk.both_ways("first")
+    talk.do("numbers 1 0x600")
+    move(agent, {1: 1})
+    talk.do("post 1 2", "send 0 one")
+    [one] = [qp for qp in agent.qps() if qp["context"] == 1]
+    place = {
+        "vqpn": one["vqpn"],
+        "qpn": one["pqpn"],
+        "new_qpn": 0x777,
+        "vgid": GIDS[0],
+        "gid": GIDS[1],
+        "new_gid": GIDS[0],
+    }
+    agent.ask("QUIESCE", {"kind": 2, "timeout_ms": 5000, "alone_s": 1000})
+    agent.ask("PLACES", {}, [place])
+    agent.resume()
+    talk.hears(1, "one:other:mine")
