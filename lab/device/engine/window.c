@@ -86,7 +86,8 @@ int rnic_bind(struct rnic_qp *qp, const struct rnic_send *wr)
 	struct rnic_mw *mw = rnic_find(context, RNIC_MW, wr->bind.mw);
 	struct rnic_mr *mr = wr->bind.length ? rnic_find(context, RNIC_MR, wr->bind.mr) : NULL;
 
-	if (!mw || mw->rkey != wr->bind.present || (wr->bind.length && !mr) || wr->bind.rkey >> 8 != mw->object.link.number || !may_bind(qp, wr, mw, mr))
+	if (!mw || mw->rkey != wr->bind.present || (wr->bind.length && !mr) ||
+	    wr->bind.rkey >> 8 != mw->object.link.number || !may_bind(qp, wr, mw, mr))
 		return EINVAL;
 	unbind(mw);
 	mw->rkey = wr->bind.rkey;

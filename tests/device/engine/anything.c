@@ -117,6 +117,7 @@ static void post_anything(struct user *user, struct end *end, struct user *peer,
 		wr->bind.mw = user->mw[window];
 		wr->bind.mr = user->party.mr;
 		wr->bind.rkey = user->mw_rkey[window] + any(3);
+		wr->bind.present = user->mw_rkey[window] + any(3);
 		wr->bind.address = (uintptr_t)user->party.memory + any(MEMORY);
 		wr->bind.length = any(3) * any(4000);
 		wr->bind.access = any(16);

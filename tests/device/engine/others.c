@@ -56,6 +56,7 @@ CASE(a_window_opens_a_part_and_closes_it)
 	wr->bind.address = (uintptr_t)rig.right.memory + 100;
 	wr->bind.length = 50;
 	wr->bind.rkey = rkey + 1;
+	wr->bind.present = rkey;
 	wr->bind.access = IBV_ACCESS_REMOTE_WRITE;
 	post(&right);
 	run(&rig);
@@ -99,6 +100,7 @@ CASE(a_window_of_the_first_type_moves_and_a_bad_bind_fails)
 		wr->bind.address = (uintptr_t)rig.right.memory + i * 100;
 		wr->bind.length = i == 2 ? MEMORY : 100;
 		wr->bind.rkey = rkey + (uint32_t)i + 1;
+		wr->bind.present = rkey + (uint32_t)i;
 		wr->bind.access = IBV_ACCESS_REMOTE_READ;
 		post(&right);
 		run(&rig);

@@ -99,6 +99,7 @@ static uint32_t bound(struct rig *rig, struct end *end, uint32_t mr, uint32_t *m
 	wr->bind.address = (uintptr_t)end->party->memory;
 	wr->bind.length = 100;
 	wr->bind.rkey = rkey + 1;
+	wr->bind.present = rkey;
 	wr->bind.access = IBV_ACCESS_REMOTE_WRITE;
 	post(end);
 	run(rig);
