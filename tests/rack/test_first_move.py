@@ -260,10 +260,20 @@ def test_an_unreachable_partner_agent_is_named(src: Shell, peer: Shell, containe
 
 
 def test_what_the_guest_library_does_not_know_yet_is_refused_by_name(
-    src: Shell, peer: Shell, containers: Register
+    src: Shell, containers: Register
 ) -> None:
-    client, server = _pair(src, peer, containers, "ib_send_bw", "-c", "UD")
-    _is_refused(client, server, "cannot be migrated", "UD")
+    src.copy(str(ROOT / "tests" / "workloads" / "datagrams_by_builders.py"), ":/root/builders.py")
+    command = ("python3", "/builders.py", "rxe0")
+    mounted = ("--volume=/root/builders.py:/builders.py:ro",)
+    one = containers(rdma.container(src, "one", command, "10.78.0.150", mounted)).run()
+    one.wait_for_line("^0 s with QP ", 90)
+    with pytest.raises(NodeCommandError) as failure:
+        one.checkpoint("refused")
+    said = failure.value.stderr
+    assert said.count("\n") == 1, said
+    assert "cannot be migrated" in said, said
+    assert "a UD QP made by ibv_create_qp_ex" in said, said
+    one.wait_for_line("^[0-9]+ s with QP ", after=len(one.lines()))
 
 
 def test_what_does_not_drain_is_named_and_goes_on(src: Shell, peer: Shell, containers: Register) -> None:
