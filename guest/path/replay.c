@@ -72,7 +72,8 @@ int mig_replay(struct mig_qp *qp, struct mig_send *list)
 
 		mig_send_translate_keys(qp, &wr);
 		real->wr_id = wr.wr_id;
-		real->wr_flags = wr.send_flags & ~(unsigned int)IBV_SEND_INLINE;
+		/* With the flag for inline data, though ibv_wr_post(3) has none: without it Soft-RoCE takes them for addresses. */
+		real->wr_flags = wr.send_flags;
 		replay_operation(real, &wr);
 		replay_data(qp, &wr);
 	}
