@@ -32,7 +32,7 @@ def main() -> int:
         return 1
     if len(sys.argv) == 2:
         print(f"lends {sys.argv[1].partition(':')[0]}:{engine.get_rpc_port()} {mine}", flush=True)
-        while not stopped:
+        while not stopped:  # the engine's own threads serve the other end
             time.sleep(0.1)
         return 0
     where, place = sys.argv[2], int(sys.argv[3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from docker_container import DockerContainer
 from migrrdma_lab import rdma
 from migrrdma_lab.container_images import application_archive
 from migrrdma_lab.containers import Container
@@ -28,7 +28,7 @@ def wheel(places: Places, requirement: str) -> Path:
     folder = places.build / "applications" / requirement
     if not folder.exists():
         unfinished = folder.with_name(f".{folder.name}")
-        subprocess.run(["rm", "-rf", unfinished], check=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",
              "--only-binary=:all:", f"--python-version={_PYTHON}", "--platform=manylinux_2_28_x86_64",
@@ -83,12 +83,7 @@ class Ends:
 
     def move(self, name: str, to: Shell) -> None:
         """Move one of them by docker's commands, and remove what is left of it behind it."""
-        old: Container = getattr(self, name)
-        one = DockerContainer(old)
-        one.checkpoint()
-        moved = one.restore(to).container
-        old.remove()
-        setattr(self, name, moved)
+        setattr(self, name, rdma.move(getattr(self, name), to))
 
 
 def end_of(one: Container, seconds: float = 300) -> tuple[int, list[str]]:

@@ -28,7 +28,7 @@ def main(device: str) -> None:
     made = QPEx(context, attr)
     for second in itertools.count():
         print(f"{second} s with QP {made.qp_num}", flush=True)
-        time.sleep(1)
+        time.sleep(1)  # a line a second says that it goes on
 
 
 if __name__ == "__main__":
