@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/keymap.h"
-#include "base/pages.h"
 #include "base/verb_gate.h"
+#include "move/arriving.h"
 #include "move/places.h"
 #include "objects/mw.h"
 #include "objects/qp.h"
@@ -78,52 +78,27 @@ int mig_connect(const struct mig_connect_record *records, uint32_t count, struct
 }
 
 /* A map that arrives in parts. */
-static struct {
-	struct mig_key_record *records;
-	uint32_t count, room;
-	uint64_t peer;
-} arriving;
+static struct mig_arriving arriving;
+static uint64_t whose;
 
 #define MAX_KEYS (1u << 22)
 
-static int collect_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count)
-{
-	if (peer != arriving.peer)
-		arriving.count = 0;
-	arriving.peer = peer;
-	if (count > MAX_KEYS - arriving.count)
-		return E2BIG;
-	if (arriving.count + count > arriving.room) {
-		uint32_t room = (arriving.count + count) * 2;
-		struct mig_key_record *larger = mig_pages_alloc(room * sizeof(*larger));
-
-		if (!larger)
-			return ENOMEM;
-		if (arriving.count)
-			memcpy(larger, arriving.records, arriving.count * sizeof(*larger));
-		mig_pages_free(arriving.records);
-		arriving.records = larger;
-		arriving.room = room;
-	}
-	if (count)
-		memcpy(arriving.records + arriving.count, records, count * sizeof(*records));
-	arriving.count += count;
-	return 0;
-}
-
 int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count, int more)
 {
-	int error = collect_keys(peer, records, count), used = 0;
-	struct mig_keymap *map;
+	if (peer != whose)
+		arriving.count = 0;
+	whose = peer;
+	int error = mig_arriving_add(&arriving, records, count, sizeof(*records), MAX_KEYS), used = 0;
 
 	if (error || more)
 		return error;
-	map = mig_keymap_new(arriving.count);
+	const struct mig_key_record *all = arriving.records;
+	struct mig_keymap *map = mig_keymap_new(arriving.count);
 	for (uint32_t i = 0; map && i < arriving.count && !error; i++)
-		if (arriving.records[i].vrkey != arriving.records[i].prkey)
-			error = mig_keymap_set(map, arriving.records[i].vrkey, arriving.records[i].prkey);
-	mig_pages_free(arriving.records);
-	memset(&arriving, 0, sizeof(arriving));
+		if (all[i].vrkey != all[i].prkey)
+			error = mig_keymap_set(map, all[i].vrkey, all[i].prkey);
+	mig_arriving_forget(&arriving);
+	whose = 0;
 	if (!map)
 		return ENOMEM;
 

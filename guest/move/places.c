@@ -1,12 +1,11 @@
 #include "move/places.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include "base/log.h"
-#include "base/pages.h"
 #include "base/section.h"
 #include "base/verb_gate.h"
+#include "move/arriving.h"
 #include "objects/ah.h"
 #include "objects/qp.h"
 #include "path/poll.h"
@@ -14,11 +13,7 @@
 #include "shadow/places.h"
 #include "shadow/process.h"
 
-/* Records that arrive in parts. */
-static struct {
-	struct mig_place_record *records;
-	uint32_t count, room;
-} arriving;
+static struct mig_arriving arriving;
 
 /* At a time; and in all, as what has moved once is remembered for as long as the process lives. */
 #define MAX_ARRIVING (1u << 12)
@@ -26,38 +21,13 @@ static struct {
 
 static struct mig_places *ready;
 
-static int collect(const struct mig_place_record *records, uint32_t count)
-{
-	if (count > MAX_ARRIVING - arriving.count || (mig_places && mig_places->count > MAX_PLACES - MAX_ARRIVING))
-		return E2BIG;
-	if (arriving.count + count > arriving.room) {
-		uint32_t room = (arriving.count + count) * 2;
-		struct mig_place_record *larger = mig_pages_alloc(room * sizeof(*larger));
-
-		if (!larger)
-			return ENOMEM;
-		if (arriving.count)
-			memcpy(larger, arriving.records, arriving.count * sizeof(*larger));
-		mig_pages_free(arriving.records);
-		arriving.records = larger;
-		arriving.room = room;
-	}
-	if (count)
-		memcpy(arriving.records + arriving.count, records, count * sizeof(*records));
-	arriving.count += count;
-	return 0;
-}
-
-static void forget_arriving(void)
-{
-	mig_pages_free(arriving.records);
-	memset(&arriving, 0, sizeof(arriving));
-}
-
 int mig_places_prepare(const struct mig_place_record *records, uint32_t count, int more)
 {
-	int error = collect(records, count), parked = mig.state >= MIG_STATE_PARKED;
+	int error = mig_places && mig_places->count > MAX_PLACES - MAX_ARRIVING ? E2BIG : 0;
+	int parked = mig.state >= MIG_STATE_PARKED;
 
+	if (!error)
+		error = mig_arriving_add(&arriving, records, count, sizeof(*records), MAX_ARRIVING);
 	if (!error && more)
 		return 0;
 	/* Nothing has moved that this process has ever sent to. */
@@ -66,7 +36,7 @@ int mig_places_prepare(const struct mig_place_record *records, uint32_t count, i
 		return 0;
 	}
 	struct mig_places *made = error ? NULL : mig_places_with(mig_places, arriving.records, arriving.count);
-	forget_arriving();
+	mig_arriving_forget(&arriving);
 	if (!error && !made)
 		error = ENOMEM;
 	if (!error && !parked)
@@ -132,7 +102,7 @@ void mig_places_take_up(void)
 
 void mig_places_let_go(void)
 {
-	forget_arriving();
+	mig_arriving_forget(&arriving);
 	mig_places_free(ready);
 	ready = NULL;
 }
