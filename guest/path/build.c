@@ -482,6 +482,8 @@ static void copy_inline(struct mig_qp *qp, size_t count, const struct ibv_data_b
 	if (!send)
 		return;
 	char *data = (char *)&send->sges[qp->cap.max_send_sge + 1];
+	/* As many as they were, where there is room: the real library may have another way for a list. */
+	int is_one = !count || count > qp->cap.max_send_sge;
 
 	for (size_t i = 0; i < count; i++) {
 		if (buffers[i].length > qp->cap.max_inline_data - length) {
@@ -489,10 +491,14 @@ static void copy_inline(struct mig_qp *qp, size_t count, const struct ibv_data_b
 			return;
 		}
 		memcpy(data + length, buffers[i].addr, buffers[i].length);
+		if (!is_one)
+			send->sges[i] = (struct ibv_sge){ .addr = (uintptr_t)data + length,
+							  .length = (uint32_t)buffers[i].length };
 		length += buffers[i].length;
 	}
-	send->sges[0] = (struct ibv_sge){ .addr = (uintptr_t)data, .length = (uint32_t)length };
-	send->wr.num_sge = 1;
+	if (is_one)
+		send->sges[0] = (struct ibv_sge){ .addr = (uintptr_t)data, .length = (uint32_t)length };
+	send->wr.num_sge = is_one ? 1 : (int)count;
 	send->wr.send_flags |= IBV_SEND_INLINE;
 }
 

@@ -45,6 +45,18 @@ static void replay_operation(struct ibv_qp_ex *real, const struct ibv_send_wr *w
 	}
 }
 
+static void replay_inline(struct ibv_qp_ex *real, const struct ibv_send_wr *wr)
+{
+	struct ibv_data_buf buffers[MIG_MOST_SGES];
+
+	for (int i = 0; i < wr->num_sge; i++)
+		buffers[i] = (struct ibv_data_buf){ (void *)(uintptr_t)wr->sg_list[i].addr, wr->sg_list[i].length };
+	if (wr->num_sge == 1)
+		real->wr_set_inline_data(real, buffers->addr, buffers->length);
+	else
+		real->wr_set_inline_data_list(real, (size_t)wr->num_sge, buffers);
+}
+
 static void replay_data(struct mig_qp *qp, const struct ibv_send_wr *wr)
 {
 	struct ibv_qp_ex *real = qp->real_ex;
@@ -53,7 +65,7 @@ static void replay_data(struct mig_qp *qp, const struct ibv_send_wr *wr)
 	if (wr->opcode == IBV_WR_LOCAL_INV || wr->opcode == IBV_WR_BIND_MW)
 		return;
 	if (wr->send_flags & IBV_SEND_INLINE) {
-		real->wr_set_inline_data(real, (void *)(uintptr_t)wr->sg_list->addr, wr->sg_list->length);
+		replay_inline(real, wr);
 		return;
 	}
 	mig_translate_sges(mig_context(qp->ibv.context)->lkeys, sges, wr->sg_list, wr->num_sge);
