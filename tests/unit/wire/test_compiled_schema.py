@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
+import calls
 import hypothesis
 import hypothesis.strategies as st
 import jsonschema
 import pytest
 from conversation import Conversation
 
+from migrrdma_runtime.base import strict_json
 from migrrdma_runtime.base.errors import MessageError
 from migrrdma_runtime.wire import agent_messages, compiled_schema
 from migrrdma_runtime.wire.agent_messages import EXCHANGES, GID, QPN, list_of, record
@@ -135,13 +135,11 @@ def test_what_other_readers_would_not_take_is_refused(data: bytes, reason: str) 
         agent_messages.decode(data, EXCHANGES["hello"].request, "hello")
 
 
-def test_what_would_fill_the_memory_is_refused_before_it_is_parsed() -> None:
+def test_what_would_fill_the_memory_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"[" + b"[]," * (1 << 18) + b"0]"
-    start = time.process_time()
+    monkeypatch.setattr(strict_json, "parse", None)
     with pytest.raises(MessageError, match="more values than such a message has"):
         agent_messages.decode(data, EXCHANGES["suspend"].request, "suspend")
-    counted = time.process_time() - start
-    assert counted < _quickest(lambda: json.loads(data)) / 4
 
 
 def test_every_message_has_a_length_beyond_which_it_is_not_parsed() -> None:
@@ -151,7 +149,9 @@ def test_every_message_has_a_length_beyond_which_it_is_not_parsed() -> None:
         for schema in (exchange.request, exchange.reply)
         if compiled_schema.longest(schema) + 2048 > agent_messages.MAX_BYTES
     }
-    assert endless == {"suspend", "prepare"}, "those with a list of all the connections"
+    assert endless == {"suspend", "prepare", "where"}, (
+        "those with a list of all the connections, or of many keys"
+    )
 
 
 def test_a_schema_that_says_more_than_is_understood_is_not_compiled() -> None:
@@ -160,18 +160,14 @@ def test_a_schema_that_says_more_than_is_understood_is_not_compiled() -> None:
             compiled_schema.misfit("a", schema)
 
 
-def _quickest(work: Callable[[], Any]) -> float:
-    """Processor time of the quickest of three runs."""
-
-    def once() -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    return min(once() for _ in range(3))
-
-
-def test_a_large_migration_costs_little_more_than_its_json() -> None:
-    """2.4 times, as measured; 20 times with jsonschema. bench/scale/messages.py has it in milliseconds."""
-    talk = Conversation(qps=16_384, mrs=100_000)
-    assert _quickest(talk.all_there_and_back) < 4 * _quickest(talk.only_as_json)
+def test_a_migration_of_more_connections_is_checked_by_no_more_calls() -> None:
+    """The rest is C's: 2.4 times what the JSON takes; bench/scale/messages.py has it in milliseconds."""
+    made = []
+    for qps in (2_048, 2_048, 16_384):  # the first compiles the schemas
+        talk = Conversation(qps=qps, mrs=6 * qps)
+        with calls.counted() as counted:
+            talk.all_there_and_back()
+        made.append(counted.made)
+    assert made[2] - made[1] < (16_384 - 2_048) / 2, (
+        "the garbage collector's callbacks, and nothing for each connection"
+    )
