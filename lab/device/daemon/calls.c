@@ -19,6 +19,9 @@ static int prepare(struct client *client, const struct rnic_call *call)
 {
 	const unsigned int writing = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND;
 
+	/* Its pages are looked for when they are needed. */
+	if (call->name == CALL_REG_MR && call->mr.access & IBV_ACCESS_ON_DEMAND)
+		return 0;
 	if (call->name == CALL_REG_MR ||
 	    (call->name == CALL_REREG_MR && call->mr.flags & IBV_REREG_MR_CHANGE_TRANSLATION))
 		return client_check_region(client, call->mr.address, call->mr.length, call->mr.access & writing);

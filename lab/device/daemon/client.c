@@ -131,7 +131,7 @@ int client_open(struct host *host, pid_t pid, uint64_t area, const int *descript
 {
 	struct client *client = calloc(1, sizeof(*client));
 	struct stat file;
-	uint64_t purge = 0;
+	uint64_t purge = 0, on_demand = 0;
 
 	if (!client)
 		return ENOMEM;
@@ -170,7 +170,8 @@ int client_open(struct host *host, pid_t pid, uint64_t area, const int *descript
 	if (!error) {
 		client->area->faults = host->faults;
 		rnic_get(host->device, "purge", &purge);
-		answer->ways = RNIC_PARENT_DOMAINS | (purge ? RNIC_PURGES : 0);
+		rnic_get(host->device, "on_demand", &on_demand);
+		answer->ways = RNIC_PARENT_DOMAINS | (purge ? RNIC_PURGES : 0) | (on_demand ? RNIC_ON_DEMAND : 0);
 		answer->id = client->id = next_id();
 	}
 	client->next = clients;

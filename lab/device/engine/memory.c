@@ -26,8 +26,10 @@ static int check_access(const struct rnic_device *device, unsigned int access)
 				   IBV_ACCESS_REMOTE_ATOMIC | IBV_ACCESS_MW_BIND | IBV_ACCESS_ZERO_BASED |
 				   IBV_ACCESS_OPTIONAL_RANGE;
 
-	if (access & ~known)
-		return access & IBV_ACCESS_ON_DEMAND ? EOPNOTSUPP : EINVAL;
+	if (access & IBV_ACCESS_ON_DEMAND && !device->settings[RNIC_SET_ON_DEMAND])
+		return EOPNOTSUPP;
+	if (access & ~(known | IBV_ACCESS_ON_DEMAND))
+		return EINVAL;
 	/* ib_check_mr_access: what others may change, the owner may. */
 	if (access & REMOTE_CHANGES && !(access & IBV_ACCESS_LOCAL_WRITE))
 		return EINVAL;
@@ -44,7 +46,10 @@ int rnic_reg_mr(struct rnic_context *context, uint32_t pd_handle, uint64_t addre
 	int error = check_access(device, access);
 	struct rnic_mr *mr;
 
-	if (!pd || length > device->settings[RNIC_SET_MAX_MR_SIZE] || address + length < address || iova + length < iova)
+	/* Of on-demand paging there is a region that is all memory. */
+	bool all = access & IBV_ACCESS_ON_DEMAND && !address && !iova && length == UINT64_MAX;
+
+	if (!pd || (length > device->settings[RNIC_SET_MAX_MR_SIZE] && !all) || address + length < address || iova + length < iova)
 		return EINVAL;
 	if (error)
 		return error;

@@ -30,6 +30,7 @@
 	X(MAX_MR, max_mr, 1 << 20, 1 << 22, "memory regions")                                                      \
 	X(MAX_MR_SIZE, max_mr_size, 1ull << 47, UINT64_MAX, "bytes of a memory region")                            \
 	X(MAX_MW, max_mw, 1 << 16, 1 << 22, "memory windows; 0: none")                                             \
+	X(ON_DEMAND, on_demand, 0, 1, "1: on-demand paging of memory regions")                                     \
 	X(MAX_PD, max_pd, 1 << 16, 1 << 22, "protection domains")                                                  \
 	X(MAX_AH, max_ah, 1 << 16, 1 << 22, "address handles")                                                     \
 	X(MAX_SRQ, max_srq, 1 << 16, 1 << 22, "shared receive queues; 0: none")                                    \

@@ -83,6 +83,14 @@ EXPORT void fake_local_rkeys(int have)
 	plant("local_rkeys", have);
 }
 
+EXPORT void fake_on_demand(int device, int has)
+{
+	pthread_mutex_lock(&local_lock);
+	if (!local_start())
+		rnic_set(local_devices[device], "on_demand", (uint64_t)has);
+	pthread_mutex_unlock(&local_lock);
+}
+
 EXPORT void fake_purge(int purge)
 {
 	plant("purge", purge);
@@ -90,6 +98,11 @@ EXPORT void fake_purge(int purge)
 	for (struct local_link *local = local_links; local; local = local->next)
 		local->link.ways = (local->link.ways & ~(uint32_t)RNIC_PURGES) | (purge ? RNIC_PURGES : 0);
 	pthread_mutex_unlock(&local_lock);
+}
+
+EXPORT void fake_reuse_numbers(int reuse)
+{
+	plant("reuse_numbers", reuse);
 }
 
 /* The kernel objects stay behind on the other host; numbers of descriptors are kept by placeholders. */

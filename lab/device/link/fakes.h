@@ -26,6 +26,12 @@ void fake_repeat_send(int nth);
 /* Whether regions without rights for others have an rkey: the setting `local_rkeys`. */
 void fake_local_rkeys(int have);
 
+/* Whether that device has on-demand paging, for those who open it from now on: the setting `on_demand`. */
+void fake_on_demand(int device, int has);
+
 /* Whether completions go with their QP, of both devices and what is open of them already: the setting `purge`. */
 void fake_purge(int purge);
+
+/* Whether a number that was freed is the next to be handed out: the setting `reuse_numbers`. */
+void fake_reuse_numbers(int reuse);
 #endif

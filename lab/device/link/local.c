@@ -187,7 +187,7 @@ int device_link_open(const struct rnic_listed *device, struct device_link **link
 	static const struct rnic_sinks memory = { .read = read_memory, .write = write_memory };
 	struct local_link *local = calloc(1, sizeof(*local));
 	rnic_reference unused;
-	uint64_t purge = 0;
+	uint64_t purge = 0, on_demand = 0;
 	void *async;
 
 	if (!local)
@@ -204,7 +204,8 @@ int device_link_open(const struct rnic_listed *device, struct device_link **link
 	local->link.faults = &local_faults;
 	pthread_mutex_lock(&local_lock);
 	rnic_get(local_devices[device->index], "purge", &purge);
-	local->link.ways |= purge ? RNIC_PURGES : 0;
+	rnic_get(local_devices[device->index], "on_demand", &on_demand);
+	local->link.ways |= (purge ? RNIC_PURGES : 0) | (on_demand ? RNIC_ON_DEMAND : 0);
 	error = local_failure("open_device");
 	if (!error && !has_thread && getenv("FAKE_ASYNC"))
 		start_thread();

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "export.h"
 #include "soft.h"
@@ -114,6 +115,17 @@ static int dealloc_td(struct ibv_td *td)
 	return 0;
 }
 
+/* The kernel pins what is registered. Nothing is written: MS_ASYNC has only the range looked at. */
+static bool can_be_pinned(const void *addr, size_t length)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)addr & ~(page - 1);
+	int saved = errno;
+	bool can = !length || !msync((void *)start, (uintptr_t)addr + length - start, MS_ASYNC);
+
+	errno = can ? saved : EFAULT;
+	return can;
+}
+
 EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t length, uint64_t iova, unsigned int access)
 {
 	struct rnic_call call = { .name = CALL_REG_MR };
@@ -123,11 +135,14 @@ EXPORT struct ibv_mr *ibv_reg_mr_iova2(struct ibv_pd *pd, void *addr, size_t len
 	call.mr.iova = iova;
 	call.mr.pd = pd->handle;
 	call.mr.access = access & ~(unsigned int)IBV_ACCESS_OPTIONAL_RANGE;
+	if (!(access & IBV_ACCESS_ON_DEMAND) && !can_be_pinned(addr, length))
+		return NULL;
 	struct soft_mr *mr = make(pd->context, sizeof(*mr), &call, "reg_mr");
 	if (!mr)
 		return NULL;
 	mr->ibv = (struct ibv_mr){ .context = pd->context, .pd = pd, .addr = addr, .length = length,
 				   .handle = call.handle, .lkey = call.mr.lkey, .rkey = call.mr.rkey };
+	mr->access = access;
 	return &mr->ibv;
 }
 
@@ -177,6 +192,8 @@ EXPORT int ibv_rereg_mr(struct ibv_mr *mr, int flags, struct ibv_pd *pd, void *a
 	}
 	mr->lkey = call.mr.lkey;
 	mr->rkey = call.mr.rkey;
+	if (flags & IBV_REREG_MR_CHANGE_ACCESS)
+		((struct soft_mr *)mr)->access = (unsigned int)access;
 	if (flags & IBV_REREG_MR_CHANGE_PD)
 		mr->pd = pd;
 	if (flags & IBV_REREG_MR_CHANGE_TRANSLATION) {

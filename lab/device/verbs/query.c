@@ -33,6 +33,15 @@ static int query_device_ex(struct ibv_context *context, const struct ibv_query_d
 		return EOPNOTSUPP;
 	if ((error = ibv_query_device(context, &all.orig_attr)))
 		return error;
+	if (soft_link(context, "query_device_ex")->ways & RNIC_ON_DEMAND) {
+		const uint32_t all_ways = IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | IBV_ODP_SUPPORT_WRITE | IBV_ODP_SUPPORT_READ |
+					  IBV_ODP_SUPPORT_ATOMIC | IBV_ODP_SUPPORT_SRQ_RECV;
+
+		all.odp_caps.general_caps = IBV_ODP_SUPPORT | IBV_ODP_SUPPORT_IMPLICIT;
+		all.odp_caps.per_transport_caps.rc_odp_caps = all_ways;
+		all.odp_caps.per_transport_caps.uc_odp_caps = all_ways & ~(uint32_t)(IBV_ODP_SUPPORT_READ | IBV_ODP_SUPPORT_ATOMIC);
+		all.odp_caps.per_transport_caps.ud_odp_caps = IBV_ODP_SUPPORT_SEND | IBV_ODP_SUPPORT_RECV | IBV_ODP_SUPPORT_SRQ_RECV;
+	}
 	all.phys_port_cnt_ex = all.orig_attr.phys_port_cnt;
 	memset(attr, 0, size);
 	memcpy(attr, &all, size < sizeof(all) ? size : sizeof(all));

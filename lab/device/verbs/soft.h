@@ -60,6 +60,7 @@ struct soft_xrcd {
 struct soft_mr {
 	struct ibv_mr ibv;
 	struct soft_dm *dm;
+	unsigned int access; /* as it was asked for: of the optional rights the device is not told */
 };
 
 struct soft_mw {

@@ -149,5 +149,6 @@ enum rnic_ways {
 	RNIC_PURGES = 1 << 0,	    /* completions of a QP that is reset or destroyed vanish (libmlx5); else they stay (librxe) */
 	RNIC_IMPORTS = 1 << 1,	    /* ibv_import_device works */
 	RNIC_PARENT_DOMAINS = 1 << 2,
+	RNIC_ON_DEMAND = 1 << 3,    /* memory regions may be paged on demand */
 };
 #endif
