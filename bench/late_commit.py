@@ -31,8 +31,8 @@ Times = dict[str, float]
 
 
 def configure(rack: Rack, *, late: bool) -> None:
-    """Have both nodes commit before the first instruction or, as without a configuration, afterwards."""
-    line = "; sed -i 's/^\\[criu\\]$/&\\nlate_commit = true/' /etc/migrrdma/config.toml" if late else ""
+    """Have both nodes commit before the first instruction, as without a configuration, or afterwards."""
+    line = "" if late else "; sed -i 's/^\\[criu\\]$/&\\nlate_commit = false/' /etc/migrrdma/config.toml"
     for node in (SRC, DST):
         rack.shell(node).sh(f"sed -i '/^late_commit/d' /etc/migrrdma/config.toml{line}")
 

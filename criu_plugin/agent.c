@@ -25,6 +25,9 @@
 /* For so long an agent that is restarted, hung or gone is waited for, as by the runtime (IN_DOUBT_S). */
 #define IN_DOUBT_MS 600000
 
+/* A turn of listening takes much less, but on a busy host: what is more was a time in which nobody listened. */
+#define TURN_MS 1000
+
 /* An agent that does not know yet is given so much time. */
 #define RETRY_MS 100
 
@@ -40,7 +43,8 @@ static struct {
 	bool is_connected;
 	bool may_be_committed; /* it has said that it asks for the commit */
 	int64_t asked;	       /* when this connection was made, or spoke last */
-	int64_t heard;	       /* when an agent said the last thing, or it began; 0: not begun */
+	int64_t turn;	       /* when it was listened to last; 0: not begun */
+	int64_t silent_ms;     /* for how long it has been listened to in vain */
 	char line[4096];
 	size_t used;
 } agent = { .operation = STANDING, .fd = -1 };
@@ -181,13 +185,24 @@ static enum agent_says without_an_agent(void)
 	return AGENT_GO;
 }
 
+/*
+ * A process that is stopped, and a host that sleeps, hear nothing for as long, though the agent may have said in that time that
+ * all was given back: only such silence counts as was listened to.
+ */
+static bool is_in_doubt(void)
+{
+	const int64_t now = now_ms(), passed = agent.turn ? now - agent.turn : 0;
+
+	agent.turn = now;
+	agent.silent_ms += passed < TURN_MS ? passed : TURN_MS;
+	return agent.silent_ms > IN_DOUBT_MS;
+}
+
 enum agent_says agent_listen(int milliseconds)
 {
 	char bytes[4096];
 
-	if (!agent.heard)
-		agent.heard = now_ms();
-	if (now_ms() - agent.heard > IN_DOUBT_MS)
+	if (is_in_doubt())
 		return without_an_agent();
 	if (!agent.is_connected && !ask()) {
 		pause_for(milliseconds); /* nothing tells when a service has been started again */
@@ -206,7 +221,8 @@ enum agent_says agent_listen(int milliseconds)
 		agent_close();
 		return AGENT_WAIT;
 	}
-	agent.asked = agent.heard = now_ms();
+	agent.asked = now_ms();
+	agent.silent_ms = 0;
 	return take(bytes, (size_t)got);
 }
 

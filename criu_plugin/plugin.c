@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -393,6 +394,9 @@ static int plugin_init(int stage)
 		if (fault_after(PLUGIN_ASK_WATCH))
 			return -1;
 	}
+	if (stage == CRIU_STAGE_DUMP && !add_inventory_plugin && getenv(REHEARSAL_WANTED))
+		pr_info("CRIU before 4.1 has no place to prove that a restore can be committed before the first instruction: it is "
+			"committed after CRIU has let the processes go");
 	if (stage == CRIU_STAGE_RESTORE)
 		return fault_before(PLUGIN_LOAD_IMAGE) || begin_restore() || fault_after(PLUGIN_LOAD_IMAGE) ? -1 : 0;
 	return image_remove(criu_get_image_dir());

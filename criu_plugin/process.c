@@ -1,5 +1,6 @@
 #include "process.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -26,6 +27,9 @@ static void read_name(struct process *process, const char *value)
 		length = sizeof(process->comm) - 1;
 	memcpy(process->comm, value, length);
 	process->comm[length] = '\0';
+	for (char *letter = process->comm; *letter; letter++)
+		if (!isprint((unsigned char)*letter)) /* it calls itself as it likes, and this is for a terminal */
+			*letter = '?';
 }
 
 /* "NSpid: 4711 7 1": the last is the process's own view. */

@@ -16,8 +16,8 @@ static const char *const global_values[] = { "log", "log-format", "root", "rootl
 /* An answer to one of these is the low-level runtime's own text. */
 static const char *const questions[] = { "--help", "-h", "--version", "-v", NULL };
 
-static const char *const passed_commands[] = { "delete", "events", "features", "help", "kill",	"list",	 "pause",
-					       "ps",	 "resume", "spec",     "start", "state", "update", NULL };
+static const char *const passed_commands[] = { "events", "features", "help",  "kill",  "list",   "pause", "ps",
+					       "resume", "spec",     "start", "state", "update", NULL };
 
 static const char *const create_values[] = { "b", "bundle", "console-socket", "pid-file", "pidfd-socket",
 					     "preserve-fds", NULL };
@@ -28,6 +28,9 @@ static const char *const exec_values[] = { "additional-gids", "apparmor", "cap",
 					   "env",	      "e",	  "p",	   "pid-file",	   "pidfd-socket",   "preserve-fds",
 					   "process",	      "process-label", "u", "user",	   NULL };
 static const char *const exec_flags[] = { "-d", "--detach", "--ignore-paused", "--no-new-privs", "-t", "--tty", NULL };
+
+static const char *const no_values[] = { NULL };
+static const char *const delete_flags[] = { "-f", "--force", NULL };
 
 struct option {
 	const char *name;
@@ -102,19 +105,24 @@ static bool is_plain_id(const char *id)
 	return *id && !id[strspn(id, allowed)] && strcmp(id, ".") && strcmp(id, "..");
 }
 
-/* Read the options and the container's ID behind create, run or exec; whether all of it is certain. */
+/* Read the options and the container's ID behind create, run, exec or delete; whether all of it is certain. */
 static bool read_command(char *const *args, struct command_line *line)
 {
 	bool execs = line->kind == COMMAND_EXECS, ended = false;
 	const char *const *values = execs ? exec_values : create_values;
 	const char *const *flags = execs ? exec_flags : create_flags;
 
+	if (line->kind == COMMAND_DELETES) {
+		values = no_values;
+		flags = delete_flags;
+	}
+
 	for (; *args; args++) {
 		if (!ended && !strcmp(*args, "--")) {
 			ended = true;
 		} else if (ended || !is_option(*args)) {
 			if (line->id)
-				return false; /* create and run take one */
+				return false; /* create, run and delete take one */
 			line->id = *args;
 			if (execs)
 				break; /* what follows is the container's command */
@@ -152,6 +160,8 @@ struct command_line command_line_read(char *const *args)
 		line.kind = COMMAND_CREATES;
 	else if (!strcmp(*command, "exec"))
 		line.kind = COMMAND_EXECS;
+	else if (!strcmp(*command, "delete"))
+		line.kind = COMMAND_DELETES;
 	else
 		return line;
 	if (!read_command(command + 1, &line))

@@ -1,6 +1,7 @@
 #include "decision.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "command_line.h"
 #include "settings.h"
@@ -19,24 +20,41 @@ static bool creates_plain_container(const char *bundle)
 	return words_of_spec(path) == WORDS_NONE;
 }
 
-static bool joins_plain_container(const char *root, const char *id, const char *runtime)
+/* The path of a file that the low-level runtime keeps of a container; false if there is no room for it. */
+static bool find_kept(const char *root, const char *id, const char *runtime, const char *name,
+		      char path[static PATH_ROOM])
 {
-	static const char *const names[] = { "state.json", "config.json" }; /* runc's and crun's */
-	char kept[PATH_ROOM], path[PATH_ROOM];
+	char kept[PATH_ROOM];
 
 	if (!root || !*root) {
 		if (!low_level_default_root(runtime, kept, sizeof(kept)))
 			return false;
 		root = kept;
 	}
+	return snprintf(path, PATH_ROOM, "%s/%s/%s", root, id, name) < PATH_ROOM;
+}
+
+static bool joins_plain_container(const char *root, const char *id, const char *runtime)
+{
+	static const char *const names[] = { "state.json", "config.json" }; /* runc's and crun's */
+	char path[PATH_ROOM];
+
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		if (snprintf(path, sizeof(path), "%s/%s/%s", root, id, names[i]) >= (int)sizeof(path))
+		if (!find_kept(root, id, runtime, names[i], path))
 			return false;
 		enum words words = words_of_state(path);
 		if (words != WORDS_NONE && words != WORDS_NO_FILE)
 			return false;
 	}
 	return true;
+}
+
+/* A root that a killed restore has left mounted there would be emptied: shim/left_root.py. */
+static bool deletes_no_root(const char *root, const char *id, const char *runtime)
+{
+	char path[PATH_ROOM];
+
+	return find_kept(root, id, runtime, "criu-root", path) && access(path, F_OK);
 }
 
 bool decision_passes(char *const *args, char runtime[static LOW_LEVEL_MAX])
@@ -50,5 +68,7 @@ bool decision_passes(char *const *args, char runtime[static LOW_LEVEL_MAX])
 		return creates_plain_container(line.bundle);
 	if (line.kind == COMMAND_EXECS)
 		return joins_plain_container(line.root, line.id, runtime);
+	if (line.kind == COMMAND_DELETES)
+		return deletes_no_root(line.root, line.id, runtime);
 	return true;
 }

@@ -35,6 +35,10 @@ def main() -> "NoReturn":
                 from migrrdma_runtime import checkpoint
 
                 checkpoint.run(invocation, runtime, config)
+            elif invocation.command == "delete":
+                from migrrdma_runtime.shim import left_root
+
+                left_root.detach(invocation, runtime)
             elif invocation.command == "restore":
                 from migrrdma_runtime import restore
 

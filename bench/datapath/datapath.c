@@ -22,6 +22,8 @@ static struct ibv_qp **qps;
 static unsigned int qp_mask;
 static struct ibv_cq *cq;
 static struct ibv_srq *srq; /* of the calls about one */
+static struct ibv_ah *ah;   /* of those about datagrams */
+static struct ibv_qp_ex **builders; /* the QPs, of the calls that build */
 static uint32_t keys[KEYS];
 static char memory[4096];
 static long failed;
@@ -49,6 +51,59 @@ __attribute__((noinline)) static void measure_post_send(long count, long at)
 		wr.send_flags = 0;
 		wr.wr.rdma.remote_addr = (uintptr_t)memory;
 		wr.wr.rdma.rkey = sge.lkey;
+		failed += ibv_post_send(qps[i & qp_mask], &wr, &bad);
+	}
+}
+
+/* One request that is built, by four calls. */
+__attribute__((noinline)) static void measure_build_send(long count, long at)
+{
+	for (long i = at; i < at + count; i++) {
+		struct ibv_qp_ex *qp = builders[i & qp_mask];
+
+		ibv_wr_start(qp);
+		qp->wr_id = (uint64_t)i;
+		qp->wr_flags = 0;
+		ibv_wr_rdma_write(qp, keys[i % KEYS], (uintptr_t)memory);
+		ibv_wr_set_sge(qp, keys[i % KEYS], (uintptr_t)memory, 8);
+		failed += ibv_wr_complete(qp);
+	}
+}
+
+__attribute__((noinline)) static void measure_post_datagram(long count, long at)
+{
+	for (long i = at; i < at + count; i++) {
+		struct ibv_sge sge = { (uintptr_t)memory, 8, keys[i % KEYS] };
+		struct ibv_send_wr wr, *bad;
+
+		wr.wr_id = (uint64_t)i;
+		wr.next = NULL;
+		wr.sg_list = &sge;
+		wr.num_sge = 1;
+		wr.opcode = IBV_WR_SEND;
+		wr.send_flags = 0;
+		wr.wr.ud.ah = ah;
+		wr.wr.ud.remote_qpn = 17;
+		wr.wr.ud.remote_qkey = 1;
+		failed += ibv_post_send(qps[i & qp_mask], &wr, &bad);
+	}
+}
+
+__attribute__((noinline)) static void measure_post_xrc(long count, long at)
+{
+	for (long i = at; i < at + count; i++) {
+		struct ibv_sge sge = { (uintptr_t)memory, 8, keys[i % KEYS] };
+		struct ibv_send_wr wr, *bad;
+
+		wr.wr_id = (uint64_t)i;
+		wr.next = NULL;
+		wr.sg_list = &sge;
+		wr.num_sge = 1;
+		wr.opcode = IBV_WR_RDMA_WRITE;
+		wr.send_flags = 0;
+		wr.wr.rdma.remote_addr = (uintptr_t)memory;
+		wr.wr.rdma.rkey = keys[i % KEYS];
+		wr.qp_type.xrc.remote_srqn = 1;
 		failed += ibv_post_send(qps[i & qp_mask], &wr, &bad);
 	}
 }
@@ -121,6 +176,8 @@ static const struct {
 	{ "poll_empty", measure_poll_empty, AT_ONCE },	{ "poll_single", measure_poll_single, AT_ONCE },
 	{ "poll_batch", measure_poll_batch, AT_ONCE },	{ "memory", NULL, AT_ONCE },
 	{ "post_srq_recv", measure_post_srq_recv, BY_TURNS },
+	{ "build_send", measure_build_send, AT_ONCE },	{ "post_datagram", measure_post_datagram, AT_ONCE },
+	{ "post_xrc", measure_post_xrc, AT_ONCE },
 	{ "poll_srq_single", measure_poll_single, FED },
 	{ "poll_srq_batch", measure_poll_batch, FED },
 };
@@ -129,8 +186,13 @@ static int connect_qp(struct ibv_qp *qp)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = 1 };
 	int error = ibv_modify_qp(qp, &attr,
-				  IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+				  IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | (ah ? IBV_QP_QKEY : IBV_QP_ACCESS_FLAGS));
 
+	if (ah) {
+		for (attr.qp_state = IBV_QPS_RTR; !error && attr.qp_state <= IBV_QPS_RTS; attr.qp_state++)
+			error = ibv_modify_qp(qp, &attr, IBV_QP_STATE | (attr.qp_state == IBV_QPS_RTS ? IBV_QP_SQ_PSN : 0));
+		return error;
+	}
 	attr.qp_state = IBV_QPS_RTR;
 	attr.ah_attr.is_global = 1;
 	attr.ah_attr.port_num = 1;
@@ -156,7 +218,16 @@ static size_t heap_in_use(void)
 	return info.uordblks + info.hblkhd;
 }
 
-static int make(struct ibv_context *context, unsigned int qp_count, int mr_count, int shares)
+static struct ibv_qp *make_qp(struct ibv_context *context, struct ibv_pd *pd, struct ibv_qp_init_attr *init, int builds)
+{
+	struct ibv_qp_init_attr_ex extended = { .send_cq = cq, .recv_cq = cq, .cap = init->cap, .qp_type = init->qp_type,
+						.comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+						.pd = pd, .send_ops_flags = IBV_QP_EX_WITH_RDMA_WRITE };
+
+	return builds ? ibv_create_qp_ex(context, &extended) : ibv_create_qp(pd, init);
+}
+
+static int make(struct ibv_context *context, unsigned int qp_count, int mr_count, const char *call)
 {
 	struct ibv_pd *pd = ibv_alloc_pd(context);
 	struct ibv_qp_init_attr init = { .qp_type = IBV_QPT_RC, .cap = { 64, 64, 1, 1, 0 } };
@@ -164,7 +235,19 @@ static int make(struct ibv_context *context, unsigned int qp_count, int mr_count
 
 	struct ibv_srq_init_attr shared = { .attr = { 2048, 1, 0 } };
 
-	srq = init.srq = shares ? ibv_create_srq(pd, &shared) : NULL;
+	int builds = !strncmp(call, "build", 5);
+
+	srq = init.srq = strstr(call, "srq") ? ibv_create_srq(pd, &shared) : NULL;
+	if (strstr(call, "xrc"))
+		init.qp_type = IBV_QPT_XRC_SEND;
+	if (strstr(call, "datagram")) {
+		struct ibv_ah_attr attr = { .is_global = 1, .port_num = 1 };
+
+		attr.grh.dgid.raw[15] = 1;
+		init.qp_type = IBV_QPT_UD;
+		ah = ibv_create_ah(pd, &attr);
+	}
+	builders = calloc(qp_count, sizeof(*builders));
 	cq = init.send_cq = init.recv_cq = ibv_create_cq(context, 256, NULL, NULL, 0);
 	qps = calloc(qp_count, sizeof(*qps));
 	qp_mask = qp_count - 1;
@@ -180,7 +263,8 @@ static int make(struct ibv_context *context, unsigned int qp_count, int mr_count
 		keys[i] = keys[i % used];
 	heap = heap_in_use();
 	for (unsigned int i = 0; i < qp_count; i++)
-		if (!(qps[i] = ibv_create_qp(pd, &init)) || connect_qp(qps[i]))
+		if (!(qps[i] = make_qp(context, pd, &init, builds)) || connect_qp(qps[i]) ||
+		    (builds && !(builders[i] = ibv_qp_to_qp_ex(qps[i]))))
 			return -1;
 	heap = heap_in_use() - heap;
 	return 0;
@@ -200,7 +284,7 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[3], calls[call].name))
 			break;
 	if (!context || count < 1 || call == sizeof(calls) / sizeof(calls[0]) ||
-	    make(context, (unsigned int)atoi(argv[1]), atoi(argv[2]), strstr(argv[3], "srq") != NULL))
+	    make(context, (unsigned int)atoi(argv[1]), atoi(argv[2]), argv[3]))
 		return 2;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts("ready");
@@ -215,7 +299,10 @@ int main(int argc, char **argv)
 		for (unsigned int at = 0; at <= qp_mask; at += 8) {
 			unsigned int some = qp_mask < 7 ? qp_mask + 1 : 8;
 
-			measure_post_send(some, at);
+			(ah ? measure_post_datagram : measure_post_send)(some, at);
+			/* What sends by XRC receives nothing. */
+			if (qps[0]->qp_type == IBV_QPT_XRC_SEND)
+				continue;
 			(srq ? measure_post_srq_recv : measure_post_recv)(some, at);
 			failed += ibv_poll_cq(cq, (int)some, wc) != (int)some;
 		}

@@ -25,7 +25,7 @@ from guest_build import build, compile_c  # noqa: E402
 
 CALLS = (
     "post_send", "post_recv", "poll_empty", "poll_single", "poll_batch",
-    "post_srq_recv", "poll_srq_single", "poll_srq_batch",
+    "post_srq_recv", "poll_srq_single", "poll_srq_batch", "build_send", "post_datagram", "post_xrc",
 )  # fmt: skip
 SIZES = ((1, 1), (1024, 1), (1, 100_000), (1024, 100_000))
 
@@ -111,9 +111,9 @@ SIZES_OF = """
 #include "shadow/qp.h"
 int main(void)
 {
-    /* What record() writes for each receive, and how many the ring of a queue of 64 holds. */
+    /* What is written of each receive, and how many the ring of a queue of 64 holds. */
     printf("%zu %zu %zu %zu", sizeof(struct mig_qp), sizeof(struct mig_mr), sizeof(struct mig_cq),
-           256 * (sizeof(struct mig_recv) + sizeof(struct ibv_sge)));
+           128 * (sizeof(struct mig_recv) + sizeof(struct ibv_sge)));
     return 0;
 }
 """

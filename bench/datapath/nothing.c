@@ -92,13 +92,57 @@ struct ibv_device **ibv_get_device_list(int *count)
 void ibv_free_device_list(struct ibv_device **list) { (void)list; }
 __be64 ibv_get_device_guid(struct ibv_device *ibv) { (void)ibv; return 1; }
 
+/* A request that is built: the functions that one of eight bytes takes. */
+static void wr_start(struct ibv_qp_ex *qp) { (void)qp; }
+static void wr_rdma_write(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t addr) { (void)qp, (void)rkey, (void)addr; }
+
+static void wr_set_sge(struct ibv_qp_ex *qp, uint32_t lkey, uint64_t addr, uint32_t length)
+{
+	(void)qp, (void)lkey, (void)addr, (void)length;
+}
+
+static int wr_complete(struct ibv_qp_ex *qp)
+{
+	(void)qp;
+	posted = 1;
+	return 0;
+}
+
+static struct ibv_qp *create_qp_ex(struct ibv_context *context, struct ibv_qp_init_attr_ex *attr)
+{
+	struct ibv_qp_init_attr plain = { attr->qp_context, attr->send_cq, attr->recv_cq, attr->srq,
+					  attr->cap, attr->qp_type, attr->sq_sig_all };
+	struct ibv_qp_ex *qp = (struct ibv_qp_ex *)ibv_create_qp(attr->pd, &plain);
+
+	(void)context;
+	qp->wr_start = wr_start;
+	qp->wr_rdma_write = wr_rdma_write;
+	qp->wr_set_sge = wr_set_sge;
+	qp->wr_complete = wr_complete;
+	return &qp->qp_base;
+}
+
+struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *qp) { return (struct ibv_qp_ex *)qp; }
+
+/* A device without them has no XRC that could be moved; none is made. */
+static struct ibv_mw *alloc_mw(struct ibv_pd *pd, enum ibv_mw_type type)
+{
+	(void)pd, (void)type;
+	return NULL;
+}
+
 struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 {
-	struct ibv_context *context = calloc(1, sizeof(*context));
+	struct verbs_context *verbs = calloc(1, sizeof(*verbs));
+	struct ibv_context *context = &verbs->context;
 	int ends[2];
 
+	verbs->sz = sizeof(*verbs);
+	verbs->create_qp_ex = create_qp_ex;
+	context->abi_compat = __VERBS_ABI_IS_EXTENDED;
 	context->device = ibv;
 	context->ops.post_send = post_send;
+	context->ops.alloc_mw = alloc_mw;
 	context->ops.post_recv = post_recv;
 	context->ops.post_srq_recv = post_srq_recv;
 	context->ops.poll_cq = poll_cq;
@@ -113,7 +157,7 @@ int ibv_close_device(struct ibv_context *context)
 {
 	close(context->cmd_fd);
 	close(context->async_fd);
-	free(context);
+	free(verbs_get_ctx(context));
 	return 0;
 }
 
@@ -177,7 +221,7 @@ int ibv_destroy_srq(struct ibv_srq *srq) { free(srq); return 0; }
 
 struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 {
-	struct ibv_qp *qp = calloc(1, sizeof(*qp));
+	struct ibv_qp *qp = calloc(1, sizeof(struct ibv_qp_ex));
 	struct queue *queue = (struct queue *)attr->recv_cq;
 
 	*qp = (struct ibv_qp){ .context = pd->context, .pd = pd, .send_cq = attr->send_cq, .recv_cq = attr->recv_cq,
@@ -204,6 +248,18 @@ int ibv_query_qp(struct ibv_qp *qp, struct ibv_qp_attr *attr, int mask, struct i
 }
 
 int ibv_destroy_qp(struct ibv_qp *qp) { free(qp); return 0; }
+
+struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *attr)
+{
+	struct ibv_ah *ah = calloc(1, sizeof(*ah));
+
+	(void)attr;
+	ah->context = pd->context;
+	ah->pd = pd;
+	return ah;
+}
+
+int ibv_destroy_ah(struct ibv_ah *ah) { free(ah); return 0; }
 
 int ibv_get_async_event(struct ibv_context *context, struct ibv_async_event *event)
 {

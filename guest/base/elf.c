@@ -31,13 +31,14 @@ static uint32_t count_by_gnu_hash(const uint32_t *table)
 	return last + 1;
 }
 
-static int read_object(const struct dl_phdr_info *info, struct mig_elf *object)
+int mig_elf_read(const struct dl_phdr_info *info, struct mig_elf *object)
 {
 	const ElfW(Dyn) *dynamic = NULL;
 	const void *gnu_hash = NULL;
 	const uint32_t *hash = NULL;
+	const ElfW(Rela) *jumps = NULL;
 	ElfW(Addr) soname = 0;
-	int named = 0;
+	int named = 0, has_addends = 0;
 
 	memset(object, 0, sizeof(*object));
 	object->base = info->dlpi_addr;
@@ -72,6 +73,21 @@ static int read_object(const struct dl_phdr_info *info, struct mig_elf *object)
 		case DT_HASH:
 			hash = dynamic_pointer(info, dynamic->d_un.d_ptr);
 			break;
+		case DT_RELA:
+			object->relocations = dynamic_pointer(info, dynamic->d_un.d_ptr);
+			break;
+		case DT_RELASZ:
+			object->relocations_size = dynamic->d_un.d_val;
+			break;
+		case DT_JMPREL:
+			jumps = dynamic_pointer(info, dynamic->d_un.d_ptr);
+			break;
+		case DT_PLTRELSZ:
+			object->jumps_size = dynamic->d_un.d_val;
+			break;
+		case DT_PLTREL:
+			has_addends = dynamic->d_un.d_val == DT_RELA;
+			break;
 		case DT_SONAME:
 			soname = dynamic->d_un.d_val;
 			named = 1;
@@ -80,6 +96,8 @@ static int read_object(const struct dl_phdr_info *info, struct mig_elf *object)
 	}
 	if (!object->symbols || !object->strings || (!gnu_hash && !hash))
 		return ENOENT;
+	object->jumps = has_addends ? jumps : NULL;
+	object->jumps_size = object->jumps ? object->jumps_size : 0;
 	object->count = hash ? hash[1] : count_by_gnu_hash(gnu_hash);
 	object->soname = named ? object->strings + soname : "";
 	return 0;
@@ -163,7 +181,7 @@ static int search_object(struct dl_phdr_info *info, size_t size, void *argument)
 	struct mig_elf object;
 
 	(void)size;
-	if (read_object(info, &object))
+	if (mig_elf_read(info, &object))
 		return 0;
 	if (search->soname ? !strcmp(object.soname, search->soname) : holds(&object, search->address)) {
 		*search->object = object;
@@ -185,7 +203,7 @@ static int search_definition(struct dl_phdr_info *info, size_t size, void *argum
 	struct mig_elf object;
 
 	(void)size;
-	if (read_object(info, &object) || is_this_library(&object) ||
+	if (mig_elf_read(info, &object) || is_this_library(&object) ||
 	    !mig_elf_symbol(&object, search->symbol, search->version))
 		return 0;
 	*search->object = object;
@@ -212,7 +230,7 @@ static int search_symbol(struct dl_phdr_info *info, size_t size, void *argument)
 	struct mig_elf object;
 
 	(void)size;
-	if (read_object(info, &object))
+	if (mig_elf_read(info, &object))
 		return 0;
 	if (is_this_library(&object)) {
 		search->passed_self = 1;
@@ -248,7 +266,7 @@ static int read_build_id(struct dl_phdr_info *info, size_t size, void *argument)
 	struct mig_elf object;
 
 	(void)size;
-	if (read_object(info, &object) || !is_this_library(&object))
+	if (mig_elf_read(info, &object) || !is_this_library(&object))
 		return 0;
 	for (int i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *header = &info->dlpi_phdr[i];

@@ -15,7 +15,14 @@ struct mig_elf {
 	const ElfW(Half) *versions;	/* of each symbol; NULL: none */
 	const ElfW(Verdef) *definitions;
 	uint32_t count;			/* of symbols */
+	const ElfW(Rela) *relocations, *jumps; /* what refers to symbols; sizes in bytes */
+	size_t relocations_size, jumps_size;
 };
+
+struct dl_phdr_info;
+
+/* What the dynamic linker says of one object; ENOENT if that has no symbols. */
+int mig_elf_read(const struct dl_phdr_info *info, struct mig_elf *object);
 
 /* The object called soname, the first besides this library that defines symbol, or the one holding address; ENOENT when
  * there is none. */

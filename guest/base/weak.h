@@ -54,6 +54,7 @@
 #pragma weak strrchr
 #pragma weak strstr
 #pragma weak syscall
+#pragma weak sysconf
 #pragma weak time
 #pragma weak vsnprintf
 #pragma weak write

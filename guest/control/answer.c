@@ -11,6 +11,7 @@
 #include "base/pages.h"
 #include "objects/kinds.h"
 #include "objects/qp.h"
+#include "objects/srq.h"
 #include "path/hold.h"
 #include "path/recv.h"
 #include "shadow/ah.h"
@@ -21,6 +22,7 @@
 #include "shadow/places.h"
 #include "shadow/process.h"
 #include "shadow/qp.h"
+#include "shadow/xrcd.h"
 
 const struct mig_shape mig_shapes[MIG_MESSAGE_TYPES] = {
 #define MIG_SHAPE(number, name, body, record, reply)                                                       \
@@ -127,7 +129,8 @@ int mig_answer_done(struct mig_session *session, uint32_t id, int error, const c
 
 int mig_answer_hello(struct mig_session *session)
 {
-	struct mig_hello hello = { .token = mig.token, .pid = (uint32_t)getpid(), .state = mig.state };
+	struct mig_hello hello = { .token = mig.token, .pid = (uint32_t)getpid(), .state = mig.state,
+				   .differs = (uint32_t)(mig.restored || mig.differs) };
 
 	mig_elf_build_id(hello.build_id);
 	mig_lock(&mig.lock);
@@ -148,8 +151,9 @@ static int only_receives(const struct mig_context *context)
 	return 0;
 }
 
-void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm)
+void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm, int hidden)
 {
+	static const char no_socket[MIG_TEXT] = MIG_HIDDEN;
 	static const char rdma_cm[MIG_TEXT] = "an open /dev/infiniband/rdma_cm: what librdmacm made cannot be moved";
 	static const char receiver[MIG_TEXT] = "a UD QP that has received and never sent: nobody knows who would have to be told";
 	struct mig_inventory body = { .state = mig.state };
@@ -161,7 +165,7 @@ void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rd
 		receives |= only_receives(context);
 	}
 	mig_lock(&mig.lock);
-	body.migratable = !mig.reasons && !holds_rdma_cm && !receives;
+	body.migratable = !mig.reasons && !holds_rdma_cm && !receives && !hidden;
 	answer_begin(session, MIG_MSG_INVENTORY_IS, id, &body);
 	for (int i = 0; i < mig.reasons; i++)
 		answer_put(mig.reason[i]);
@@ -170,6 +174,8 @@ void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rd
 		answer_put(rdma_cm);
 	if (receives)
 		answer_put(receiver);
+	if (hidden)
+		answer_put(no_socket);
 	mig_unlock(&mig.lock);
 }
 
@@ -187,6 +193,37 @@ void mig_answer_contexts(struct mig_session *session, uint32_t id)
 	}
 }
 
+/* In which its other end reaches memory. */
+static uint32_t domain_of(const struct mig_qp *qp)
+{
+	if (mig_is_target(qp))
+		return qp->xrcd->id;
+	return qp->ibv.qp_type == IBV_QPT_XRC_SEND ? 0 : mig_pd(qp->ibv.pd)->id;
+}
+
+static struct mig_qp_record describe_qp(const struct mig_context *context, struct mig_qp *qp)
+{
+	struct mig_qp_record record = { .context = context->id,
+					.vqpn = qp->ibv.qp_num,
+					.pqpn = qp->real->qp_num,
+					.next_pqpn = qp->next ? qp->next->qp_num : 0,
+					.type = qp->ibv.qp_type,
+					.state = mig_is_dead(qp) ? IBV_QPS_ERR : qp->ibv.state,
+					.dest_vqpn = qp->attr.dest_qp_num,
+					.dest_pqpn = qp->dest_pqpn,
+					.sq_psn = qp->attr.sq_psn,
+					.rq_psn = qp->attr.rq_psn,
+					.port = qp->attr.ah_attr.port_num,
+					.sgid_index = qp->attr.ah_attr.grh.sgid_index,
+					.path_mtu = qp->attr.path_mtu,
+					.receives = mig_recv_outstanding(qp),
+					.pd = domain_of(qp) };
+
+	memcpy(record.sgid, qp->psgid.raw, sizeof(record.sgid));
+	memcpy(record.dgid, qp->pdgid.raw, sizeof(record.dgid));
+	return record;
+}
+
 void mig_answer_qps(struct mig_session *session, uint32_t id)
 {
 	answer_begin(session, MIG_MSG_QPS, id, NULL);
@@ -195,26 +232,35 @@ void mig_answer_qps(struct mig_session *session, uint32_t id)
 			/* One that fails later is found by the drain; in the stop there is no time for it. */
 			if (mig.state == MIG_STATE_RUNNING)
 				mig_qp_look(qp);
-			struct mig_qp_record record = { .context = context->id,
-							.vqpn = qp->ibv.qp_num,
-							.pqpn = qp->real->qp_num,
-							.next_pqpn = qp->next ? qp->next->qp_num : 0,
-							.type = qp->ibv.qp_type,
-							.state = mig_is_dead(qp) ? IBV_QPS_ERR : qp->ibv.state,
-							.dest_vqpn = qp->attr.dest_qp_num,
-							.dest_pqpn = qp->dest_pqpn,
-							.sq_psn = qp->attr.sq_psn,
-							.rq_psn = qp->attr.rq_psn,
-							.port = qp->attr.ah_attr.port_num,
-							.sgid_index = qp->attr.ah_attr.grh.sgid_index,
-							.path_mtu = qp->attr.path_mtu,
-							.receives = mig_recv_outstanding(qp),
-							.pd = mig_pd(qp->ibv.pd)->id };
+			struct mig_qp_record record = describe_qp(context, qp);
 
-			memcpy(record.sgid, qp->psgid.raw, sizeof(record.sgid));
-			memcpy(record.dgid, qp->pdgid.raw, sizeof(record.dgid));
 			answer_put(&record);
 		}
+	}
+}
+
+/* Where the application's GID is now; zero if it is none of those that have moved. */
+static union ibv_gid place_of(const struct mig_context *context, const uint8_t *vgid)
+{
+	for (int i = 0; i < context->gid_count; i++)
+		if (!memcmp(context->gids[i].gid.raw, vgid, sizeof(context->gids[i].gid.raw)))
+			return context->gids[i].now;
+	return (union ibv_gid){ .raw = { 0 } };
+}
+
+void mig_answer_found(struct mig_session *session, uint32_t id, const struct mig_find *find)
+{
+	answer_begin(session, MIG_MSG_QPS, id, NULL);
+	MIG_EACH_CONTEXT(context) {
+		struct mig_qp *qp = mig_numbers_find(&context->vqpns, find->vqpn);
+
+		if (!qp)
+			continue;
+		struct mig_qp_record record = describe_qp(context, qp);
+		union ibv_gid now = place_of(context, find->vgid);
+
+		memcpy(record.sgid, now.raw, sizeof(record.sgid));
+		answer_put(&record);
 	}
 }
 
@@ -236,6 +282,23 @@ static void answer_own_gids(const struct mig_context *context)
 		const struct mig_gid_map *map = mig_gid_find(context, own->port, own->index);
 
 		answer_address(context, MIG_ADDRESS_OWN, &own->gid, map ? &map->now : &own->gid, own);
+	}
+}
+
+/* Of its first device. */
+static void answer_known_gids(const struct mig_context *context)
+{
+	for (int i = 0; i < context->gid_count; i++) {
+		const struct mig_gid_map *map = &context->gids[i];
+		struct mig_own_gid own = { .port = map->port, .index = map->index };
+
+		answer_address(context, MIG_ADDRESS_KNOWN, &map->gid, &map->now, &own);
+	}
+	for (int i = 0; i < context->told_gid_count; i++) {
+		const struct mig_own_gid *own = &context->told_gids[i];
+
+		if (!mig_gid_find(context, own->port, own->index))
+			answer_address(context, MIG_ADDRESS_TOLD, &own->gid, &own->gid, own);
 	}
 }
 
@@ -284,6 +347,7 @@ void mig_answer_addresses(struct mig_session *session, uint32_t id)
 	MIG_EACH_CONTEXT(context) {
 		if (blind || (context->datagram_qps && has_other_memory(context)))
 			answer_address(context, MIG_ADDRESS_BLIND, &none, &none, NULL);
+		answer_known_gids(context);
 		if (!context->datagram_qps && !blind)
 			continue;
 		answer_own_gids(context);
@@ -299,11 +363,10 @@ void mig_answer_addresses(struct mig_session *session, uint32_t id)
  * Windows are regions without memory of their own, and each has many keys: a peer may be given any of them. Those that are the
  * same on the device are not worth a word.
  */
-static void answer_window(const struct mig_context *context, const struct mig_mw *mw)
+static void answer_window(const struct mig_context *context, const struct mig_mw *mw, uint32_t domain)
 {
 	uint32_t pindex = mw->next ? mw->next->rkey >> 8 : mw->pindex;
 	uint32_t variant = mw->next ? mw->next_variant : mw->variant;
-	const struct mig_pd *pd = mig_pd(mw->ibv.pd);
 
 	if (mw->has_ended || (pindex == mw->index && !variant))
 		return;
@@ -312,8 +375,51 @@ static void answer_window(const struct mig_context *context, const struct mig_mw
 						.access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ,
 						.vrkey = mw->index << 8 | i,
 						.prkey = pindex << 8 | ((i + variant) & 0xff),
-						.pd = pd ? pd->id : 0 };
+						.pd = domain };
 
+		answer_put(&record);
+	}
+}
+
+static uint32_t id_of(struct ibv_pd *ibv)
+{
+	/* Of a region that was registered anew in an imported one there is none, and it is not moved. */
+	const struct mig_pd *pd = mig_pd(ibv);
+
+	return pd ? pd->id : 0;
+}
+
+/* Of this domain, as if it had no memory: what has is said once, with its own domain. */
+static void answer_region(const struct mig_context *context, const struct mig_mr *mr, uint32_t domain, int has_memory)
+{
+	/* Before the exchange already in the numbers that will hold after it. */
+	const struct ibv_mr *real = mr->next ? mr->next : mr->real;
+	struct mig_mr_record record = { .addr = has_memory ? (uintptr_t)mr->ibv.addr : 0,
+					.length = has_memory ? mr->ibv.length : 0,
+					.context = context->id,
+					.access = mr->access,
+					.vlkey = mr->ibv.lkey,
+					.vrkey = mr->ibv.rkey,
+					.plkey = real->lkey,
+					.prkey = real->rkey,
+					.pd = domain };
+
+	answer_put(&record);
+}
+
+/* What is reached by an XRC domain's targets: its queues; and memory of every domain, as each message says by its queue of which. */
+static void answer_xrc_domain(const struct mig_context *context, const struct mig_xrcd *xrcd)
+{
+	MIG_EACH_OF(context, mrs, mr, mig_mr)
+		answer_region(context, mr, xrcd->id, 0);
+	MIG_EACH_OF(context, mws, mw, mig_mw)
+		answer_window(context, mw, xrcd->id);
+	MIG_EACH_OF(context, srqs, srq, mig_srq) {
+		struct mig_mr_record record = { .context = context->id, .vrkey = srq->number, .pd = xrcd->id, .kind = MIG_NUMBER_SRQ };
+
+		if (srq->xrcd != xrcd)
+			continue;
+		record.prkey = mig_srq_physical_number(srq->next ? srq->next : srq->real);
 		answer_put(&record);
 	}
 }
@@ -322,24 +428,11 @@ void mig_answer_mrs(struct mig_session *session, uint32_t id)
 {
 	answer_begin(session, MIG_MSG_MRS, id, NULL);
 	MIG_EACH_CONTEXT(context) {
-		MIG_EACH_OF(context, mrs, mr, mig_mr) {
-			/* Before the exchange already in the numbers that will hold after it. */
-			const struct ibv_mr *real = mr->next ? mr->next : mr->real;
-			/* Of one that was registered anew in an imported one there is none, and it is not moved. */
-			const struct mig_pd *pd = mig_pd(mr->ibv.pd);
-			struct mig_mr_record record = { .addr = mr->dm ? 0 : (uintptr_t)mr->ibv.addr,
-							.length = mr->dm ? 0 : mr->ibv.length,
-							.context = context->id,
-							.access = mr->access,
-							.vlkey = mr->ibv.lkey,
-							.vrkey = mr->ibv.rkey,
-							.plkey = real->lkey,
-							.prkey = real->rkey,
-							.pd = pd ? pd->id : 0 };
-
-			answer_put(&record);
-		}
+		MIG_EACH_OF(context, mrs, mr, mig_mr)
+			answer_region(context, mr, id_of(mr->ibv.pd), !mr->dm);
 		MIG_EACH_OF(context, mws, mw, mig_mw)
-			answer_window(context, mw);
+			answer_window(context, mw, id_of(mw->ibv.pd));
+		MIG_EACH_OF(context, xrcds, xrcd, mig_xrcd)
+			answer_xrc_domain(context, xrcd);
 	}
 }

@@ -28,13 +28,18 @@ int mig_answer_hello(struct mig_session *session);
 int mig_answer_done(struct mig_session *session, uint32_t id, int error, const char *text,
 		    const struct mig_qp_name *names, uint32_t count);
 
+#define MIG_HIDDEN                                                                                                             \
+	"a root or a mount of its own that hides /dev/migrrdma/agent: it would not hear that it may go on after a restore"
+
 /*
  * Composes one; the verb gate must be closed. It is sent when the gate has been opened: an agent may ask and not read, and
  * no verb must wait for it.
  */
-void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm);
+/* `hidden`: the process cannot see what an agent calls it by. */
+void mig_answer_inventory(struct mig_session *session, uint32_t id, int holds_rdma_cm, int hidden);
 void mig_answer_contexts(struct mig_session *session, uint32_t id);
 void mig_answer_qps(struct mig_session *session, uint32_t id);
+void mig_answer_found(struct mig_session *session, uint32_t id, const struct mig_find *find);
 void mig_answer_mrs(struct mig_session *session, uint32_t id);
 void mig_answer_addresses(struct mig_session *session, uint32_t id);
 

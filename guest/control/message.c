@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/verb_gate.h"
 #include "control/answer.h"
+#include "control/call.h"
 #include "control/fault.h"
 #include "move/alone.h"
 #include "move/connect.h"
@@ -17,6 +18,7 @@
 #include "move/rebuild.h"
 #include "objects/rdma_cm.h"
 #include "shadow/process.h"
+#include "shadow/where.h"
 
 /* The lists (control/answer.c) are walked with the verb gate closed: it is already, or this closes it for the while. */
 static int close_for_lists(int *closed_here)
@@ -94,10 +96,14 @@ static int handle_park(struct mig_session *session, uint32_t id, const struct mi
 	struct mig_qp_name which = { 0, 0 };
 	const char *what = "parking";
 	/* Asked again it only hangs up: the agent looks at what there is in between, when nothing changes. */
-	int error = mig.state == MIG_STATE_QUIESCED ? mig_park(&which) : mig.state == MIG_STATE_PARKED ? 0 : EBUSY;
+	int hidden = mig.state == MIG_STATE_QUIESCED && !mig_call_can_come();
+	int error = hidden			       ? ENOTSUP :
+		    mig.state == MIG_STATE_QUIESCED ? mig_park(&which) :
+		    mig.state == MIG_STATE_PARKED      ? 0 :
+							 EBUSY;
 
 	if (error == ENOTSUP)
-		what = mig.reason[0];
+		what = hidden ? MIG_HIDDEN : mig.reason[0];
 	else if (error == ETIMEDOUT && which.vqpn)
 		what = "a QP in the error state does not flush what was posted to it";
 	session->closing = !error && body->flags & MIG_PARK_CLOSE;
@@ -154,6 +160,18 @@ static int handle_decision(struct mig_session *session, uint32_t id, enum mig_de
 		    &which, error && which.vqpn);
 }
 
+/* While a process is away nobody can be told where its queue pairs are. */
+static int handle_find(struct mig_session *session, uint32_t id, const struct mig_find *find)
+{
+	int error = mig.state < MIG_STATE_PARKED ? mig_verb_gate_close(1000) : EBUSY;
+
+	if (error)
+		return mig_answer_done(session, id, error, "a verb took too long to return", NULL, 0);
+	mig_answer_found(session, id, find);
+	mig_verb_gate_open();
+	return mig_answer_send();
+}
+
 /* What makes no sense between a decision and its end. */
 static int waits_for_decision(uint16_t type)
 {
@@ -167,7 +185,7 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 {
 	uint32_t id = header->id, count = header->count;
 	struct mig_qp_name which = { 0, 0 };
-	int closed, error, holds_rdma_cm = 0;
+	int closed, error, holds_rdma_cm = 0, hidden = 0;
 
 	if (waits_for_decision(header->type))
 		return mig_answer_done(session, id, EBUSY, "what was decided before waits for a verb to return", NULL, 0);
@@ -175,6 +193,7 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 	case MIG_MSG_INVENTORY:
 		/* While verbs still go through: it takes a while with many descriptors. */
 		holds_rdma_cm = mig_holds_rdma_cm();
+		hidden = !mig_call_can_come();
 		/* fall through */
 	case MIG_MSG_LIST_CONTEXTS:
 	case MIG_MSG_LIST_QPS:
@@ -184,7 +203,7 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		if (error)
 			return mig_answer_done(session, id, error, "a verb took too long to return", NULL, 0);
 		if (header->type == MIG_MSG_INVENTORY)
-			mig_answer_inventory(session, id, holds_rdma_cm);
+			mig_answer_inventory(session, id, holds_rdma_cm, hidden);
 		else if (header->type == MIG_MSG_LIST_CONTEXTS)
 			mig_answer_contexts(session, id);
 		else if (header->type == MIG_MSG_LIST_QPS)
@@ -210,8 +229,8 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		error = mig_connect(records, count, &which);
 		return mig_answer_done(session, id, error, "connecting a QP", &which, error && which.vqpn);
 	case MIG_MSG_KEYS:
-		error = mig_keys(((const struct mig_keys *)body)->peer, records, count,
-				 (header->flags & MIG_FLAG_MORE) != 0);
+		error = mig_keys(((const struct mig_keys *)body)->peer, records, count, (header->flags & MIG_FLAG_MORE) != 0,
+				 (header->flags & MIG_FLAG_SRQS) != 0);
 		return mig_answer_done(session, id, error, "a peer's keys", NULL, 0);
 	case MIG_MSG_PLACES:
 		error = mig_places_prepare(records, count, (header->flags & MIG_FLAG_MORE) != 0);
@@ -222,7 +241,15 @@ static int dispatch(struct mig_session *session, const struct mig_header *header
 		return handle_decision(session, id, MIG_DECISION_RESUME);
 	case MIG_MSG_WELCOME:
 		session->welcome = 1;
+		if (((const struct mig_welcome *)body)->answers)
+			mig_where_open(session->fd);
+		else
+			mig_where_nobody();
 		return 0;
+	case MIG_MSG_FIND:
+		return handle_find(session, id, body);
+	case MIG_MSG_THERE:
+		return mig_where_answered(id, body, records, count, (header->flags & MIG_FLAG_MORE) != 0);
 	default:
 		return EPROTO; /* an answer, which nobody asked for */
 	}
@@ -253,6 +280,19 @@ static int check_body(const struct mig_header *header, const void *body)
 	}
 }
 
+static uint32_t flags_of(uint16_t type)
+{
+	switch (type) {
+	case MIG_MSG_KEYS:
+		return MIG_FLAG_MORE | MIG_FLAG_SRQS;
+	case MIG_MSG_PLACES:
+	case MIG_MSG_THERE:
+		return MIG_FLAG_MORE;
+	default:
+		return 0;
+	}
+}
+
 int mig_message_handle(struct mig_session *session, const void *message, size_t length)
 {
 	const struct mig_header *header = message;
@@ -267,7 +307,7 @@ int mig_message_handle(struct mig_session *session, const void *message, size_t 
 
 	if (payload < shape->body || header->count > (shape->record ? MIG_MESSAGE_MAX / shape->record : 0) ||
 	    payload - shape->body != (size_t)header->count * shape->record ||
-	    header->flags & ~(uint32_t)(header->type == MIG_MSG_KEYS || header->type == MIG_MSG_PLACES ? MIG_FLAG_MORE : 0))
+	    header->flags & ~flags_of(header->type))
 		return EPROTO;
 
 	const char *body = (const char *)message + sizeof(*header);

@@ -3,7 +3,7 @@
  *
  * While the process is dumped by CRIU no connection may be open, and the thread must not make one by itself: after
  * it was parked it looks for a file beside the socket, resume-TOKEN, which the agent makes when it wants to be
- * called, on whichever host. The clock may have jumped by then, so all it does meanwhile is to sleep a little and
+ * called (call.c), on whichever host. The clock may have jumped by then, so all it does meanwhile is to sleep a little and
  * look again.
  */
 #define _GNU_SOURCE
@@ -26,15 +26,14 @@
 #include "base/elf.h"
 #include "base/log.h"
 #include "control/answer.h"
+#include "control/call.h"
 #include "control/message.h"
 #include "move/alone.h"
 #include "move/decision.h"
 #include "move/quiesce.h"
 #include "move/rehearse.h"
 #include "shadow/process.h"
-
-#define SOCKET_IN_CONTAINER "/dev/migrrdma/agent/guest.sock"
-#define SOCKET_ON_HOST "/run/migrrdma/agent/guest.sock"
+#include "shadow/where.h"
 
 static int started;
 
@@ -59,6 +58,7 @@ static void in_parent(void)
 static void in_child(void)
 {
 	session_lock.word = 0;
+	mig_where_after_fork();
 	if (session_fd >= 0)
 		close(session_fd);
 	session_fd = -1;
@@ -82,27 +82,19 @@ static void watch_forks(void)
 		pthread_atfork(before_fork, in_parent, in_child);
 }
 
-static void hang_up(void)
+static void hang_up(int for_a_dump)
 {
+	mig_where_close(for_a_dump);
 	MIG_LOCKED(&session_lock);
 	close(session_fd);
 	session_fd = -1;
-}
-
-static const char *socket_path(void)
-{
-	const char *path = getenv("MIGRRDMA_SOCKET");
-
-	if (path && *path)
-		return path;
-	return access(SOCKET_IN_CONTAINER, F_OK) ? SOCKET_ON_HOST : SOCKET_IN_CONTAINER;
 }
 
 /* Whether there is a connection now. */
 static int dial(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	const char *path = socket_path();
+	const char *path = mig_call_socket();
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return 0;
@@ -117,7 +109,7 @@ static int dial(void)
 		return 0;
 	/* An agent that hangs does not take connections, and must not keep us in this call when its backlog is full. */
 	if (connect(session_fd, (struct sockaddr *)&address, sizeof(address)) || fcntl(session_fd, F_SETFL, O_RDWR)) {
-		hang_up();
+		hang_up(0);
 		return 0;
 	}
 	return 1;
@@ -213,23 +205,15 @@ static int serve(int fd, int *welcome)
 	return session.closing;
 }
 
-static int is_wanted_again(void)
-{
-	char path[300];
-	const char *socket = socket_path(), *slash = strrchr(socket, '/');
-
-	snprintf(path, sizeof(path), "%.*sresume-%016llx", slash ? (int)(slash + 1 - socket) : 0, socket,
-		 (unsigned long long)mig.token);
-	return !access(path, F_OK);
-}
-
-/* Our lock, which is the least that a connection needs, and then everything else (move/rehearse.h). */
+/* Our locks, which are the least that a connection needs, and then everything else (move/rehearse.h). */
 static void rehearse_if_wanted(void)
 {
 	if (syscall(SYS_prctl, MIG_PRCTL, MIG_PRCTL_ASK, 0, 0, 0) != MIG_PRCTL_REHEARSE)
 		return;
 	mig_lock(&session_lock);
 	mig_unlock(&session_lock);
+	mig_lock(&mig_where_lock);
+	mig_unlock(&mig_where_lock);
 	mig_rehearse();
 	syscall(SYS_prctl, MIG_PRCTL, MIG_PRCTL_DONE, 0, 0, 0);
 }
@@ -241,15 +225,16 @@ static void *run(void *unused)
 	(void)unused;
 	prctl(PR_SET_NAME, MIG_THREAD_NAME);
 	for (;;) {
-		if (parked && !is_wanted_again()) {
+		if (parked && !mig_call_has_come()) {
 			rehearse_if_wanted();
 			nap(10);
 			continue;
 		}
 		int connected = dial();
 		if (connected) {
+			mig_where_called();
 			parked = serve(session_fd, &welcome) || mig.state >= MIG_STATE_PARKED;
-			hang_up();
+			hang_up(parked);
 		}
 		if (connected && welcome) {
 			wait_ms = 50;
@@ -303,6 +288,9 @@ void mig_thread_start(void)
 	}
 	mig.token = random_token();
 	watch_forks();
+	/* As the agent has made it (local/guest_sockets.py). Who is quick connects to others before the agent has said anything. */
+	if (!access(mig_call_socket(), X_OK))
+		mig_where_expect();
 	/* The application's signals are none of its business: it starts with all of them blocked. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);

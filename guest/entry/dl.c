@@ -56,7 +56,7 @@ static int is_ours_to_answer(const void *handle, const char *name)
 		return 0;
 	return !strncmp(name, "ibv_", 4) || !strncmp(name, "_ibv_", 5) || !strncmp(name, "mlx5dv_", 7) ||
 	       !strncmp(name, "mlx4dv_", 7) || !strncmp(name, "efadv_", 6) || !strncmp(name, "hnsdv_", 6) ||
-	       !strncmp(name, "manadv_", 7);
+	       !strncmp(name, "manadv_", 7) || !strncmp(name, "bnxt_re_dv_", 11) || !strncmp(name, "ionic_dv_", 9);
 }
 
 /* The calls in tail position must be jumps in every build. */

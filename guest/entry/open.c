@@ -14,8 +14,10 @@
 #include "objects/operations.h"
 #include "real/export.h"
 #include "shadow/ah.h"
+#include "shadow/find.h"
 #include "shadow/marks.h"
 #include "shadow/places.h"
+#include "shadow/find.h"
 #include "shadow/process.h"
 
 /* In the child of a fork: its parent's objects are the parent's affair, as they are with libibverbs. */
@@ -74,6 +76,7 @@ struct ibv_context *ibv_open_device(struct ibv_device *ibv)
 	context->verbs.context.num_comp_vectors = context->real->num_comp_vectors;
 	mig_fill_operations(context);
 	mig_kinds_init(context);
+	mig_qpn_init(context);
 
 	mig_lock(&mig.lock);
 	mig.pid = pid;
@@ -111,6 +114,7 @@ int ibv_close_device(struct ibv_context *ibv)
 	mig_numbers_free(&context->vqpns);
 	mig_numbers_free(&context->vlkeys);
 	mig_numbers_free(&context->vrkeys);
+	mig_numbers_free(&context->spent_srqns);
 	mig_keymap_free(context->lkeys);
 	mig_keymap_free(context->spent_rkeys);
 	free(context->mw_table);

@@ -31,3 +31,11 @@ int hnsdv_query_device(void) { return EOPNOTSUPP; }
 void *hnsdv_create_qp(void) { return none(); }
 int manadv_init_obj(void) { return EOPNOTSUPP; }
 int manadv_set_context_attr(void) { return EOPNOTSUPP; }
+void *manadv_alloc_pd(void) { return none(); }
+void *bnxt_re_dv_alloc_db_region(void) { return none(); }
+int bnxt_re_dv_get_default_db_region(void) { return EOPNOTSUPP; }
+_Bool ionic_dv_is_ionic_ctx(void) { return 0; }
+_Bool ionic_dv_is_ionic_pd(void) { return 0; }
+int ionic_dv_pd_set_udma_mask(void) { return EOPNOTSUPP; }
+int ionic_dv_pd_set_sqcmb(void) { return EOPNOTSUPP; }
+int ionic_dv_pd_set_rqcmb(void) { return EOPNOTSUPP; }

@@ -31,7 +31,15 @@
 	X(int, hnsdv_query_device)                                                                         \
 	X(void *, hnsdv_create_qp)                                                                         \
 	X(int, manadv_init_obj)                                                                            \
-	X(int, manadv_set_context_attr)
+	X(int, manadv_set_context_attr)                                                                    \
+	X(void *, manadv_alloc_pd)                                                                         \
+	X(void *, bnxt_re_dv_alloc_db_region)                                                              \
+	X(int, bnxt_re_dv_get_default_db_region)                                                           \
+	X(_Bool, ionic_dv_is_ionic_ctx)                                                                    \
+	X(_Bool, ionic_dv_is_ionic_pd)                                                                     \
+	X(int, ionic_dv_pd_set_udma_mask)                                                                  \
+	X(int, ionic_dv_pd_set_sqcmb)                                                                      \
+	X(int, ionic_dv_pd_set_rqcmb)
 
 #define MIG_DECLARE_VENDOR(result, name) MIG_EXPORT result name(void);
 MIG_VENDOR(MIG_DECLARE_VENDOR)

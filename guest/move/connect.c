@@ -80,14 +80,21 @@ int mig_connect(const struct mig_connect_record *records, uint32_t count, struct
 /* A map that arrives in parts. */
 static struct mig_arriving arriving;
 static uint64_t whose;
+static int of_what;
 
 #define MAX_KEYS (1u << 22)
 
-int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count, int more)
+static struct mig_keymap **map_to_come(struct mig_qp *qp, int of_srqs)
 {
-	if (peer != whose)
+	return of_srqs ? &qp->next_srqns : &qp->next_rkeys;
+}
+
+int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count, int more, int of_srqs)
+{
+	if (peer != whose || of_srqs != of_what)
 		arriving.count = 0;
 	whose = peer;
+	of_what = of_srqs;
 	int error = mig_arriving_add(&arriving, records, count, sizeof(*records), MAX_KEYS), used = 0;
 
 	if (error || more)
@@ -108,10 +115,10 @@ int mig_keys(uint64_t peer, const struct mig_key_record *records, uint32_t count
 	if (!error) {
 		MIG_EACH_CONTEXT(context) {
 			MIG_EACH_OF(context, qps, qp, mig_qp) {
-				if (qp->peer != peer || !qp->next)
+				if (qp->peer != peer || !qp->next || (of_srqs && qp->ibv.qp_type != IBV_QPT_XRC_SEND))
 					continue;
-				mig_keymap_drop(qp->next_rkeys);
-				qp->next_rkeys = map;
+				mig_keymap_drop(*map_to_come(qp, of_srqs));
+				*map_to_come(qp, of_srqs) = map;
 				__atomic_add_fetch(&map->references, 1, __ATOMIC_RELAXED);
 				used = 1;
 			}

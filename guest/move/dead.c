@@ -13,10 +13,11 @@
 #include "real/real.h"
 #include "shadow/cq.h"
 #include "shadow/process.h"
+#include "shadow/xrcd.h"
 
 void mig_let_die(struct mig_qp *qp, struct mig_send **done)
 {
-	struct mig_lock *lock = mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
+	struct mig_lock *lock = mig_lock(&mig_send_cq(qp)->lock);
 
 	if (qp->marker != MIG_MARKER_POSTED)
 		qp->marker = MIG_MARKER_NONE;
@@ -66,7 +67,7 @@ static int is_awaited(struct mig_cq *cq, const enum mig_marker *marker)
 static int settle(struct mig_qp *qp)
 {
 	const struct timespec nap = { 0, 200000 };
-	struct mig_cq *send_cq = mig_cq(qp->ibv.send_cq), *recv_cq = mig_cq(qp->ibv.recv_cq);
+	struct mig_cq *send_cq = mig_send_cq(qp), *recv_cq = mig_recv_cq(qp);
 	int naps = 0, error = 0;
 
 	/* One that shares its receives flushes none, and would say once more that it takes no more of them. */
@@ -119,7 +120,7 @@ int mig_settle_dead(struct mig_qp_name *which)
 		found = 0;
 		MIG_EACH_CONTEXT(context)
 			MIG_EACH_OF(context, qps, qp, mig_qp) {
-				if (qp->ibv.qp_type != IBV_QPT_RC && __atomic_load_n(&qp->broken, __ATOMIC_RELAXED))
+				if (!mig_is_reliable(qp) && __atomic_load_n(&qp->broken, __ATOMIC_RELAXED))
 					mig_qp_look(qp);
 				if (!mig_is_dead(qp) || qp->settled)
 					continue;

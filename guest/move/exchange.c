@@ -17,6 +17,7 @@
 #include "objects/kinds.h"
 #include "objects/operations.h"
 #include "objects/qp.h"
+#include "objects/xrcd.h"
 #include "path/hold.h"
 #include "path/poll.h"
 #include "path/recv.h"
@@ -24,6 +25,7 @@
 #include "shadow/cq.h"
 #include "shadow/find.h"
 #include "shadow/process.h"
+#include "shadow/xrcd.h"
 
 /*
  * The old context, with its objects. Of a process that was restored the kernel does not know them: their structures stay
@@ -90,7 +92,7 @@ static int stop_receiving(struct mig_qp *qp)
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RESET };
 	int error = mig_real()->ibv_modify_qp(qp->real, &attr, IBV_QP_STATE);
 
-	return error ? error : mig_cq_collect(mig_cq(qp->ibv.recv_cq), 0);
+	return error ? error : mig_cq_collect(mig_recv_cq(qp), 0);
 }
 
 /* A peer has moved: this QP continues as another one of the same context. */
@@ -101,8 +103,11 @@ static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 
 	mig_recv_close(qp);
 	mig_synchronize();
+	/* What its messages complete on is held by nobody: from here on the number of its successor is looked at there, too. */
+	if (mig_is_target(qp))
+		mig_look_at_completions(context, MIG_TRANSLATE_NUMBERS);
 	/* The peer had drained before it moved: what the old QP has received is in the queue by now. */
-	error = mig_cq_collect(mig_cq(qp->ibv.recv_cq), 0);
+	error = mig_is_target(qp) ? mig_xrcd_collect(qp->xrcd) : mig_cq_collect(mig_recv_cq(qp), 0);
 	if (!error && qp->ibv.qp_type == IBV_QPT_UC)
 		error = stop_receiving(qp);
 	/* The kernel forgets what the application has not read yet about a QP that ends. */
@@ -118,14 +123,13 @@ static int exchange_partner(struct mig_context *context, struct mig_qp *qp)
 	error = mig_recv_repost(qp, qp->next, context->lkeys, &qp->reposted);
 	if (!error) {
 		mig_qp_exchange(context, qp);
-		qp->post_recv = qp->real->context->ops.post_recv;
+		mig_qp_set_operations(qp);
 	}
 	/* Of a parked process the rest follows with mig_recv_open. */
 	qp->recv_closed = qp->recv_parked;
 	mig_unlock(&qp->recv_lock);
 	if (error)
 		return error;
-	mig_qp_set_operations(qp);
 	qp->next = NULL;
 	if (old->qp_num != qp->real->qp_num && mig_qp_by_pqpn(context, old->qp_num) == qp)
 		mig_qpn_set(context, old->qp_num, NULL);

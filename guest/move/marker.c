@@ -8,6 +8,7 @@
 #include "objects/ah.h"
 #include "shadow/cq.h"
 #include "shadow/process.h"
+#include "shadow/xrcd.h"
 
 /* No application can name its own requests like this but by accident with 2^64 chances against. */
 static uint64_t marker_name(void)
@@ -47,15 +48,39 @@ static int address(struct mig_qp *qp, struct ibv_send_wr *marker)
 	return qp->marker_ah ? 0 : errno;
 }
 
+/*
+ * On XRC a write would have to name a shared receive queue of the peer, of which nobody here knows whether it is still there: one
+ * that is not ends the connection. So the marker is one that does not leave: a window of type 1 is bound to nothing, whose completion
+ * follows that of all that was posted before. 0, or an errno.
+ */
+static int make_window(struct mig_qp *qp)
+{
+	struct ibv_pd *pd = qp->ibv.qp_type == IBV_QPT_XRC_SEND ? mig_real_pd(qp->ibv.pd) : NULL;
+
+	if (pd && !qp->marker_mw)
+		qp->marker_mw = pd->context->ops.alloc_mw(pd, IBV_MW_TYPE_1);
+	return pd && !qp->marker_mw ? errno : 0;
+}
+
+static int post(struct mig_qp *qp, struct ibv_send_wr *marker)
+{
+	struct ibv_mw_bind bind = { .wr_id = marker->wr_id, .send_flags = marker->send_flags };
+	struct ibv_send_wr *bad;
+
+	return qp->ibv.qp_type == IBV_QPT_XRC_SEND ? mig_context(qp->ibv.context)->bind_mw(qp->real, qp->marker_mw, &bind) :
+						     qp->post_send(qp->real, marker, &bad);
+}
+
 int mig_marker_post(struct mig_qp *qp)
 {
-	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+	struct mig_cq *cq = mig_send_cq(qp);
 	unsigned int fence = qp->ibv.qp_type == IBV_QPT_RC ? IBV_SEND_FENCE : 0;
-	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED | fence };
+	struct ibv_send_wr marker = { .opcode = IBV_WR_RDMA_WRITE, .send_flags = IBV_SEND_SIGNALED | fence };
 	int error = address(qp, &marker);
 
+	error = error ? error : make_window(qp);
 	if (error)
-		mig_log(MIG_LOG_WARN, "QP 0x%x cannot send to itself: %s", qp->ibv.qp_num, strerror(error));
+		mig_log(MIG_LOG_WARN, "QP 0x%x cannot be given a marker: %s", qp->ibv.qp_num, strerror(error));
 	if (error)
 		return 1;
 
@@ -64,7 +89,7 @@ int mig_marker_post(struct mig_qp *qp)
 	if (!has_spare(cq))
 		return 0;
 	marker.wr_id = qp->marker_id = marker_name();
-	if (qp->post_send(qp->real, &marker, &bad))
+	if (post(qp, &marker))
 		return 1; /* full: tried again when something has completed */
 	cq->markers++;
 	qp->marker = MIG_MARKER_POSTED;
@@ -73,7 +98,7 @@ int mig_marker_post(struct mig_qp *qp)
 
 void mig_marker_post_failure(struct mig_qp *qp)
 {
-	struct mig_cq *cq = mig_cq(qp->ibv.send_cq);
+	struct mig_cq *cq = mig_send_cq(qp);
 	struct ibv_sge nowhere = { .addr = 8, .length = 8 };
 	struct ibv_send_wr *bad, marker = { .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED, .sg_list = &nowhere,
 					    .num_sge = 1 };
@@ -93,7 +118,7 @@ void mig_marker_post_failure(struct mig_qp *qp)
 
 int mig_marker_post_recv(struct mig_qp *qp)
 {
-	struct mig_cq *cq = mig_cq(qp->ibv.recv_cq);
+	struct mig_cq *cq = mig_recv_cq(qp);
 	struct ibv_recv_wr *bad, marker = { .num_sge = 0 };
 
 	MIG_LOCKED(&cq->lock);

@@ -8,10 +8,12 @@
 #include "move/arriving.h"
 #include "objects/ah.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "path/poll.h"
 #include "shadow/cq.h"
 #include "shadow/places.h"
 #include "shadow/process.h"
+#include "shadow/xrcd.h"
 
 static struct mig_arriving arriving;
 
@@ -71,7 +73,7 @@ int mig_places_are_ready(void)
 static void collect_by_the_list(struct mig_context *context)
 {
 	MIG_EACH_OF(context, qps, qp, mig_qp)
-		if (mig_places && mig_is_datagram(qp) && mig_cq_collect_shared(mig_cq(qp->ibv.recv_cq)))
+		if (mig_places && mig_is_datagram(qp) && mig_cq_collect_shared(mig_recv_cq(qp)))
 			mig_log(MIG_LOG_WARN, "QP 0x%x: datagrams that nobody has polled may not say from whom they are", qp->ibv.qp_num);
 }
 
@@ -91,10 +93,10 @@ void mig_places_take_up(void)
 	MIG_EACH_CONTEXT(context) {
 		if (!context->datagram_qps)
 			continue;
-		MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_DATAGRAMS);
+		mig_look_at_completions(context, MIG_TRANSLATE_DATAGRAMS);
 		MIG_EACH_OF(context, qps, qp, mig_qp)
 			if (mig_is_datagram(qp))
-				mig_qp_set_operations(qp);
+				mig_qp_set_translation(qp);
 	}
 	mig_synchronize();
 	mig_places_free(old);

@@ -19,6 +19,7 @@
 #include "shadow/find.h"
 #include "shadow/marks.h"
 #include "shadow/process.h"
+#include "shadow/xrcd.h"
 
 /* Within one quiesce only: the clock may jump when the process is moved, and a quiesce never spans that. */
 static uint64_t deadline_ns;
@@ -67,7 +68,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 		if (!qp->selected)
 			continue;
 		/* No marker would tell. */
-		if (!is_to_be_marked(qp) || qp->ibv.qp_type != IBV_QPT_RC)
+		if (!is_to_be_marked(qp) || !mig_is_reliable(qp))
 			mig_qp_look(qp);
 		/* It rests, and what is posted to it is flushed at once. */
 		if (mig_is_dead(qp)) {
@@ -99,7 +100,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 	EACH_QP(context, qp) {
 		if (!qp->quiesced || !qp->selected)
 			continue;
-		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+		MIG_LOCKED(&mig_send_cq(qp)->lock);
 		if (qp->marker == MIG_MARKER_POSTED)
 			qp->marker_again = 1;
 		else if (!is_to_be_marked(qp))
@@ -114,7 +115,7 @@ int mig_quiesce_begin(const struct mig_selection *selection, uint32_t timeout_ms
 
 static void advance(struct mig_qp *qp)
 {
-	struct mig_lock *lock = mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
+	struct mig_lock *lock = mig_lock(&mig_send_cq(qp)->lock);
 
 	if (qp->marker != MIG_MARKER_POSTED && qp->marker_again) {
 		qp->marker_again = 0;
@@ -132,13 +133,13 @@ static void advance(struct mig_qp *qp)
 	if ((wanted || posted) && mig_qp_resume_stopped(qp))
 		return;
 	/* Many QPs on one queue would else take as many walks over all of them as it has room for markers. */
-	if (wanted && !mig_marker_post(qp) && !mig_cq_collect(mig_cq(qp->ibv.send_cq), 0))
+	if (wanted && !mig_marker_post(qp) && !mig_cq_collect(mig_send_cq(qp), 0))
 		mig_marker_post(qp);
 }
 
 static int has_come_back(struct mig_qp *qp, enum mig_marker how)
 {
-	MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+	MIG_LOCKED(&mig_send_cq(qp)->lock);
 	return qp->marker == how && !qp->marker_again;
 }
 
@@ -150,7 +151,7 @@ static int is_drained(struct mig_qp *qp)
 	if (!has_come_back(qp, MIG_MARKER_FAILED))
 		return has_come_back(qp, MIG_MARKER_DONE);
 	if (!qp->sends_failed) {
-		MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+		MIG_LOCKED(&mig_send_cq(qp)->lock);
 		qp->marker = MIG_MARKER_WANTED;
 	}
 	return qp->sends_failed;
@@ -233,11 +234,11 @@ void mig_quiesce_end(void)
 	EACH_QP(context, qp) {
 		if (!qp->quiesced)
 			continue;
-		mig_lock(&mig_cq(qp->ibv.send_cq)->lock);
+		mig_lock(&mig_send_cq(qp)->lock);
 		if (qp->marker != MIG_MARKER_POSTED)
 			qp->marker = MIG_MARKER_NONE;
 		qp->marker_again = 0;
-		mig_unlock(&mig_cq(qp->ibv.send_cq)->lock);
+		mig_unlock(&mig_send_cq(qp)->lock);
 		mig_qp_stop_resumed(qp);
 		if (qp->sends_failed && MIG_GATE(qp->send_gate) & MIG_GATE_FRESH) {
 			mig_send_gate(qp, 0, MIG_GATE_FRESH);

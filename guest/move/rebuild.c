@@ -33,6 +33,21 @@ void mig_give_up(struct mig_context *context)
 	context->next = NULL;
 }
 
+static int is_none(const union ibv_gid *gid)
+{
+	static const union ibv_gid none;
+
+	return !memcmp(gid, &none, sizeof(none));
+}
+
+static union ibv_gid told_gid(const struct mig_context *context, uint32_t port, uint32_t index)
+{
+	for (int i = 0; i < context->told_gid_count; i++)
+		if (context->told_gids[i].port == port && context->told_gids[i].index == index)
+			return context->told_gids[i].gid;
+	return (union ibv_gid){ .raw = { 0 } };
+}
+
 int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_gid_record *gids, uint32_t count,
 		const char **what)
 {
@@ -69,6 +84,8 @@ int mig_rebuild(uint32_t id, const char *device, int restored, const struct mig_
 		for (int j = 0; !map && j < context->own_gid_count; j++)
 			if (context->own_gids[j].port == gids[i].port && context->own_gids[j].index == gids[i].index)
 				known[i] = context->own_gids[j].gid;
+		if (!map && is_none(&known[i]))
+			known[i] = told_gid(context, gids[i].port, gids[i].index);
 		context->next_gids[i] = (struct mig_gid_map){ gids[i].port, gids[i].index, gids[i].new_port,
 							      gids[i].new_index, known[i], known[i] };
 	}
@@ -119,8 +136,7 @@ int mig_prepare(const struct mig_selection *selection, struct mig_qp_name *which
 			*which = (struct mig_qp_name){ context->id, qp->ibv.qp_num };
 			/* Of a restore that came to nothing: it is connected to an end that is gone. */
 			mig_qp_give_up(context, qp);
-			qp->next = mig_qp_make(qp, mig_real_pd(qp->ibv.pd), mig_real_cq(qp->ibv.send_cq),
-					       mig_real_cq(qp->ibv.recv_cq), mig_real_srq(qp->ibv.srq));
+			qp->next = mig_qp_make_beside(qp);
 			if (!qp->next) {
 				error = errno;
 				continue;

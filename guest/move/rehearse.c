@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "move/rehearse.h"
 
+#include <fcntl.h>
 #include <link.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@
 #include "shadow/process.h"
 #include "shadow/qp.h"
 #include "shadow/srq.h"
+#include "shadow/xrcd.h"
 
 static void try_lock(struct mig_lock *lock)
 {
@@ -36,6 +38,8 @@ static void try_own_locks(void)
 			try_lock(&channel->lock);
 		MIG_EACH_OF(context, cqs, cq, mig_cq)
 			try_lock(&cq->lock);
+		MIG_EACH_OF(context, xrcds, xrcd, mig_xrcd)
+			try_lock(&xrcd->nothing.lock);
 		MIG_EACH_OF(context, srqs, srq, mig_srq)
 			try_lock(&srq->lock);
 		MIG_EACH_OF(context, qps, qp, mig_qp) {
@@ -102,8 +106,30 @@ static void try_loader(void)
 		dladdr_((const void *)(uintptr_t)mig_rehearse, information);
 }
 
+/* What there is of XRC besides. */
+static void try_xrc(const struct mig_real *real, struct ibv_context *device, struct ibv_pd *pd, struct ibv_cq *cq)
+{
+	struct ibv_xrcd_init_attr domain = { IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, -1, O_CREAT };
+	struct verbs_context *verbs = verbs_get_ctx_op(device, open_xrcd);
+	struct ibv_xrcd *xrcd = verbs && pd && cq ? verbs->open_xrcd(device, &domain) : NULL;
+	struct ibv_srq_init_attr_ex queue = { .attr = { .max_wr = 1, .max_sge = 1 }, .srq_type = IBV_SRQT_XRC, .pd = pd, .cq = cq,
+					      .xrcd = xrcd,
+					      .comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD | IBV_SRQ_INIT_ATTR_XRCD |
+							   IBV_SRQ_INIT_ATTR_CQ };
+	struct ibv_qp_init_attr_ex target = { .qp_type = IBV_QPT_XRC_RECV, .comp_mask = IBV_QP_INIT_ATTR_XRCD, .xrcd = xrcd };
+	struct ibv_srq *srq = xrcd && verbs->create_srq_ex ? verbs->create_srq_ex(device, &queue) : NULL;
+	struct ibv_qp *qp = xrcd && verbs->create_qp_ex ? verbs->create_qp_ex(device, &target) : NULL;
+
+	if (qp)
+		real->ibv_destroy_qp(qp);
+	if (srq)
+		real->ibv_destroy_srq(srq);
+	if (xrcd)
+		verbs->close_xrcd(xrcd);
+}
+
 /* One object of each kind that a rebuild makes; libibverbs and the device's own library have locks, too. */
-static void try_objects(const struct mig_real *real, struct ibv_context *device, int shares)
+static void try_objects(const struct mig_real *real, struct ibv_context *device, int shares, int is_of_xrc)
 {
 	void *memory = mig_pages_alloc(4096);
 	struct ibv_pd *pd = real->ibv_alloc_pd(device);
@@ -120,6 +146,8 @@ static void try_objects(const struct mig_real *real, struct ibv_context *device,
 	struct ibv_srq_init_attr shared = { .attr = { .max_wr = 1, .max_sge = 1 } };
 	struct ibv_srq *srq = pd && shares ? real->ibv_create_srq(pd, &shared) : NULL;
 
+	if (is_of_xrc)
+		try_xrc(real, device, pd, cq);
 	if (srq)
 		real->ibv_destroy_srq(srq);
 	if (qp)
@@ -144,7 +172,7 @@ static void try_devices(void)
 
 		if (!device)
 			continue;
-		try_objects(real, device, context->srqs.next != &context->srqs);
+		try_objects(real, device, context->srqs.next != &context->srqs, context->xrcds.next != &context->xrcds);
 		real->ibv_close_device(device);
 	}
 }

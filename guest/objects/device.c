@@ -4,22 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "objects/strangers.h"
 #include "real/export.h"
+#include "shadow/find.h"
 #include "shadow/process.h"
-
-static struct mig_device *find_device(const struct ibv_device *ibv)
-{
-	for (struct mig_device *device = mig.devices; device; device = device->next)
-		if (&device->ibv == ibv)
-			return device;
-	return NULL;
-}
-
-struct mig_device *mig_device(const struct ibv_device *ibv)
-{
-	MIG_LOCKED(&mig.lock);
-	return find_device(ibv);
-}
 
 /* The shadow of a real device: the one that stands for it now, whatever the application calls it. */
 static struct mig_device *shadow_of(const struct mig_real *real, struct ibv_device *ibv)
@@ -59,8 +47,8 @@ struct ibv_device **ibv_get_device_list(int *count)
 	}
 	if (mig_inside_real)
 		return real->ibv_get_device_list(count);
-	if (real->stranger) {
-		mig_cannot_migrate("libibverbs exports %s, which the guest library does not know", real->stranger);
+	if (real->stranger_count && mig_strangers_interpose(real)) {
+		mig_cannot_migrate("libibverbs exports %s, which the guest library does not know", real->strangers[0]);
 		return real->ibv_get_device_list(count);
 	}
 

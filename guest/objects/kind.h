@@ -15,6 +15,7 @@
 
 struct mig_kind {
 	const char *name; /* as an error calls it */
+	const char *(*name_of)(const struct mig_link *object); /* likewise that very one; NULL: as all of the kind */
 	size_t list;	  /* where in struct mig_context its objects are listed: MIG_LIST_OF */
 
 	/* For the inventory. NULL: it is not in there. */

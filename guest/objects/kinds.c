@@ -52,8 +52,10 @@ int mig_kinds_make(struct mig_context *context, const char **what)
 
 		*what = kind->name;
 		EACH_OBJECT(context, kind, object)
-			if ((error = kind->make(context, object)))
+			if ((error = kind->make(context, object))) {
+				*what = kind->name_of ? kind->name_of(object) : kind->name;
 				return error;
+			}
 		if (kind->made && (error = kind->made(context)))
 			return error;
 	}

@@ -14,6 +14,7 @@
 	X(mig_mr_kind)                                                                                     \
 	X(mig_mw_kind)                                                                                     \
 	X(mig_cq_kind)                                                                                     \
+	X(mig_xrcd_kind)                                                                                   \
 	X(mig_srq_kind)                                                                                    \
 	X(mig_ah_kind)                                                                                     \
 	X(mig_qp_kind)

@@ -14,8 +14,6 @@
 #include "shadow/pd.h"
 #include "shadow/process.h"
 
-const char mig_mr_on_demand[] = "an on-demand paging memory region";
-
 static struct ibv_mr *register_memory(enum mig_mr_way way, struct ibv_pd *ibv, void *addr, size_t length, uint64_t iova,
 				      unsigned int access)
 {
@@ -47,8 +45,6 @@ static struct ibv_mr *register_memory(enum mig_mr_way way, struct ibv_pd *ibv, v
 	if (!error)
 		mig_list_add(&context->mrs, &mr->link);
 	mig_unlock(&context->lock);
-	if (!error && access & IBV_ACCESS_ON_DEMAND)
-		mig_mark(context, &mr->ibv, mig_mr_on_demand);
 	if (!error)
 		return &mr->ibv;
 	mig_real()->ibv_dereg_mr(mr->real);

@@ -4,9 +4,6 @@
 
 #include "shadow/mr.h"
 
-/* Of one that is a reason against a move. */
-extern const char mig_mr_on_demand[];
-
 void mig_mr_offer(struct mig_context *context);
 
 #endif

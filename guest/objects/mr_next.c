@@ -5,6 +5,8 @@
 #include "base/section.h"
 #include "objects/kinds.h"
 #include "objects/mr_keys.h"
+#include "objects/mr_left.h"
+#include "path/hold.h"
 #include "real/real.h"
 #include "shadow/dm.h"
 #include "shadow/mr.h"
@@ -21,10 +23,18 @@ static void mr_count(const struct mig_link *object, struct mig_inventory *invent
 
 	inventory->mrs++;
 	inventory->keys++;
-	inventory->mr_bytes += mr->dm ? 0 : mr->ibv.length;
+	/* That of on-demand paging may be all memory that there can be. */
+	inventory->mr_bytes += mr->dm || mr->ibv.length == SIZE_MAX ? 0 : mr->ibv.length;
 }
 
-/* Another registration of the same memory with the same rights. */
+static const char *mr_name(const struct mig_link *object)
+{
+	const struct mig_mr *mr = MIG_CONTAINER(object, const struct mig_mr, link);
+
+	return mr->access & IBV_ACCESS_ON_DEMAND ? "memory region with on-demand paging" : "memory region";
+}
+
+/* Another registration of the same memory, or what is left of it, with the same rights. */
 static struct ibv_mr *register_again(const struct mig_mr *mr)
 {
 	enum mig_mr_way way = MIG_MR_IOVA;
@@ -37,7 +47,12 @@ static struct ibv_mr *register_again(const struct mig_mr *mr)
 		way = MIG_MR_PLAIN;
 	else if (mig_real()->ibv_reg_mr_iova2)
 		way = MIG_MR_IOVA2;
-	return mig_mr_ask(way, mig_pd(mr->ibv.pd)->next, mr->ibv.addr, mr->ibv.length, mr->iova, mr->access);
+	struct ibv_pd *pd = mig_pd(mr->ibv.pd)->next;
+	struct ibv_mr *again = mig_mr_ask(way, pd, mr->ibv.addr, mr->ibv.length, mr->iova, mr->access);
+	/* What is paged on demand need not be mapped. */
+	if (again || mr->is_null || mr->access & IBV_ACCESS_ON_DEMAND)
+		return again;
+	return mig_mr_ask_for_what_is_left(way, pd, mr->ibv.addr, mr->ibv.length, mr->iova, mr->access);
 }
 
 /* Virtual to physical, for the regions where they differ; an empty map is none. */
@@ -119,7 +134,7 @@ static void mr_exchange(struct mig_context *context, struct mig_link *object)
 	mr->ibv.handle = mr->real->handle;
 	if (mr->real->rkey != mr->ibv.rkey) {
 		mr->has_differed = 1;
-		MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_NUMBERS);
+		mig_look_at_completions(context, MIG_TRANSLATE_NUMBERS);
 	}
 }
 
@@ -135,6 +150,7 @@ static void mr_forget(struct mig_link *object)
 
 const struct mig_kind mig_mr_kind = {
 	.name = "memory region",
+	.name_of = mr_name,
 	.list = MIG_LIST_OF(mrs),
 	.count = mr_count,
 	.make = mr_make,

@@ -6,7 +6,6 @@
 #include "objects/mr_keys.h"
 #include "real/export.h"
 #include "shadow/dm.h"
-#include "shadow/marks.h"
 #include "shadow/pd.h"
 
 static void take_note(struct mig_mr *mr, int flags, struct ibv_pd *pd, void *addr, int access)
@@ -15,13 +14,8 @@ static void take_note(struct mig_mr *mr, int flags, struct ibv_pd *pd, void *add
 		mr->ibv.pd = pd;
 	if (flags & IBV_REREG_MR_CHANGE_TRANSLATION)
 		mr->iova = (uintptr_t)addr;
-	if (flags & IBV_REREG_MR_CHANGE_ACCESS) {
+	if (flags & IBV_REREG_MR_CHANGE_ACCESS)
 		mr->access = (unsigned int)access;
-		while (mig_unmark(&mr->ibv, mig_mr_on_demand))
-			;
-		if (mr->access & IBV_ACCESS_ON_DEMAND)
-			mig_mark(mig_context(mr->ibv.context), &mr->ibv, mig_mr_on_demand);
-	}
 	mr->ibv.addr = mr->real->addr;
 	mr->ibv.length = mr->real->length;
 	mr->ibv.handle = mr->real->handle;

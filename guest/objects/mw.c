@@ -10,6 +10,7 @@
 #include "objects/mw_binding.h"
 #include "objects/offer.h"
 #include "objects/qp.h"
+#include "path/hold.h"
 #include "path/send.h"
 #include "path/window.h"
 #include "real/doorbell.h"
@@ -51,9 +52,9 @@ static int begin_to_look(struct mig_context *context)
 	if (!context->mw_table)
 		return ENOMEM;
 	context->has_windows = 1;
-	MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_WINDOWS);
+	mig_look_at_completions(context, MIG_TRANSLATE_WINDOWS);
 	MIG_EACH(&context->qps, qp, struct mig_qp, link)
-		mig_qp_set_operations(qp);
+		mig_qp_set_translation(qp);
 	return 0;
 }
 
@@ -120,8 +121,9 @@ static int dealloc_mw(struct ibv_mw *ibv)
 
 	MIG_VERB;
 	struct mig_context *context = mig_context(ibv->context);
-	mig_mw_forget_kept(context, mw);
-	int error = mw->real->context->ops.dealloc_mw(mw->real);
+	int error = mig_mw_forget_kept(context, mw);
+	if (!error)
+		error = mw->real->context->ops.dealloc_mw(mw->real);
 	if (error)
 		return error;
 	mig_lock(&context->lock);

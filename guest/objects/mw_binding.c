@@ -1,5 +1,7 @@
 #include "objects/mw_binding.h"
 
+#include <errno.h>
+
 #include "path/kept.h"
 
 void mig_mw_lose_qp(struct mig_context *context, const struct mig_qp *qp)
@@ -41,14 +43,23 @@ static int forget_window(struct mig_qp *qp, const void *mw)
 	return 0;
 }
 
+/* In its place would stand a request that names a shared receive queue of the peer, as any of XRC that is sent does. */
+static int is_irreplaceable(struct mig_qp *qp, const void *mw)
+{
+	return qp->ibv.qp_type == IBV_QPT_XRC_SEND && mig_send_is_about(qp, mw);
+}
+
 static int binds_to(struct mig_qp *qp, const void *mr)
 {
 	return mig_send_binds_to(qp, mr);
 }
 
-void mig_mw_forget_kept(struct mig_context *context, const struct mig_mw *mw)
+int mig_mw_forget_kept(struct mig_context *context, const struct mig_mw *mw)
 {
+	if (each_kept(context, is_irreplaceable, mw))
+		return EBUSY;
 	each_kept(context, forget_window, mw);
+	return 0;
 }
 
 int mig_mw_is_kept_for(struct mig_context *context, const struct ibv_mr *mr)

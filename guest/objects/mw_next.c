@@ -16,6 +16,7 @@
 #include "shadow/mr.h"
 #include "shadow/pd.h"
 #include "shadow/qp.h"
+#include "shadow/xrcd.h"
 
 /* A bind is a matter of microseconds; this is for a device that does not answer. */
 #define MOST_NAPS 5000
@@ -116,6 +117,14 @@ static int mw_make(struct mig_context *context, struct mig_link *object)
 	return error;
 }
 
+/* A refused bind leaves an unreliable QP in SQE; a successor that belongs there is brought there later (dead.c). */
+static int leave_sqe(struct mig_qp *qp)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RTS };
+
+	return qp->ibv.qp_type == IBV_QPT_UC ? mig_real()->ibv_modify_qp(qp->next, &attr, IBV_QP_STATE) : EIO;
+}
+
 int mig_mw_bind_again(struct mig_context *context, struct mig_qp *qp)
 {
 	MIG_EACH_OF(context, mws, mw, mig_mw) {
@@ -129,7 +138,9 @@ int mig_mw_bind_again(struct mig_context *context, struct mig_qp *qp)
 		wr.bind_mw.bind_info = again(mw);
 		int error = mig_post_and_ring(qp->next, &wr, &bad);
 		if (!error)
-			error = await_bind(mig_cq(qp->ibv.send_cq)->next);
+			error = await_bind(mig_send_cq(qp)->next);
+		if (error && was_refused(mw) && !leave_sqe(qp))
+			continue;
 		if (error)
 			return error;
 		mw->next->rkey = wr.bind_mw.rkey;

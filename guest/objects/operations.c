@@ -12,6 +12,7 @@
 #include "objects/srq.h"
 #include "objects/td.h"
 #include "objects/unmovable.h"
+#include "objects/xrcd.h"
 #include "path/notify.h"
 #include "path/poll.h"
 #include "path/recv.h"
@@ -38,6 +39,7 @@ void mig_offer_operations(struct mig_context *context)
 	mig_dm_offer(context);
 	mig_mw_offer(context);
 	mig_cq_ex_offer(context);
+	mig_xrcd_offer(context);
 	mig_srq_offer(context);
 	mig_cq_offer(context);
 	mig_qp_options_offer(context);

@@ -22,19 +22,37 @@
 #include "shadow/pd.h"
 #include "shadow/places.h"
 
+static const char too_many_entries[] = "a QP with more than 256 scatter entries";
+static const char unseen_completions[] = "a QP with an extended CQ";
+
+/* Of XRC, which has no receives. */
+static const char *foreign_sender(const struct ibv_qp_init_attr *attr)
+{
+	const struct mig_cq *cq = mig_cq(attr->send_cq);
+
+	if (!cq)
+		return unseen_completions;
+	if (attr->cap.max_send_sge > MIG_MOST_SGES)
+		return too_many_entries;
+	/* A drain needs one. */
+	return cq->real->context->ops.alloc_mw ? NULL : "an XRC QP on a device without memory windows";
+}
+
 /* Why a QP is made by the real library and left to it; NULL: we shadow it. */
 static const char *foreign(const struct ibv_qp_init_attr *attr)
 {
+	if (attr->qp_type == IBV_QPT_XRC_SEND)
+		return foreign_sender(attr);
 	if (attr->qp_type != IBV_QPT_RC && attr->qp_type != IBV_QPT_UC && attr->qp_type != IBV_QPT_UD)
 		return "a QP of an unusual type";
 	if (attr->srq && (!mig_srq(attr->srq) || mig_srq(attr->srq)->raw))
 		return attr->qp_type == IBV_QPT_UD ? "a UD QP with a shared receive queue that cannot be moved" :
 						     "a QP with a shared receive queue that cannot be moved";
 	if (!mig_cq(attr->send_cq) || !mig_cq(attr->recv_cq))
-		return attr->qp_type == IBV_QPT_UD ? "a UD QP with an extended CQ" : "a QP with an extended CQ";
+		return attr->qp_type == IBV_QPT_UD ? "a UD QP with an extended CQ" : unseen_completions;
 	if (attr->cap.max_send_sge > MIG_MOST_SGES || attr->cap.max_recv_sge > MIG_MOST_SGES)
 		return attr->qp_type == IBV_QPT_UD ? "a UD QP with more than 256 scatter entries" :
-						     "a QP with more than 256 scatter entries";
+						     too_many_entries;
 	return NULL;
 }
 
@@ -57,8 +75,8 @@ static struct ibv_qp *make_foreign(struct ibv_pd *pd, struct ibv_qp_init_attr *a
 }
 
 /* See ask_until_unique in mr.c: another number is asked of the device, not invented. */
-static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_pd *pd, struct ibv_qp_init_attr *init,
-					uint64_t operations, uint32_t *extra)
+static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_pd *pd, struct ibv_xrcd *xrcd,
+					struct ibv_qp_init_attr *init, uint64_t operations, uint32_t *extra)
 {
 	struct mig_refused refused = { 0 };
 	struct ibv_qp *real = NULL, *other;
@@ -67,7 +85,7 @@ static struct ibv_qp *make_until_unique(struct mig_context *context, struct ibv_
 	while (again && !error) {
 		struct ibv_qp_init_attr attempt = *init;
 
-		real = mig_qp_make_with_spare(pd, &attempt, operations, extra);
+		real = mig_qp_make_with_spare(pd, xrcd, &attempt, operations, extra);
 		if (!real) {
 			error = errno;
 			break;
@@ -96,10 +114,17 @@ static struct mig_qp *allocate(void)
 	return memset(memory, 0, sizeof(struct mig_qp));
 }
 
-/* With ibv_wr_* for these operations, if there are any. */
-static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr, uint64_t operations)
+static enum mig_receives how_it_receives(const struct mig_qp *qp)
 {
-	struct mig_context *context = mig_context(pd->context);
+	if (mig_is_datagram(qp))
+		return MIG_RECEIVES_DATAGRAMS;
+	return qp->shares ? MIG_RECEIVES_FROM_SLOTS : MIG_RECEIVES_FROM_ITS_RING;
+}
+
+/* In a protection domain or, of a target, in an XRC domain. With ibv_wr_* for these operations, if there are any. */
+static struct ibv_qp *create(struct mig_context *context, struct ibv_pd *pd, struct mig_xrcd *xrcd, struct ibv_qp_init_attr *attr,
+			     uint64_t operations)
+{
 	struct ibv_qp_init_attr theirs = *attr;
 	struct mig_qp *qp = allocate();
 	int error = ENOMEM;
@@ -112,7 +137,7 @@ static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr, u
 	theirs.send_cq = mig_real_cq(attr->send_cq);
 	theirs.recv_cq = mig_real_cq(attr->recv_cq);
 	theirs.srq = mig_real_srq(attr->srq);
-	qp->real = make_until_unique(context, mig_real_pd(pd), &theirs, operations, &qp->extra_send);
+	qp->real = make_until_unique(context, pd ? mig_real_pd(pd) : NULL, xrcd ? xrcd->real : NULL, &theirs, operations, &qp->extra_send);
 	if (!qp->real) {
 		error = errno;
 		goto failed;
@@ -123,16 +148,16 @@ static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr, u
 	qp->kept_end = &qp->kept;
 	qp->send_gate = MIG_GATE_FRESH;
 	qp->ibv = *qp->real;
-	qp->ibv.context = pd->context;
+	qp->ibv.context = &context->verbs.context;
 	qp->ibv.qp_context = attr->qp_context;
 	qp->ibv.pd = pd;
+	qp->xrcd = xrcd;
 	qp->ibv.send_cq = attr->send_cq;
 	qp->ibv.recv_cq = attr->recv_cq;
 	qp->ibv.srq = attr->srq;
-	qp->shares = attr->srq != NULL;
-	qp->receives = attr->qp_type == IBV_QPT_UD ? MIG_RECEIVES_DATAGRAMS :
-		       qp->shares		   ? MIG_RECEIVES_FROM_SLOTS :
-						     MIG_RECEIVES_FROM_ITS_RING;
+	/* Of XRC neither side has receives of its own. */
+	qp->shares = attr->srq || xrcd || attr->qp_type == IBV_QPT_XRC_SEND;
+	qp->receives = how_it_receives(qp);
 	if (mig_recv_init(qp) || mig_qpn_reserve(context, qp->real->qp_num))
 		goto failed;
 	if (qp->build)
@@ -145,7 +170,7 @@ static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *attr, u
 		mig_list_add(&context->qps, &qp->link);
 		context->datagram_qps += mig_is_datagram(qp);
 		if (mig_is_datagram(qp) && (context->exchanged || mig_places))
-			MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_DATAGRAMS);
+			mig_look_at_completions(context, MIG_TRANSLATE_DATAGRAMS);
 		mig_qpn_set(context, qp->real->qp_num, qp);
 	}
 	mig_unlock(&context->lock);
@@ -174,7 +199,7 @@ struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attr)
 	MIG_VERB;
 	const char *why = mig_pd(pd) ? foreign(attr) : "";
 	if (!why)
-		return create(pd, attr, 0);
+		return create(mig_context(pd->context), pd, NULL, attr, 0);
 	struct ibv_qp *qp = make_foreign(pd, attr);
 
 	return *why ? mig_marked(pd->context, qp, why) : qp;
@@ -190,13 +215,32 @@ int mig_qp_is_built_with(const struct ibv_qp_init_attr_ex *attr)
 {
 	const uint32_t needed = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS;
 
-	return attr->comp_mask == needed && attr->qp_type != IBV_QPT_UD && attr->send_ops_flags && !(attr->send_ops_flags & ~(uint64_t)MIG_BUILD_OPERATIONS) &&
-	       mig_pd(attr->pd) && mig_real()->ibv_qp_to_qp_ex && !foreign(plain(attr));
+	return attr->comp_mask == needed && attr->send_ops_flags &&
+	       !(attr->send_ops_flags & ~(uint64_t)MIG_BUILD_OPERATIONS) && mig_pd(attr->pd) && mig_real()->ibv_qp_to_qp_ex && !foreign(plain(attr));
 }
 
 struct ibv_qp *mig_qp_create_to_build(struct ibv_qp_init_attr_ex *attr)
 {
-	return create(attr->pd, plain(attr), attr->send_ops_flags);
+	return create(mig_context(attr->pd->context), attr->pd, NULL, plain(attr), attr->send_ops_flags);
+}
+
+int mig_qp_is_target(const struct ibv_qp_init_attr_ex *attr)
+{
+	const uint32_t known = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_XRCD;
+
+	return attr->qp_type == IBV_QPT_XRC_RECV && attr->comp_mask & IBV_QP_INIT_ATTR_XRCD && !(attr->comp_mask & ~known) &&
+	       mig_xrcd(attr->xrcd);
+}
+
+/* What else is in there means nothing to a target: the kernel does not look at it. */
+struct ibv_qp *mig_qp_create_target(struct ibv_context *ibv, struct ibv_qp_init_attr_ex *attr)
+{
+	struct ibv_qp_init_attr init = { .qp_context = attr->qp_context, .qp_type = IBV_QPT_XRC_RECV, .cap = attr->cap };
+	struct ibv_qp *qp = create(mig_context(ibv), NULL, mig_xrcd(attr->xrcd), &init, 0);
+
+	if (qp)
+		attr->cap = init.cap;
+	return qp;
 }
 
 struct ibv_qp_ex *ibv_qp_to_qp_ex(struct ibv_qp *ibv)
@@ -231,8 +275,7 @@ static int end_real_qp(struct mig_qp *qp)
 		return error;
 	}
 	mig_qp_collect(qp);
-	if (qp->marker_ah)
-		mig_real()->ibv_destroy_ah(qp->marker_ah);
+	mig_qp_end_marker(qp);
 	if (qp->next)
 		mig_real()->ibv_destroy_qp(qp->next);
 	mig_lock(&context->lock);
@@ -278,6 +321,8 @@ int ibv_destroy_qp(struct ibv_qp *ibv)
 	mig_groups_forget(qp);
 	mig_keymap_drop(qp->rkeys);
 	mig_keymap_drop(qp->next_rkeys);
+	mig_keymap_drop(qp->srqns);
+	mig_keymap_drop(qp->next_srqns);
 	mig_recv_free(qp);
 	free(qp->build);
 	free(qp);

@@ -8,6 +8,7 @@
 #include "objects/purge.h"
 #include "objects/qp.h"
 #include "objects/qp_options.h"
+#include "objects/xrcd.h"
 #include "path/hold.h"
 #include "path/kept.h"
 #include "path/poll.h"
@@ -16,6 +17,7 @@
 #include "real/real.h"
 #include "shadow/cq.h"
 #include "shadow/process.h"
+#include "shadow/xrcd.h"
 
 /*
  * Completions that a device leaves behind say by a number whose they are. A marker among them is told from the application's
@@ -24,7 +26,12 @@
 void mig_qp_collect(struct mig_qp *qp)
 {
 	struct mig_context *context = mig_context(qp->ibv.context);
-	struct mig_cq *cqs[] = { mig_cq(qp->ibv.send_cq), mig_cq(qp->ibv.recv_cq) };
+	if (mig_is_target(qp)) {
+		if (mig_xrcd_collect(qp->xrcd))
+			mig_cannot_quiesce("an XRC target whose completions could not be taken when it was reset or ended");
+		return;
+	}
+	struct mig_cq *cqs[] = { mig_send_cq(qp), mig_recv_cq(qp) };
 
 	for (int i = 0; i < 2 && (!i || cqs[1] != cqs[0]); i++) {
 		if (mig_cq_collect_shared(cqs[i]))
@@ -38,16 +45,17 @@ void mig_qp_collect(struct mig_qp *qp)
 /* Its queues are empty, and it is nobody's peer. */
 static void forget_work(struct mig_qp *qp)
 {
-	struct mig_keymap *rkeys = qp->rkeys;
+	struct mig_keymap *rkeys = qp->rkeys, *srqns = qp->srqns;
 	struct mig_send *dropped = NULL;
 
 	mig_send_drop(qp, &dropped);
-	qp->rkeys = NULL;
+	qp->rkeys = qp->srqns = NULL;
 	mig_qp_set_operations(qp);
 	mig_send_gate(qp, MIG_GATE_FRESH, 0);
 	/* Waits for the sections that may look at the keys, too. */
 	mig_qp_collect(qp);
 	mig_keymap_drop(rkeys);
+	mig_keymap_drop(srqns);
 	mig_mw_lose_qp(mig_context(qp->ibv.context), qp);
 	mig_send_free(dropped);
 	mig_recv_clear(qp);
@@ -91,7 +99,7 @@ static int stays_at_rest(const struct mig_qp *qp)
 
 static void stay_at_rest(struct mig_qp *qp)
 {
-	MIG_LOCKED(&mig_cq(qp->ibv.send_cq)->lock);
+	MIG_LOCKED(&mig_send_cq(qp)->lock);
 	/* After a reset nothing is under way. */
 	if (qp->marker == MIG_MARKER_NONE)
 		qp->marker = MIG_MARKER_DONE;

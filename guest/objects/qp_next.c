@@ -14,6 +14,7 @@
 #include "shadow/cq.h"
 #include "shadow/find.h"
 #include "shadow/pd.h"
+#include "shadow/process.h"
 #include "shadow/srq.h"
 
 int mig_qp_to_init(struct mig_context *context, struct mig_qp *qp)
@@ -38,15 +39,19 @@ void mig_qp_give_up(struct mig_context *context, struct mig_qp *qp)
 {
 	if (qp->next) {
 		mig_lock(&context->lock);
-		if (!context->next && mig_qp_by_pqpn(context, qp->next->qp_num) == qp)
+		if (!context->next && mig_qp_by_pqpn(context, qp->next->qp_num) == qp) {
 			mig_qpn_set(context, qp->next->qp_num, NULL);
+			/* It is found at one look by this one again. */
+			mig_qpn_set(context, qp->real->qp_num, qp);
+		}
 		mig_unlock(&context->lock);
 		mig_real()->ibv_destroy_qp(qp->next);
 	}
 	qp->next = NULL;
 	__atomic_store_n(&qp->told_last, 0, __ATOMIC_RELAXED);
 	mig_keymap_drop(qp->next_rkeys);
-	qp->next_rkeys = NULL;
+	mig_keymap_drop(qp->next_srqns);
+	qp->next_rkeys = qp->next_srqns = NULL;
 	qp->next_dest_pqpn = 0;
 	qp->reposting = 0;
 }
@@ -69,24 +74,26 @@ static void qp_exchange_queue(struct mig_context *context, struct mig_qp *qp)
 	MIG_SET_GATE(qp->send_gate, qp->send_gate | MIG_GATE_FRESH);
 	mig_qpn_set(context, qp->real->qp_num, qp);
 	qp->ibv.handle = qp->real->handle;
+	mig.differs |= qp->real->qp_num != qp->ibv.qp_num;
 	if (qp->real->qp_num != qp->ibv.qp_num || qp->dest_pqpn != qp->attr.dest_qp_num)
-		MIG_SET_GATE(context->translate, context->translate | MIG_TRANSLATE_NUMBERS);
+		mig_look_at_completions(context, MIG_TRANSLATE_NUMBERS);
 }
 
-/* Replaces a QP's map of its peer's keys. The QP is quiesced, so no section reads it. */
-static void qp_exchange_rkeys(struct mig_qp *qp)
+/* Replaces a QP's map of its peer's keys, if there is a new one. The QP is quiesced, so no section reads it. */
+static void qp_exchange_map(struct mig_keymap **map, struct mig_keymap **next)
 {
-	if (!qp->next_rkeys)
+	if (!*next)
 		return;
-	mig_keymap_drop(qp->rkeys);
-	qp->rkeys = qp->next_rkeys;
-	qp->next_rkeys = NULL;
+	mig_keymap_drop(*map);
+	*map = *next;
+	*next = NULL;
 }
 
 void mig_qp_exchange(struct mig_context *context, struct mig_qp *qp)
 {
 	qp_exchange_queue(context, qp);
-	qp_exchange_rkeys(qp);
+	qp_exchange_map(&qp->rkeys, &qp->next_rkeys);
+	qp_exchange_map(&qp->srqns, &qp->next_srqns);
 }
 
 static struct mig_qp *qp_of(struct mig_link *object)
@@ -133,8 +140,7 @@ static int qp_make(struct mig_context *context, struct mig_link *object)
 	struct mig_qp *qp = qp_of(object);
 	int error;
 
-	qp->next = mig_qp_make(qp, mig_pd(qp->ibv.pd)->next, mig_cq(qp->ibv.send_cq)->next,
-			       mig_cq(qp->ibv.recv_cq)->next, qp->shares ? mig_srq(qp->ibv.srq)->next : NULL);
+	qp->next = mig_qp_make_next(qp);
 	if (!qp->next)
 		return errno;
 	error = mig_qpn_reserve(context, qp->next->qp_num);
@@ -184,9 +190,7 @@ static void qp_end(struct mig_link *object)
 {
 	struct mig_qp *qp = qp_of(object);
 
-	if (qp->marker_ah)
-		mig_real()->ibv_destroy_ah(qp->marker_ah);
-	qp->marker_ah = NULL;
+	mig_qp_end_marker(qp);
 	mig_real()->ibv_destroy_qp(qp->next);
 	qp->next = NULL;
 }

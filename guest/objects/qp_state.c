@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/keymap.h"
 #include "base/verb_gate.h"
 #include "objects/qp.h"
 #include "path/hold.h"
@@ -82,14 +83,21 @@ void mig_qp_look(struct mig_qp *qp)
 	qp->sends_failed = attr.qp_state == IBV_QPS_SQE;
 }
 
-int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
-{
-	struct mig_qp *qp = mig_qp(ibv);
+/* Returned where the process was moved between a question and what was to be done with the answer. */
+#define MOVED_MEANWHILE (-1)
 
-	if (!qp)
-		return mig_real()->ibv_modify_qp(ibv, attr, mask);
-	MIG_VERB;
+static int modify(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask, struct mig_other_end *end)
+{
+	MIG_VERB_AS("modify_qp");
+	struct ibv_qp *ibv = &qp->ibv;
 	struct ibv_qp_attr theirs = *attr;
+
+	if (end->asked_by && end->asked_by != qp->real)
+		return MOVED_MEANWHILE;
+	if (end->asked_by) {
+		theirs.dest_qp_num = end->qpn;
+		theirs.ah_attr.grh.dgid = end->gid;
+	}
 	const struct mig_gid_map *gid = NULL;
 
 	if (mask & IBV_QP_AV)
@@ -119,9 +127,29 @@ int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
 		qp->pdgid = attr->ah_attr.grh.dgid;
 	}
 	qp_remember(qp, attr, mask);
+	if (end->asked_by)
+		mig_qp_face(qp, end);
 	if (mask & IBV_QP_STATE && (attr->qp_state != before || attr->qp_state == IBV_QPS_RESET))
 		mig_qp_state_changed(qp, before);
 	return 0;
+}
+
+int ibv_modify_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask)
+{
+	struct mig_qp *qp = mig_qp(ibv);
+	struct mig_other_end end;
+	int error;
+
+	if (!qp)
+		return mig_real()->ibv_modify_qp(ibv, attr, mask);
+	do {
+		error = mig_qp_find_other_end(qp, attr, mask, &end);
+		if (!error)
+			error = modify(qp, attr, mask, &end);
+		/* Nobody has taken them over. */
+		mig_keymap_drop(end.rkeys);
+	} while (error == MOVED_MEANWHILE);
+	return error;
 }
 
 int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask, struct ibv_qp_init_attr *init)

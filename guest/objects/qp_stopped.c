@@ -11,12 +11,13 @@
 #include "real/doorbell.h"
 #include "real/real.h"
 #include "shadow/cq.h"
+#include "shadow/xrcd.h"
 
 void mig_qp_stop(struct mig_qp *qp)
 {
 	if (!qp->stopped) {
-		mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
-		mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
+		mig_cq_gate(mig_send_cq(qp), 1);
+		mig_cq_gate(mig_recv_cq(qp), 1);
 	}
 	qp->stopped = 1;
 	mig_send_gate(qp, MIG_GATE_STOPPED, 0);

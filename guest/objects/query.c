@@ -38,7 +38,24 @@ int ibv_query_port_speed(struct ibv_context *ibv, uint32_t port, uint64_t *speed
 	return mig_real()->ibv_query_port_speed(context ? context->real : ibv, port, speed);
 }
 
-/* After a move the GIDs that its QPs use stay what the application has told its peers. */
+/* The application may tell it to others, and has to be found by it after a move. */
+static void note_gid(struct mig_context *context, uint32_t port, uint32_t index, const union ibv_gid *gid)
+{
+	static const union ibv_gid none;
+
+	if (!memcmp(gid, &none, sizeof(none)))
+		return;
+	MIG_LOCKED(&context->lock);
+	for (int i = 0; i < context->told_gid_count; i++)
+		if (context->told_gids[i].port == port && context->told_gids[i].index == index) {
+			context->told_gids[i].gid = *gid;
+			return;
+		}
+	if (context->told_gid_count < MIG_GID_MAPS)
+		context->told_gids[context->told_gid_count++] = (struct mig_own_gid){ port, index, *gid };
+}
+
+/* After a move the GIDs that it has asked for and those that its QPs use stay what the application has told its peers. */
 int ibv_query_gid(struct ibv_context *ibv, uint8_t port, int index, union ibv_gid *gid)
 {
 	struct mig_context *context = mig_context(ibv);
@@ -51,7 +68,11 @@ int ibv_query_gid(struct ibv_context *ibv, uint8_t port, int index, union ibv_gi
 		*gid = map->gid;
 		return 0;
 	}
-	return mig_real()->ibv_query_gid(context->real, port, index, gid);
+	int error = mig_real()->ibv_query_gid(context->real, port, index, gid);
+
+	if (!error)
+		note_gid(context, port, (uint32_t)index, gid);
+	return error;
 }
 
 int _ibv_query_gid_ex(struct ibv_context *ibv, uint32_t port, uint32_t index, struct ibv_gid_entry *entry,
@@ -71,6 +92,8 @@ int _ibv_query_gid_ex(struct ibv_context *ibv, uint32_t port, uint32_t index, st
 		entry->gid = map->gid;
 		entry->gid_index = index;
 		entry->port_num = port;
+	} else if (!error && size >= sizeof(*entry)) {
+		note_gid(context, port, index, &entry->gid);
 	}
 	return error;
 }
@@ -91,6 +114,8 @@ ssize_t _ibv_query_gid_table(struct ibv_context *ibv, struct ibv_gid_entry *entr
 
 		if (map)
 			entries[i].gid = map->gid;
+		else
+			note_gid(context, entries[i].port_num, entries[i].gid_index, &entries[i].gid);
 	}
 	return found;
 }

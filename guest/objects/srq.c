@@ -14,10 +14,23 @@
 #include "real/export.h"
 #include "shadow/cq.h"
 #include "shadow/pd.h"
+#include "shadow/xrcd.h"
 
 static const char many_entries[] = "a shared receive queue with more than 256 scatter entries";
 static const char unseen_completions[] = "a shared receive queue whose receives complete on an extended CQ";
 static const char unusual_type[] = "a shared receive queue of an unusual type";
+
+/* What is said of one that messages of XRC name. */
+#define OF_XRC (IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD | IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ)
+
+uint32_t mig_srq_physical_number(struct ibv_srq *real)
+{
+	uint32_t number = 0;
+
+	if (verbs_get_ctx_op(real->context, get_srq_num))
+		verbs_get_ctx(real->context)->get_srq_num(real, &number);
+	return number;
+}
 
 /* Of a real queue that is there; ended if there is no memory. */
 static struct ibv_srq *wrap(struct ibv_pd *pd, const struct ibv_srq_init_attr *attr, struct mig_srq *srq)
@@ -35,8 +48,7 @@ static struct ibv_srq *wrap(struct ibv_pd *pd, const struct ibv_srq_init_attr *a
 	srq->max_sge = attr->attr.max_sge;
 	srq->few_sge = srq->max_sge < MIG_FEW_SGES ? srq->max_sge : MIG_FEW_SGES;
 	srq->raw = many;
-	if (verbs_get_ctx_op(context->real, get_srq_num))
-		verbs_get_ctx(context->real)->get_srq_num(srq->real, &srq->number);
+	srq->number = mig_srq_physical_number(srq->real);
 	if (!many && mig_slots_add(srq, attr->attr.max_wr)) {
 		mig_real()->ibv_destroy_srq(srq->real);
 		free(srq);
@@ -71,6 +83,103 @@ struct ibv_srq *ibv_create_srq(struct ibv_pd *pd, struct ibv_srq_init_attr *attr
 	return wrap(pd, attr, srq);
 }
 
+/* The real one of a queue that messages of XRC name, made of these real objects; what the device grants is in *attr. */
+static struct ibv_srq *make_of_xrc(struct mig_srq *srq, struct ibv_pd *pd, struct ibv_xrcd *xrcd, struct ibv_cq *cq,
+				  struct ibv_srq_attr *attr)
+{
+	struct verbs_context *verbs = verbs_get_ctx_op(pd->context, create_srq_ex);
+	struct ibv_srq_init_attr_ex theirs = { .srq_context = srq, .attr = *attr, .comp_mask = OF_XRC, .srq_type = IBV_SRQT_XRC,
+					       .pd = pd, .xrcd = xrcd, .cq = cq };
+
+	if (!verbs) {
+		errno = EOPNOTSUPP;
+		return NULL;
+	}
+	struct ibv_srq *real = verbs->create_srq_ex(pd->context, &theirs);
+	*attr = theirs.attr;
+	return real;
+}
+
+static int is_number_taken(struct mig_context *context, uint32_t number)
+{
+	MIG_LOCKED(&context->lock);
+	MIG_EACH_OF(context, srqs, srq, mig_srq)
+		if (srq->xrcd && srq->number == number)
+			return 1;
+	return mig_numbers_find(&context->spent_srqns, number) != NULL;
+}
+
+/* Peers have been told of both: that the one stands for the other, and this one for nothing. 0 or ENOMEM. */
+static int spend_numbers(struct mig_srq *srq)
+{
+	struct mig_context *context = mig_context(srq->ibv.context);
+	uint32_t now = mig_srq_physical_number(srq->real);
+
+	if (now == srq->number)
+		return 0;
+	MIG_LOCKED(&context->lock);
+	int error = mig_numbers_add(&context->spent_srqns, srq->number, context);
+	return error ? error : mig_numbers_add(&context->spent_srqns, now, context);
+}
+
+/* See mig_mr_ask_until_unique. */
+static struct ibv_srq *make_of_xrc_until_unique(struct mig_srq *srq, struct ibv_srq_init_attr_ex *attr)
+{
+	struct mig_context *context = mig_context(attr->pd->context);
+	struct mig_refused refused = { 0 };
+	struct ibv_srq *real = NULL, *other;
+	int again = 1, error = 0;
+
+	while (again && !error) {
+		struct ibv_srq_attr attempt = attr->attr;
+
+		real = make_of_xrc(srq, mig_real_pd(attr->pd), mig_real_xrcd(attr->xrcd), mig_real_cq(attr->cq), &attempt);
+		if (!real) {
+			error = errno;
+			break;
+		}
+		again = is_number_taken(context, mig_srq_physical_number(real));
+		if (!again)
+			attr->attr = attempt;
+		else if ((error = mig_refuse(&refused, real)))
+			mig_real()->ibv_destroy_srq(real);
+	}
+	while ((other = mig_refused_next(&refused)))
+		mig_real()->ibv_destroy_srq(other);
+	if (error)
+		errno = error;
+	return error ? NULL : real;
+}
+
+static struct ibv_srq *create_of_xrc(struct ibv_srq_init_attr_ex *attr)
+{
+	struct mig_srq *srq = calloc(1, sizeof(*srq));
+
+	if (!srq) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	srq->xrcd = mig_xrcd(attr->xrcd);
+	srq->cq = mig_cq(attr->cq);
+	srq->real = make_of_xrc_until_unique(srq, attr);
+	if (!srq->real) {
+		free(srq);
+		return NULL;
+	}
+	return wrap(attr->pd, (struct ibv_srq_init_attr *)attr, srq);
+}
+
+static int is_of_xrc(const struct ibv_srq_init_attr_ex *attr)
+{
+	return attr->comp_mask == OF_XRC && attr->srq_type == IBV_SRQT_XRC && mig_xrcd(attr->xrcd) && mig_cq(attr->cq);
+}
+
+/* What completes by a target, where we see it, is taken for ours: so there is none that is not. */
+static int can_be_ours(const struct ibv_srq_init_attr_ex *attr)
+{
+	return mig_pd(attr->pd) && attr->attr.max_sge <= 256;
+}
+
 static struct ibv_srq *create_srq_ex(struct ibv_context *ibv, struct ibv_srq_init_attr_ex *attr)
 {
 	MIG_VERB;
@@ -80,10 +189,18 @@ static struct ibv_srq *create_srq_ex(struct ibv_context *ibv, struct ibv_srq_ini
 
 	if (usual && attr->comp_mask & IBV_SRQ_INIT_ATTR_PD && !(attr->comp_mask & ~plain))
 		return ibv_create_srq(attr->pd, (struct ibv_srq_init_attr *)attr);
+	if (is_of_xrc(attr)) {
+		if (can_be_ours(attr))
+			return create_of_xrc(attr);
+		errno = EOPNOTSUPP;
+		return NULL;
+	}
 	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_PD)
 		theirs.pd = mig_real_pd(attr->pd);
 	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_CQ)
 		theirs.cq = mig_real_cq(attr->cq);
+	if (attr->comp_mask & IBV_SRQ_INIT_ATTR_XRCD)
+		theirs.xrcd = mig_real_xrcd(attr->xrcd);
 	struct ibv_srq *srq = mig_real_operations(ibv)->create_srq_ex(mig_context(ibv)->real, &theirs);
 	attr->attr = theirs.attr;
 	return mig_marked(ibv, srq, unusual_type);
@@ -176,6 +293,11 @@ static int end_real_srq(struct mig_srq *srq)
 	struct mig_context *context = mig_context(srq->ibv.context);
 	int error = srq->has_strangers && !srq->raw ? collect_of_strangers(srq) : 0;
 
+	/* It may end while what has come by it waits, and while targets live by which more could come. */
+	if (!error && srq->xrcd)
+		error = mig_cq_collect_shared(srq->cq);
+	if (!error && srq->xrcd)
+		error = spend_numbers(srq);
 	if (!error)
 		error = mig_real()->ibv_destroy_srq(srq->real);
 	if (error)
@@ -184,6 +306,8 @@ static int end_real_srq(struct mig_srq *srq)
 	mig_list_remove(&srq->link);
 	mig_unlock(&context->lock);
 	mig_context_forget_events(context, &srq->ibv);
+	if (srq->xrcd && mig_cq_collect_shared(srq->cq))
+		mig_log(MIG_LOG_ERROR, "the last completions of a shared receive queue may have numbers that nobody knows");
 	mig_slots_free(srq);
 	return 0;
 }
@@ -226,6 +350,7 @@ static void srq_count(const struct mig_link *object, struct mig_inventory *inven
 
 	inventory->srqs++;
 	inventory->receives += mig_slots_taken(srq);
+	inventory->keys += srq->xrcd != NULL;
 }
 
 /*
@@ -241,7 +366,9 @@ static int srq_make(struct mig_context *context, struct mig_link *object)
 	init.attr.srq_limit = 0;
 	if (taken > init.attr.max_wr)
 		init.attr.max_wr = taken;
-	srq->next = mig_real()->ibv_create_srq(mig_pd(srq->ibv.pd)->next, &init);
+	struct ibv_pd *pd = mig_pd(srq->ibv.pd)->next;
+
+	srq->next = srq->xrcd ? make_of_xrc(srq, pd, srq->xrcd->next, srq->cq->next, &init.attr) : mig_real()->ibv_create_srq(pd, &init);
 	if (!srq->next)
 		return errno;
 	if (init.attr.max_wr < srq->init.attr.max_wr || init.attr.max_sge < srq->init.attr.max_sge)

@@ -4,6 +4,9 @@
 
 #include "shadow/srq.h"
 
+/* By which messages of XRC name this real one; of others it means nothing. */
+uint32_t mig_srq_physical_number(struct ibv_srq *real);
+
 void mig_srq_offer(struct mig_context *context);
 
 /*

@@ -13,6 +13,7 @@
 #include "shadow/marks.h"
 #include "shadow/pd.h"
 #include "shadow/qp.h"
+#include "shadow/xrcd.h"
 
 int ibv_query_qp_data_in_order(struct ibv_qp *qp, enum ibv_wr_opcode opcode, uint32_t flags)
 {
@@ -73,6 +74,8 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_a
 
 	if (mig_qp_is_built_with(attr))
 		return mig_qp_create_to_build(attr);
+	if (mig_qp_is_target(attr))
+		return mig_qp_create_target(ibv, attr);
 	/* Only as much of it is there as its mask says. */
 	if (attr->comp_mask & ~(uint32_t)IBV_QP_INIT_ATTR_PD)
 		known = sizeof(theirs);
@@ -85,6 +88,8 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_a
 	theirs.srq = mig_real_srq(attr->srq);
 	if (attr->comp_mask & IBV_QP_INIT_ATTR_PD)
 		theirs.pd = mig_real_pd(attr->pd);
+	if (attr->comp_mask & IBV_QP_INIT_ATTR_XRCD)
+		theirs.xrcd = mig_real_xrcd(attr->xrcd);
 	int error = mig_srq_used_by_stranger(attr->srq, attr->recv_cq);
 	if (error) {
 		errno = error;
@@ -98,15 +103,12 @@ static struct ibv_qp *create_qp_ex(struct ibv_context *ibv, struct ibv_qp_init_a
 static struct ibv_qp *open_qp(struct ibv_context *ibv, struct ibv_qp_open_attr *attr)
 {
 	MIG_VERB;
-	struct ibv_qp *qp = mig_real_operations(ibv)->open_qp(mig_context(ibv)->real, attr);
-	return mig_marked(ibv, qp, "a shared XRC QP");
-}
+	struct ibv_qp_open_attr theirs = *attr;
 
-static struct ibv_xrcd *open_xrcd(struct ibv_context *ibv, struct ibv_xrcd_init_attr *attr)
-{
-	MIG_VERB;
-	struct ibv_xrcd *made = mig_real_operations(ibv)->open_xrcd(mig_context(ibv)->real, attr);
-	return mig_marked(ibv, made, "an XRC domain");
+	if (attr->comp_mask & IBV_QP_OPEN_ATTR_XRCD)
+		theirs.xrcd = mig_real_xrcd(attr->xrcd);
+	struct ibv_qp *qp = mig_real_operations(ibv)->open_qp(mig_context(ibv)->real, &theirs);
+	return mig_marked(ibv, qp, "a shared XRC QP");
 }
 
 void mig_unmovable_offer(struct mig_context *context)
@@ -119,7 +121,6 @@ void mig_unmovable_offer(struct mig_context *context)
 	MIG_OFFER(context, create_rwq_ind_table, create_rwq_ind_table);
 	MIG_OFFER(context, create_qp_ex, create_qp_ex);
 	MIG_OFFER(context, open_qp, open_qp);
-	MIG_OFFER(context, open_xrcd, open_xrcd);
 	MIG_OFFER(context, ibv_create_flow, create_flow);
 	/* Programs built against libibverbs 1.1.8 look here. */
 	MIG_PUT(verbs->ABI_placeholder1, (void (*)(void))verbs->ibv_create_flow);

@@ -18,12 +18,15 @@
 
 #include "base/likely.h"
 #include "base/section.h"
+#include "path/datagram.h"
 #include "path/kept.h"
 #include "path/replay.h"
 #include "path/translate.h"
 #include "path/window.h"
 
 #define QUIESCED (MIG_GATE_KEEP | MIG_GATE_FLUSH)
+/* Setters do it as they are called. */
+#define TRANSLATES (MIG_GATE_TRANSLATE | MIG_GATE_SRQNS | MIG_GATE_DATAGRAM)
 
 static inline struct mig_qp *builder(struct ibv_qp_ex *ex)
 {
@@ -96,7 +99,7 @@ static void start_slowly(struct mig_qp *qp)
 			continue;
 		}
 		uint64_t outer = mig_section_enter_nested(section);
-		int is_open = !(MIG_GATE(qp->send_gate) & ~(uint32_t)MIG_GATE_TRANSLATE);
+		int is_open = !(MIG_GATE(qp->send_gate) & ~(uint32_t)TRANSLATES);
 
 		if (is_open)
 			begin_directly(qp);
@@ -116,7 +119,7 @@ static void wr_start(struct ibv_qp_ex *ex)
 		return;
 	}
 	mig_section_enter(section);
-	if (MIG_UNLIKELY(MIG_GATE(qp->send_gate) & ~(uint32_t)MIG_GATE_TRANSLATE)) {
+	if (MIG_UNLIKELY(MIG_GATE(qp->send_gate) & ~(uint32_t)TRANSLATES)) {
 		mig_section_leave(section);
 		start_slowly(qp);
 		return;
@@ -232,10 +235,11 @@ static void wr_abort(struct ibv_qp_ex *ex)
 /* The real one, told what the application says of the next request; NULL: copies are made. */
 static inline struct ibv_qp_ex *direct(struct mig_qp *qp)
 {
-	struct ibv_qp_ex *real = qp->real_ex;
-
 	if (MIG_UNLIKELY(qp->building != MIG_BUILDING_DIRECTLY))
 		return NULL;
+	/* Only now: while copies are made it may be exchanged. */
+	struct ibv_qp_ex *real = qp->real_ex;
+
 	real->wr_id = qp->ex.wr_id;
 	real->wr_flags = qp->ex.wr_flags;
 	return real;
@@ -523,15 +527,51 @@ static void wr_set_inline_data_list(struct ibv_qp_ex *ex, size_t count, const st
 		copy_inline(qp, count, buffers);
 }
 
-/* Where datagrams and XRC go: of no meaning to the QPs that are shadowed. */
+/*
+ * To whom it goes is looked up now: that may change while somebody builds, as no queue pair of a partner rests for it. Real
+ * functions take of the handle what they need.
+ */
+static void set_moved_address(struct mig_qp *qp, struct ibv_ah *ah, uint32_t qpn, uint32_t qkey)
+{
+	struct ibv_send_wr wr = { .wr.ud = { ah, qpn, qkey } };
+	struct mig_section *section = mig_section_get();
+	uint64_t outer = mig_section_enter_nested(section);
+
+	mig_datagram_translate(&wr);
+	qp->real_ex->wr_set_ud_addr(qp->real_ex, wr.wr.ud.ah, wr.wr.ud.remote_qpn, qkey);
+	mig_section_leave_nested(section, outer);
+}
+
 static void wr_set_ud_addr(struct ibv_qp_ex *ex, struct ibv_ah *ah, uint32_t qpn, uint32_t qkey)
 {
-	(void)ex, (void)ah, (void)qpn, (void)qkey;
+	struct mig_qp *qp = builder(ex);
+
+	/* Of no meaning to other kinds. */
+	if (!mig_is_datagram(qp))
+		return;
+	if (MIG_LIKELY(qp->building == MIG_BUILDING_DIRECTLY)) {
+		if (MIG_LIKELY(!(MIG_GATE(qp->send_gate) & MIG_GATE_DATAGRAM)))
+			qp->real_ex->wr_set_ud_addr(qp->real_ex, ah, qpn, qkey);
+		else
+			set_moved_address(qp, ah, qpn, qkey);
+	} else if (qp->build->last) {
+		qp->build->last->wr.wr.ud.ah = ah;
+		qp->build->last->wr.wr.ud.remote_qpn = qpn;
+		qp->build->last->wr.wr.ud.remote_qkey = qkey;
+	}
 }
 
 static void wr_set_xrc_srqn(struct ibv_qp_ex *ex, uint32_t srqn)
 {
-	(void)ex, (void)srqn;
+	struct mig_qp *qp = builder(ex);
+
+	/* Of no meaning to other kinds. */
+	if (qp->ibv.qp_type != IBV_QPT_XRC_SEND)
+		return;
+	if (MIG_LIKELY(qp->building == MIG_BUILDING_DIRECTLY))
+		qp->real_ex->wr_set_xrc_srqn(qp->real_ex, mig_keymap_get(qp->srqns, srqn));
+	else if (qp->build->last)
+		qp->build->last->wr.qp_type.xrc.remote_srqn = srqn;
 }
 
 void mig_build_offer(struct mig_qp *qp)

@@ -1,6 +1,7 @@
 #include "path/hold.h"
 
 #include "path/kept.h"
+#include "shadow/xrcd.h"
 
 /* After closing, a grace period must pass before the real queue may be exchanged. */
 void mig_cq_gate(struct mig_cq *cq, int change)
@@ -10,11 +11,28 @@ void mig_cq_gate(struct mig_cq *cq, int change)
 	MIG_SET_GATE(cq->fast, NULL);
 }
 
+void mig_look_at_completions(struct mig_context *context, int why)
+{
+	if (context->translate & why)
+		return;
+	MIG_SET_GATE(context->translate, context->translate | why);
+	MIG_EACH_OF(context, cqs, cq, mig_cq) {
+		MIG_LOCKED(&cq->lock);
+		MIG_SET_GATE(cq->fast, NULL);
+	}
+	/*
+	 * Who polls just now has looked at the gate before: what comes for that reason must not be met by a poll that began earlier.
+	 * Of one that is parked nobody has passed the gate, and its threads may be held until it is decided.
+	 */
+	if (!context->parked)
+		mig_synchronize();
+}
+
 void mig_hold(struct mig_qp *qp)
 {
 	if (!qp->quiesced) {
-		mig_cq_gate(mig_cq(qp->ibv.send_cq), 1);
-		mig_cq_gate(mig_cq(qp->ibv.recv_cq), 1);
+		mig_cq_gate(mig_send_cq(qp), 1);
+		mig_cq_gate(mig_recv_cq(qp), 1);
 	}
 	qp->quiesced = 1;
 	mig_send_gate(qp, MIG_GATE_SHADOW, 0);
@@ -22,8 +40,8 @@ void mig_hold(struct mig_qp *qp)
 
 void mig_release_cqs(struct mig_qp *qp)
 {
-	mig_cq_gate(mig_cq(qp->ibv.send_cq), -1);
-	mig_cq_gate(mig_cq(qp->ibv.recv_cq), -1);
+	mig_cq_gate(mig_send_cq(qp), -1);
+	mig_cq_gate(mig_recv_cq(qp), -1);
 }
 
 int mig_release(struct mig_qp *qp)

@@ -9,6 +9,10 @@
 /* How many reasons there are to poll under the lock: `change` more. Must not hold the CQ's lock. */
 void mig_cq_gate(struct mig_cq *cq, int change);
 
+/* From now on completions are looked at one by one, for one reason (enum mig_translate) more. Must hold context->lock, or have
+ * the verb gate closed. */
+void mig_look_at_completions(struct mig_context *context, int why);
+
 /* Keeps what is sent from now on. Sections that have begun may still post. */
 void mig_hold(struct mig_qp *qp);
 
@@ -23,8 +27,8 @@ static inline int mig_is_dead(const struct mig_qp *qp)
 {
 	if (qp->failed || qp->ibv.state == IBV_QPS_ERR)
 		return 1;
-	/* Of a reliable connection any error is the end; after one of UC the device has to be asked. */
-	return qp->ibv.qp_type == IBV_QPT_RC && __atomic_load_n(&qp->broken, __ATOMIC_RELAXED);
+	/* After an error of UC the device has to be asked. */
+	return mig_is_reliable(qp) && __atomic_load_n(&qp->broken, __ATOMIC_RELAXED);
 }
 
 /* Lets a QP go if nothing is kept for it any more; whether it has. */

@@ -11,6 +11,7 @@
 #include "path/send_real.h"
 #include "path/window.h"
 #include "shadow/cq.h"
+#include "shadow/xrcd.h"
 
 static void count_change(uint32_t *count, uint32_t before, uint32_t after)
 {
@@ -105,7 +106,7 @@ int mig_send_keep(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr 
 	int error = 0;
 
 	/* What every device refuses cannot be refused by a return value any more once it is kept. */
-	if (__atomic_load_n(&qp->ibv.state, __ATOMIC_RELAXED) < IBV_QPS_RTS) {
+	if (__atomic_load_n(&qp->ibv.state, __ATOMIC_RELAXED) < IBV_QPS_RTS || mig_is_target(qp)) {
 		if (bad)
 			*bad = wr;
 		return EINVAL;
@@ -165,8 +166,8 @@ static void complete_with_error(struct mig_qp *qp, const struct mig_send *send)
 {
 	struct ibv_wc wc = { .wr_id = send->wr.wr_id, .status = IBV_WC_WR_FLUSH_ERR, .qp_num = qp->ibv.qp_num };
 
-	if (!mig_cq_push(mig_cq(qp->ibv.send_cq), &wc))
-		mig_notify(mig_cq(qp->ibv.send_cq));
+	if (!mig_cq_push(mig_send_cq(qp), &wc))
+		mig_notify(mig_send_cq(qp));
 }
 
 void mig_send_flush(struct mig_qp *qp, struct mig_send **done)
@@ -248,6 +249,15 @@ static int is_about(const struct ibv_send_wr *wr, const struct mig_mw *mw)
 {
 	return wr->opcode == IBV_WR_BIND_MW ? wr->bind_mw.mw == &mw->ibv :
 					      wr->opcode == IBV_WR_LOCAL_INV && wr->invalidate_rkey >> 8 == mw->index;
+}
+
+int mig_send_is_about(struct mig_qp *qp, const struct mig_mw *mw)
+{
+	MIG_LOCKED(&qp->send_lock);
+	for (const struct mig_send *send = qp->kept; send; send = send->next)
+		if (is_about(&send->wr, mw))
+			return 1;
+	return 0;
 }
 
 void mig_send_forget_window(struct mig_qp *qp, const struct mig_mw *mw)

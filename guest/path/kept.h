@@ -29,8 +29,9 @@ void mig_send_fail(struct mig_qp *qp);
 
 /*
  * In the place of what is kept about a window that ends comes a request that does nothing, so that it completes. Whether
- * something is kept that binds a window to a region. Must not hold send_lock.
+ * something is kept about a window, or binds one to a region. Must not hold send_lock.
  */
+int mig_send_is_about(struct mig_qp *qp, const struct mig_mw *mw);
 void mig_send_forget_window(struct mig_qp *qp, const struct mig_mw *mw);
 int mig_send_binds_to(struct mig_qp *qp, const struct ibv_mr *mr);
 

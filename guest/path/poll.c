@@ -83,20 +83,79 @@ static inline int is_plain(const struct ibv_wc *wc, unsigned int opcode_bit)
 	return MIG_LIKELY(wc->status == IBV_WC_SUCCESS) && (wc->opcode & IBV_WC_RECV) == opcode_bit;
 }
 
-/* The unusual ones, and what follows them. Ends the caller's section; a function of its own, as it would else cost the usual
- * way its registers. `count` is what the caller returns. */
-static __attribute__((noinline)) int account_rest(const struct mig_cq *cq, struct mig_section *section, struct ibv_wc *wc,
-						  const struct ibv_wc *end, int count)
+/* Looks at completions one by one. */
+static inline __attribute__((always_inline)) void account_all(const struct mig_cq *cq, struct ibv_wc *wc, const struct ibv_wc *end)
 {
 	const struct mig_context *context = MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context);
 
 	while (wc != end)
 		account(context, wc++);
+}
+
+/* The unusual ones, and what follows them. Ends the caller's section; a function of its own, as it would else cost the usual
+ * way its registers. `count` is what the caller returns. */
+static __attribute__((noinline)) int account_rest(const struct mig_cq *cq, struct mig_section *section, struct ibv_wc *wc,
+						  const struct ibv_wc *end, int count)
+{
+	account_all(cq, wc, end);
 	mig_section_leave(section);
 	return count;
 }
 
+/*
+ * While numbers are the same a successful send needs nothing, and a receive only to be counted: of a run of them for one QP the
+ * number is added once. Ends the caller's section, likewise.
+ */
+static __attribute__((noinline)) int account_runs(const struct mig_cq *cq, struct mig_section *section, struct ibv_wc *wc,
+						  int count)
+{
+	const struct mig_context *context = MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context);
+	const struct ibv_wc *end = wc + count;
+
+	while (wc != end) {
+		if (is_plain(wc, 0)) {
+			wc++;
+			continue;
+		}
+		if (MIG_UNLIKELY(!is_plain(wc, IBV_WC_RECV)))
+			break;
+		uint32_t qp_num = wc->qp_num;
+		struct mig_qp *qp = mig_qp_near(context, qp_num);
+		uint32_t near = __atomic_load_n(&qp->near, __ATOMIC_RELAXED);
+
+		if (MIG_LIKELY(near == qp_num)) {
+			uint32_t run = 0;
+
+			do {
+				run++;
+				wc++;
+			} while (wc != end && wc->qp_num == qp_num && is_plain(wc, IBV_WC_RECV));
+			count_receives(qp, run);
+		} else if (near == (qp_num | MIG_QPN_FROM_SLOTS)) {
+			mig_slot_complete(wc++);
+		} else {
+			break;
+		}
+	}
+	return account_rest(cq, section, wc, end, count);
+}
+
 static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc);
+
+/* Who may go this way, while completions are looked at. Ends the caller's section. */
+static __attribute__((noinline)) int poll_looking(struct mig_cq *cq, int entries, struct ibv_wc *wc, struct mig_section *section)
+{
+	if (MIG_UNLIKELY(MIG_GATE(cq->fast) != mig_section_second(section))) {
+		mig_section_leave(section);
+		return poll_cq_slowly(cq, entries, wc);
+	}
+	int count = cq->poll(cq->real, entries, wc);
+
+	if (count > 0)
+		account_all(cq, wc, wc + count);
+	mig_section_leave(section);
+	return count;
+}
 
 int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 {
@@ -106,42 +165,31 @@ int mig_poll_cq(struct ibv_cq *ibv, int entries, struct ibv_wc *wc)
 	if (MIG_UNLIKELY(!mig_section_is_free(section)))
 		return poll_cq_slowly(cq, entries, wc);
 	mig_section_enter(section);
-	if (MIG_UNLIKELY(MIG_GATE(cq->fast) != section)) {
-		mig_section_leave(section);
-		return poll_cq_slowly(cq, entries, wc);
-	}
+	if (MIG_UNLIKELY(MIG_GATE(cq->fast) != section))
+		return poll_looking(cq, entries, wc, section);
 
 	int count = cq->poll(cq->real, entries, wc);
-	if (count <= 0) {
-		mig_section_leave(section);
-		return count;
-	}
-	const struct mig_context *context = MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context);
-	const struct ibv_wc *end = wc + count;
+	/* The caller's own, which is the owner's as long as it is inside: so it need not be kept over the call. */
+	section = cq->owner.section;
+	if (count == 1 && MIG_LIKELY(wc->status == IBV_WC_SUCCESS)) {
+		/* One alone, as that is how most are found: the beginning of account_runs. */
+		if (MIG_LIKELY(wc->opcode & IBV_WC_RECV)) {
+			uint32_t qp_num = wc->qp_num, near;
+			struct mig_qp *qp = mig_qp_near(MIG_CONTAINER(cq->ibv.context, struct mig_context, verbs.context),
+							qp_num);
 
-	if (MIG_UNLIKELY(MIG_GATE(context->translate)))
-		return account_rest(cq, section, wc, end, count);
-	/*
-	 * While numbers are the same a successful send needs nothing, and a receive only to be counted: of a run of them for
-	 * one QP the number is added once.
-	 */
-	while (wc != end) {
-		if (is_plain(wc, 0)) {
-			wc++;
-			continue;
+			near = __atomic_load_n(&qp->near, __ATOMIC_RELAXED);
+			if (MIG_LIKELY(near == qp_num)) {
+				count_receives(qp, 1);
+				mig_section_leave(section);
+				return count;
+			}
+			if (near != (qp_num | MIG_QPN_FROM_SLOTS))
+				return account_runs(cq, section, wc, count);
+			mig_slot_complete(wc);
 		}
-		if (MIG_UNLIKELY(!is_plain(wc, IBV_WC_RECV)))
-			return account_rest(cq, section, wc, end, count);
-		uint32_t qp_num = wc->qp_num, run = 0;
-
-		do {
-			run++;
-			wc++;
-		} while (wc != end && wc->qp_num == qp_num && is_plain(wc, IBV_WC_RECV));
-		struct mig_qp *qp = mig_qp_by_pqpn(context, qp_num);
-		if (MIG_UNLIKELY(!qp || qp->shares))
-			return account_rest(cq, section, wc - run, end, count);
-		count_receives(qp, run);
+	} else if (count > 0) {
+		return account_runs(cq, section, wc, count);
 	}
 	mig_section_leave(section);
 	return count;
@@ -233,7 +281,7 @@ static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 	flush = cq->gated > 0 && __atomic_load_n(&mig_context(cq->ibv.context)->flushing, __ATOMIC_RELAXED);
 	if (!cq->gated && !cq->markers && cq->ring_head == cq->ring_tail && cq->owner.section == section &&
 	    !mig_sections_usable())
-		MIG_SET_GATE(cq->fast, section);
+		MIG_SET_GATE(cq->fast, MIG_GATE(mig_context(cq->ibv.context)->translate) ? mig_section_second(section) : section);
 	mig_unlock(&cq->lock);
 	if (flush)
 		flush_senders(cq);
@@ -245,7 +293,8 @@ static int poll_cq_slowly(struct mig_cq *cq, int entries, struct ibv_wc *wc)
 int mig_cq_collect(struct mig_cq *cq, int last)
 {
 	struct mig_section *section = mig_section_get();
-	int count = COLLECT;
+	/* That of an XRC domain's targets: nothing comes there. */
+	int count = cq->real ? COLLECT : 0;
 
 	while (count == COLLECT) {
 		struct ibv_wc wc[COLLECT];

@@ -3,6 +3,9 @@
  *
  * The ring has one writer at its tail, which is whoever posts: the one thread that qp->recv_fast names, or the
  * holder of the lock: base/owner.h. The head is written by the poller.
+ *
+ * What is posted is recorded before the device has it, so that a completion is always one of a receive that is in the ring;
+ * what the device refuses is taken out again.
  */
 #include "path/recv.h"
 
@@ -16,16 +19,17 @@
 #include "path/translate.h"
 
 /* In front of the ring its mask, so that a poller that looks at an entry finds both at once. */
-#define RING_HEAD 64
+#define RING_HEAD MIG_LINE
 
+/* An entry is written before anybody reads it. Entries begin with a line, so that the usual ones lie in one. */
 static char *ring_new(uint32_t size, uint32_t stride)
 {
-	char *memory = calloc(1, RING_HEAD + (size_t)size * stride);
+	void *memory = NULL;
 
-	if (!memory)
+	if (posix_memalign(&memory, MIG_LINE, RING_HEAD + (size_t)size * stride))
 		return NULL;
-	*(uint32_t *)(void *)memory = size - 1;
-	return memory + RING_HEAD;
+	*(uint32_t *)memory = size - 1;
+	return (char *)memory + RING_HEAD;
 }
 
 static void ring_free(char *ring)
@@ -50,152 +54,131 @@ const struct mig_recv *mig_recv_at(const struct mig_qp *qp, uint32_t position)
 	return entry(qp, ring, *(uint32_t *)(void *)(ring - RING_HEAD), position);
 }
 
+/*
+ * The next one is recorded at that place of all; finds the entries that can be written one after the other from there on. How
+ * many are free in all. As the ring's writer.
+ */
+static uint32_t go_on_at(struct mig_qp *qp, uint32_t tail)
+{
+	uint32_t size = qp->ring_mask + 1, to_end = size - (tail & qp->ring_mask);
+	uint32_t room = size - (tail - __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE)), next = room < to_end ? room : to_end;
+	char *at = (char *)entry(qp, qp->ring, qp->ring_mask, tail);
+
+	/* Odd while the three do not belong together: mig_recv_tail. */
+	__atomic_store_n(&qp->turn, qp->turn + 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&qp->at, at, __ATOMIC_RELEASE);
+	__atomic_store_n(&qp->stop, at + (size_t)next * qp->stride, __ATOMIC_RELEASE);
+	__atomic_store_n(&qp->until, tail + next, __ATOMIC_RELEASE);
+	__atomic_store_n(&qp->turn, qp->turn + 1, __ATOMIC_RELEASE);
+	return room;
+}
+
+static uint32_t find_room(struct mig_qp *qp)
+{
+	return go_on_at(qp, mig_recv_tail(qp));
+}
+
+uint32_t mig_recv_tail(const struct mig_qp *qp)
+{
+	uint32_t turn, until;
+	char *at, *stop;
+
+	do {
+		turn = __atomic_load_n(&qp->turn, __ATOMIC_ACQUIRE);
+		at = __atomic_load_n(&qp->at, __ATOMIC_ACQUIRE);
+		stop = __atomic_load_n(&qp->stop, __ATOMIC_ACQUIRE);
+		until = __atomic_load_n(&qp->until, __ATOMIC_ACQUIRE);
+	} while (turn & 1 || turn != __atomic_load_n(&qp->turn, __ATOMIC_RELAXED));
+	return qp->stride ? until - (uint32_t)((size_t)(stop - at) / qp->stride) : 0;
+}
+
 int mig_recv_init(struct mig_qp *qp)
 {
 	uint32_t size = 16;
 
 	if (qp->shares)
 		return 0;
-	qp->room = qp->cap.max_recv_wr + 1;
-	while (size < 2 * qp->room)
+	/* Twice the queue's depth: with a full queue the poster looks once for so many receives how far the poller is. */
+	while (size < 2 * qp->cap.max_recv_wr)
 		size *= 2;
-	qp->stride = (uint32_t)(sizeof(struct mig_recv) + qp->cap.max_recv_sge * sizeof(struct ibv_sge));
+	/* One entry at least, which is recorded before the device refuses it. */
+	qp->stride = (uint32_t)(sizeof(struct mig_recv) +
+				(qp->cap.max_recv_sge ? qp->cap.max_recv_sge : 1) * sizeof(struct ibv_sge));
 	qp->ring = ring_new(size, qp->stride);
 	qp->ring_mask = size - 1;
-	return qp->ring ? 0 : ENOMEM;
-}
-
-static __attribute__((noinline)) void record_list(struct mig_qp *qp, const struct ibv_recv_wr *wr,
-						  const struct ibv_recv_wr *end)
-{
-	uint32_t tail = qp->tail;
-
-	for (; wr != end; wr = wr->next) {
-		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, tail++);
-
-		recv->wr_id = wr->wr_id;
-		recv->num_sge = (uint32_t)wr->num_sge;
-		if (MIG_LIKELY(wr->num_sge == 1))
-			mig_copy_sge(&recv->sges[0], &wr->sg_list[0]);
-		else
-			memcpy(recv->sges, wr->sg_list, (size_t)wr->num_sge * sizeof(recv->sges[0]));
-	}
-	__atomic_store_n(&qp->tail, tail, __ATOMIC_RELAXED);
-}
-
-/* What was posted up to `end`. The ring has room for it: there was room for a whole queue. */
-static inline void record(struct mig_qp *qp, const struct ibv_recv_wr *wr, const struct ibv_recv_wr *end)
-{
-	if (MIG_UNLIKELY(wr == end))
-		return;
-	if (MIG_LIKELY(wr->next == end && wr->num_sge == 1)) {
-		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, qp->tail);
-
-		recv->wr_id = wr->wr_id;
-		recv->num_sge = 1;
-		mig_copy_sge(&recv->sges[0], &wr->sg_list[0]);
-		__atomic_store_n(&qp->tail, qp->tail + 1, __ATOMIC_RELAXED);
-		/* With many QPs in turn the next entry has left the near caches by its time: it is fetched now. */
-		__builtin_prefetch((char *)recv + qp->stride, 1);
-	} else {
-		record_list(qp, wr, end);
-	}
-}
-
-#define RECV_FEW 4
-
-/* Most lists hold one request of a few entries: without the loops of the general case. */
-static int recv_one_translated(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr,
-			       struct ibv_recv_wr **bad)
-{
-	struct ibv_recv_wr copy, *failed;
-	struct ibv_sge sges[RECV_FEW];
-
-	copy.wr_id = wr->wr_id;
-	copy.next = NULL;
-	copy.sg_list = sges;
-	copy.num_sge = wr->num_sge;
-	mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
-	int error = qp->post_recv(qp->real, &copy, &failed);
-	if (MIG_UNLIKELY(error)) {
-		if (bad)
-			*bad = wr;
-		return error;
-	}
-	record(qp, wr, NULL);
+	if (!qp->ring)
+		return ENOMEM;
+	go_on_at(qp, 0);
 	return 0;
 }
 
-static __attribute__((noinline)) int post_other_keys(struct mig_qp *qp, const struct mig_keymap *lkeys,
-						     struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+/* The usual request, of one scatter entry, where qp->at is. */
+static inline __attribute__((always_inline)) void record_one(struct mig_qp *qp, const struct ibv_recv_wr *wr)
 {
-	if (MIG_LIKELY(wr && !wr->next && (unsigned int)wr->num_sge <= RECV_FEW))
-		return recv_one_translated(qp, lkeys, wr, bad);
+	struct mig_recv *recv = (struct mig_recv *)(void *)qp->at;
 
-	struct ibv_recv_wr *failed = NULL;
-	int error = mig_recv_translated(qp, qp->real, lkeys, wr, &failed);
-
-	record(qp, wr, error ? failed : NULL);
-	if (error && bad)
-		*bad = failed;
-	return error;
+	recv->wr_id = wr->wr_id;
+	recv->num_sge = 1;
+	mig_copy_sge(&recv->sges[0], &wr->sg_list[0]);
+	/* With many QPs in turn the next line has left the near caches by its time: it is fetched now. */
+	__builtin_prefetch((char *)recv + MIG_LINE, 1);
+	__atomic_store_n(&qp->at, qp->at + qp->stride, __ATOMIC_RELAXED);
 }
 
-/* Posts and records. In a section or under the lock, as the ring's writer. */
-static inline int recv_now(struct mig_qp *qp, struct mig_context *context, struct ibv_recv_wr *wr,
-			   struct ibv_recv_wr **bad)
+/* The one that record_one has recorded just now is none. */
+static void take_back(struct mig_qp *qp)
 {
-	if (MIG_UNLIKELY(context->lkeys != NULL))
-		return post_other_keys(qp, context->lkeys, wr, bad);
-
-	int error = qp->post_recv(qp->real, wr, bad);
-
-	record(qp, wr, MIG_UNLIKELY(error) ? *bad : NULL);
-	return error;
+	__atomic_store_n(&qp->at, qp->at - qp->stride, __ATOMIC_RELAXED);
 }
 
-/*
- * Of a datagram the poller looks where it has been received to, so it is recorded before the device can complete it. What the
- * device refuses then is overwritten.
- */
-static int recv_datagrams(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+static int is_impossible(const struct mig_qp *qp, const struct ibv_recv_wr *wr)
 {
-	struct ibv_recv_wr *end = wr, *failed = NULL;
-	uint32_t tail = qp->tail, most = qp->room;
-	int error = 0;
+	return wr->num_sge < 0 || wr->num_sge > (int)qp->cap.max_recv_sge;
+}
 
-	for (; end && most && end->num_sge >= 0 && end->num_sge <= (int)qp->cap.max_recv_sge; end = end->next, most--) {
-		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, tail++);
+/* At most `most`, for which there must be room. One that the device will refuse has none of its entries, as it has no place here. */
+static void record(struct mig_qp *qp, const struct ibv_recv_wr *wr, uint32_t most)
+{
+	uint32_t tail = mig_recv_tail(qp), end = tail + most;
 
-		recv->wr_id = end->wr_id;
-		recv->num_sge = (uint32_t)end->num_sge;
-		for (int i = 0; i < end->num_sge; i++)
-			mig_copy_sge(&recv->sges[i], &end->sg_list[i]);
+	for (; wr && tail != end; wr = wr->next, tail++) {
+		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, tail);
+		int entries = is_impossible(qp, wr) ? 0 : wr->num_sge;
+
+		recv->wr_id = wr->wr_id;
+		recv->num_sge = (uint32_t)entries;
+		for (int i = 0; i < entries; i++)
+			mig_copy_sge(&recv->sges[i], &wr->sg_list[i]);
 	}
-	if (lkeys)
-		error = mig_recv_translated(qp, qp->real, lkeys, wr, &failed);
-	else
-		error = qp->post_recv(qp->real, wr, &failed);
-	if (error && !failed)
-		failed = wr;
-	tail = qp->tail;
-	for (const struct ibv_recv_wr *one = wr; one && (!error || one != failed); one = one->next)
-		tail++;
-	__atomic_store_n(&qp->tail, tail, __ATOMIC_RELAXED);
-	if (error && bad)
-		*bad = failed;
-	return error;
+	go_on_at(qp, tail);
 }
 
-static inline int has_room(struct mig_qp *qp)
+/* How many a call is about. Some devices take more than they say. */
+static uint32_t count_list(const struct ibv_recv_wr *wr)
 {
-	if (MIG_LIKELY(qp->ring_mask + 1 - (qp->tail - qp->head_seen) >= qp->room))
-		return 1;
-	qp->head_seen = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
-	/* A completion may be polled before its receive is recorded: then head is ahead, and all is free. */
-	if ((int32_t)(qp->tail - qp->head_seen) < 0)
-		return 1;
-	return qp->ring_mask + 1 - (qp->tail - qp->head_seen) >= qp->room;
+	uint32_t count = 0;
+
+	for (; wr; wr = wr->next)
+		count++;
+	return count;
+}
+
+/* Records and posts. There must be room for the list. In a section or under the lock, as the ring's writer. */
+static int recv_list(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
+{
+	uint32_t tail = mig_recv_tail(qp);
+	struct ibv_recv_wr *failed = wr;
+
+	record(qp, wr, count_list(wr));
+	int error = lkeys ? mig_recv_translated(qp, qp->recv_real, lkeys, wr, &failed) : qp->post_recv(qp->recv_real, wr, &failed);
+	if (MIG_LIKELY(!error))
+		return 0;
+	for (const struct ibv_recv_wr *one = wr; one && one != failed; one = one->next)
+		tail++;
+	go_on_at(qp, tail);
+	if (bad)
+		*bad = failed;
+	return error;
 }
 
 /* More are outstanding than the queue is deep: a device may free a place before its completion is polled. */
@@ -208,16 +191,18 @@ static int grow(struct mig_qp *qp)
 		return ENOMEM;
 	mig_lock(&qp->recv_lock);
 	if (qp->ring_mask == mask) {
-		uint32_t head = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+		uint32_t head = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE), tail;
 
 		MIG_SET_GATE(qp->recv_fast, NULL);
 		if (qp->recv_owner.section)
 			mig_synchronize_with(qp->recv_owner.section);
-		for (uint32_t i = head; (int32_t)(qp->tail - i) > 0; i++)
+		tail = mig_recv_tail(qp);
+		for (uint32_t i = head; (int32_t)(tail - i) > 0; i++)
 			memcpy(entry(qp, larger, mask * 2 + 1, i), entry(qp, qp->ring, mask, i), qp->stride);
 		old = qp->ring;
 		__atomic_store_n(&qp->ring, larger, __ATOMIC_RELEASE);
 		qp->ring_mask = mask * 2 + 1;
+		go_on_at(qp, tail);
 	}
 	mig_unlock(&qp->recv_lock);
 	/* Who polls may look at an entry. */
@@ -233,16 +218,16 @@ static int record_only(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 	for (; wr; wr = wr->next) {
 		int error = 0;
 
-		if (qp->ibv.state == IBV_QPS_RESET || wr->num_sge < 0 || wr->num_sge > (int)qp->cap.max_recv_sge)
+		if (qp->ibv.state == IBV_QPS_RESET || is_impossible(qp, wr))
 			error = EINVAL;
-		else if (qp->tail - __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE) >= qp->cap.max_recv_wr)
+		else if (mig_recv_outstanding(qp) >= qp->cap.max_recv_wr)
 			error = ENOMEM;
 		if (error) {
 			if (bad)
 				*bad = wr;
 			return error;
 		}
-		record(qp, wr, wr->next);
+		record(qp, wr, 1);
 	}
 	return 0;
 }
@@ -263,16 +248,16 @@ static int recv_refused(struct mig_qp *qp, struct mig_section *section, struct i
 
 static int recv_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
-	struct mig_context *context = mig_context(qp->ibv.context);
 	struct mig_section *section = mig_section_get();
 	int error = section ? 0 : ENOMEM;
+	uint32_t count = count_list(wr);
 
 	if (qp->shares && !error)
 		return recv_refused(qp, section, wr, bad);
 	while (!error) {
 		mig_lock(&qp->recv_lock);
 		mig_owner_choose(&qp->recv_owner, &qp->recv_fast, section);
-		if (has_room(qp))
+		if (qp->recv_parked || find_room(qp) >= count)
 			break;
 		mig_unlock(&qp->recv_lock);
 		error = grow(qp);
@@ -285,12 +270,72 @@ static int recv_slowly(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_rec
 	if (qp->recv_parked) {
 		error = record_only(qp, wr, bad);
 	} else {
-		error = mig_is_datagram(qp) ? recv_datagrams(qp, context->lkeys, wr, bad) : recv_now(qp, context, wr, bad);
-		if (qp->recv_owner.section == section && !qp->recv_closed && !mig_is_datagram(qp) && !mig_sections_usable())
-			MIG_SET_GATE(qp->recv_fast, section);
+		/* Under the lock: they are exchanged, and the old ones freed, while it is parked. */
+		const struct mig_keymap *lkeys = mig_context(qp->ibv.context)->lkeys;
+
+		error = recv_list(qp, lkeys, wr, bad);
+		if (qp->recv_owner.section == section && !qp->recv_closed && !mig_sections_usable())
+			MIG_SET_GATE(qp->recv_fast, lkeys ? mig_section_second(section) : section);
 	}
 	mig_unlock(&qp->recv_lock);
 	return error;
+}
+
+#define RECV_FEW 4
+
+/* One request of few entries: without the loops of the general case. There must be room for it. */
+static int recv_one_translated(struct mig_qp *qp, const struct mig_keymap *lkeys, struct ibv_recv_wr *wr,
+			       struct ibv_recv_wr **bad)
+{
+	struct ibv_recv_wr copy, *failed;
+	struct ibv_sge sges[RECV_FEW];
+
+	if (MIG_LIKELY(wr->num_sge == 1))
+		record_one(qp, wr);
+	else
+		record(qp, wr, 1);
+	copy.wr_id = wr->wr_id;
+	copy.next = NULL;
+	copy.sg_list = sges;
+	copy.num_sge = wr->num_sge;
+	mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
+	int error = qp->post_recv(qp->recv_real, &copy, &failed);
+	if (MIG_UNLIKELY(error)) {
+		/* Not take_back: record has gone on at the ring's beginning already, if this was its end. */
+		go_on_at(qp, mig_recv_tail(qp) - 1);
+		if (bad)
+			*bad = wr;
+	}
+	return error;
+}
+
+/* What is not of one entry and alone in its list, or has other keys, or is at an end of the ring. Ends the caller's section. */
+static __attribute__((noinline)) int recv_unusually(struct mig_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad,
+						    struct mig_section *section)
+{
+	const struct mig_section *fast = MIG_GATE(qp->recv_fast);
+	const struct mig_keymap *lkeys;
+	int error;
+
+	if (MIG_UNLIKELY(fast != section && fast != mig_section_second(section)))
+		goto slowly;
+	/* Not before the gate was seen to be open: they are exchanged while it is shut. */
+	lkeys = MIG_CONTAINER(qp->ibv.context, struct mig_context, verbs.context)->lkeys;
+	if (MIG_LIKELY(lkeys && wr && !wr->next && (unsigned int)wr->num_sge <= RECV_FEW)) {
+		if (MIG_UNLIKELY(qp->at == qp->stop) && !find_room(qp))
+			goto slowly;
+		error = recv_one_translated(qp, lkeys, wr, bad);
+	} else {
+		if (find_room(qp) < count_list(wr))
+			goto slowly;
+		error = recv_list(qp, lkeys, wr, bad);
+	}
+	mig_section_leave(section);
+	return error;
+
+slowly:
+	mig_section_leave(section);
+	return recv_slowly(qp, wr, bad);
 }
 
 int mig_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
@@ -301,12 +346,14 @@ int mig_post_recv(struct ibv_qp *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr
 	if (MIG_UNLIKELY(!mig_section_is_free(section)))
 		return recv_slowly(qp, wr, bad);
 	mig_section_enter(section);
-	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != section || !has_room(qp))) {
-		mig_section_leave(section);
-		return recv_slowly(qp, wr, bad);
-	}
-	int error = recv_now(qp, MIG_CONTAINER(ibv->context, struct mig_context, verbs.context), wr, bad);
-	mig_section_leave(section);
+	if (MIG_UNLIKELY(MIG_GATE(qp->recv_fast) != section || qp->at == qp->stop || !wr || wr->next || wr->num_sge != 1))
+		return recv_unusually(qp, wr, bad, section);
+	record_one(qp, wr);
+	int error = qp->post_recv(qp->recv_real, wr, bad);
+	if (MIG_UNLIKELY(error))
+		take_back(qp);
+	/* The caller's own, which is the owner's as long as it is inside: so it need not be kept over the call. */
+	mig_section_leave(qp->recv_owner.section);
 	return error;
 }
 
@@ -321,7 +368,7 @@ void mig_recv_park(struct mig_qp *qp)
 {
 	MIG_LOCKED(&qp->recv_lock);
 	qp->recv_parked = 1;
-	qp->parked_at = qp->tail;
+	qp->parked_at = mig_recv_tail(qp);
 }
 
 void mig_recv_flushed(struct mig_qp *qp)
@@ -336,12 +383,15 @@ void mig_recv_clear(struct mig_qp *qp)
 	MIG_SET_GATE(qp->recv_fast, NULL);
 	if (qp->recv_owner.section)
 		mig_synchronize_with(qp->recv_owner.section);
-	qp->head_seen = qp->tail = __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE);
+	if (!qp->shares)
+		go_on_at(qp, __atomic_load_n(&qp->head, __ATOMIC_ACQUIRE));
 }
 
 int mig_recv_repost(struct mig_qp *qp, struct ibv_qp *real, const struct mig_keymap *lkeys, uint32_t *from)
 {
-	for (; (int32_t)(qp->tail - *from) > 0; ++*from) {
+	uint32_t tail = mig_recv_tail(qp);
+
+	for (; (int32_t)(tail - *from) > 0; ++*from) {
 		struct mig_recv *recv = entry(qp, qp->ring, qp->ring_mask, *from);
 		struct ibv_recv_wr wr = { .wr_id = recv->wr_id,
 					  .sg_list = recv->sges,

@@ -7,6 +7,13 @@
 /* What the context's operations point at. */
 int mig_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
 
+/* What is posted goes to qp->real. */
+static inline void mig_recv_set_real(struct mig_qp *qp)
+{
+	qp->recv_real = qp->real;
+	qp->post_recv = qp->real->context->ops.post_recv;
+}
+
 int mig_recv_init(struct mig_qp *qp);
 void mig_recv_free(struct mig_qp *qp);
 
@@ -14,10 +21,13 @@ void mig_recv_free(struct mig_qp *qp);
 const struct mig_recv *mig_recv_at(const struct mig_qp *qp, uint32_t position);
 void mig_recv_clear(struct mig_qp *qp);
 
+/* How many were posted since the QP was made, but for those that were forgotten with a reset. A snapshot likewise. */
+uint32_t mig_recv_tail(const struct mig_qp *qp);
+
 /* How many are posted and not known to be completed. A snapshot: the application may be posting and polling. */
 static inline uint32_t mig_recv_outstanding(const struct mig_qp *qp)
 {
-	return __atomic_load_n(&qp->tail, __ATOMIC_RELAXED) - __atomic_load_n(&qp->head, __ATOMIC_RELAXED);
+	return mig_recv_tail(qp) - __atomic_load_n(&qp->head, __ATOMIC_RELAXED);
 }
 
 /*

@@ -23,11 +23,18 @@ static inline void slot_fill(struct mig_srq *srq, struct mig_slot *slot, const s
 {
 	slot->wr_id = wr->wr_id;
 	slot->num_sge = (uint32_t)wr->num_sge;
-	if (MIG_LIKELY(wr->num_sge == 1))
-		mig_copy_sge(&slot->sges[0], &wr->sg_list[0]);
-	else
-		for (int i = 0; i < wr->num_sge; i++)
-			mig_copy_sge(&slot->sges[i], &wr->sg_list[i]);
+	for (int i = 0; i < wr->num_sge; i++)
+		mig_copy_sge(&slot->sges[i], &wr->sg_list[i]);
+	srq->at = slot->next;
+	__atomic_store_n(&slot->posted, ++srq->posted, __ATOMIC_RELEASE);
+}
+
+/* Likewise, of one entry. */
+static inline void slot_fill_one(struct mig_srq *srq, struct mig_slot *slot, const struct ibv_recv_wr *wr)
+{
+	slot->wr_id = wr->wr_id;
+	slot->num_sge = 1;
+	mig_copy_sge(&slot->sges[0], &wr->sg_list[0]);
 	srq->at = slot->next;
 	__atomic_store_n(&slot->posted, ++srq->posted, __ATOMIC_RELEASE);
 }
@@ -102,7 +109,9 @@ int mig_slots_add(struct mig_srq *srq, uint32_t depth)
 {
 	struct mig_context *context = mig_context(srq->ibv.context);
 	/* Some more, as one message that is long under way keeps its slot while the others go round. */
-	uint32_t count = depth + depth / 4 + 16, stride = (uint32_t)(sizeof(struct mig_slot) + srq->max_sge * sizeof(struct ibv_sge));
+	uint32_t count = depth + depth / 4 + 16;
+	/* One entry at least, which is recorded before the device refuses it. */
+	uint32_t entries = srq->max_sge ? srq->max_sge : 1, stride = (uint32_t)(sizeof(struct mig_slot) + entries * sizeof(struct ibv_sge));
 	struct mig_slots *slots = calloc(1, sizeof(*slots) + (size_t)count * stride);
 
 	if (!slots)
@@ -161,7 +170,7 @@ void mig_slots_free(struct mig_srq *srq)
 }
 
 /* What it cannot be: there is no slot for it. */
-static int is_impossible(const struct mig_srq *srq, const struct ibv_recv_wr *wr)
+static int is_impossible_for(const struct mig_srq *srq, const struct ibv_recv_wr *wr)
 {
 	return wr->num_sge < 0 || (uint32_t)wr->num_sge > srq->max_sge;
 }
@@ -173,7 +182,7 @@ static int is_impossible(const struct mig_srq *srq, const struct ibv_recv_wr *wr
 static int take_slots(struct mig_srq *srq, struct ibv_recv_wr **wr, struct mig_slot **slots, int *count)
 {
 	for (*count = 0; *wr && *count < SLOT_BATCH; *wr = (*wr)->next) {
-		if (is_impossible(srq, *wr))
+		if (is_impossible_for(srq, *wr))
 			return EINVAL;
 		struct mig_slot *slot = slot_find(srq);
 
@@ -204,7 +213,7 @@ static int record_parked(struct mig_srq *srq, struct ibv_recv_wr **wr)
 	for (; *wr; *wr = (*wr)->next) {
 		struct mig_slot *slot;
 
-		if (is_impossible(srq, *wr))
+		if (is_impossible_for(srq, *wr))
 			return EINVAL;
 		if (!has_parked_room(srq))
 			return ENOMEM;
@@ -252,7 +261,7 @@ static int post_slowly(struct mig_srq *srq, struct ibv_recv_wr *wr, struct ibv_r
 				error = srq->parked ? record_parked(srq, &wr) : post_batch(srq, &wr);
 		}
 		if (!srq->raw && !srq->parked && !srq->closed && srq->owner.section == section && !mig_sections_usable())
-			MIG_SET_GATE(srq->fast, section);
+			MIG_SET_GATE(srq->fast, mig_context(srq->ibv.context)->lkeys ? mig_section_second(section) : section);
 		mig_unlock(&srq->lock);
 		if (error == EAGAIN)
 			error = mig_slots_add(srq, srq->init.attr.max_wr);
@@ -262,44 +271,88 @@ static int post_slowly(struct mig_srq *srq, struct ibv_recv_wr *wr, struct ibv_r
 	return error;
 }
 
+/*
+ * What a fast post gives the device, and what the application gave us: side by side in memory that the device's function knows, so
+ * that the second is not kept in registers for an error that never comes.
+ */
+struct post {
+	struct ibv_recv_wr copy, *failed, *wr, **bad;
+};
+
+static __attribute__((noinline)) void post_was_refused(const struct post *post)
+{
+	slot_release((struct mig_slot *)(uintptr_t)post->copy.wr_id);
+	if (post->bad)
+		*post->bad = post->wr;
+}
+
+/* What is not of one entry and alone in its list, or has other keys. Ends the caller's section. */
+static __attribute__((noinline)) int post_unusually(struct mig_srq *srq, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad,
+						    struct mig_section *section)
+{
+	const struct mig_section *fast = MIG_GATE(srq->fast);
+	struct ibv_sge sges[MIG_FEW_SGES];
+	struct post post;
+
+	if (MIG_UNLIKELY((fast != section && fast != mig_section_second(section)) || !wr || wr->next ||
+			 (uint32_t)wr->num_sge > srq->few_sge || !is_free(srq->at))) {
+		mig_section_leave(section);
+		return post_slowly(srq, wr, bad);
+	}
+	/* Not before the gate was seen to be open: they are exchanged while it is shut. */
+	const struct mig_keymap *lkeys = MIG_CONTAINER(srq->ibv.context, struct mig_context, verbs.context)->lkeys;
+	struct mig_slot *slot = srq->at;
+
+	if (MIG_LIKELY(wr->num_sge == 1))
+		slot_fill_one(srq, slot, wr);
+	else
+		slot_fill(srq, slot, wr);
+	post.copy.wr_id = (uintptr_t)slot;
+	post.copy.next = NULL;
+	post.copy.sg_list = wr->sg_list;
+	post.copy.num_sge = wr->num_sge;
+	post.wr = wr;
+	post.bad = bad;
+	if (MIG_LIKELY(lkeys != NULL)) {
+		post.copy.sg_list = sges;
+		mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
+	}
+	int error = srq->post(srq->real, &post.copy, &post.failed);
+	__builtin_prefetch(srq->at, 1);
+	if (MIG_UNLIKELY(error))
+		post_was_refused(&post);
+	mig_section_leave(section);
+	return error;
+}
+
 int mig_post_srq_recv(struct ibv_srq *ibv, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
 	struct mig_srq *srq = MIG_CONTAINER(ibv, struct mig_srq, ibv);
 	struct mig_section *section = mig_section_mine;
-	struct ibv_recv_wr copy, *failed;
-	struct ibv_sge sges[MIG_FEW_SGES];
+	struct mig_slot *slot;
+	struct post post;
 
 	if (MIG_UNLIKELY(!mig_section_is_free(section)))
 		return post_slowly(srq, wr, bad);
 	mig_section_enter(section);
-	/* The usual request, alone in its list. */
-	if (MIG_UNLIKELY(MIG_GATE(srq->fast) != section || !wr || wr->next || (uint32_t)wr->num_sge > srq->few_sge ||
-			 !is_free(srq->at))) {
-		mig_section_leave(section);
-		return post_slowly(srq, wr, bad);
-	}
+	if (MIG_UNLIKELY(MIG_GATE(srq->fast) != section || !wr || wr->next || wr->num_sge != 1 || !is_free(srq->at)))
+		return post_unusually(srq, wr, bad, section);
 
-	const struct mig_keymap *lkeys = MIG_CONTAINER(ibv->context, struct mig_context, verbs.context)->lkeys;
-	struct mig_slot *slot = srq->at;
-
-	slot_fill(srq, slot, wr);
-	copy.wr_id = (uintptr_t)slot;
-	copy.next = NULL;
-	copy.sg_list = wr->sg_list;
-	copy.num_sge = wr->num_sge;
-	if (MIG_UNLIKELY(lkeys != NULL)) {
-		copy.sg_list = sges;
-		mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
-	}
-	int error = srq->post(srq->real, &copy, &failed);
+	slot = srq->at;
+	slot_fill_one(srq, slot, wr);
+	post.copy.wr_id = (uintptr_t)slot;
+	post.copy.next = NULL;
+	post.copy.sg_list = wr->sg_list;
+	post.copy.num_sge = 1;
+	post.wr = wr;
+	post.bad = bad;
+	int error = srq->post(srq->real, &post.copy, &post.failed);
 	/* The next slot has often left the near caches since it was used last: it is fetched now. */
 	__builtin_prefetch(srq->at, 1);
-	if (MIG_UNLIKELY(error)) {
-		slot_release(slot);
-		if (bad)
-			*bad = wr;
-	}
-	mig_section_leave(section);
+	if (MIG_UNLIKELY(error))
+		post_was_refused(&post);
+	/* The caller's own, which is the owner's as long as it is inside: so it need not be kept over the call. */
+	mig_section_leave(srq->owner.section);
 	return error;
 }
 

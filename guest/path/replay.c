@@ -1,5 +1,6 @@
 #include "path/replay.h"
 
+#include "path/datagram.h"
 #include "path/send_real.h"
 #include "path/translate.h"
 #include "path/window.h"
@@ -82,11 +83,18 @@ int mig_replay(struct mig_qp *qp, struct mig_send *list)
 	for (const struct mig_send *send = list; send; send = send->next) {
 		struct ibv_send_wr wr = send->wr;
 
-		mig_send_translate_keys(qp, &wr);
+		if (mig_is_datagram(qp))
+			mig_datagram_translate(&wr);
+		else
+			mig_send_translate_keys(qp, &wr);
 		real->wr_id = wr.wr_id;
 		/* With the flag for inline data, though ibv_wr_post(3) has none: without it Soft-RoCE takes them for addresses. */
 		real->wr_flags = wr.send_flags;
 		replay_operation(real, &wr);
+		if (mig_is_datagram(qp))
+			real->wr_set_ud_addr(real, wr.wr.ud.ah, wr.wr.ud.remote_qpn, wr.wr.ud.remote_qkey);
+		else if (qp->ibv.qp_type == IBV_QPT_XRC_SEND)
+			real->wr_set_xrc_srqn(real, wr.qp_type.xrc.remote_srqn);
 		replay_data(qp, &wr);
 	}
 	int error = qp->complete(real);

@@ -58,13 +58,15 @@ static int send_slowly(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_sen
 
 #define SEND_FEW 4
 
+/* Where else in a request there is a number of the other end. */
+enum names { NAMES_NO_MORE, NAMES_A_QUEUE };
+
 /*
  * The usual requests alone in their list: without the loops of the general case, and member by member, because a wide
- * load of what the application has just written in parts would wait for all of it. Ends the caller's section; a function
- * of its own, as the way of those who have not moved would else save its registers.
+ * load of what the application has just written in parts would wait for all of it. Ends the caller's section.
  */
-static __attribute__((noinline)) int send_one_translated(struct mig_qp *qp, struct ibv_send_wr *wr,
-							 struct ibv_send_wr **bad, struct mig_section *section)
+static inline __attribute__((always_inline)) int send_one(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad,
+							  struct mig_section *section, enum names names)
 {
 	const struct mig_keymap *lkeys =
 		MIG_CONTAINER(qp->ibv.context, struct mig_context, verbs.context)->lkeys;
@@ -86,6 +88,8 @@ static __attribute__((noinline)) int send_one_translated(struct mig_qp *qp, stru
 	copy.opcode = wr->opcode;
 	copy.send_flags = wr->send_flags;
 	copy.imm_data = wr->imm_data;
+	if (names == NAMES_A_QUEUE)
+		copy.qp_type.xrc.remote_srqn = mig_keymap_get(qp->srqns, wr->qp_type.xrc.remote_srqn);
 	mig_translate_sges(lkeys, sges, wr->sg_list, wr->num_sge);
 
 	int error = qp->post_send(qp->real, &copy, &failed);
@@ -97,6 +101,19 @@ static __attribute__((noinline)) int send_one_translated(struct mig_qp *qp, stru
 unusual:
 	mig_section_leave(section);
 	return send_slowly(qp, wr, bad);
+}
+
+/* Functions of their own, as the way of those who have not moved would else save their registers. */
+static __attribute__((noinline)) int send_one_translated(struct mig_qp *qp, struct ibv_send_wr *wr,
+							 struct ibv_send_wr **bad, struct mig_section *section)
+{
+	return send_one(qp, wr, bad, section, NAMES_NO_MORE);
+}
+
+static __attribute__((noinline)) int send_one_of_xrc(struct mig_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad,
+						     struct mig_section *section)
+{
+	return send_one(qp, wr, bad, section, NAMES_A_QUEUE);
 }
 
 int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
@@ -111,6 +128,8 @@ int mig_post_send(struct ibv_qp *ibv, struct ibv_send_wr *wr, struct ibv_send_wr
 	if (MIG_UNLIKELY(gate)) {
 		if (MIG_LIKELY(gate == MIG_GATE_TRANSLATE))
 			return send_one_translated(qp, wr, bad, section);
+		if (MIG_LIKELY(gate == (MIG_GATE_TRANSLATE | MIG_GATE_SRQNS)))
+			return send_one_of_xrc(qp, wr, bad, section);
 		mig_section_leave(section);
 		return send_slowly(qp, wr, bad);
 	}

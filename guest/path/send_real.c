@@ -9,6 +9,8 @@
 
 void mig_send_translate_keys(const struct mig_qp *qp, struct ibv_send_wr *wr)
 {
+	if (qp->srqns)
+		wr->qp_type.xrc.remote_srqn = mig_keymap_get(qp->srqns, wr->qp_type.xrc.remote_srqn);
 	switch ((int)wr->opcode) {
 	case IBV_WR_RDMA_WRITE:
 	case IBV_WR_RDMA_WRITE_WITH_IMM:

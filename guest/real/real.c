@@ -49,12 +49,17 @@ static int is_listed(const char *name, const char *const *list, size_t count)
 /* A public verb from after our time could be handed one of our objects and would crash on it. */
 static void look_for_stranger(const char *name, const char *version, void *argument)
 {
-	const char **stranger = argument;
+	struct mig_real *found = argument;
+	uint32_t known = found->stranger_count < MIG_STRANGERS ? found->stranger_count : MIG_STRANGERS;
 
 	if (strncmp(version, "IBVERBS_1.", 10) || (strncmp(name, "ibv_", 4) && strncmp(name, "_ibv_", 5)))
 		return;
-	if (!is_listed(name, virtualised, COUNT(virtualised)) && !is_listed(name, harmless, COUNT(harmless)))
-		*stranger = name;
+	if (is_listed(name, virtualised, COUNT(virtualised)) || is_listed(name, harmless, COUNT(harmless)) ||
+	    is_listed(name, found->strangers, known))
+		return;
+	if (known < MIG_STRANGERS)
+		found->strangers[known] = name;
+	found->stranger_count++;
 }
 
 /*
@@ -90,10 +95,8 @@ static int find_real(void)
 	real.name = (result(*) parameters)(uintptr_t)mig_elf_symbol(&library, #name, version);
 	MIG_REAL(MIG_REAL_FIND)
 	real.dofork_range = (int (*)(void *, size_t))(uintptr_t)mig_elf_symbol(&library, "ibv_dofork_range", NULL);
-	mig_elf_functions(&library, look_for_stranger, &real.stranger);
-	if (real.stranger)
-		mig_log(MIG_LOG_WARN, "%s exports %s, which this guest library does not know: not virtualised",
-			library.name, real.stranger);
+	real.library = library;
+	mig_elf_functions(&library, look_for_stranger, &real);
 	return 0;
 }
 

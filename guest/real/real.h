@@ -110,12 +110,16 @@ struct ibv_qp_attach_comp_cntr_attr;
 	X(int, ibv_attach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))          \
 	X(int, ibv_detach_mcast, "IBVERBS_1.1", (struct ibv_qp *, const union ibv_gid *, uint16_t))
 
+#define MIG_STRANGERS 64
+
 #define MIG_REAL_MEMBER(result, name, version, parameters) result(*name) parameters;
 struct mig_real {
 	MIG_REAL(MIG_REAL_MEMBER)
 	int (*dofork_range)(void *addr, size_t length);
-	/* Set if the library exports a verb that we do not know, which might be handed our objects. */
-	const char *stranger;
+	struct mig_elf library;
+	/* The verbs that it exports and we do not know, which might be handed our objects; of more than there is room for some. */
+	const char *strangers[MIG_STRANGERS];
+	uint32_t stranger_count;
 };
 
 /*

@@ -61,7 +61,6 @@ struct mig_own_gid {
 
 /* What ends an object that is passed through, and what it is given (objects/ends.c). */
 #define MIG_ENDS(X)                                                                                        \
-	X(close_xrcd, ibv_xrcd)                                                                            \
 	X(destroy_counters, ibv_counters)                                                                  \
 	X(ibv_destroy_flow, ibv_flow)                                                                      \
 	X(destroy_flow_action, ibv_flow_action)                                                            \
@@ -81,7 +80,7 @@ struct mig_context {
 	uint32_t id;
 	int left_behind; /* the objects behind `real` are on the host that the process was restored from */
 	int parked;	/* gate: the real objects must not be touched */
-	int translate;	/* gate: enum mig_translate */
+	int translate;	/* gate: enum mig_translate; one more with mig_look_at_completions */
 	int at_rest;	/* all QPs are quiesced, and so is one that is made now; changes while the verb gate is closed */
 	int has_windows; /* memory windows were allocated: what is posted about them is followed */
 	struct mig_mw_table *mw_table;
@@ -93,15 +92,19 @@ struct mig_context {
 	uint32_t owed_events, owed_room; /* lock */
 	struct mig_ends ends; /* those of the device of the moment */
 	struct mig_lock lock;
-	struct mig_link tds, pds, parent_domains, dms, mrs, mws, channels, cqs, srqs, ahs, qps; /* verb gate closed, or the lock */
+	struct mig_link tds, pds, parent_domains, dms, mrs, mws, channels, cqs, xrcds, srqs, ahs, qps; /* verb gate closed, or the lock */
 	struct mig_link link;
 	/* By physical QPN. Pages come and never go; entries change under the lock. */
 	struct mig_qp **qpns[MIG_QPN_PAGE];
+	/* By its lower bits the one that came last, or &mig_qp_none: so that a poller most often finds it with one look. */
+	struct mig_qp *near_qps[MIG_QPN_PAGE];
 	/* Read in sections. They are put in at the front, and taken out and freed after a grace period, under the lock. */
 	struct mig_slots *slots;
 	struct mig_keymap *lkeys; /* virtual to physical; NULL: identity */
 	/* QPs and memory regions by their virtual numbers; the regions' once there was a move. */
 	struct mig_numbers vqpns, vlkeys, vrkeys;
+	/* Numbers of shared receive queues that have ended, before and after a move: peers go on translating them. */
+	struct mig_numbers spent_srqns;
 	int keys_listed; /* the regions' numbers are complete */
 	uint32_t flushing; /* QPs with kept sends that are to be posted; atomic */
 	uint32_t keeping;  /* QPs whose sends are kept, or were and are to be posted; atomic */
@@ -116,6 +119,8 @@ struct mig_context {
 	uint32_t datagram_qps; /* lock */
 	struct mig_own_gid own_gids[MIG_GID_MAPS]; /* lock; known since the first address handle of each */
 	int own_gid_count;
+	struct mig_own_gid told_gids[MIG_GID_MAPS]; /* lock; which the application has asked for, the first ones */
+	int told_gid_count;
 	union ibv_gid formers[MIG_FORMERS]; /* lock; in a circle */
 	uint32_t formers_made;
 	int exchanged; /* the device is not the first one */

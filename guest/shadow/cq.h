@@ -17,7 +17,8 @@ struct mig_cq {
 	struct mig_lock walk;		      /* held from start_poll to end_poll; before all other locks */
 	struct ibv_wc current;		      /* walk: the completion that the read functions show */
 	int (*poll)(struct ibv_cq *cq, int entries, struct ibv_wc *wc);
-	/* Gate: the one thread that may poll without the lock; NULL: everybody takes it. */
+	/* Gate: the one thread that may poll without the lock, or one byte behind its word if completions are looked at; NULL:
+	 * everybody takes the lock. */
 	struct mig_section *fast;
 	struct mig_owner owner; /* lock */
 	struct mig_lock lock;

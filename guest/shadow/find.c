@@ -9,6 +9,8 @@
 #include "shadow/process.h"
 
 const char mig_context_mark = 1;
+const struct mig_qp mig_qp_none = { .near = MIG_NO_QPN };
+#define NONE ((struct mig_qp *)(uintptr_t)&mig_qp_none)
 
 struct mig_context *mig_context_by_id(uint32_t id)
 {
@@ -79,17 +81,45 @@ int mig_qpn_reserve(struct mig_context *context, uint32_t pqpn)
 	return 0;
 }
 
+/* Of two numbers of a QP the later one is found at one look, as of two QPs with the same lower bits. */
 void mig_qpn_set(struct mig_context *context, uint32_t pqpn, struct mig_qp *qp)
 {
-	struct mig_qp **page = context->qpns[(pqpn >> 12) & 0xfff];
+	struct mig_qp **page = context->qpns[(pqpn >> 12) & 0xfff], **near = &context->near_qps[pqpn & 0xfff];
 
-	if (page)
-		__atomic_store_n(&page[pqpn & 0xfff], qp, __ATOMIC_RELEASE);
+	if (!page)
+		return;
+	if (qp) {
+		uint32_t name = qp->receives == MIG_RECEIVES_FROM_ITS_RING ? pqpn :
+				qp->receives == MIG_RECEIVES_FROM_SLOTS	   ? pqpn | MIG_QPN_FROM_SLOTS :
+									     MIG_NO_QPN;
+
+		__atomic_store_n(&qp->near, name, __ATOMIC_RELAXED);
+		__atomic_store_n(near, qp, __ATOMIC_RELEASE);
+	} else if (*near == page[pqpn & 0xfff]) {
+		__atomic_store_n(near, NONE, __ATOMIC_RELEASE);
+	}
+	__atomic_store_n(&page[pqpn & 0xfff], qp, __ATOMIC_RELEASE);
+}
+
+void mig_qpn_init(struct mig_context *context)
+{
+	for (int i = 0; i < MIG_QPN_PAGE; i++)
+		context->near_qps[i] = NONE;
 }
 
 void mig_qpn_clear(struct mig_context *context)
 {
+	mig_qpn_init(context);
 	for (int i = 0; i < MIG_QPN_PAGE; i++)
 		if (context->qpns[i])
 			memset(context->qpns[i], 0, MIG_QPN_PAGE * sizeof(*context->qpns[i]));
+}
+
+struct mig_device *mig_device(const struct ibv_device *ibv)
+{
+	MIG_LOCKED(&mig.lock);
+	for (struct mig_device *device = mig.devices; device; device = device->next)
+		if (&device->ibv == ibv)
+			return device;
+	return NULL;
 }

@@ -39,7 +39,10 @@
 	X("qp.broken", IN_QP(broken))                                                                      \
 	X("qp.kept", IN_QP(kept_count))                                                                    \
 	X("qp.receives.head", IN_QP(head))                                                                 \
-	X("qp.receives.tail", IN_QP(tail))                                                                 \
+	X("qp.receives.at", IN_QP(at))                                                                     \
+	X("qp.receives.stop", IN_QP(stop))                                                                 \
+	X("qp.receives.until", IN_QP(until))                                                               \
+	X("qp.receives.stride", IN_QP(stride))                                                             \
 	X("sections", ADDRESS(mig_sections))                                                               \
 	X("section.next", IN_SECTION(next))                                                                \
 	X("section.taken", IN_SECTION(taken))                                                              \

@@ -21,6 +21,7 @@ struct mig_process {
 	uint64_t token;
 	enum mig_state state; /* the control thread's */
 	int restored; /* from a checkpoint, once or more; set by the control thread while the process is parked */
+	int differs; /* a queue pair has had another number than the application knows; likewise */
 	int cannot_quiesce; /* for one of the reasons, not even a few queue pairs can be brought to rest */
 	int reasons; /* lock, and so for the two arrays */
 	char reason[MIG_REASONS][MIG_TEXT];

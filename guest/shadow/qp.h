@@ -6,6 +6,7 @@
 #include "shadow/context.h"
 
 struct mig_section;
+struct mig_xrcd;
 
 /* Why a send does not go straight through. */
 enum mig_gate {
@@ -15,6 +16,7 @@ enum mig_gate {
 	MIG_GATE_FLUSH = 8,	/* kept ones go first */
 	MIG_GATE_DATAGRAM = 32, /* of UD: to whom it goes may have moved, and address handles are other ones */
 	MIG_GATE_STOPPED = 16,	/* the application has put it into SQD: keep it */
+	MIG_GATE_SRQNS = 128,	/* beside TRANSLATE, of XRC: requests name shared receive queues, too */
 	MIG_GATE_BUILD = 64,	/* ibv_wr_*: somebody builds what may have to be kept, and alone: path/build.c */
 };
 
@@ -99,23 +101,30 @@ struct mig_qp {
 	struct mig_build *build;
 	uint32_t building; /* enum mig_building; atomic */
 	uint32_t reserved;
-	/* Posting a send looks at this line and the first one of ibv; posting a receive at the next line, too. */
+	/* Posting a send looks at this line and the first one of ibv. */
 	struct ibv_qp *real;
 	int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
 	struct mig_keymap *rkeys; /* the peer's; NULL: identity */
 	uint32_t send_gate;	  /* gate: enum mig_gate */
-	uint32_t stride;	  /* of the receives' ring */
+	uint32_t ring_mask;	  /* of the receives' ring */
+	/* Fills the line: what one thread writes for receives is in none that another reads for sends. */
+	uint64_t filling[4];
 
-	/* Receiving: the ring holds what was posted and is not known to be completed, [head, tail). */
+	/*
+	 * Receiving: the ring holds what was posted and is not known to be completed, from `head` on to where the next one is
+	 * recorded, which is `at` in memory. Posting one looks at this line, the first one of ibv and the ring; what it writes
+	 * belongs to the poster: recv_fast's thread or the lock's holder.
+	 */
 	int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad);
-	struct mig_section *recv_fast; /* gate, as mig_cq.fast */
+	struct ibv_qp *recv_real;      /* `real`, too */
+	struct mig_section *recv_fast; /* gate, as mig_cq.fast; one byte behind the word: keys differ */
+	char *at, *stop;	       /* up to `stop` it goes on straight: there it begins again, or somebody looks for room */
+	uint32_t until;		       /* which of all that were posted the one at `stop` is */
+	uint32_t stride;
 	char *ring;
-	uint32_t ring_mask;
-	uint32_t room;	    /* what one call may post: the real queue's depth */
-	uint32_t head_seen; /* head when it was last looked at; belongs to the poster */
-	uint32_t tail;	    /* belongs to the poster: recv_fast's thread or the lock's holder */
-	struct mig_owner recv_owner;
+	struct mig_owner recv_owner; /* the first word is all that is in the line */
 	struct mig_lock recv_lock;
+	uint32_t turn; /* odd while at, stop and until are changed together */
 
 	/* Sending, when it cannot go straight through. */
 	struct ibv_qp *next;
@@ -124,14 +133,18 @@ struct mig_qp {
 	uint32_t kept_count;
 	enum mig_refusal refusal; /* send_lock */
 	struct mig_keymap *next_rkeys;
+	/* Of XRC: the peer's shared receive queues, as rkeys. */
+	struct mig_keymap *srqns, *next_srqns;
 
 	/* What it takes to make it again. */
 	struct ibv_qp_init_attr init;  /* as the application asked, CQs and SRQ as it knows them */
+	struct mig_xrcd *xrcd;	       /* of a target: shadow/xrcd.h */
 	struct ibv_qp_cap cap;	       /* as the application was told */
-	/* Of the ring; belongs to the poller of recv_cq, and stands among what nobody writes: a line of its own. */
+	/* Of the ring; belongs to the poller of recv_cq, and stands in a line with what nobody else writes. */
 	uint32_t head;
-	int shares;		       /* its receives are those of a shared queue: shadow/srq.h */
-	enum mig_receives receives;    /* what a poller does of one, in one word */
+	uint32_t near;		    /* atomic; what a poller compares: the later of its physical numbers, and how it receives */
+	enum mig_receives receives; /* what a poller does of one, in one word */
+	int shares;		    /* its receives are those of a shared queue: shadow/srq.h */
 	struct ibv_qp_attr attr;       /* every attribute at its last value, in the application's numbers */
 	int masks[IBV_QPS_RTS + 1];    /* which of them the transition to INIT, RTR, RTS set */
 	struct ibv_ece ece;	       /* has_ece */
@@ -171,17 +184,33 @@ struct mig_qp {
 	uint32_t async_events;
 	int told_last; /* atomic: of its shared receives it was said that it takes no more; its successor says it again */
 	uint64_t peer;
-	/* Of UD. */
-	struct mig_group *groups;  /* which it has joined; verb gate */
-	struct ibv_ah *marker_ah; /* to itself, of the real device; the control thread's, and of who ends the QP */
+	/* What its markers need of the real device: move/marker.c. The control thread's, and of who ends the QP. */
+	union {
+		struct ibv_ah *marker_ah; /* of UD */
+		struct ibv_mw *marker_mw; /* of XRC */
+	};
+	struct mig_group *groups; /* of UD: which it has joined; verb gate */
 	struct mig_link link;
 };
+
+/* Elsewhere the locks in what is libibverbs' are of another size: there a call may look at a line more. */
+#if defined(__x86_64__) && defined(__GLIBC__)
+_Static_assert(offsetof(struct mig_qp, post_recv) % MIG_LINE == 0, "posting a receive looks at one line");
+_Static_assert(offsetof(struct mig_qp, head) / MIG_LINE == offsetof(struct mig_qp, receives) / MIG_LINE,
+	       "polling looks at one line");
+#endif
 
 MIG_SHADOW(qp, ibv_qp, mig_qp)
 
 static inline int mig_is_datagram(const struct mig_qp *qp)
 {
 	return qp->ibv.qp_type == IBV_QPT_UD;
+}
+
+/* Whether any error is the end of it. */
+static inline int mig_is_reliable(const struct mig_qp *qp)
+{
+	return qp->ibv.qp_type == IBV_QPT_RC || qp->ibv.qp_type == IBV_QPT_XRC_SEND || qp->ibv.qp_type == IBV_QPT_XRC_RECV;
 }
 
 /*

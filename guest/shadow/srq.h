@@ -12,7 +12,9 @@
 #include "base/owner.h"
 #include "shadow/context.h"
 
+struct mig_cq;
 struct mig_section;
+struct mig_xrcd;
 
 struct mig_slot {
 	uint64_t posted; /* in which place of all of the queue's, from 1 on; 0: free */
@@ -55,6 +57,8 @@ struct mig_srq {
 
 	/* What it takes to make it again. */
 	struct ibv_srq_init_attr init; /* with what the application was told */
+	struct mig_xrcd *xrcd;	       /* of one that messages of XRC name by its number; NULL: others */
+	struct mig_cq *cq;	       /* of such a one: where its receives complete */
 	uint32_t number;	       /* as it was when it was made */
 	uint32_t limit;		       /* armed: below so many an event is raised */
 	uint32_t async_events;	       /* handed out */

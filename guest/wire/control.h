@@ -14,11 +14,13 @@
 #include <stdint.h>
 
 #define MIG_CONTROL_MAGIC 0x4d524d47
-#define MIG_CONTROL_VERSION 4
+#define MIG_CONTROL_VERSION 5
 
 /* A longer reply travels in several messages of at most this size, all but the last with MIG_FLAG_MORE. */
 #define MIG_MESSAGE_MAX 32768
 #define MIG_FLAG_MORE 1
+/* Of KEYS: its numbers are those of shared receive queues, by which messages of XRC name them. */
+#define MIG_FLAG_SRQS 2
 
 #define MIG_DEVICE_NAME 64
 #define MIG_TEXT 160
@@ -43,7 +45,7 @@
 /* X(number, NAME, body, record, reply): reply is the type that answers it, NONE for a message that is one. */
 #define MIG_MESSAGES(X)                                                                                    \
 	X(1, HELLO, mig_hello, mig_none, WELCOME)                                                          \
-	X(2, WELCOME, mig_none, mig_none, NONE)                                                            \
+	X(2, WELCOME, mig_welcome, mig_none, NONE)                                                           \
 	X(3, DONE, mig_done, mig_qp_name, NONE)                                                            \
 	X(4, INVENTORY, mig_none, mig_none, INVENTORY_IS)                                                  \
 	X(5, INVENTORY_IS, mig_inventory, mig_reason, NONE)                                                \
@@ -63,7 +65,10 @@
 	X(19, RESUME, mig_none, mig_none, DONE)                                                            \
 	X(20, LIST_ADDRESSES, mig_none, mig_none, ADDRESSES)                                               \
 	X(21, ADDRESSES, mig_none, mig_address_record, NONE)                                               \
-	X(22, PLACES, mig_none, mig_place_record, DONE)
+	X(22, PLACES, mig_none, mig_place_record, DONE)                                                    \
+	X(23, WHERE, mig_where, mig_none, THERE)                                                           \
+	X(24, THERE, mig_there, mig_key_record, NONE)                                                      \
+	X(25, FIND, mig_find, mig_none, QPS)
 
 enum mig_state {
 	MIG_STATE_RUNNING = 1,
@@ -93,6 +98,8 @@ enum mig_address_kind {
 	MIG_ADDRESS_PEER = 2,	/* it has an address handle for it */
 	MIG_ADDRESS_FORMER = 3, /* it had one, or whom it talked to there has moved */
 	MIG_ADDRESS_BLIND = 4,	/* none: it has a queue pair that cannot be told of a move */
+	MIG_ADDRESS_KNOWN = 5,	/* it was its own before a move, and the application goes on using it */
+	MIG_ADDRESS_TOLD = 6,	/* it is its own, and the application has asked which it is */
 };
 
 struct mig_header {
@@ -113,9 +120,14 @@ struct mig_hello {
 	uint32_t pid;
 	uint32_t state;
 	uint32_t contexts;
-	uint32_t reserved;
+	uint32_t differs; /* a queue pair of it has, or had, another number or GID than the application knows */
 	uint8_t build_id[MIG_BUILD_ID];
 	uint8_t pad[4];
+};
+
+struct mig_welcome {
+	uint32_t answers; /* whether WHERE is answered */
+	uint32_t reserved;
 };
 
 struct mig_done {
@@ -172,9 +184,15 @@ struct mig_qp_record {
 	uint32_t sgid_index;
 	uint32_t path_mtu;
 	uint32_t receives;
-	uint32_t pd; /* as in mig_mr_record */
+	uint32_t pd; /* as in mig_mr_record; 0: nothing is reached by it */
 	uint8_t sgid[16];
 	uint8_t dgid[16];
+};
+
+/* Which name space the numbers of a record are of; those of shared receive queues stand where rkeys do. */
+enum mig_number_kind {
+	MIG_NUMBER_KEY = 0,
+	MIG_NUMBER_SRQ = 1,
 };
 
 struct mig_mr_record {
@@ -186,8 +204,10 @@ struct mig_mr_record {
 	uint32_t vrkey;
 	uint32_t plkey;
 	uint32_t prkey;
-	uint32_t pd; /* its protection domain: a number of the guest's own, of one context, the same after every move */
-	uint32_t reserved;
+	/* Its protection domain, or the XRC domain by whose targets it is reached: a number of the guest's own, of one context,
+	 * the same after every move. */
+	uint32_t pd;
+	uint32_t kind;
 };
 
 struct mig_scope {
@@ -253,6 +273,35 @@ struct mig_place_record {
 	uint8_t vgid[16];
 	uint8_t gid[16];
 	uint8_t new_gid[16];
+};
+
+/* Where is the queue pair that is called so? Asked by one that is about to be connected to it, and says who it is itself. */
+struct mig_where {
+	uint32_t context;
+	uint32_t vqpn;
+	uint32_t pqpn;
+	uint32_t qpn;
+	uint8_t vgid[16];
+	uint8_t gid[16];
+	uint8_t dgid[16];
+};
+
+/* With the rkeys by which its memory is reached, of which `keys` come in all. EAGAIN: it is being moved, and is to be asked for again. */
+struct mig_there {
+	int32_t error;
+	uint32_t qpn;
+	uint64_t peer;
+	uint32_t keys;
+	uint32_t reserved;
+	uint8_t gid[16];
+	uint8_t text[MIG_TEXT];
+};
+
+/* Whose application calls a queue pair so. Of those found `sgid` is where that GID of theirs is now, or 0: as it says. */
+struct mig_find {
+	uint32_t vqpn;
+	uint32_t reserved;
+	uint8_t vgid[16];
 };
 
 #endif

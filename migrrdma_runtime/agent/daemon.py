@@ -13,7 +13,7 @@ from migrrdma_runtime import __version__
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.devices import Devices
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import GuestState
+from migrrdma_runtime.agent.local.guest_objects import GuestState, Question
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.agent.local.objections import MOST_SHOWN, Objections
 from migrrdma_runtime.agent.local.resources import Resources
@@ -37,7 +37,9 @@ from migrrdma_runtime.agent.roles.records import DestinationData, Record, Source
 from migrrdma_runtime.agent.roles.source import Source
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Store
+from migrrdma_runtime.agent.roles.telling import is_meant
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
+from migrrdma_runtime.agent.roles.whereabouts import Whereabouts
 from migrrdma_runtime.base import fault_points
 from migrrdma_runtime.base.errors import AgentError, CertificateError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages
@@ -64,7 +66,9 @@ class Daemon:
         resources: Resources | None = None,
     ) -> None:
         credentials = certificates.load(config.tls)
-        self._local = local or LocalSockets(containers or Containers(config.run_dir), config.run_dir)
+        self._local = local or LocalSockets(
+            containers or Containers(config.run_dir), config.run_dir, answers=config.late_comers
+        )
         self._addresses = _listening(config, credentials.identity)
         identity = credentials.identity
         devices = devices or Devices()
@@ -95,6 +99,8 @@ class Daemon:
         PartnersArbiter(self.agent)
         for name, handler in handlers.items():
             handlers[name] = self._counted(name, _struck(name, handler))
+        # No part of a migration: there is nothing to be struck.
+        self._whereabouts = Whereabouts(self.agent)
         self._server = GrpcServer(credentials, handlers)
         self._metrics: Metrics | None = None
         self._metrics_server: Server | None = None
@@ -120,7 +126,7 @@ class Daemon:
         self._destination.recover(self._local.api)
         self._kept.recover()
         # Before anything that was just begun goes on: it would ask guests that nobody has looked at.
-        self._local.receive(self._connected)
+        self._local.receive(self._connected, self._asked)
         await self._server.start(self._addresses, config.port)
         await self._local.listen()
         operations = {
@@ -324,6 +330,9 @@ class Daemon:
     async def _hello(self, _caller: Identity, _request: Message) -> Message:
         return {"name": self.agent.identity.name, "version": agent_messages.VERSION}
 
+    def _asked(self, guest: Guest, question: Question) -> None:
+        self.agent.tasks.follow("", self._whereabouts.answer(guest, question))
+
     def _connected(self, guest: Guest) -> None:
         """See whether a guest that has connected is still to be told of the end of a migration."""
         tasks = self.agent.tasks
@@ -334,6 +343,8 @@ class Daemon:
         }
         who = (guest.container, guest.name)
         concerned = [one for one in self.agent.store.every() if one.data.is_about(*who)]
+        if not guest.container:  # others may have its name
+            concerned = [one for one in concerned if is_meant(self.agent, one, guest)]
         told = [one for one in concerned if guest.name in one.data.pending]
         for record in told:
             tasks.follow(record.id, settle[record.role](guest, record))

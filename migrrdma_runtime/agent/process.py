@@ -54,7 +54,7 @@ async def _run(config: AgentConfig) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, stopped.set)
-    local = LocalSockets(Containers(config.run_dir), config.run_dir)
+    local = LocalSockets(Containers(config.run_dir), config.run_dir, answers=config.late_comers)
     await local.listen()
     daemon: Daemon | None = None
     try:

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, _Value] = {
     "run_dir": paths.RUN_DIR,
     "criu_plugin": paths.CRIU_PLUGIN,
     "criu.tcp_established": True,
-    "criu.late_commit": False,
+    "criu.late_commit": True,
 }
 
 DEFAULT_TEXT = f"""\
@@ -54,8 +54,10 @@ DEFAULT_TEXT = f"""\
 # its connections belong to an address that stays behind.
 # tcp_established = true
 
-# Commit a restore while CRIU holds the restored processes, before they make a step, and not after it has let them go.
-# late_commit = false
+# Commit a restore while CRIU holds the restored processes, before their first instruction. With false it is committed
+# after CRIU has let them go: their verbs wait for it, and whatever else they do they have done if it is refused. Both
+# hosts must have it true, and CRIU 4.1 or later; `migrrdma check` says whether this one has.
+# late_commit = true
 """
 """What ``migrrdma install`` writes."""
 

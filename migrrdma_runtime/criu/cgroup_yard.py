@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 
-from migrrdma_runtime.base import kernel_file
+from migrrdma_runtime.base import kernel_file, unmount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _PREFIX = ".criu.cgyard."
 _NAME = re.compile(r"\.criu\.cgyard\.[A-Za-z0-9]{6}", re.ASCII)
-_DETACH_NO_FOLLOW = 2 | 8
-"""``MNT_DETACH`` and ``UMOUNT_NOFOLLOW`` (umount2(2))."""
 
 
 @contextlib.contextmanager
@@ -83,10 +81,7 @@ def remove(work: str, but: "set[str] | None" = None) -> None:
 
 
 def _unmount(yard: str) -> None:
-    import ctypes
-
-    while ctypes.CDLL(None).umount2(os.fsencode(yard), _DETACH_NO_FOLLOW) == 0:
-        pass  # one may lie upon the other
+    unmount.detach(yard)
     with contextlib.suppress(OSError):
         os.rmdir(yard)
 

@@ -12,6 +12,14 @@ from migrrdma_runtime.base.errors import SpecError
 RUNC_DEFAULT = "/etc/criu/runc.conf"
 """What runc has CRIU read when no annotation names another file."""
 
+_FOR_RDMA_UNLESS_THE_USER_SAYS = """\
+# From migrrdma-runtime, for a container that holds an RDMA device, before what the user says, which counts:
+# MPI and UCX share memory by files that they unlink at once, larger than CRIU's limit of 1 MB. It is memory like any
+# other, of which CRIU dumps all that there is.
+ghost-limit 1048576G
+
+"""
+
 _FOR_RDMA = """\
 # From migrrdma-runtime, for a container that holds an RDMA device:
 # MPI and UCX lock files in shared memory; Docker offers no --file-locks, and the whole container is dumped.
@@ -42,6 +50,7 @@ def write(target: str, users: str | None, *, cgroup: str | None, plugin: str | N
         if plugin:
             plugins = os.path.join(folder, _PLUGINS_NAME)
             _gather(plugins, plugin, content)
+            content = _FOR_RDMA_UNLESS_THE_USER_SAYS + content
             ours += f"{_FOR_RDMA}libdir {plugins}\n"
         if cgroup:
             ours += f"{_FOR_RESTORE}cgroup-root {cgroup}\n"

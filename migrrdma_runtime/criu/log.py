@@ -2,6 +2,8 @@
 
 import os
 
+from migrrdma_runtime.base.escaping import printable
+
 _MAX_LINES = 6
 """The first errors are the cause, those that follow are what it led to; a user is shown one line in all."""
 
@@ -36,5 +38,5 @@ def _identity(path: str) -> tuple[int, int, int] | None:
 
 
 def _message(line: str) -> str:
-    """``(00.012345)    123: Error (criu/x.c:7): text`` without what is in front of ``Error``."""
-    return line[line.index("Error (") :].strip()[:_MAX_LENGTH]
+    """``(00.012345)    123: Error (criu/x.c:7): text`` without what is in front of ``Error``, for a terminal."""
+    return printable(line[line.index("Error (") :].strip()[:_MAX_LENGTH])

@@ -212,7 +212,7 @@ def _queue_pairs(memory: Memory, at: Places) -> Iterator[QueuePair]:
         number = memory.number(context + at["context.id"])
         for qp in _list(memory, context + at["context.qps"], at["qp.link"]):
             state, marker = memory.number(qp + at["qp.state"]), memory.number(qp + at["qp.marker"])
-            tail, head = (memory.number(qp + at[f"qp.receives.{end}"]) for end in ("tail", "head"))
+            head = memory.number(qp + at["qp.receives.head"])
             yield QueuePair(
                 number,
                 device,
@@ -223,8 +223,17 @@ def _queue_pairs(memory: Memory, at: Places) -> Iterator[QueuePair]:
                 _MARKERS[marker] if marker < len(_MARKERS) else str(marker),
                 bool(memory.number(qp + at["qp.broken"])),
                 memory.number(qp + at["qp.kept"]),
-                (tail - head) % (1 << 32),
+                (_tail(memory, qp, at) - head) % (1 << 32),
             )
+
+
+def _tail(memory: Memory, qp: int, at: Places) -> int:
+    """Which of all receives of a queue pair is posted next."""
+    if "qp.receives.tail" in at:
+        return memory.number(qp + at["qp.receives.tail"])  # the library of an earlier release
+    until, stride = (memory.number(qp + at[f"qp.receives.{name}"]) for name in ("until", "stride"))
+    here, stop = (memory.word(qp + at[f"qp.receives.{name}"]) for name in ("at", "stop"))
+    return until - (stop - here) // stride if stride else until
 
 
 def _list(memory: Memory, head: int, link: int) -> Iterator[int]:

@@ -57,6 +57,7 @@ COMMANDS = {
     "restore": _BUNDLE_VALUES | _CRIU_VALUES,
     "checkpoint": _CRIU_VALUES,
     "exec": _EXEC_VALUES,
+    "delete": frozenset(),
 }
 """The subcommands we may step into, each with the options of it that take a value (all versions together)."""
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from migrrdma_runtime.shim import child, freezer, let_go, lowlevel, processes, silence
+from migrrdma_runtime.shim import child, freezer, left_root, let_go, lowlevel, processes, silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ class LowLevelContainer:
     def __init__(self, invocation: "Invocation", runtime: str) -> None:
         self._invocation = invocation
         self._runtime = runtime
+        self._folder = lowlevel.folder(invocation, runtime)
 
     def run(self, subcommand: str, *options: str) -> bool:
         """Run ``runc SUBCOMMAND`` on it, silently; whether it succeeded."""
@@ -33,21 +34,18 @@ class LowLevelContainer:
 
     def kill_silently(self) -> None:
         """Remove it, and let nobody whom it has TCP connections to know."""
-        silence.silence(self._folder())
+        silence.silence(self._folder)
+        left_root.detach(self._invocation, self._runtime)
         self.run("delete", "--force")
 
     def frozen(self) -> "list[str]":
         """Its cgroups that are frozen, or those above them: it is paused."""
-        first = processes.first_process(self._folder())
+        first = processes.first_process(self._folder)
         return freezer.closed(first) if first else []
 
     def let_go(self, frozen_before: "list[str]") -> None:
         """Take back what a CRIU that has died had done to it; it stays frozen where it was before."""
-        let_go.let_go(self._folder(), frozen_before)
-
-    def _folder(self) -> str:
-        root = self._invocation.globals.get("root") or lowlevel.default_root(self._runtime)
-        return f"{root}/{self._invocation.container_id}"
+        let_go.let_go(self._folder, frozen_before)
 
     @contextlib.contextmanager
     def thawed(self) -> "Iterator[None]":

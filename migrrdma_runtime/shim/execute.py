@@ -42,10 +42,10 @@ def _guest_version(invocation: "Invocation", runtime: str) -> str:
     runc keeps annotations as ``"NAME=VALUE"`` in ``state.json``; crun keeps the spec. In both the version
     stands right behind the name, so there is no need to parse.
     """
-    root = invocation.globals.get("root") or lowlevel.default_root(runtime)
+    folder = lowlevel.folder(invocation, runtime)
     for name in ("state.json", "config.json"):
         try:
-            with open(f"{root}/{invocation.container_id}/{name}", "rb", buffering=0) as file:
+            with open(f"{folder}/{name}", "rb", buffering=0) as file:
                 state = file.read()
         except OSError:
             continue  # the other runtime's name; or no such container, which is not for us to say

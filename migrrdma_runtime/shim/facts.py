@@ -34,8 +34,8 @@ def look_up(invocation: "Invocation", runtime: str) -> Facts:
     if invocation.command == "restore":
         candidates = [create.spec_path(invocation)]
     else:
-        root = invocation.globals.get("root") or lowlevel.default_root(runtime)
-        candidates = [f"{root}/{invocation.container_id}/{name}" for name in ("state.json", "config.json")]
+        folder = lowlevel.folder(invocation, runtime)
+        candidates = [f"{folder}/{name}" for name in ("state.json", "config.json")]
     for path in candidates:
         try:
             found, _ = bundle.read(path)

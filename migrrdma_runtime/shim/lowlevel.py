@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from migrrdma_runtime.shim.argv import Invocation
+
 _USUAL_DIRS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec:/usr/local/libexec"
 """Looked into after ``$PATH``: container daemons are often started with a short one."""
 
@@ -64,6 +66,11 @@ def default_root(runtime: str) -> str:
     xdg = os.environ.get("XDG_RUNTIME_DIR")
     # Real root ignores XDG_RUNTIME_DIR, which sudo and su leave pointing at a user's directory.
     return f"{xdg}/{name}" if xdg and os.geteuid() != 0 else f"/run/{name}"
+
+
+def folder(invocation: "Invocation", runtime: str) -> str:
+    """Where ``runtime`` keeps the state of the invocation's container."""
+    return f"{invocation.globals.get('root') or default_root(runtime)}/{invocation.container_id}"
 
 
 def _undo_interpreter_start() -> None:

@@ -16,7 +16,7 @@ from migrrdma_runtime.base.errors import MessageError
 from migrrdma_runtime.wire import compiled_schema
 from migrrdma_runtime.wire.compiled_schema import Schema
 
-VERSION = 6
+VERSION = 7
 """Of this vocabulary; agents of different versions do not migrate between them."""
 
 MAX_BYTES = 16 << 20
@@ -97,6 +97,12 @@ STEP = record(name=STEP_NAME, host=NAME, start=START, seconds=SECONDS)
 
 MOST_PLACES = 1 << 12
 """That a process learns at a time."""
+
+MOST_FOUND = 2
+"""Queue pairs that are called the same: of more than one none is chosen."""
+
+MOST_OTHERS = 1 << 10
+"""Agents that one may name to whom asks it for a queue pair."""
 
 DATAGRAMS = record(vgid=GID, vqpn=QPN, gid=GID, qpn=QPN)
 """A queue pair for datagrams: what applications call it, by one of its port's GIDs, and where it is."""
@@ -179,6 +185,36 @@ EXCHANGES: dict[str, Exchange] = {
     "outcome": Exchange(
         record(migration=MIGRATION),
         record(state=STATE, epoch=_NUMBER, holder={"anyOf": [AGENT, {"type": "null"}]}),
+    ),
+    # Whoever is about to connect a queue pair → the agents of where the other end is, or was.
+    "where": Exchange(
+        record(asker=AGENT, gid=GID, qpn=QPN, from_gid=GID, from_qpn=QPN),
+        record(
+            # Those that are called so here, and may be connected to by who asks.
+            found=list_of(
+                record(
+                    gid=GID,
+                    qpn=QPN,
+                    process=PROCESS,
+                    keys={"type": "string", "contentEncoding": "base64", "maxLength": 6 << 20},
+                    # By more than the word of the process.
+                    proven={"type": "boolean"},
+                ),
+                MOST_FOUND,
+            ),
+            # Another process than these, that has not moved, has that very number at that very GID.
+            here={"type": "boolean"},
+            # The migration that one that is called so takes part in; empty: none.
+            moving={"type": "string", "pattern": "^([0-9a-f]{16})?$", "maxLength": 16},
+            # Nothing has moved there, and nothing does for a second: who asks may say so himself.
+            quiet={"type": "boolean"},
+            # To where processes have gone that were called by this GID.
+            others=list_of(AGENT, MOST_OTHERS),
+        ),
+    ),
+    # Source → the agents at home of the names of what it had: where that is now.
+    "moved_on": Exchange(
+        record(agent=AGENT, names=list_of(record(gid=GID, process=PROCESS), 1 << 14)), record()
     ),
     "holding": Exchange(record(migration=MIGRATION, epoch=EPOCH), record(state=STATE)),
 }

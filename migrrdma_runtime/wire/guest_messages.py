@@ -118,6 +118,7 @@ class Message:
     body: Values = field(default_factory=dict)
     records: list[Values] = field(default_factory=list)
     more: bool = False
+    srqs: bool = False
 
 
 class Wire:
@@ -147,8 +148,12 @@ class Wire:
         *,
         ident: int = 0,
         more: bool = False,
+        srqs: bool = False,
     ) -> bytes:
-        """One message: ``body`` and ``records`` as members by name, those not named being zero."""
+        """One message: ``body`` and ``records`` as members by name, those not named being zero.
+
+        ``srqs``: its numbers are those of shared receive queues.
+        """
         kind = self.kinds[name]
         parts = [kind.record.pack(record) for record in records]
         header = {
@@ -157,7 +162,7 @@ class Wire:
             "type": kind.number,
             "id": ident,
             "count": len(parts),
-            "flags": self.constants["MIG_FLAG_MORE"] if more else 0,
+            "flags": more * self.constants["MIG_FLAG_MORE"] | srqs * self.constants["MIG_FLAG_SRQS"],
         }
         packet = self._header.pack(header) + kind.body.pack(body or {}) + b"".join(parts)
         if len(packet) > self.constants["MIG_MESSAGE_MAX"]:
@@ -180,15 +185,17 @@ class Wire:
         wanted = kind.body.size + header["count"] * kind.record.size
         if len(rest) != wanted or (header["count"] and not kind.record.size):
             raise WireError(f"{kind.name} with {header['count']} records has {len(rest)} bytes, not {wanted}")
-        unknown = header["flags"] & ~self.constants["MIG_FLAG_MORE"]
-        if unknown or header["reserved"]:
+        more, srqs = self.constants["MIG_FLAG_MORE"], self.constants["MIG_FLAG_SRQS"]
+        known = more | (srqs if kind.name == "KEYS" else 0)
+        if header["flags"] & ~known or header["reserved"]:
             raise WireError(f"{kind.name} sets bits that have no meaning")
         return Message(
             kind.name,
             header["id"],
             kind.body.unpack(rest[: kind.body.size]),
             kind.record.unpack_all(rest[kind.body.size :]),
-            bool(header["flags"]),
+            bool(header["flags"] & more),
+            bool(header["flags"] & srqs),
         )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Manifest = dict[str, Any]
 
-VERSION = 2
+VERSION = 3
 MAX_BYTES = 64 << 20
 
 

@@ -21,8 +21,10 @@ from migrrdma_runtime.wire.agent_messages import (
 _COUNT = {"type": "integer", "minimum": 0}
 _DEVICE = {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,63}$"}
 
-GID_IN_USE = record(port=_COUNT, index=_COUNT, gid=GID, type={"type": "string", "maxLength": 32})
-"""An entry of the device's GID table that some queue pair refers to."""
+GID_IN_USE = record(
+    port=_COUNT, index=_COUNT, gid=GID, type={"type": "string", "maxLength": 32}, used={"type": "boolean"}
+)
+"""An entry of the device's GID table that some queue pair refers to, or that the application has only asked for."""
 
 CONTEXT = record(context=_COUNT, device=_DEVICE, gids=list_of(GID_IN_USE))
 """An open device; ``device`` is the one of this host, whatever the application calls it."""
@@ -34,8 +36,10 @@ GUEST = record(
     build_id={"type": "string", "pattern": "^[0-9a-f]{40}$"},
     objects={"type": "object", "additionalProperties": _COUNT},
     contexts=list_of(CONTEXT),
+    names=list_of(GID, 1 << 12),
+    qpns=list_of(QPN),
 )
-"""A process of the container that uses RDMA."""
+"""A process of the container that uses RDMA; ``names``, ``qpns``: by which others may ask for its queue pairs."""
 
 END = record(process=PROCESS, context=_COUNT, vqpn=QPN, gid=GID, qpn=QPN, peer_gid=GID, peer_qpn=QPN)
 """A connected queue pair of the container: whose it is, and both ends as the network knew them."""

@@ -28,6 +28,11 @@ def map_name(process: str, context: int, pd: int) -> str:
     return hashlib.blake2b(f"{process} {context} {pd}".encode(), digest_size=8).hexdigest()
 
 
+def srqs_of(name: str) -> str:
+    """Beside that map, the one of the shared receive queues that messages of XRC name there, by their numbers."""
+    return hashlib.blake2b(f"{name} srqs".encode(), digest_size=8).hexdigest()
+
+
 def pack(pairs: Pairs) -> str:
     """The pairs as one word."""
     return base64.b64encode(struct.pack(f"<{2 * len(pairs)}I", *chain.from_iterable(pairs))).decode()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 from pathlib import Path
@@ -38,7 +39,11 @@ class ChangingGuest:
     async def connect(self, state: int, *, changes: float) -> bool:
         """Introduce itself; whether the agent lets it stay."""
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(self._connection, str(self._path))
+        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:  # by way of the descriptor: the path may be longer than a socket's address
+            await loop.sock_connect(self._connection, f"/proc/self/fd/{folder}/{self._path.name}")
+        finally:
+            os.close(folder)
         hello = {
             "token": int(self._name, 16),
             "pid": 7,
@@ -56,6 +61,17 @@ class ChangingGuest:
                 return True
         return False
 
+    async def ask(self, times: int) -> None:
+        """Ask where queue pairs are, each time of its own first one or of what comes of that by a change."""
+        pair = self._pairs[0]
+        body = {"context": 1, "vqpn": pair["vqpn"], "pqpn": pair["pqpn"], "qpn": pair["vqpn"]}
+        body |= dict.fromkeys(("vgid", "gid", "dgid"), pair["sgid"])
+        with contextlib.suppress(OSError):
+            for ident in range(times):
+                packet = WIRE.pack("WHERE", body, ident=ident)
+                changed = self._rng.random() < self._changes
+                await self._send(changed_bytes(self._rng, packet, self._said) if changed else packet)
+
     async def close(self) -> None:
         """Go away, and see what the agent has to say of the answers."""
         if self._serving is not None:
@@ -68,6 +84,8 @@ class ChangingGuest:
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(self._connection, 1 << 16):
                 message = WIRE.unpack(data)
+                if message.kind == "THERE":
+                    continue  # what it has asked for
                 for packet in self._answers(message):
                     await self._send(packet)
                 if message.kind == "PARK" and message.body["flags"]:
@@ -110,7 +128,7 @@ class ChangingGuest:
                 gid = self._pairs[0]["sgid"] if self._pairs else bytes(16)
                 own = {"context": 1, "port": 1, "index": 1, "vgid": gid, "gid": gid}
                 return {}, [{**own, "kind": kind} for kind in (1, 3)]
-            case "LIST_QPS" | "REBUILD" | "PREPARE":
+            case "LIST_QPS" | "FIND" | "REBUILD" | "PREPARE":
                 return {}, self._pairs
             case _:
                 failed = self._rng.random() < self._changes / 3

@@ -37,6 +37,7 @@ class FakeGuest:
         self.parked = False
         self.waits_alone = 0
         self.drains_for = 0
+        self.questions = 0
 
     def connect(self) -> None:
         """Connect and introduce itself."""
@@ -50,6 +51,7 @@ class FakeGuest:
             "state": self.state,
             "contexts": len(self.spec["contexts"]),
             "build_id": bytes.fromhex(self.spec["build_id"]),
+            "differs": self.spec.get("differs", 0),
         }
         self._send("HELLO", 0, hello)
 
@@ -95,6 +97,8 @@ class FakeGuest:
             self.connection.shutdown(socket.SHUT_RDWR)
         elif word == "send" and self.connection is not None:
             self.connection.send(bytes.fromhex(rest))
+        elif word == "ask":  # where is the queue pair of that GID and number? As that one of its own
+            self._ask(*rest.split())
         elif word == "show":
             self._tell({"shown": self._living()})
 
@@ -120,6 +124,9 @@ class FakeGuest:
         message = WIRE.unpack(data)
         if message.kind == "WELCOME":
             self._tell({"welcome": True})
+            return
+        if message.kind == "THERE":
+            self._hear(message)
             return
         self._tell({"got": message.kind, "records": len(message.records)})
         fault = self.faults.pop(message.kind, "")
@@ -157,6 +164,25 @@ class FakeGuest:
             self.parked = True
             self._tell({"parked": True})
 
+    def _ask(self, dgid: str, qpn: str, vgid: str, vqpn: str, gid: str, pqpn: str) -> None:
+        body: dict[str, Any] = {"context": 1, "qpn": int(qpn), "vqpn": int(vqpn), "pqpn": int(pqpn)}
+        body |= {name: bytes.fromhex(one) for name, one in (("dgid", dgid), ("vgid", vgid), ("gid", gid))}
+        self.questions += 1
+        self._send("WHERE", self.questions, body)
+
+    def _hear(self, message: Message) -> None:
+        there = message.body
+        self._tell(
+            {
+                "there": message.ident,
+                "error": there["error"],
+                "text": bytes(there["text"]).rstrip(b"\0").decode(),
+                "gid": bytes(there["gid"]).hex(),
+                "qpn": there["qpn"],
+                "keys": [[one["vrkey"], one["prkey"]] for one in message.records],
+            }
+        )
+
     def _is_called(self) -> bool:
         return Path(self.spec["socket"]).with_name(f"resume-{self.spec['name']}").exists()
 
@@ -188,6 +214,12 @@ class FakeGuest:
 
     def _on_list_qps(self, _message: Message) -> Any:
         return "QPS", {}, [self._record(pair) for pair in self.pairs.values()]
+
+    def _on_find(self, message: Message) -> Any:
+        """Those of that number; where the GID of the question is now, by ``known``."""
+        now = self.spec.get("known", {}).get(bytes(message.body["vgid"]).hex(), "0" * 32)
+        found = [pair for pair in self.pairs.values() if pair["vqpn"] == message.body["vqpn"]]
+        return "QPS", {}, [{**self._record(pair), "sgid": bytes.fromhex(now)} for pair in found]
 
     def _on_list_mrs(self, _message: Message) -> Any:
         keys = self.spec.get("rkeys", [])
@@ -276,6 +308,9 @@ class FakeGuest:
 
     def _on_keys(self, message: Message) -> Any:
         pairs = [[one["vrkey"], one["prkey"]] for one in message.records]
+        if message.srqs:
+            self.spec.setdefault("srqs", {})[message.body["peer"]] = pairs
+            return "DONE", {}
         self.spec.setdefault("learnt", {})[message.body["peer"]] = len(pairs)
         self.spec.setdefault("keys", {})[message.body["peer"]] = pairs
         return "DONE", {}
@@ -326,6 +361,7 @@ class FakeGuest:
             ],
             "learnt": self.spec.get("learnt", {}),
             "keys": self.spec.get("keys", {}),
+            "srqs": self.spec.get("srqs", {}),
             "places": self.spec.get("places", []),
             "waits_alone": self.waits_alone,
             "drains_for": self.drains_for,

@@ -53,6 +53,13 @@ class GuestProcess:
         await self.until(lambda: len(self._shown()) > count)
         return self._shown()[-1]
 
+    async def ask(self, gid: str, qpn: int, own: str, vqpn: int, pqpn: int = 0, now: str = "") -> Any:
+        """Where a queue pair is, as its agent answers a queue pair of its own; GIDs in hexadecimal."""
+        count = sum("there" in event for event in self.events) + 1
+        await self.tell(f"ask {gid} {qpn} {own} {vqpn} {now or own} {pqpn or vqpn}")
+        await self.until(lambda: sum("there" in event for event in self.events) == count)
+        return [event for event in self.events if "there" in event][-1]
+
     async def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()

@@ -76,6 +76,14 @@ def _requests(move: Move) -> dict[str, Message]:
         "switch": claim,
         "outcome": {"migration": migration},
         "holding": {"migration": migration, "epoch": 1},
+        "where": {
+            "asker": contact["dst"],
+            "gid": src.gid,
+            "qpn": 0x11,
+            "from_gid": dst.gid,
+            "from_qpn": 0x31,
+        },
+        "moved_on": {"agent": contact["dst"], "names": [{"gid": src.gid, "process": "a" * 16}]},
     }
 
 
@@ -96,6 +104,7 @@ def _channel(caller: Host, asked: Host) -> grpc.aio.Channel:
 def test_no_message_of_another_agent_is_more_than_refused(fuzzer: Fuzzer, play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         cluster.impatient_hosts(guest=0.5, peer=1, drain=0.5, ask=0.05)
+        cluster.late_comers = True
         move = await Move.begin(cluster)
         await move.checkpoint()
         requests = _requests(move)

@@ -14,6 +14,8 @@
  *     fail SIDE            to the error state; again SIDE: from there to RESET, and to RTS as at first
  *     spare SIDE           a protection domain with a queue pair that sends once, by a handle that is ended at once; then all end
  *     shared SIDE          its receives are a shared queue's from now on, with another queue pair
+ *     built SIDE           its sends are posted by ibv_wr_* from now on, with another queue pair
+ *     begin SIDE           ibv_wr_start; finish SIDE WORD: the rest of a send to the other side
  *     region SIDE          memory whose addresses are not the process's
  *     numbers DEVICE QPN, restore, end
  */
@@ -26,6 +28,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "../workloads/built.h"
 
 #define NEED(condition)                                                                                    \
 	do {                                                                                               \
@@ -53,6 +57,7 @@ static struct side {
 	uint32_t qpn;
 	unsigned int posted;
 	struct ibv_wc last;
+	int is_built;
 	char memory[SLOTS][SLOT], word[SLOT];
 } sides[2];
 
@@ -85,7 +90,7 @@ static int make(struct side *side)
 	struct ibv_qp_init_attr init = { .send_cq = side->cq, .recv_cq = side->cq, .qp_type = IBV_QPT_UD,
 					 .srq = side->srq, .cap = { 16, SLOTS, 1, 2, 0 } };
 
-	NEED(side->qp = ibv_create_qp(side->pd, &init));
+	NEED(side->qp = (side->is_built ? create_to_build : ibv_create_qp)(side->pd, &init));
 	side->qpn = side->qp->qp_num;
 	return begin(side);
 }
@@ -138,7 +143,24 @@ static int send_to(struct side *side, struct ibv_ah *ah, uint32_t qpn, uint32_t 
 				  .wr.ud = { ah, qpn, qkey } }, *bad;
 
 	strcpy(side->word, word);
-	return ibv_post_send(side->qp, &wr, &bad);
+	return post_built(side->qp, &wr, &bad);
+}
+
+static int begin_to_build(struct side *side)
+{
+	ibv_wr_start(ibv_qp_to_qp_ex(side->qp));
+	return 0;
+}
+
+static int finish(struct side *side, const char *word)
+{
+	struct ibv_sge sge = { (uintptr_t)side->word, (uint32_t)strlen(word) + 1, side->mr->lkey };
+	struct ibv_send_wr wr = { .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED,
+				  .wr.ud = { side->ah, other(side)->qpn, QKEY } };
+
+	strcpy(side->word, word);
+	NEED(build_one(ibv_qp_to_qp_ex(side->qp), &wr));
+	return ibv_wr_complete(ibv_qp_to_qp_ex(side->qp));
 }
 
 static const char *who(const struct side *side, const union ibv_gid *gid)
@@ -239,9 +261,16 @@ static int share(struct side *side)
 	return make(side);
 }
 
+static int make_to_build(struct side *side)
+{
+	NEED(!ibv_destroy_qp(side->qp));
+	side->is_built = 1;
+	return make(side);
+}
+
 static int spare(struct side *side)
 {
-	struct side other_one = { .context = side->context, .cq = side->cq };
+	struct side other_one = { .context = side->context, .cq = side->cq, .is_built = side->is_built };
 	struct ibv_send_wr wr = { .opcode = IBV_WR_SEND }, *bad;
 
 	NEED(other_one.pd = ibv_alloc_pd(side->context));
@@ -250,7 +279,7 @@ static int spare(struct side *side)
 	NEED(other_one.ah = handle(&other_one, &other(side)->gid));
 	wr.wr.ud.ah = other_one.ah;
 	wr.wr.ud.remote_qpn = other(side)->qpn;
-	NEED(!ibv_post_send(other_one.qp, &wr, &bad));
+	NEED(!post_built(other_one.qp, &wr, &bad));
 	NEED(!ibv_destroy_ah(other_one.ah) && !ibv_destroy_qp(other_one.qp) && !ibv_dealloc_pd(other_one.pd));
 	return 0;
 }
@@ -324,6 +353,12 @@ static int answer(const char *line)
 		return spare(side);
 	if (!strcmp(verb, "shared"))
 		return share(side);
+	if (!strcmp(verb, "built"))
+		return make_to_build(side);
+	if (!strcmp(verb, "begin"))
+		return begin_to_build(side);
+	if (!strcmp(verb, "finish"))
+		return finish(side, word);
 	if (!strcmp(verb, "region"))
 		return other_memory(side);
 	return ENOTRECOVERABLE;

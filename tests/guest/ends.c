@@ -6,7 +6,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <infiniband/verbs.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,16 +32,6 @@ static void *make_td(void) { return ibv_alloc_td(context, &(struct ibv_td_init_a
 static int end_td(void *it) { return ibv_dealloc_td(it); }
 static void *make_parent(void) { return ibv_alloc_parent_domain(context, &(struct ibv_parent_domain_init_attr){ .pd = pd }); }
 static int end_pd(void *it) { return ibv_dealloc_pd(it); }
-
-static void *make_xrcd(void)
-{
-	struct ibv_xrcd_init_attr attr = { .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = -1,
-					   .oflags = O_CREAT };
-
-	return ibv_open_xrcd(context, &attr);
-}
-
-static int end_xrcd(void *it) { return ibv_close_xrcd(it); }
 
 static void *make_dmah(void)
 {
@@ -84,7 +73,6 @@ static struct kind {
 	{ "device memory", make_dm, end_dm, NULL },
 	{ "a thread domain", make_td, end_td, NULL },
 	{ "a parent domain", make_parent, end_pd, NULL },
-	{ "an XRC domain", make_xrcd, end_xrcd, NULL },
 	{ "a DMA handle", make_dmah, end_dmah, NULL },
 	{ "a buffer made by ibv_alloc_buf", make_buffer, end_buffer, NULL },
 	{ "an imported protection domain", make_import, unimport, NULL },

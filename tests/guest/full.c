@@ -8,6 +8,8 @@
  *
  *     receive            posts DEPTH receives on every QP of the second side
  *     receive all        posts SENDS + DEPTH receives on each in one list: the first SENDS are used while it is posted
+ *     receive one        posts one on each
+ *     refused receive    one more of each, of no scatter entry, is refused with ENOMEM and named
  *     fill               posts SENDS sends on every QP of the first side, in lists of three: all accepted
  *     refused            one more send of each is refused with ENOMEM, and the second of a list of two named
  *     poll               takes everything and checks it: "N M", sends and receives
@@ -103,15 +105,25 @@ static int reset(void)
 	return connect_all();
 }
 
-static int receive(void)
+static int receive(int count)
 {
 	for (int i = 0; i < PAIRS; i++)
-		for (int n = 0; n < DEPTH; n++) {
+		for (int n = 0; n < count; n++) {
 			struct ibv_sge sge = { (uintptr_t)memory, 8, sides[1].mr->lkey };
 			struct ibv_recv_wr wr = { .wr_id = sides[1].posted[i]++, .sg_list = &sge, .num_sge = 1 }, *bad;
 
 			NEED(!ibv_post_recv(sides[1].qps[i], &wr, &bad));
 		}
+	return 0;
+}
+
+static int refused_receive(void)
+{
+	for (int i = 0; i < PAIRS; i++) {
+		struct ibv_recv_wr wr = { .wr_id = 1000000 }, *bad = NULL;
+
+		NEED(ibv_post_recv(sides[1].qps[i], &wr, &bad) == ENOMEM && bad == &wr);
+	}
 	return 0;
 }
 
@@ -213,11 +225,13 @@ int main(int argc, char **argv)
 			poll_all();
 		else if (!strcmp(line, "overflows\n"))
 			printf("%d\n", (int)count("overflows"));
-		else if (!strcmp(line, "receive\n")       ? !receive()
-			 : !strcmp(line, "receive all\n") ? !receive_all()
-			 : !strcmp(line, "fill\n")        ? !fill()
-			 : !strcmp(line, "reset\n")       ? !reset()
-							  : !refused())
+		else if (!strcmp(line, "receive\n")	       ? !receive(DEPTH)
+			 : !strcmp(line, "receive one\n")     ? !receive(1)
+			 : !strcmp(line, "refused receive\n") ? !refused_receive()
+			 : !strcmp(line, "receive all\n")     ? !receive_all()
+			 : !strcmp(line, "fill\n")	       ? !fill()
+			 : !strcmp(line, "reset\n")	       ? !reset()
+							       : !refused())
 			puts("ok");
 	}
 	return 0;

@@ -24,7 +24,8 @@ int main(void)
 	    dlvsym(handle, "ibv_open_device", "IBVERBS_9.9"))
 		return 3;
 	/* The vendors' own ways in, which other libraries have, say that they do not work here. */
-	const char *const none[] = { "mlx5dv_open_device", "mlx5dv_create_qp", "mlx4dv_create_qp", "hnsdv_create_qp", "efadv_create_cq" };
+	const char *const none[] = { "mlx5dv_open_device", "mlx5dv_create_qp", "mlx4dv_create_qp", "hnsdv_create_qp", "efadv_create_cq",
+				     "manadv_alloc_pd", "bnxt_re_dv_alloc_db_region" };
 	for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
 		void *(*create)(void) = dlsym(RTLD_DEFAULT, none[i]);
 
@@ -33,7 +34,8 @@ int main(void)
 			return 5;
 	}
 	const char *const refused[] = { "mlx4dv_init_obj", "mlx4dv_query_device", "mlx4dv_set_context_attr",
-					"hnsdv_query_device", "manadv_init_obj", "manadv_set_context_attr" };
+					"hnsdv_query_device", "manadv_init_obj", "manadv_set_context_attr",
+					"bnxt_re_dv_get_default_db_region", "ionic_dv_pd_set_udma_mask" };
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
 		int (*refuse)(void) = dlsym(RTLD_DEFAULT, refused[i]);
 

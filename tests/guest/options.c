@@ -10,6 +10,9 @@
  *     again PLACE     the region is registered anew: of the other memory, in the plain domain or with fewer rights
  *     null            sends from a null region
  *     device N        puts N into device memory, at first; then what is there goes to itself by its key, and must be N
+ *     regions         from regions of all kinds of memory: ordered as the device likes, read-only, of huge pages
+ *     demand          from memory that is mapped after it was registered, and from all memory there is, both paged on demand
+ *     paged DEVICE N  whether that device pages on demand
  *     restore, end
  */
 #define _GNU_SOURCE
@@ -19,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "shadow/cq.h"
 #include "shadow/mr.h"
@@ -217,6 +221,55 @@ static int through_device_memory(uint32_t number, int is_written)
 	return 0;
 }
 
+/* Registered once; then it is there, and has the very rights that it was asked for, whatever device it is on. */
+static int from(struct ibv_mr **region, void *at, size_t length, unsigned int access)
+{
+	if (!*region)
+		NEED(*region = ibv_reg_mr(domain, at, length, (int)access));
+	const struct soft_mr *real = (struct soft_mr *)MIG_CONTAINER(*region, struct mig_mr, ibv)->real;
+	NEED(real->access == access && real->ibv.addr == at && real->ibv.length == length);
+	return pass(*region, at ? at : here, IBV_WR_RDMA_WRITE) || pass(*region, at ? at : here, IBV_WR_SEND) ? -1 : 0;
+}
+
+#define HUGE_PAGE (2ul << 20)
+
+static int from_all_kinds(void)
+{
+	static struct ibv_mr *ordered, *constant, *huge;
+	static char *page, *pages;
+	static int turn;
+
+	if (!page) {
+		NEED((page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED);
+		memset(page, 0x17, 4096);
+		NEED(!mprotect(page, 4096, PROT_READ));
+		NEED(!posix_memalign((void **)&pages, HUGE_PAGE, HUGE_PAGE));
+		madvise(pages, HUGE_PAGE, MADV_HUGEPAGE);
+	}
+	memset(memory[1], ++turn, 64);
+	memset(pages, turn, HUGE_PAGE);
+	if (from(&ordered, memory[1], 4096, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_RELAXED_ORDERING) || from(&constant, page, 4096, 0))
+		return -1;
+	return from(&huge, pages, HUGE_PAGE, IBV_ACCESS_LOCAL_WRITE);
+}
+
+static int from_memory_on_demand(void)
+{
+	static struct ibv_mr *late, *all;
+	static char *page;
+
+	if (!page)
+		NEED((page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED);
+	if (!late)
+		NEED(late = ibv_reg_mr(domain, page, 4096, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ON_DEMAND));
+	NEED(!mprotect(page, 4096, PROT_READ | PROT_WRITE));
+	memset(page, 0x23, 64);
+	if (from(&late, page, 4096, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ON_DEMAND))
+		return -1;
+	NEED(!munmap(page, 4096) && mmap(page, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page);
+	return from(&all, NULL, SIZE_MAX, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_ON_DEMAND);
+}
+
 static int end_all(void)
 {
 	NEED(!dm || (!ibv_dereg_mr(dm_mr) && !ibv_free_dm(dm)));
@@ -244,6 +297,7 @@ static int answer(const char *line)
 {
 	char word[16];
 	unsigned int number;
+	int has;
 
 	if (!strcmp(line, "send"))
 		return traffic();
@@ -261,6 +315,12 @@ static int answer(const char *line)
 		return again(word);
 	if (sscanf(line, "device %u again", &number) == 1)
 		return through_device_memory(number, !strstr(line, "again"));
+	if (!strcmp(line, "regions"))
+		return from_all_kinds();
+	if (!strcmp(line, "demand"))
+		return from_memory_on_demand();
+	if (sscanf(line, "paged %u %d", &number, &has) == 2)
+		return ((void (*)(int, int))(uintptr_t)dlsym(RTLD_DEFAULT, "fake_on_demand"))((int)number, has), 0;
 	if (!strcmp(line, "null"))
 		return from_nothing();
 	if (!strcmp(line, "restore"))

@@ -15,7 +15,7 @@
  *     ended VERB         whether it has: "yes" or "no"
  *     fill               posts sends until the first QP takes no more: how many
  *     fork               a child that uses nothing of it: its pid
- *     domain             opens an XRC domain, which cannot be moved
+ *     domain             opens an XRC domain that was open already, which cannot be moved
  *     alternate          gives the first QP an alternate path, with which it cannot be moved
  *     receive N          posts receives at the second QP
  *     poll               polls the first CQ, then the second: how many there were on the second
@@ -328,10 +328,10 @@ static void answer(const char *line)
 		}
 		printf("%d\n", pid);
 	} else if (!strcmp(line, "domain\n")) {
-		struct ibv_xrcd_init_attr attr = { .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = -1,
-						   .oflags = O_CREAT };
+		struct ibv_xrcd_init_attr attr = { .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS,
+						   .fd = fileno(stdin), .oflags = O_CREAT };
 
-		puts(ibv_open_xrcd(contexts[0], &attr) ? "ok" : "no");
+		puts(ibv_open_xrcd(contexts[0], &attr) && ibv_open_xrcd(contexts[0], &attr) ? "ok" : "no");
 	} else if (!strcmp(line, "alternate\n")) {
 		struct ibv_qp_attr attr = { .alt_port_num = 1, .alt_timeout = 14, .path_mig_state = IBV_MIG_REARM,
 					    .alt_ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };

@@ -22,6 +22,8 @@
  *     refused A            a send that every device refuses
  *     spoilt A             a send from memory that is not registered
  *     region N SIDE [1]    its rkey; "local" behind it: without rights for others, "windows": for windows. free N
+ *     pages N SIDE COUNT   a region of that many pages of their own; unmap N FIRST COUNT takes some of them away
+ *     reach A N PAGE       a WRITE to one of them; what is there then, which is taken away, by  look N PAGE
  *     write A N [M]        a WRITE to the region N, by the key of M if there is one; its contents are shown, and taken away, by  show N
  *     window N SIDE TYPE   a memory window; its rkey. bind A N M: to the region M, with A;  bind A N: to nothing
  *     invalidate A N       by a request of its side;  send A N away: by a send of the other side. close N
@@ -44,6 +46,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "../workloads/built.h"
 #include "shadow/cq.h"
@@ -368,6 +372,40 @@ static int region(int place, int side, int which, int is_local, int has_windows)
 	return -1;
 }
 
+/* Of a region of pages of its own. */
+static uint64_t *page_of(int place, int page)
+{
+	return (uint64_t *)((char *)regions[place]->addr + page * sysconf(_SC_PAGESIZE));
+}
+
+static int region_of_pages(int place, int side, int count)
+{
+	size_t length = (size_t)(count * sysconf(_SC_PAGESIZE));
+	/* Where the kernel puts nothing by itself: what is unmapped stays so. */
+	void *where = (void *)((uintptr_t)(2 + place) << 44);
+	void *pages = mmap(where, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct domain *domain = domain_of(&sides[side], 0);
+
+	if (pages == MAP_FAILED)
+		return errno;
+	regions[place] = domain ? ibv_reg_mr(domain->pd, pages, length, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE) : NULL;
+	return regions[place] ? 0 : errno;
+}
+
+static int reach(struct pair *pair, int place, int page)
+{
+	struct ibv_mr at = { .addr = page_of(place, page) };
+
+	return post(pair, IBV_WR_RDMA_WRITE, &at, regions[place]);
+}
+
+static int look(uint64_t *at)
+{
+	printf("%llu\n", (unsigned long long)*at);
+	*at = 0;
+	return -1;
+}
+
 static int window(int place, int side, int type)
 {
 	windows[place] = ibv_alloc_mw(domain_of(&sides[side], 0)->pd, (enum ibv_mw_type)type);
@@ -651,6 +689,14 @@ static int obey(const char *line)
 		return post(named(name), IBV_WR_RDMA_WRITE, regions[a], regions[b]);
 	if (sscanf(line, "write %c %d", &name, &a) == 2)
 		return post(named(name), IBV_WR_RDMA_WRITE, regions[a], regions[a]);
+	if (sscanf(line, "pages %d %d %d", &a, &b, &c) == 3)
+		return region_of_pages(a, b, c);
+	if (sscanf(line, "unmap %d %d %d", &a, &b, &c) == 3)
+		return munmap(page_of(a, b), (size_t)(c * sysconf(_SC_PAGESIZE))) ? errno : 0;
+	if (sscanf(line, "reach %c %d %d", &name, &a, &b) == 3)
+		return reach(named(name), a, b);
+	if (sscanf(line, "look %d %d", &a, &b) == 2)
+		return look(page_of(a, b));
 	if (sscanf(line, "show %d", &a) == 1)
 		return printf("%llu\n", (unsigned long long)contents[a]), contents[a] = 0, -1;
 	if (sscanf(line, "poll %d %d", &a, &b) >= 1)

@@ -60,9 +60,14 @@ def variant() -> str:
     return "plain"
 
 
+@pytest.fixture(params=["classic", "built"])
+def sends(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
 def talk(
-    datagrams: Path, builds: Callable[[str], Built], variant: str, agent: Agent, tmp_path: Path
+    datagrams: Path, builds: Callable[[str], Built], variant: str, sends: str, agent: Agent, tmp_path: Path
 ) -> Iterator[Talk]:
     environment = {**builds(variant).environment, **agent.environment}
     # Posting executes: what a command has posted has completed when it answers.
@@ -71,6 +76,8 @@ def talk(
     with talk:
         agent.diagnosis = talk.diagnosis
         agent.accept()
+        if sends == "built":
+            talk.do("built 0", "built 1")
         yield talk
 
 
@@ -278,9 +285,51 @@ def test_partner_goes_by_what_it_has_been_told_only_if_the_move_is(talk: Talk, a
     assert any(one.startswith("myself:") for one in talk.poll(1))
 
 
+@pytest.mark.parametrize("sends", ["built"])
+@pytest.mark.parametrize("variant", ["plain", "address", "thread"])
+def test_partner_builds_while_it_is_told(talk: Talk, agent: Agent) -> None:
+    """What it has begun before goes to where its addressee is when it is named."""
+    talk.do("numbers 1 0x600")
+    move(agent, {1: 1})
+    [one] = [qp for qp in agent.qps() if qp["context"] == 1]
+    [two] = [qp for qp in agent.qps() if qp["context"] == 2]
+    place = {
+        "vqpn": one["vqpn"],
+        "qpn": one["pqpn"],
+        "new_qpn": two["pqpn"],
+        "vgid": GIDS[0],
+        "gid": GIDS[1],
+        "new_gid": GIDS[1],
+    }
+    talk.do("post 1 1", "begin 1")
+    agent.ask("QUIESCE", {"kind": 2, "timeout_ms": 5000, "alone_s": 1000})
+    agent.ask("PLACES", {}, [place])
+    agent.resume()
+    talk.do("finish 1 two")
+    assert any(one.startswith("two:") for one in talk.poll(1))
+
+
+@pytest.mark.parametrize("sends", ["built"])
+@ways
+def test_what_is_begun_at_rest_goes_to_where_its_addressee_is_then(
+    talk: Talk, agent: Agent, way: Way
+) -> None:
+    talk.do("post 0 1", "stop 1", "begin 1")
+    way(talk, agent)
+    talk.do("finish 1 one")
+    talk.hears(0)
+    talk.do("go_on 1")
+    talk.hears(0, "one:other:mine")
+
+
 def test_addresses_are_where_they_are_known_to_be(talk: Talk, agent: Agent) -> None:
     def listed() -> set[tuple[int, int, bytes, bytes]]:
-        return {(one["context"], one["kind"], one["vgid"], one["gid"]) for one in addresses(agent)}
+        # What it has asked for, and goes on using, is in the list as well (MIG_ADDRESS_KNOWN, _TOLD).
+        return {
+            (one["context"], one["kind"], one["vgid"], one["gid"])
+            for one in addresses(agent)
+            if one["kind"] in (OWN, PEER, FORMER)
+        }
 
     first, second = GIDS
     both = {(1, OWN, first, first), (2, OWN, second, second)}

@@ -99,3 +99,16 @@ def test_receive_list_may_be_longer_than_the_queue_is_deep(full: Program, agent:
             assert full.tell("receive") == "ok"
             assert full.tell("poll") == f"{ALL} {ALL}"
         assert full.tell("overflows") == "0"
+
+
+@pytest.mark.parametrize("full", [1], indirect=True)
+def test_receive_that_a_full_queue_refuses_is_not_posted_after_a_move(full: Program, agent: Agent) -> None:
+    """Wherever in the library's ring it would stand: in the last place, too, behind which it goes on at the first."""
+    assert full.tell("receive") == "ok"
+    for turn in range(40):
+        if turn % 5 == 0:  # in turns of another length than the ring
+            move(agent, (turn // 5 % 2, 1 - turn // 5 % 2))
+        assert full.tell("refused receive") == "ok"
+        assert full.tell("fill") == "ok"
+        assert full.tell("poll") == f"{PAIRS} {PAIRS}"
+        assert full.tell("receive one") == "ok"

@@ -132,7 +132,7 @@ def test_the_command_shows_it_to_people_and_programs(stalls: Program, agent: Age
     assert (shown["pid"], shown["state"], shown["stall"]) == (pid, "running", "")
 
 
-@pytest.mark.parametrize("pid", [os.getpid()])
+@pytest.mark.parametrize("pid", [os.getpid()], ids=["this one"])
 def test_a_process_without_the_library_has_its_threads_only(pid: int) -> None:
     found = look_into(pid)
     assert found.state == ""

@@ -17,7 +17,7 @@ EVERYWHERE = {
     "epoll_ctl", "eventfd", "fcntl", "free", "getenv", "getpid", "ioctl", "kill", "malloc", "memchr", "memcmp",
     "memcpy", "memmove", "memset", "nanosleep", "open", "poll", "posix_memalign", "prctl", "read", "readlink",
     "recv", "sched_yield", "send", "sigaction", "sigfillset", "sigprocmask", "snprintf", "socket", "strchr",
-    "strcmp", "strcpy", "strerror", "strlen", "strncmp", "strrchr", "strstr", "syscall", "time", "vsnprintf",
+    "strcmp", "strcpy", "strerror", "strlen", "strncmp", "strrchr", "strstr", "syscall", "sysconf", "time", "vsnprintf",
     "write",
 }  # fmt: skip
 LIBIBVERBS = Path("/usr/lib/x86_64-linux-gnu/libibverbs.so.1")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from guest_agent import Agent, Program
+from guest_agent import MOVING, Agent, GuestError, Program
 from guest_build import GUEST_INCLUDES, ROOT, SANITIZERS, Built, compile_c
-from guest_moves import move_alone
+from guest_moves import GIDS, SAME_INDEX, move_alone
 from migrrdma_lab.device.build import build_in_process
 
 Start = Callable[..., Program]
@@ -99,3 +99,50 @@ def test_device_memory_moves_with_what_is_in_it(
     agent.ask("UNDO")
     assert program.tell("device 4714 again") == "ok"
     assert program.tell("end") == "ok"
+
+
+def test_regions_of_all_kinds_of_memory_move_with_their_rights(
+    start_options: Callable[[str], Program], agent: Agent
+) -> None:
+    program = start_options("plain")
+    assert program.tell("regions") == "ok"
+    assert not agent.ask("INVENTORY").records
+    for turn in range(3):
+        move_alone(agent, 1 - turn % 2, restored=program if turn else None)
+        assert program.tell("regions") == "ok"
+
+
+def test_memory_that_is_paged_on_demand_moves_to_a_device_that_has_it(
+    start_options: Callable[[str], Program], agent: Agent
+) -> None:
+    program = start_options("plain")
+    assert program.tell("demand").endswith("Operation not supported")
+    for device in (0, 1):
+        assert program.tell(f"paged {device} 1") == "ok"
+    assert program.tell("demand") == "ok"
+    assert not agent.ask("INVENTORY").records
+    for turn in range(3):
+        move_alone(agent, 1 - turn % 2, restored=program if turn else None)
+        assert program.tell("demand") == "ok"
+
+
+def test_device_without_on_demand_paging_is_refused_by_name(
+    start_options: Callable[[str], Program], agent: Agent
+) -> None:
+    """Nothing is lost: the next one is given it all."""
+    program = start_options("plain")
+    assert program.tell("paged 0 1") == "ok"
+    assert program.tell("demand") == "ok"
+    [context] = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
+    agent.quiesce()
+    agent.ask("PARK", {"flags": 1})
+    program.tell("restore")
+    agent.wake()
+    rebuild = {"context": context, "flags": 1, "device": "fake1"}
+    with pytest.raises(GuestError, match="memory region with on-demand paging"):
+        agent.ask("REBUILD", rebuild, [SAME_INDEX])
+    agent.ask("REBUILD", {**rebuild, "device": "fake0"}, [SAME_INDEX])
+    agent.connect_all({context: (GIDS[0], MOVING)})
+    agent.give_keys(context, MOVING)
+    agent.resume()
+    assert program.tell("demand") == "ok"

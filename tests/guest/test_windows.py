@@ -239,6 +239,31 @@ def test_region_and_window_end_kept(shell: Shell, agent: Agent, kind: int) -> No
     partner_move(agent, 1)
 
 
+@pytest.mark.parametrize("freed", [False, True], ids=["", "freed"])
+@pytest.mark.parametrize("again", [False, True], ids=["", "gone on"])
+def test_refused_bind_leaves_an_unreliable_queue_pair_that_moves(
+    shell: Shell, agent: Agent, again: bool, freed: bool
+) -> None:
+    """It is in SQE, or has been brought on from there; the bind, which is tried again, is refused again."""
+    shell.do("type uc")
+    shell.connect("AB", "CD")
+    shell.tell(f"region {_REGION} 0 0 local")
+    shell.tell(f"window {_WINDOW} 0 2")
+    shell.do(f"bind A {_WINDOW} {_REGION}")
+    assert shell.poll(0) != "A:send:0:0"
+    if again:
+        shell.do("on A")
+    if freed:
+        shell.do(f"free {_REGION}")
+    shell.do("numbers 1 0 458752")
+    partner_move(agent, 1)
+    shell.do("recv D 1", "send C 1")
+    assert (shell.poll(1), shell.poll(0)) == ("D:recv:0:0", "C:send:0:0")
+    if again:
+        shell.do("recv B 1", "send A 1")
+        assert shell.poll(1) == "B:recv:0:0"
+
+
 @pytest.mark.parametrize("freed", [False, True])
 @pytest.mark.parametrize("ended", ["destroy A", "reset A", ""])
 @pytest.mark.parametrize("kind", [1, 2])

@@ -22,6 +22,8 @@ static inline struct ibv_qp *create_to_build(struct ibv_pd *pd, struct ibv_qp_in
 	if (init->qp_type == IBV_QPT_UC)
 		attr.send_ops_flags &= IBV_QP_EX_WITH_RDMA_WRITE | IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM |
 				       IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_SEND_WITH_IMM;
+	if (init->qp_type == IBV_QPT_UD)
+		attr.send_ops_flags &= IBV_QP_EX_WITH_SEND | IBV_QP_EX_WITH_SEND_WITH_IMM;
 	struct ibv_qp *qp = ibv_create_qp_ex(pd->context, &attr);
 
 	init->cap = attr.cap;
@@ -68,6 +70,10 @@ static inline int build_one(struct ibv_qp_ex *ex, const struct ibv_send_wr *wr)
 	default:
 		return 0;
 	}
+	if (ex->qp_base.qp_type == IBV_QPT_UD)
+		ibv_wr_set_ud_addr(ex, wr->wr.ud.ah, wr->wr.ud.remote_qpn, wr->wr.ud.remote_qkey);
+	if (ex->qp_base.qp_type == IBV_QPT_XRC_SEND)
+		ibv_wr_set_xrc_srqn(ex, wr->qp_type.xrc.remote_srqn);
 	struct ibv_data_buf buffers[8];
 
 	for (int i = 0; i < wr->num_sge && i < 8; i++)

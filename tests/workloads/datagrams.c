@@ -1,8 +1,10 @@
 /*
  * Questions and answers by datagrams, one at a time, each numbered.
  *
- *	datagrams serve			answers one partner
- *	datagrams ask ADDRESS		the partner, of the server there
+ *	datagrams serve [built]			answers one partner
+ *	datagrams ask ADDRESS [built]		the partner, of the server there
+ *
+ * By ibv_post_send, or built by ibv_wr_*.
  *
  * Each end knows the other by what it was told at first, and says "stranger" of whatever comes from anybody else. The one that
  * asks waits for every answer, and prints "answers: N" after every 20. From SIGUSR1 on it goes on after a tenth of a second
@@ -22,6 +24,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "built.h"
 
 #define PORT 18702
 #define GID_INDEX 1
@@ -51,6 +55,7 @@ static struct {
 	uint32_t sent;
 } *memory;
 static struct hello mine, theirs;
+static int is_built;
 static int under_way; /* a send, whose completion has not been seen */
 static char answered[MOST];
 static volatile sig_atomic_t impatient, is_to_wait_again;
@@ -77,7 +82,7 @@ static void make_queues(void)
 
 	require((cq = ibv_create_cq(context, 2 * RECEIVES, NULL, NULL, 0)) != NULL, "create_cq");
 	struct ibv_qp_init_attr init = { .send_cq = cq, .recv_cq = cq, .qp_type = IBV_QPT_UD, .cap = { 8, RECEIVES, 1, 1, 0 } };
-	require((qp = ibv_create_qp(pd, &init)) != NULL, "create_qp");
+	require((qp = (is_built ? create_to_build : ibv_create_qp)(pd, &init)) != NULL, "create_qp");
 	require(!ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_QKEY), "INIT");
 	for (int i = 0; i < RECEIVES; i++)
 		listen_at((uint64_t)i);
@@ -113,7 +118,7 @@ static void send_to(struct ibv_ah *ah, uint32_t qpn, uint32_t number)
 				  .wr.ud = { ah, qpn, QKEY } }, *bad;
 
 	memory->sent = number;
-	require(!ibv_post_send(qp, &wr, &bad), "post_send");
+	require(!post_built(qp, &wr, &bad), "post_send");
 	under_way = 1;
 }
 
@@ -243,6 +248,8 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	sigaction(SIGUSR1, &action, NULL);
 	sigaction(SIGUSR2, &action, NULL);
+	is_built = !strcmp(argv[argc - 1], "built");
+	argc -= is_built;
 	require(list && list[0] && (context = ibv_open_device(list[0])) != NULL, "open_device");
 	require((pd = ibv_alloc_pd(context)) != NULL, "alloc_pd");
 	require(!posix_memalign((void **)&memory, 4096, sizeof(*memory)), "memory");

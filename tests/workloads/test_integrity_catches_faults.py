@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from free_port import free_port
 from workload import Built, build, build_both_ends, judge, rates
 
 _SECONDS = 60
@@ -54,12 +54,6 @@ class Ends:
         return server.text, client.text
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 @contextmanager
 def _running(built: Built, directory: Path, *options: str, fault: str = "") -> Iterator[Ends]:
     environment = {**os.environ, "LD_LIBRARY_PATH": str(built.directory), "FAKE_ASYNC": "1"}
@@ -69,7 +63,7 @@ def _running(built: Built, directory: Path, *options: str, fault: str = "") -> I
     for path in outputs:
         path.touch()
     command: list[str | Path] = [
-        built.both_ends, *outputs, "fake1", "-d", "fake0", "-p", str(_free_port()), "-w", "20", *options,
+        built.both_ends, *outputs, "fake1", "-d", "fake0", "-p", str(free_port()), "-w", "20", *options,
     ]  # fmt: skip
     with subprocess.Popen(command, env=environment) as process:
         try:
@@ -164,7 +158,7 @@ def test_a_jumping_clock_disturbs_neither_the_rate_nor_the_watchdog(built: Built
 
 def test_ends_that_were_given_different_options_say_so(built: Built) -> None:
     environment = {**os.environ, "LD_LIBRARY_PATH": str(built.directory)}
-    common = [str(built.program), "-p", str(_free_port()), "-w", "20"]
+    common = [str(built.program), "-p", str(free_port()), "-w", "20"]
     with subprocess.Popen([*common, "-q", "3"], env=environment, stdout=subprocess.PIPE, text=True) as server:
         client = subprocess.run(
             [*common, "-q", "5", "127.0.0.1"], env=environment, stdout=subprocess.PIPE, text=True, timeout=_SECONDS,

@@ -1,4 +1,4 @@
-"""How much of this process's memory and time the guests of one container may take."""
+"""How much of this process's memory and time the guests of one container may take, or of one user outside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from migrrdma_runtime.agent.local.asking import Asking
+from migrrdma_runtime.agent.local.owners import whose
 from migrrdma_runtime.base.allowed_rate import Bucket, Rate
 from migrrdma_runtime.base.errors import MessageError
 
@@ -28,16 +30,17 @@ than the first, and a fifth of one processor is what a container that does not s
 
 
 class Budget:
-    """What the guests of one container have taken."""
+    """What the guests of one owner have taken."""
 
-    def __init__(self, container: str) -> None:
-        self._container = container
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self.asking = Asking()
         self._taken = 0
         self._processor = Bucket(PROCESSOR, time.monotonic())
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
-        """What is done inside is done for this container; nothing may be awaited there."""
+        """What is done inside is done for this owner; nothing may be awaited there."""
         began = time.thread_time()
         try:
             yield
@@ -45,14 +48,14 @@ class Budget:
             self._processor.take(time.thread_time() - began)
 
     def rest(self) -> float:
-        """For how many seconds nothing more is to be done for this container."""
+        """For how many seconds nothing more is to be done for this owner."""
         return self._processor.missing(0, time.monotonic())
 
     def take(self, records: int) -> None:
         """Some more have come; `MessageError` if they are too many."""
         if self._taken + records > MOST_OF_A_CONTAINER:
             raise MessageError(
-                f"the processes of container {self._container:.12} answer with more than {MOST_OF_A_CONTAINER} "
+                f"the processes of {whose(self.owner)} answer with more than {MOST_OF_A_CONTAINER} "
                 "records at a time"
             )
         self._taken += records

@@ -127,6 +127,10 @@ class Containers:
             started.rpartition("/")[2],
         )  # as older agents wrote
 
+    def is_it(self, process: ProcessId | None, pid: int) -> bool:
+        """Whether that number is this process's; any is, of one that an older agent has not written down."""
+        return process is None or (process.pid == pid and self.is_alive(process))
+
     def goes_on(self, process: ProcessId) -> bool:
         """Whether it is alive, and nothing has killed it that it has not come to die of yet."""
         return self.is_alive(process) and not process_start.is_dying(process.pid, str(self._proc))

@@ -14,7 +14,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,10 +31,12 @@ from migrrdma_runtime.agent.local.guest_objects import (
     Inventory,
     MemoryRegion,
     QPName,
+    Question,
     QueuePair,
+    There,
 )
 from migrrdma_runtime.agent.local.looks import Looks
-from migrrdma_runtime.agent.local.usable_keys import by_domain
+from migrrdma_runtime.agent.local.usable_keys import Numbers, by_domain, srqs_by_domain
 from migrrdma_runtime.base import fault_points, gids
 from migrrdma_runtime.base.errors import DrainError, GuestError, MessageError
 from migrrdma_runtime.wire.guest_messages import WIRE, Message, text
@@ -51,6 +53,8 @@ Values = dict[str, Any]
 
 _COUNTED = ("contexts", "pds", "mrs", "channels", "cqs", "srqs", "qps", "keys", "mr_bytes", "receives")
 """Members of an inventory that say how many there are."""
+
+_LAST_QPN = 0xFFFFFF
 
 _LOOK_S = 2.0
 """For the look from outside at a guest whose deadline has passed."""
@@ -76,6 +80,7 @@ class Guest:
         hello: dict[str, Any],
         budget: Budget,
         looks: Looks,
+        on_question: Callable[[Guest, Question], None] | None = None,
     ) -> None:
         self.process = process
         self.container = container
@@ -83,13 +88,17 @@ class Guest:
         self.build_id = bytes(hello["build_id"]).hex()
         self.pid_in_container = int(hello["pid"])
         self.state = GuestState(hello["state"])
+        self.differs = bool(hello.get("differs"))
+        """Whether a queue pair of it may have another number or GID than its application knows."""
         self._connection = connection
         self._next_id = 1
         self._sending = asyncio.Lock()
         self._hung_up = asyncio.Event()
         self._answers: dict[int, _Answer] = {}
         self._budget = budget
+        self.owner, self.asking = budget.owner, budget.asking
         self._looks = looks
+        self._on_question = on_question
 
     def __str__(self) -> str:
         """How a message names it."""
@@ -121,16 +130,45 @@ class Guest:
         """Every queue pair."""
         return _queue_pairs(await self._request("LIST_QPS", timeout))
 
-    async def remote_keys(self, timeout: float) -> dict[Domain, list[tuple[int, int]]]:
-        """What the other ends of each protection domain's queue pairs are told of the keys here."""
-        return by_domain(_records(await self._request("LIST_MRS", timeout)))
+    async def find(self, gid: str, qpn: int, timeout: float) -> list[QueuePair]:
+        """Those that the application calls so; at ``sgid`` is what it knows as that GID, if that has moved."""
+        body = {"vqpn": qpn, "vgid": gids.packed(gid)}
+        return _queue_pairs(await self._request("FIND", timeout, body, strikes=False))
+
+    async def answer(self, question: Question, there: There, timeout: float) -> None:
+        """Tell a thread of it that waits."""
+        body = {
+            "error": there.error,
+            "qpn": there.qpn,
+            "peer": int(there.peer, 16),
+            "keys": len(there.keys),
+            "gid": gids.packed(there.gid),
+            # Ends with a zero, whatever there is of it.
+            "text": there.text.encode(errors="replace")[: WIRE.constants["MIG_TEXT"] - 1],
+        }
+        records = [{"vrkey": virtual, "prkey": physical} for virtual, physical in there.keys]
+        try:
+            async with asyncio.timeout(timeout):
+                for part, more in _parts("THERE", records):
+                    packet = WIRE.pack("THERE", body, part, ident=question.ident, more=more)
+                    async with self._sending:
+                        await asyncio.get_running_loop().sock_sendall(self._connection, packet)
+        except TimeoutError:
+            self.drop(f"an answer was not read within {timeout:g} s")
+        except OSError as error:
+            _log.info("%s did not hear where a queue pair is: %s", self, error.strerror)
+
+    async def remote_numbers(self, timeout: float) -> tuple[dict[Domain, Numbers], dict[Domain, Numbers]]:
+        """What the other ends of each domain's queue pairs are told of the keys here, and of the shared queues."""
+        records = _records(await self._request("LIST_MRS", timeout))
+        return by_domain(records), srqs_by_domain(records)
 
     async def memory_regions(self, timeout: float) -> list[MemoryRegion]:
         """Every memory region."""
         return [
             MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"])
             for one in _records(await self._request("LIST_MRS", timeout))
-            if one["length"]  # windows and regions of device memory are in the list for their keys
+            if one["length"]  # what is in the list only for its keys, or for a number, has none
         ]
 
     async def addresses(self, timeout: float) -> list[Address]:
@@ -192,11 +230,13 @@ class Guest:
     ) -> list[QueuePair]:
         """Make every object of a context again on this host's device; says the new numbers."""
         body = {"context": context, "flags": _RESTORED, "device": device}
+        self.differs = True
         answer = await self._request("REBUILD", timeout, body, [vars(change) for change in changes])
         return [pair for pair in _queue_pairs(answer) if pair.name.context == context]
 
     async def prepare(self, names: list[QPName], timeout: float) -> list[QueuePair]:
         """Make a successor for each of these queue pairs, beside it; says the new numbers."""
+        self.differs = True
         answer: list[Message] = []
         for scope, part in _scopes("PREPARE", names):
             answer = await self._request("PREPARE", timeout, scope, part)
@@ -220,11 +260,14 @@ class Guest:
         for part, _ in _parts("CONNECT", records):
             await self._command("CONNECT", timeout, {}, part)
 
-    async def learn_keys(self, peer: str, keys: list[tuple[int, int]], timeout: float) -> None:
-        """Take over the rkeys of what `Connect` has called ``peer``, a protection domain of the other end's process."""
+    async def learn_keys(self, peer: str, keys: Numbers, timeout: float, *, srqs: bool = False) -> None:
+        """Take over the rkeys of what `Connect` has called ``peer``, a protection domain of the other end's process.
+
+        ``srqs``: or the numbers of its shared receive queues.
+        """
         records = [{"vrkey": virtual, "prkey": physical} for virtual, physical in keys]
         for part, more in _parts("KEYS", records):
-            await self._command("KEYS", timeout, {"peer": int(peer, 16)}, part, more=more)
+            await self._command("KEYS", timeout, {"peer": int(peer, 16)}, part, more=more, srqs=srqs)
 
     async def resume(self, timeout: float) -> None:
         """Go on, on the new queue pairs where there are any: what was kept back is sent now."""
@@ -232,10 +275,17 @@ class Guest:
         self.state = GuestState.RUNNING
 
     async def _command(
-        self, kind: str, timeout: float, body: Values | None = None, records: Any = (), *, more: bool = False
+        self,
+        kind: str,
+        timeout: float,
+        body: Values | None = None,
+        records: Any = (),
+        *,
+        more: bool = False,
+        srqs: bool = False,
     ) -> None:
         """Ask for something that is answered by DONE, and raise what it says went wrong."""
-        answer = await self._request(kind, timeout, body, records, more=more)
+        answer = await self._request(kind, timeout, body, records, more=more, srqs=srqs)
         try:
             _raise_for(self, kind, answer)
         except DrainError:
@@ -253,7 +303,7 @@ class Guest:
 
         try:
             async with asyncio.timeout(_LOOK_S):
-                return await self._looks.at(self.container, stall_of, self.process.pid)
+                return await self._looks.at(self._budget.owner, stall_of, self.process.pid)
         except TimeoutError:
             return ""
 
@@ -265,10 +315,13 @@ class Guest:
         records: Any = (),
         *,
         more: bool = False,
+        srqs: bool = False,
+        strikes: bool = True,
     ) -> list[Message]:
         """Send a request and collect its answer, which may take several messages.
 
-        ``timeout``: seconds, after which the connection is ended; None: as long as the connection lasts.
+        ``timeout``: seconds, after which the connection is ended; None: as long as the connection lasts. ``strikes``:
+        it is a step of a migration.
         """
         loop = asyncio.get_running_loop()
         identity = self._next_id
@@ -276,8 +329,12 @@ class Guest:
         awaited = self._answers[identity] = _Answer(loop.create_future())
         try:
             async with asyncio.timeout(timeout):
-                packet = WIRE.pack(kind, body, records, ident=identity, more=more)
-                with fault_points.around(fault_points.Action(f"tell.{kind}")):
+                packet = WIRE.pack(kind, body, records, ident=identity, more=more, srqs=srqs)
+                with (
+                    fault_points.around(fault_points.Action(f"tell.{kind}"))
+                    if strikes
+                    else contextlib.nullcontext()
+                ):
                     async with self._sending:
                         await loop.sock_sendall(self._connection, packet)
                     answer = await awaited.whole
@@ -309,7 +366,10 @@ class Guest:
             await asyncio.sleep(self._budget.rest())
 
     def _take(self, message: Message) -> None:
-        """Keep a part of an answer, or all of it."""
+        """Keep a part of an answer, or all of it; have a question answered."""
+        if message.kind == "WHERE":
+            self._take_question(message)
+            return
         answer = self._answers.get(message.ident)
         if answer is None or answer.whole.done():
             raise MessageError(f"{message.kind} answers nothing that was asked (id {message.ident})")
@@ -326,6 +386,18 @@ class Guest:
         answer.parts.append(message)
         if not message.more:
             answer.whole.set_result(answer.parts)
+
+    def _take_question(self, message: Message) -> None:
+        if self._on_question is None:
+            raise MessageError("a question, though it was told that none is answered")
+        body = message.body
+        vgid, gid, asked = (gids.from_bytes(bytes(body[name])) for name in ("vgid", "gid", "dgid"))
+        if max(body["qpn"], body["vqpn"], body["pqpn"]) > _LAST_QPN:
+            raise MessageError("a question about a number that no queue pair has")
+        self.asking.began()
+        self._on_question(
+            self, Question(message.ident, asked, body["qpn"], vgid, gid, body["vqpn"], body["pqpn"])
+        )
 
     def drop(self, reason: str) -> None:
         """End the connection; the guest may make another one."""

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-_CONNECTED = (2, 3)
-"""``IBV_QPT_RC`` and ``IBV_QPT_UC``: what has one other end."""
+_XRC_SEND, _XRC_RECV = 9, 10
+"""``IBV_QPT_XRC_SEND`` and ``IBV_QPT_XRC_RECV``."""
+
+_CONNECTED = (2, 3, _XRC_SEND, _XRC_RECV)
+"""``IBV_QPT_RC`` and ``IBV_QPT_UC``, too: what has one other end."""
 
 _DATAGRAMS = 4
 """``IBV_QPT_UD``."""
@@ -17,7 +20,7 @@ _READY_TO_RECEIVE, _SEND_QUEUE_ERROR, _ERROR = 2, 5, 6
 
 
 Domain = tuple[int, int]
-"""A protection domain of a process: the context, and the number that the guest gives it."""
+"""A protection domain of a process, or an XRC domain: the context, and the number that the guest gives it."""
 
 
 class GuestState(IntEnum):
@@ -68,9 +71,24 @@ class QueuePair:
         return self.type in _CONNECTED and _READY_TO_RECEIVE <= self.state <= _SEND_QUEUE_ERROR
 
     @property
+    def may_be_connected(self) -> bool:
+        """Whether it is of the kind that has one other end, and has none yet."""
+        return self.type in _CONNECTED and self.state < _READY_TO_RECEIVE
+
+    @property
     def has_failed(self) -> bool:
         """Whether it is in the error state: what it was connected to does not matter to it any more."""
         return self.type in _CONNECTED and self.state == _ERROR
+
+    @property
+    def names_srqs(self) -> bool:
+        """Whether what it sends names shared receive queues of the other end."""
+        return self.type == _XRC_SEND
+
+    @property
+    def is_target(self) -> bool:
+        """Whether what comes to it names shared receive queues here."""
+        return self.type == _XRC_RECV
 
     @property
     def takes_datagrams(self) -> bool:
@@ -95,6 +113,8 @@ class AddressKind(IntEnum):
     PEER = 2
     FORMER = 3
     BLIND = 4
+    KNOWN = 5
+    TOLD = 6
 
 
 @dataclass(frozen=True)
@@ -123,6 +143,9 @@ _WRITTEN = 1 | 2 | 8 | 16
 """``IBV_ACCESS_LOCAL_WRITE``, ``REMOTE_WRITE``, ``REMOTE_ATOMIC`` and ``MW_BIND``: with any of them the kernel demands
 memory that may be written (``ib_access_writable()``)."""
 
+_ON_DEMAND = 1 << 6
+"""``IBV_ACCESS_ON_DEMAND``."""
+
 
 class MemoryRegion(NamedTuple):
     """A memory region as the guest describes it; a tuple, as there may be 100,000 of them."""
@@ -136,6 +159,11 @@ class MemoryRegion(NamedTuple):
     def is_written(self) -> bool:
         """Whether the device may write to it."""
         return bool(self.access & _WRITTEN)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether its memory had to be there when it was registered: not where pages are looked for on demand."""
+        return not self.access & _ON_DEMAND
 
     def __str__(self) -> str:
         """How a message names it."""
@@ -158,6 +186,36 @@ class GidChange:
     index: int
     new_port: int
     new_index: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A process is about to connect a queue pair, and asks where the one is that its application names."""
+
+    ident: int
+    gid: str
+    qpn: int
+    from_vgid: str
+    from_gid: str
+    from_vqpn: int
+    from_qpn: int
+
+    @property
+    def asker_differs(self) -> bool:
+        """Whether who asks is not where its application says it is: then its other end has to ask for it, too."""
+        return (self.from_vgid, self.from_vqpn) != (self.from_gid, self.from_qpn)
+
+
+@dataclass(frozen=True)
+class There:
+    """Where a queue pair is, and by which keys its memory is reached; without an error."""
+
+    gid: str
+    qpn: int
+    peer: str = "0"
+    keys: tuple[tuple[int, int], ...] = ()
+    error: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from migrrdma_runtime.base.errors import AgentError
 
 _log = logging.getLogger(__name__)
 
+_MODE, _MODE_IF_ANSWERED = 0o666, 0o777
+"""A guest sees by that whether questions are answered here (late comers), before it has a connection."""
+
 HOST = ""
 """In place of a container's id: the directory of the host itself."""
 
@@ -45,7 +48,10 @@ class GuestSockets:
         host: Path,
         on_open: Callable[[socket.socket, str], None],
         on_close: Callable[[socket.socket], None],
+        *,
+        answers: bool = False,
     ) -> None:
+        self._mode = _MODE_IF_ANSWERED if answers else _MODE
         self._containers = containers
         self._host = host
         self._on_open = on_open
@@ -79,6 +85,11 @@ class GuestSockets:
         """Whether the container has a directory of its own."""
         return _is_name(container) and _identity(self._own(container)) is not None
 
+    @property
+    def of_host(self) -> Path:
+        """The directory of the host's own processes, and of containers that have none."""
+        return self._host
+
     def directory(self, container: str) -> Path:
         """The directory that a container's processes see."""
         return self._own(container) if self.has_own(container) else self._host
@@ -98,7 +109,7 @@ class GuestSockets:
         )  # first: of one that is replaced meanwhile it is a wrong one, and is noticed
         if identity is None:  # the container is gone already
             return
-        listener = listen_at(directory / paths.GUEST_SOCKET, socket.SOCK_SEQPACKET, 0o666)
+        listener = listen_at(directory / paths.GUEST_SOCKET, socket.SOCK_SEQPACKET, self._mode)
         self._open[container] = _Open(listener, identity)
         self._on_open(listener, container)
 

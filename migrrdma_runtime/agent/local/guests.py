@@ -1,7 +1,8 @@
 """The guests of this host: who is connected, and who is waited for.
 
 A guest that connects says its name (a random number that moves with the process), which holds within its container
-only. Which container that is says the socket that it has come in by, and the kernel must say the same.
+only; outside of containers, where processes have nothing in common, it holds for that very process. Which container
+that is says the socket that it has come in by, and the kernel must say the same.
 """
 
 from __future__ import annotations
@@ -10,36 +11,30 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
+from migrrdma_runtime.agent.local.accounts import Account, Accounts
 from migrrdma_runtime.agent.local.budget import Budget
-from migrrdma_runtime.agent.local.containers import Containers, Process
+from migrrdma_runtime.agent.local.containers import Containers, Process, ProcessId
 from migrrdma_runtime.agent.local.guest import MESSAGE_MAX, Guest, unpack
-from migrrdma_runtime.agent.local.guest_objects import GuestState
+from migrrdma_runtime.agent.local.guest_objects import GuestState, Question
 from migrrdma_runtime.agent.local.guest_sockets import HOST, GuestSockets
-from migrrdma_runtime.agent.local.sockets import peer_process
+from migrrdma_runtime.agent.local.owners import whose
+from migrrdma_runtime.agent.local.sockets import peer_process, peer_user
 from migrrdma_runtime.base import fault_points, paths
-from migrrdma_runtime.base.allowed_rate import Bucket, Rate
 from migrrdma_runtime.base.errors import AgentError, GuestError, MessageError, MigrRDMAError
 from migrrdma_runtime.wire.guest_messages import WIRE
 
 _log = logging.getLogger(__name__)
 
-_MAX_CONNECTIONS = 1024
-"""Of one container, greeted or not: no container can keep the others from their agent."""
-
-_BURST, _PER_SECOND = 1024, 50
-"""New connections of one container: so many at once, as after an agent's restart, and then so many in a second."""
-
 _HELLO_S = 10
 """A connection that does not say who it is by then is closed."""
 
 _MAX_ACCEPTED = 8
-"""Connections of one container that are taken in one turn of the loop; then it is the others' turn."""
+"""Connections at one socket that are taken in one turn of the loop; then it is the others' turn."""
 
 _OUT_OF_DESCRIPTORS_S = 1
 """Nothing says when there are some again."""
@@ -47,23 +42,49 @@ _OUT_OF_DESCRIPTORS_S = 1
 _RECONNECT_S = 3
 """A guest looks for an agent at least every second."""
 
+_Key = tuple[str, str, int]
+"""The container, the name, and, outside of containers, the number of the process."""
+
+
+@dataclass
+class _Door:
+    """A socket that guests come in by."""
+
+    listener: socket.socket
+    entrance: str
+    account: Account | None
+    """None: each who comes in has its user's."""
+    budget: Budget
+    """For the coming in itself: only then it is known who it is."""
+
+    def rest(self) -> float:
+        """For how many seconds nobody is to be let in."""
+        return self.budget.rest() if self.account is None else self.account.rest()
+
 
 class Guests:
     """All of them: who is connected, and who is waited for."""
 
-    def __init__(self, containers: Containers, run_dir: Path, on_connect: Callable[[Guest], None]) -> None:
+    def __init__(
+        self,
+        containers: Containers,
+        run_dir: Path,
+        on_connect: Callable[[Guest], None],
+        on_question: Callable[[Guest, Question], None] | None = None,
+    ) -> None:
         self._containers = containers
         self._sockets = GuestSockets(
             run_dir / paths.CONTAINERS_DIR,
             run_dir / paths.GUEST_SOCKET_DIR,
             on_open=self._begin_to_accept,
             on_close=self._cease_to_accept,
+            answers=on_question is not None,
         )
-        self._connected: dict[tuple[str, str], Guest] = {}
-        self._open: Counter[str] = Counter()
-        self._budgets: WeakValueDictionary[str, Budget] = WeakValueDictionary()
+        self._connected: dict[_Key, Guest] = {}
+        self._accounts = Accounts()
         self._changed = asyncio.Condition()
         self._on_connect = on_connect
+        self._on_question = on_question
         self._tasks: set[asyncio.Task[None]] = set()
         self._since = 0.0
 
@@ -92,15 +113,24 @@ class Guests:
         """The connected guests of a container."""
         return [guest for guest in self._connected.values() if guest.container == container]
 
-    def find(self, container: str, name: str) -> Guest | None:
-        """The guest of that name, if it is connected."""
-        return self._connected.get((container, name))
+    def find(self, container: str, name: str, process: ProcessId | None = None) -> Guest | None:
+        """The guest of that name, if it is connected.
+
+        Outside of containers anybody may have the name of another one, and whoever has faced a process knows its: only
+        that very process is meant then. A record that does not say which has any of them found.
+        """
+        if container:
+            return self._connected.get((container, name, 0))
+        if process is not None:
+            guest = self._connected.get((container, name, process.pid))
+            return guest if guest is not None and self._containers.is_alive(process) else None
+        return next((one for one in self.of_container(container) if one.name == name), None)
 
     def ask_to_connect(self, container: str, name: str) -> None:
         """Ask a guest that has let go of us for a dump to connect: it looks for this file, on whichever host it is."""
         with fault_points.around(fault_points.Action.CALL_GUEST, GuestError):
             try:
-                self._request_file(container, name).touch()
+                _request_file(self._sockets.directory(container), name).touch()
             except FileNotFoundError:
                 return  # the container has been deleted meanwhile
             except OSError as error:
@@ -110,7 +140,9 @@ class Guests:
 
     def stop_asking(self, container: str, name: str) -> None:
         """Stop asking a guest: it has gone on, or is about to be dumped."""
-        self._request_file(container, name).unlink(missing_ok=True)
+        # It may have got a directory of its own since it was asked: after a reboot it has none until it is made again.
+        for place in {self._sockets.directory(container), self._sockets.of_host}:
+            _request_file(place, name).unlink(missing_ok=True)
 
     async def wait_for_returning_guests(self, condition: Callable[[], bool] = lambda: False) -> bool:
         """If this agent has only just started, wait until guests from before have met the condition.
@@ -136,7 +168,7 @@ class Guests:
         try:
             async with asyncio.timeout(timeout), self._changed:
                 await self._changed.wait_for(lambda: all(self.find(container, name) for name in names))
-                return [self._connected[container, name] for name in names]
+                return [guest for name in names if (guest := self.find(container, name))]
         except TimeoutError as error:
             missing = [name for name in names if not self.find(container, name)]
             raise GuestError(
@@ -144,53 +176,53 @@ class Guests:
                 f"the agent within {timeout:g} s: is the container running?"
             ) from error
 
-    def _request_file(self, container: str, name: str) -> Path:
-        return self._sockets.directory(container) / f"resume-{name}"
-
     def _begin_to_accept(self, listener: socket.socket, entrance: str) -> None:
-        now = asyncio.get_running_loop().time()
-        # Held as long as the listener: who connects and leaves again and again begins no new one.
-        budget = self._budget_of(entrance)
-        self._accept_from(listener, entrance, Bucket(Rate(_BURST, _PER_SECOND), now), budget)
+        if entrance == HOST:
+            door = _Door(listener, entrance, None, Budget(HOST))
+        else:
+            account = self._accounts.of(entrance, 0)
+            door = _Door(listener, entrance, account, account.budget)
+        self._accept_from(door)
 
-    def _accept_from(self, listener: socket.socket, entrance: str, left: Bucket, budget: Budget) -> None:
-        if listener.fileno() >= 0:
-            loop = asyncio.get_running_loop()
-            loop.add_reader(listener, self._accept, listener, entrance, left, budget)
-
-    def _budget_of(self, container: str) -> Budget:
-        return self._budgets.setdefault(container, Budget(container))
+    def _accept_from(self, door: _Door) -> None:
+        if door.listener.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(door.listener, self._accept, door)
 
     def _cease_to_accept(self, listener: socket.socket) -> None:
         asyncio.get_running_loop().remove_reader(listener)
 
-    def _accept(self, listener: socket.socket, entrance: str, left: Bucket, budget: Budget) -> None:
-        """Take some of the connections that wait: what one container can cost the others has a bound."""
-        loop = asyncio.get_running_loop()
+    def _accept(self, door: _Door) -> None:
+        """Take some of the connections that wait: what one container or user can cost the others has a bound."""
         rest = 0.0
         for _ in range(_MAX_ACCEPTED):
-            rest = max(left.missing(1, loop.time()), budget.rest())
+            rest = door.rest()
             if rest:
                 break
             try:
-                connection, _ = listener.accept()
+                with door.budget.working():
+                    connection, _ = door.listener.accept()
+                    self._take(connection, door)
             except (BlockingIOError, ConnectionError):
                 return
             except OSError as error:
                 _log.error("cannot take a guest's connection: %s", error.strerror)
                 rest = _OUT_OF_DESCRIPTORS_S
                 break
-            left.take(1)
-            # Before anything is read about the process.
-            if self._open[entrance] >= _MAX_CONNECTIONS:
-                _log.warning("%s has %d connections already", _whose(entrance), _MAX_CONNECTIONS)
-                connection.close()
-                continue
-            self._open[entrance] += 1
-            self._spawn(self._serve(connection, entrance))
         if rest:
-            self._cease_to_accept(listener)
-            loop.call_later(rest, self._accept_from, listener, entrance, left, budget)
+            self._cease_to_accept(door.listener)
+            asyncio.get_running_loop().call_later(rest, self._accept_from, door)
+
+    def _take(self, connection: socket.socket, door: _Door) -> None:
+        """Serve a connection, or close it: before anything is read about the process."""
+        user = peer_user(connection)
+        account = door.account or self._accounts.of(HOST, user)
+        if account.admit():
+            task = self._spawn(self._serve(connection, door.entrance, account, user))
+            task.add_done_callback(
+                lambda _: connection.close()
+            )  # also of one that was cancelled before it began
+        else:
+            connection.close()
 
     def _identify(self, connection: socket.socket, entrance: str) -> tuple[str, Process]:
         """Whose connection it is: by the kernel's word, and by the socket that it has come in by."""
@@ -202,28 +234,32 @@ class Guests:
         if container == entrance or (entrance == HOST and not self._sockets.has_own(container)):
             return container, process
         raise AgentError(
-            f"{process} is of {_whose(container)} by its cgroup, and has come in by the socket of {_whose(entrance)}"
+            f"{process} is of {whose(container)} by its cgroup, and has come in by the socket of {whose(entrance)}"
         )
 
-    async def _serve(self, connection: socket.socket, entrance: str) -> None:
-        who: Guest | Process | str = f"a process at the socket of {_whose(entrance)}"
+    async def _serve(self, connection: socket.socket, entrance: str, account: Account, user: int) -> None:
+        who: Guest | Process | str = f"a process at the socket of {whose(entrance)}"
         guest = None
         with connection:
             try:
-                with self._budget_of(entrance).working():
+                with account.budget.working():
                     container, who = self._identify(connection, entrance)
                 connection.setblocking(False)
-                who = guest = await self._greet(connection, container, who)
+                # Another one if its container has no socket of its own. Held here for as long as the guest is.
+                own = self._accounts.of(container, user)
+                who = guest = await self._greet(connection, container, who, own)
                 await self._enter(guest)
                 await guest.read()
             except (MigrRDMAError, OSError, TimeoutError) as error:
                 _log.warning("closing the connection of %s: %s", who, error)
             finally:
-                self._open[entrance] -= 1
+                account.ended()
                 if guest is not None:
                     await self._leave(guest)
 
-    async def _greet(self, connection: socket.socket, container: str, process: Process) -> Guest:
+    async def _greet(
+        self, connection: socket.socket, container: str, process: Process, account: Account
+    ) -> Guest:
         """Learn its name and state from itself; which process it is we know already."""
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(_HELLO_S):
@@ -231,32 +267,46 @@ class Guests:
         if message.kind != "HELLO" or message.body["state"] not in list(GuestState):
             raise MessageError(f"{process}: {message.kind} where HELLO should be, with a state that there is")
         guest = Guest(
-            connection, process, container, message.body, self._budget_of(container), self._containers.looks
+            connection,
+            process,
+            container,
+            message.body,
+            account.budget,
+            self._containers.looks,
+            self._on_question,
         )
-        other = self.find(container, guest.name)
+        other = self._connected.get(_key(guest))
         if other is not None and other.process.pid != process.pid:
             raise AgentError(f"{process} says it is {other.process}, which is connected")
-        await loop.sock_sendall(connection, WIRE.pack("WELCOME", ident=message.ident))
+        await loop.sock_sendall(
+            connection,
+            WIRE.pack("WELCOME", {"answers": int(self._on_question is not None)}, ident=message.ident),
+        )
         return guest
 
     async def _enter(self, guest: Guest) -> None:
         async with self._changed:
-            self._connected[guest.container, guest.name] = guest
+            self._connected[_key(guest)] = guest
             self._changed.notify_all()
         _log.info("%s connected, %s", guest, guest.state.name.lower())
         self._on_connect(guest)
 
     async def _leave(self, guest: Guest) -> None:
-        if self._connected.get((guest.container, guest.name)) is guest:
-            del self._connected[guest.container, guest.name]
+        if self._connected.get(_key(guest)) is guest:
+            del self._connected[_key(guest)]
         guest.connection_ended()
         _log.info("%s disconnected", guest)
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
-def _whose(container: str) -> str:
-    return f"container {container:.12}" if container else "the host"
+def _request_file(directory: Path, name: str) -> Path:
+    return directory / f"resume-{name}"
+
+
+def _key(guest: Guest) -> _Key:
+    return guest.container, guest.name, 0 if guest.container else guest.process.pid

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest_objects import Question
 from migrrdma_runtime.agent.local.guests import Guests
 from migrrdma_runtime.agent.local.runtime_api import Operation, Runtime, RuntimeApi
 from migrrdma_runtime.base import paths
@@ -21,12 +22,15 @@ from migrrdma_runtime.wire.agent_messages import Message
 class LocalSockets:
     """The sockets. Open them, then say what is to be done about guests and, last, about requests."""
 
-    def __init__(self, containers: Containers, run_dir: Path) -> None:
+    def __init__(self, containers: Containers, run_dir: Path, *, answers: bool = False) -> None:
         self.containers = containers
-        self.guests = Guests(self.containers, run_dir, self._connected)
+        self.guests = Guests(self.containers, run_dir, self._connected, self._asked if answers else None)
         self.api = RuntimeApi(self.containers)
         self._runtime_socket = run_dir / paths.RUNTIME_SOCKET
         self._on_connect: Callable[[Guest], None] | None = None
+        self._on_question: Callable[[Guest, Question], None] | None = None
+        self._questions: list[tuple[Guest, Question]] = []
+        """That have been asked before there was somebody to answer them."""
         self._listens = False
 
     async def listen(self) -> None:
@@ -38,9 +42,14 @@ class LocalSockets:
         await self.api.listen(self._runtime_socket)
         self.guests.listen()
 
-    def receive(self, on_connect: Callable[[Guest], None]) -> None:
-        """Have every guest that connects looked at, and those that have connected already."""
-        self._on_connect = on_connect
+    def receive(
+        self, on_connect: Callable[[Guest], None], on_question: Callable[[Guest, Question], None]
+    ) -> None:
+        """Have every guest that connects looked at, and every question answered, and those that there are already."""
+        self._on_connect, self._on_question = on_connect, on_question
+        questions, self._questions = self._questions, []
+        for guest, question in questions:
+            on_question(guest, question)
         for guest in self.guests.all():
             on_connect(guest)
 
@@ -56,6 +65,12 @@ class LocalSockets:
     async def _announce(self, request: Message, _runtime: Runtime) -> Message:
         self.guests.listen_in(request["container"])
         return {}
+
+    def _asked(self, guest: Guest, question: Question) -> None:
+        if self._on_question is not None:
+            self._on_question(guest, question)
+        else:
+            self._questions.append((guest, question))
 
     def _connected(self, guest: Guest) -> None:
         if self._on_connect is not None:

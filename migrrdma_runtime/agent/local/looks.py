@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from migrrdma_runtime.agent.local.owners import whose
 from migrrdma_runtime.base.errors import GuestError
 
 _Seen = TypeVar("_Seen")
@@ -33,12 +34,12 @@ class Looks:
         self._of: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._patience = patience
 
-    async def at(self, container: str, look: Callable[..., _Seen], *arguments: Any) -> _Seen:
-        """What ``look`` returns, or raises; `GuestError` when it does not end. "": it is at no one container.
+    async def at(self, owner: str, look: Callable[..., _Seen], *arguments: Any) -> _Seen:
+        """What ``look`` returns, or raises; `GuestError` when it does not end. "": it is at nobody's alone.
 
         A look that was given up has its thread until it ends.
         """
-        turn = self._of.setdefault(container, asyncio.Lock())
+        turn = self._of.setdefault(owner, asyncio.Lock())
         try:
             async with asyncio.timeout(self._patience):
                 await turn.acquire()
@@ -49,10 +50,11 @@ class Looks:
                     raise
                 return await self._begin(turn, look, arguments)
         except TimeoutError as error:
-            whose = f"those of container {container:.12}" if container else "this host's"
+            which = f"those of {whose(owner)}" if owner else "this host's"
             raise GuestError(
-                f"a look at processes, {whose}, has not ended in {self._patience:g} s: they have very many files or "
-                "mappings, or the kernel does not answer for one of them; `migrrdma inspect` shows where they are"
+                f"a look at processes, {which}, has not ended in {self._patience:g} s: they "
+                "have very many files or mappings, or the kernel does not answer for one of them; `migrrdma "
+                "inspect` shows where they are"
             ) from error
 
     def _begin(

@@ -1,7 +1,7 @@
-"""What a process has mapped, and which of its memory regions are not mapped any more.
+"""What a process has mapped, and which of its memory regions no device could register again.
 
-The kernel pins registered memory, so that the device goes on with pages that the process has unmapped. It keeps no
-address for them: nobody can dump them, and no device could register them again.
+A region needs the right to read its memory, and to write where its device may write. What is not mapped at all is not
+asked for: the guest registers what is left of a region (guest/objects/mr_left.c).
 """
 
 from __future__ import annotations
@@ -22,16 +22,29 @@ Range = tuple[int, int]
 class MemoryMap:
     """The mappings of one process: joined ranges in the order of their addresses."""
 
+    mapped: list[Range]
+    """Of whatever rights."""
+
     readable: list[Range]
     writable: list[Range]
 
-    def lacks(self, region: MemoryRegion) -> bool:
-        """Whether a part of the region could not be registered: with the right to write where its device may write."""
-        ranges = self.writable if region.is_written else self.readable
-        at = bisect_right(ranges, (region.address, 1 << 64)) - 1
-        return region.length > 0 and not (
-            at >= 0 and ranges[at][0] <= region.address and region.address + region.length <= ranges[at][1]
-        )
+    def forbids(self, region: MemoryRegion) -> bool:
+        """Whether a part of the region is mapped, and without the rights that the region needs."""
+        if not region.is_pinned:
+            return False
+        allowed = self.writable if region.is_written else self.readable
+        start, end = region.address, region.address + region.length
+        return _bytes_within(self.mapped, start, end) != _bytes_within(allowed, start, end)
+
+
+def _bytes_within(ranges: list[Range], start: int, end: int) -> int:
+    """How many bytes of these ranges lie there."""
+    at = max(bisect_right(ranges, (start, 1 << 64)) - 1, 0)
+    found = 0
+    while at < len(ranges) and ranges[at][0] < end:
+        found += max(min(ranges[at][1], end) - max(ranges[at][0], start), 0)
+        at += 1
+    return found
 
 
 def read(proc: Path, pid: int) -> MemoryMap | None:
@@ -48,16 +61,18 @@ def files(proc: Path, pid: int) -> list[str]:
 
 def parse(lines: Iterable[str]) -> MemoryMap:
     """The lines of ``/proc/PID/maps``."""
+    mapped: list[Range] = []
     readable: list[Range] = []
     writable: list[Range] = []
     for line in lines:
         addresses, permissions, *_ = line.split(None, 2)
         start, end = (int(one, 16) for one in addresses.split("-"))
+        _join(mapped, start, end)
         if "r" in permissions:
             _join(readable, start, end)
             if "w" in permissions:
                 _join(writable, start, end)
-    return MemoryMap(readable, writable)
+    return MemoryMap(mapped, readable, writable)
 
 
 def _join(ranges: list[Range], start: int, end: int) -> None:

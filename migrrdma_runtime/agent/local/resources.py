@@ -77,6 +77,11 @@ class Holdings:
             return f"{guest} lists {what} at GID {gids.shown(pair.sgid)}, which is not that device's"
         return ""
 
+    def is_made_by(self, guest: Guest, device: str, number: int) -> bool:
+        """Whether the kernel says so; of one whose thread has ended it does not say whose it is."""
+        found = self.pairs.get((device, number))
+        return found is not None and bool(found.pid) and self._is_of(found.pid, guest)
+
     def possible_holders(self, guests: Sequence[Guest], numbers: set[int]) -> list[Guest]:
         """The guests of which a queue pair of one of these numbers may be."""
         return self._holders(

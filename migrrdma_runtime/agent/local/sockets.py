@@ -42,8 +42,12 @@ def listen_at(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
 
 def peer_pid(connection: socket.socket) -> int:
     """The process at the other end of a unix socket, by the kernel's word."""
-    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(pid)
+    return _credentials(connection)[0]
+
+
+def peer_user(connection: socket.socket) -> int:
+    """The user that the process at the other end was when it connected, by the kernel's word."""
+    return _credentials(connection)[1]
 
 
 @contextmanager
@@ -69,6 +73,11 @@ def peer_process(connection: socket.socket) -> Iterator[tuple[int, Callable[[], 
         yield pid, lambda: not ended.poll(0)
     finally:
         os.close(handle)
+
+
+def _credentials(connection: socket.socket) -> tuple[int, int]:
+    pid, user, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid), int(user)
 
 
 def _gone(pid: int) -> AgentError:

@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 PERIOD_S = 30.0
 """Between two looks at the kernel's list of queue pairs: one command for all of them, a few milliseconds."""
 
+_MAPPINGS_S = 3.0
+"""What all containers' mappings together are waited for: somebody sits before `migrrdma status`."""
+
 _GRACE_S = 5.0
 """What a process may take from its first queue pair to its guest's call: it calls again after an agent's restart."""
 
@@ -32,8 +35,8 @@ class Stranger:
 
     container: str
     process: Process
-    libraries: tuple[str, ...]
-    """The files of a libibverbs that it has mapped, as the container calls them."""
+    libraries: tuple[str, ...] | None
+    """The files of a libibverbs that it has mapped, as the container calls them; None: its mappings cannot be read."""
 
     @property
     def reason(self) -> str:
@@ -50,8 +53,10 @@ class Stranger:
         }
 
 
-def way_in(libraries: tuple[str, ...]) -> str:
+def way_in(libraries: tuple[str, ...] | None) -> str:
     """How a process that the guest library does not see uses RDMA, by what it has mapped."""
+    if libraries is None:
+        return "by a way that cannot be seen now: its mappings cannot be read"
     if not libraries:
         return "with a libibverbs that is linked statically"
     return f"through {' and '.join(libraries[:2])}, which it has loaded past the guest library"
@@ -87,7 +92,22 @@ class Strangers:
             return []
         makers = {one.pid for one in holdings.pairs.values() if one.pid and not one.module}
         guests = {one.process.pid for one in self._guests.all()}
-        return await self._containers.looks.at("", self._among, makers, guests)
+        found = await self._containers.looks.at("", self._among, makers, guests)
+        if not found:
+            return []
+        # How long its mappings take is a container's own doing, and must not hide the others' strangers.
+        looks = [asyncio.ensure_future(self._ways_in(container, found[container])) for container in found]
+        try:
+            await asyncio.wait(looks, timeout=_MAPPINGS_S)
+        finally:
+            for one in looks:
+                one.cancel()
+        seen = await asyncio.gather(*looks, return_exceptions=True)
+        strangers = []
+        for (container, processes), ways in zip(found.items(), seen, strict=True):
+            known = [None] * len(processes) if isinstance(ways, BaseException) else ways
+            strangers += [Stranger(container, *one) for one in zip(processes, known, strict=True)]
+        return strangers
 
     async def watch(self, period: float = PERIOD_S, grace: float = _GRACE_S) -> None:
         """Look again and again, and log each process once, until cancelled."""
@@ -121,13 +141,17 @@ class Strangers:
             stranger.reason,
         )
 
-    def _among(self, makers: set[int], guests: set[int]) -> list[Stranger]:
-        """Of threads that have made queue pairs, the processes in recorded containers without a guest."""
-        found = []
+    def _among(self, makers: set[int], guests: set[int]) -> dict[str, list[Process]]:
+        """Of threads that have made queue pairs, the processes in recorded containers without a guest, by container."""
+        found: dict[str, list[Process]] = {}
         for pid in sorted({self._containers.process_of(one) for one in makers} - guests - {0}):
             container = self._containers.container_of(pid)
             if container:
-                found.append(
-                    Stranger(container, self._containers.process(pid), self._containers.verbs_libraries(pid))
-                )
+                found.setdefault(container, []).append(self._containers.process(pid))
         return found
+
+    async def _ways_in(self, container: str, processes: list[Process]) -> list[tuple[str, ...]]:
+        def read() -> list[tuple[str, ...]]:
+            return [self._containers.verbs_libraries(one.pid) for one in processes]
+
+        return await self._containers.looks.at(container, read)

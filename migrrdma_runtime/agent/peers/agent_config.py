@@ -36,7 +36,9 @@ class Deadlines:
     peer: float = _deadline(10, "How long another host's agent may take to answer.")
     drain: float = _deadline(30, "How long both ends of all connections may take to drain.")
     reconnect: float = _deadline(
-        60, "How long a restored process may take to connect to the agent, once the container was restored."
+        60,
+        "How long a restored process may take to connect to the agent, once the container was restored, "
+        "and CRIU to let it go, once that is committed.",
     )
     doubt: float = _deadline(
         60, "How long a destination goes on asking when it cannot learn whether its commit was accepted."
@@ -68,6 +70,10 @@ DEFAULT_TEXT = f"""\
 # Where the agent keeps what must outlive it.
 # state_dir = "{paths.AGENT_STATE_DIR}"
 
+# Whether a process that has moved is found by what it gave out before (docs/protocol.md, "Late comers"): the same on
+# all hosts. Every connection of RC and UC costs a question then.
+# late_comers = false
+
 [tls]
 # What `migrrdma agent ca issue` made for this host.
 # ca = "{paths.TLS_DIR}/ca.crt"
@@ -95,6 +101,7 @@ _SCHEMA = {
         "listen": {"type": "array", "items": _TEXT, "minItems": 1},
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
         "metrics": {"type": "string"},
+        "late_comers": {"type": "boolean"},
         "state_dir": {"type": "string", "pattern": "^/"},
         "tls": {
             "type": "object",
@@ -139,6 +146,8 @@ class AgentConfig:
     port: int = DEFAULT_PORT
     metrics: str = ""
     """``host:port``; empty: there are none."""
+    late_comers: bool = False
+    """Whether processes here are told where queue pairs are that have moved, and others of those that are here."""
     tls: TLSFiles = field(default_factory=TLSFiles)
     deadlines: Deadlines = field(default_factory=Deadlines)
     peers: tuple[tuple[str, str], ...] = ()
@@ -240,6 +249,7 @@ def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> A
         listen=tuple(found.get("listen", ())),
         port=found.get("port", DEFAULT_PORT),
         metrics=metrics,
+        late_comers=found.get("late_comers", False),
         tls=TLSFiles(**{one.name: tls[one.name] for one in fields(TLSFiles) if one.name in tls}),
         deadlines=Deadlines(**found.get("deadlines", {})),
         peers=tuple(peers.items()),

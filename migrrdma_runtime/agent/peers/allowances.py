@@ -29,6 +29,9 @@ BYTES = Rate(64 << 20, 1 << 20)
 SUSPENDS = Rate(256, 1)
 """Each has guests asked for their queue pairs, and leaves a record."""
 
+QUESTIONS = Rate(4000, 500)
+"""Where a queue pair is: one for each that is connected. Apart from the others, which no application may use up."""
+
 UNFOUNDED = 16
 """As many as one *suspend* does one count that names queue pairs which nobody here has."""
 
@@ -42,8 +45,8 @@ class Allowance:
         self._peer = peer
         self._clock = clock
         now = clock()
-        self._requests, self._bytes, self._suspends = (
-            Bucket(rate, now) for rate in (REQUESTS, BYTES, SUSPENDS)
+        self._requests, self._bytes, self._suspends, self._questions = (
+            Bucket(rate, now) for rate in (REQUESTS, BYTES, SUSPENDS, QUESTIONS)
         )
         self._under_way = 0
         self._said = now - _SAID_AGAIN_S
@@ -69,9 +72,10 @@ class Allowance:
         now = self._clock()
         if self._under_way >= UNDER_WAY:
             raise self._refusal(AllowanceError, f"{self._under_way} requests under way", 0)
-        if seconds := self._requests.missing(1, now):
+        requests = self._questions if name == "where" else self._requests
+        if seconds := requests.missing(1, now):
             raise self._refusal(AllowanceError, "too many requests", seconds)
-        self._requests.take(1)
+        requests.take(1)
         if seconds := self._bytes.missing(size, now):
             raise self._refusal(AllowanceError, "too many bytes of requests", seconds)
         self._bytes.take(size)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import resource
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,12 @@ _IDLE_S = 10.0
 used that has been idle for as long as a host may take to come up again. It is closed then: an agent that has asked a
 thousand others once would else have a thousand for ever. (grpc.client_idle_timeout_ms would close them, but not in
 1.51, which Debian 12 and 13 carry.)"""
+_HANDSHAKE_S = 10.0
+"""A connection on which no agent has shown its certificate by then is closed. The library's own limit is 120 seconds:
+whoever reaches the port and says nothing would have a descriptor for as long."""
+_PART_OF_DESCRIPTORS = 8
+"""What part of this process's descriptors the connections to one address may have: the guests' come out of the same."""
+_MOST_CONNECTIONS = 8192
 _LARGE = 256 << 10
 """Bytes of a request that is not looked at in the event loop."""
 _MAX_DETAILS = 2000
@@ -90,6 +97,9 @@ class GrpcServer:
                 *_OPTIONS,
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_concurrent_streams", allowances.UNDER_WAY),
+                ("grpc.server_handshake_timeout_ms", round(_HANDSHAKE_S * 1000)),
+                # 1.51, which Debian 12 and 13 carry, does not know it yet: there the handshake's limit is all there is.
+                ("grpc.max_allowed_incoming_connections", _most_connections()),
             ),
         )
         self._credentials = grpc.ssl_server_credentials(
@@ -257,6 +267,13 @@ class GrpcTransport:
             self._denied.require_valid(certificate, f"the certificate of the agent at {address}")
         except CertificateError as error:
             raise UnreachableError(str(error)) from error  # nobody was asked; with a new one it will be
+
+
+def _most_connections() -> int:
+    """To one address, before the handshake as after it; what is above it is closed at once."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = limit == resource.RLIM_INFINITY
+    return _MOST_CONNECTIONS if unlimited else max(1, min(_MOST_CONNECTIONS, limit // _PART_OF_DESCRIPTORS))
 
 
 def _channel_options(agent: str) -> tuple[tuple[str, str | int], ...]:

@@ -14,7 +14,7 @@ from migrrdma_runtime.agent.local.containers import ProcessId
 from migrrdma_runtime.agent.roles.records import DestinationData, SourceData, SourceRecord
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
-from migrrdma_runtime.base.errors import AgentError, RefusedError, UnreachableError
+from migrrdma_runtime.base.errors import AgentError, AllowanceError, RefusedError, UnreachableError
 from migrrdma_runtime.wire import manifest, manifest_schema, tokens
 from migrrdma_runtime.wire.agent_messages import (
     GENERATION_CLAIMS,
@@ -76,6 +76,8 @@ class Adoption:
             return
         try:
             await self._agent.greet(source.address)
+        except AllowanceError:
+            pass  # whoever says that it is asked too much is there
         except UnreachableError:
             return
         except AgentError as error:

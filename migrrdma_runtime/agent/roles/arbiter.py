@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 
 from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles.homes import tell_the_homes
 from migrrdma_runtime.agent.roles.parked import tell_that_it_waits
 from migrrdma_runtime.agent.roles.records import SourceData, SourceRecord
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock
-from migrrdma_runtime.base.errors import RefusedError, UnreachableError
+from migrrdma_runtime.base.errors import AllowanceError, RefusedError, UnreachableError
 from migrrdma_runtime.wire import tokens
 from migrrdma_runtime.wire.agent_messages import UNKNOWN, Contact, Message
 
@@ -67,6 +68,7 @@ class Arbiter:
                 self._agent.fault_point("arbiter: commit")
                 # ═══ The commit point. Before this line is on disk the source decides, afterwards the holder.
                 self._store.move(record, State.COMMITTED, committed=time.time())
+                self._agent.tasks.follow(record.id, tell_the_homes(self._agent, record))
             elif record.state not in (State.COMMITTED, State.DONE):
                 raise RefusedError(_explain_state(record))
         return {}
@@ -79,8 +81,8 @@ class Arbiter:
             if current and record.state in (State.CLAIMED, State.COMMITTED):
                 _require_holder(caller, record)
                 self._store.move(record, State.PARKED, holder=None)
-        # Its partners may have refused it because another host decides by now.
-        self._agent.tasks.follow(record.id, tell_that_it_waits(self._agent, record, once=True))
+                # Its partners may have refused it because another host decides by now.
+                self._agent.tasks.follow(record.id, tell_that_it_waits(self._agent, record, once=True))
         return {}
 
     async def finish(self, caller: Identity, request: Message) -> Message:
@@ -149,7 +151,9 @@ class Arbiter:
             # A host that was started anew knows of its present boot only.
             same = record.data.claimed_in == self._agent.containers.boot
             age = boot_clock() - (record.data.claimed if same else 0)
-            if record.state is State.COMMITTED or age < self._agent.config.deadlines.doubt:
+            # Whoever says that it is asked too much is there.
+            lives = isinstance(error, AllowanceError)
+            if lives or record.state is State.COMMITTED or age < self._agent.config.deadlines.doubt:
                 raise RefusedError(f"{_explain_state(record)}, and cannot be asked: {error}") from error
             state = UNKNOWN
         if state == State.RELEASED.value or (state == UNKNOWN and record.state is State.CLAIMED):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from migrrdma_runtime.agent.local.devices import ROCE_V2
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import AddressKind, Context, QueuePair
+from migrrdma_runtime.agent.roles.numbers import unproven
 from migrrdma_runtime.agent.roles.participants import (
     Connection,
     Mover,
@@ -20,6 +21,7 @@ from migrrdma_runtime.agent.roles.participants import (
     require_memory,
     require_movable,
     require_no_others,
+    require_none_is_being_connected,
     require_own_gids,
 )
 from migrrdma_runtime.agent.roles.records import SourceRecord
@@ -27,6 +29,9 @@ from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base.errors import GuestError
 from migrrdma_runtime.wire import agent_messages, manifest, remote_keys
 from migrrdma_runtime.wire.agent_messages import Message
+
+MOST_GIDS = 16
+"""``MIG_GID_MAPS``: of one device of a process, so many can be what they are not at its next place."""
 
 _PREPARE_BESIDE = 1 << 16
 """Bytes of a *prepare* beside its connections and keys: names of processes and agents, far fewer than that."""
@@ -38,6 +43,7 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
     after: list[Mover] = await wait_for_all(*(look_into(agent, one.guest) for one in participants.movers))
     # Made since they were asked first; from PARK on nothing is made any more.
     require_movable(record.data.container, after)
+    require_none_is_being_connected(agent, after, record.data.names)
     require_devices(agent, after)
     require_few_datagrams(after)
     await require_own_gids(agent, after)
@@ -55,6 +61,9 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
             f"({', '.join(changed[:8])}): try again"
         )
     _require_same_datagrams(record, participants, after)
+    if record.data.names:
+        # Made since: on the disk with the next state. There is no time to ask the kernel whose they are.
+        record.data.unproven = unproven(after, record.data.qpns)
     for partner in participants.partners:
         _require_sendable(partner, after, len(participants.datagrams))
     devices = sorted({context.real_device for one in after for context in one.contexts})
@@ -69,7 +78,14 @@ async def describe(agent: ThisAgent, record: SourceRecord, participants: Partici
             "left_running": record.data.left_running,
             "source": agent.contact.as_message(),
             "devices": capabilities,
-            "guests": [_describe_guest(one, kinds) for one in after],
+            "guests": [
+                _describe_guest(one, kinds, _kept(agent))
+                | {
+                    "names": record.data.names.get(one.guest.name, []),
+                    "qpns": record.data.qpns.get(one.guest.name, []),
+                }
+                for one in after
+            ],
             "partners": [
                 {**one.contact.as_message(), "connections": _ends(one.connections)}
                 for one in participants.partners
@@ -118,6 +134,7 @@ def _require_sendable(partner: PartnerAgent, movers: list[Mover], datagrams: int
     size += datagrams * (len(agent_messages.encode(place)) + 1)
     # Each key is told to one domain's other ends at the most, and as unusable to those of another (usable_keys.py).
     domains = len({(guest.name, pair.domain) for guest, pair in partner.connections})
+    domains += len({(guest.name, pair.domain) for guest, pair in partner.connections if pair.is_target})
     size += remote_keys.packed_size(2 * keys, domains) + _PREPARE_BESIDE
     if size > agent_messages.MAX_BYTES:
         raise GuestError(
@@ -136,31 +153,57 @@ def _survey(
     return {name: agent.devices.capabilities(name) for name in devices}, kinds
 
 
-def _describe_guest(one: Mover, kinds: dict[tuple[str, str], str]) -> Message:
+def _kept(agent: ThisAgent) -> frozenset[AddressKind]:
+    """Which GIDs an application is to see after the move as before, beside those that its connections use."""
+    datagrams = frozenset({AddressKind.OWN})
+    if not agent.config.late_comers:  # nobody would find it by the others
+        return datagrams
+    return datagrams | {AddressKind.KNOWN, AddressKind.TOLD}
+
+
+def _describe_guest(one: Mover, kinds: dict[tuple[str, str], str], kept: frozenset[AddressKind]) -> Message:
     return {
         "process": one.guest.name,
         "pid": one.guest.pid_in_container,
         "command": one.guest.process.command,
         "build_id": one.guest.build_id,
         "objects": one.inventory.counts,
-        "contexts": [_describe_context(context, one, kinds) for context in one.contexts],
+        "contexts": [_describe_context(context, one, kinds, kept) for context in one.contexts],
     }
 
 
-def _describe_context(context: Context, mover: Mover, kinds: dict[tuple[str, str], str]) -> Message:
+def _describe_context(
+    context: Context, mover: Mover, kinds: dict[tuple[str, str], str], kept: frozenset[AddressKind]
+) -> Message:
+    addresses = [one for one in mover.addresses if one.kind in kept and one.context == context.id]
     used = sorted(
         {
             (pair.port, pair.sgid_index, pair.sgid)
             for pair in mover.pairs
             if pair.name.context == context.id and pair.is_connected
         }
-        | {(one.port, one.index, one.gid) for one in mover.own_addresses if one.context == context.id}
+        | {(one.port, one.index, one.gid) for one in addresses if one.kind is not AddressKind.TOLD}
+    )
+    # What it has asked for, and may have told to others; not worth a restore, as far as it uses it for nothing.
+    places = {(port, index) for port, index, _ in used}
+    told = sorted(
+        {
+            (one.port, one.index, one.gid)
+            for one in addresses
+            if one.kind is AddressKind.TOLD and (one.port, one.index) not in places
+        }
     )
     # By the GID: port and index are those that the application uses, of its first device.
     device = context.real_device
     found = [
-        {"port": port, "index": index, "gid": gid, "type": kinds.get((device, gid), ROCE_V2)}
-        for port, index, gid in used
+        {
+            "port": port,
+            "index": index,
+            "gid": gid,
+            "type": kinds.get((device, gid), ROCE_V2),
+            "used": (port, index) in places,
+        }
+        for port, index, gid in [*used, *told][: max(len(used), MOST_GIDS)]
     ]
     return {"context": context.id, "device": context.real_device, "gids": found}
 

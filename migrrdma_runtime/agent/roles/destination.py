@@ -22,7 +22,7 @@ from migrrdma_runtime.agent.roles.reconnection import Reconnection
 from migrrdma_runtime.agent.roles.records import DestinationData, DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.standing import Standing, require_success
 from migrrdma_runtime.agent.roles.states import State
-from migrrdma_runtime.agent.roles.telling import tell_until_all_know
+from migrrdma_runtime.agent.roles.telling import is_meant, tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
 from migrrdma_runtime.base.errors import (
@@ -214,7 +214,7 @@ class Destination:
         async with self._agent.lock(f"{record.id} {guest.name}"):
             pending = record.data.pending
             goes_on = record.state in (State.COMMITTED, State.DONE) and not self._is_held(record)
-            if goes_on and guest.name in pending:
+            if goes_on and guest.name in pending and is_meant(self._agent, record, guest):
                 await guest.resume(self._deadlines.guest)
                 self._agent.guests.stop_asking(guest.container, guest.name)
                 left = [one for one in record.data.pending if one != guest.name]
@@ -245,6 +245,8 @@ class Destination:
                 for one in document["partners"]
             ],
             guests=[one["process"] for one in document["guests"]],
+            names={one["process"]: one["names"] for one in document["guests"]},
+            qpns={one["process"]: one["qpns"] for one in document["guests"]},
             runtime=runtime.process,
             given_back=given_back,
         )
@@ -347,7 +349,9 @@ class Destination:
     ) -> None:
         """Let what CRIU's plugin holds go on: until it has, nothing has run, and the authority can be given back."""
         containers, processes = self._agent.containers, record.data.processes
-        await standing.release(report, lambda: any(containers.goes_on(one) for one in processes))
+        await standing.release(
+            report, lambda: any(containers.goes_on(one) for one in processes), self._deadlines.reconnect
+        )
 
     def _is_held(self, record: DestinationRecord) -> bool:
         """Whether nothing of it runs yet: what is committed may still be given back."""

@@ -6,7 +6,7 @@ from migrrdma_runtime.agent.local.devices import GidEntry, shortfalls
 from migrrdma_runtime.agent.local.guest_objects import GidChange
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import ManifestError, RestoreError
+from migrrdma_runtime.base.errors import AgentError, ManifestError, RestoreError
 from migrrdma_runtime.wire.agent_messages import Message
 
 NewDevices = dict[tuple[str, int], tuple[str, list[GidChange]]]
@@ -47,7 +47,14 @@ def _device_for(agent: ThisAgent, context: Message) -> tuple[str, list[GidChange
     device = agent.devices.counterpart(context["device"])
     changes = []
     for used in context["gids"]:
+        if not used["used"] and not agent.config.late_comers:
+            continue  # nobody would find it by what it was
         there = GidEntry(used["port"], used["index"], used["gid"], used["type"])
-        new = agent.devices.counterpart_of_gid(there, device)
+        try:
+            new = agent.devices.counterpart_of_gid(there, device)
+        except AgentError:
+            if used["used"]:
+                raise
+            continue  # the application sees what the device has there
         changes.append(GidChange(there.port, there.index, new.port, new.index))
     return device, changes

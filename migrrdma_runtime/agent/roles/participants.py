@@ -153,9 +153,9 @@ async def require_no_others(agent: ThisAgent, container: str, movers: list[Mover
 
 
 async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:
-    """Refuse memory regions whose memory the process has unmapped: no host could register them again.
+    """Refuse memory regions whose memory the process has protected: no host could register them again.
 
-    A process may unmap at any time, until it is frozen; what it unmaps after this is found by the restore.
+    A process may do that at any time, until it is frozen; what it protects after this is found by the restore.
     """
     for one in movers:
         if not one.inventory.counts.get("mrs"):
@@ -166,12 +166,12 @@ async def require_memory(agent: ThisAgent, movers: list[Mover]) -> None:
         if mapped is None:
             continue
         regions = await one.guest.memory_regions(agent.config.deadlines.guest)
-        gone = [str(region) for region in regions if mapped.lacks(region)]
-        if gone:
+        forbidden = [str(region) for region in regions if mapped.forbids(region)]
+        if forbidden:
             raise GuestError(
-                f"{one.guest} has registered memory that it has unmapped or protected since: {', '.join(gone[:8])}"
-                f"{f' and {len(gone) - 8} more' if len(gone) > 8 else ''}. No device could register it again: "
-                "the program must deregister a memory region before it unmaps its memory"
+                f"{one.guest} has registered memory that it has protected since: {', '.join(forbidden[:8])}"
+                f"{f' and {len(forbidden) - 8} more' if len(forbidden) > 8 else ''}. No device could register it "
+                "again: the program must deregister a memory region before it protects its memory"
             )
 
 
@@ -230,6 +230,23 @@ def require_few_datagrams(movers: list[Mover]) -> None:
             f"{len(movers)} processes have more queue pairs for datagrams, once for each GID that they send from, than "
             f"the {agent_messages.MOST_PLACES} that can be moved"
         )
+
+
+def require_none_is_being_connected(
+    agent: ThisAgent, movers: list[Mover], names: dict[str, list[str]]
+) -> None:
+    """Wait with a move until what others are about to be connected to is connected to them: `BusyError`."""
+    for one in movers:
+        for pair in one.pairs:
+            known = names.get(one.guest.name, [])
+            if (
+                pair.may_be_connected
+                and agent.asked_for.is_being_connected(known, pair.name.vqpn)
+                and agent.asked_for.has_patience(one.guest.container)
+            ):
+                raise BusyError(
+                    f"{one.guest} is just being connected to, at QP 0x{pair.name.vqpn:x}: try again"
+                )
 
 
 def require_movable(container: str, movers: list[Mover]) -> None:

@@ -30,9 +30,9 @@ from migrrdma_runtime.agent.roles.partner_guests import (
 )
 from migrrdma_runtime.agent.roles.records import PartnerData, PartnerRecord
 from migrrdma_runtime.agent.roles.states import State
-from migrrdma_runtime.agent.roles.telling import tell_until_all_know
+from migrrdma_runtime.agent.roles.telling import is_meant, tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock, wait_for_all
-from migrrdma_runtime.base.errors import AgentError, GuestError, RefusedError
+from migrrdma_runtime.base.errors import AgentError, AllowanceError, GuestError, RefusedError
 from migrrdma_runtime.wire import agent_messages, remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS, UNKNOWN, Contact, Message
 
@@ -284,7 +284,7 @@ class Partner:
     async def _pass_the_word_on(self, record: PartnerRecord) -> None:
         """Let the guests hear something: they too count the time without a word, and would go on by themselves."""
         for one in record.data.guests if not record.is_final else ():
-            guest = self._agent.guests.find(one.container, one.process)
+            guest = self._agent.guests.find(one.container, one.process, one.process_id)
             if guest is not None:
                 try:
                     await guest.contexts(self._deadlines.guest)
@@ -294,7 +294,7 @@ class Partner:
     async def settle(self, guest: Guest, record: PartnerRecord) -> None:
         """Have a guest do what the record's state says, if that is still to be done."""
         async with self._agent.lock(f"{record.id} {guest.name}"):
-            if guest.name not in record.data.pending:
+            if guest.name not in record.data.pending or not is_meant(self._agent, record, guest):
                 return
             if record.state is State.SWITCHED:
                 await guest.resume(self._deadlines.guest)
@@ -323,6 +323,8 @@ class Partner:
         source = record.data.decides
         try:
             answer = await self._agent.ask(source, "outcome", {"migration": record.id})
+        except AllowanceError:
+            silent, state = "", "?"  # it is there, and says how it stands when it is asked less
         except AgentError as error:
             silent, state = str(error), "?"
         else:
@@ -398,7 +400,8 @@ class Partner:
     async def _settle_all(self, record: PartnerRecord) -> None:
         """Settle the guests that are connected, and go on with the others until they are."""
         self._agent.fault_point("partner: settle")
-        found = [self._agent.guests.find(one.container, one.process) for one in record.data.guests]
+        guests = self._agent.guests
+        found = [guests.find(one.container, one.process, one.process_id) for one in record.data.guests]
         # At once: one that hangs would keep the others from going on.
         await wait_for_all(*(self._settle_or_say(guest, record) for guest in found if guest is not None))
         self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import AddressKind, Connect, QPName, QueuePair
-from migrrdma_runtime.agent.roles.records import AnyRecord, PartnerGuest, PartnerQP, SourceData
+from migrrdma_runtime.agent.roles.records import AnyRecord, PartnerData, PartnerGuest, PartnerQP, SourceData
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import BusyError, GuestError, MessageError
+from migrrdma_runtime.wire import remote_keys
 from migrrdma_runtime.wire.agent_messages import Message
 
 _log = logging.getLogger(__name__)
@@ -30,15 +31,15 @@ async def find_owners(agent: ThisAgent, connections: list[Message]) -> list[tupl
             # One that has failed is whose it was: the end that moves need not know yet, and learns it as a lost one.
             if pair.is_connected or pair.has_failed:
                 found.setdefault((pair.end, pair.other_end), []).append((guest, pair))
-    owners: dict[str, tuple[Guest, list[QueuePair]]] = {}
+    owners: dict[Guest, list[QueuePair]] = {}
     for one in connections:
         end, other = (one["gid"], one["qpn"]), (one["peer_gid"], one["peer_qpn"])
         candidates = found.get((end, other), [])
         if len(candidates) != 1:
             raise GuestError(_explain_owner(agent.identity.name, end, other, candidates))
         guest, pair = candidates[0]
-        owners.setdefault(guest.container + "/" + guest.name, (guest, []))[1].append(pair)
-    return list(owners.values())
+        owners.setdefault(guest, []).append(pair)
+    return list(owners.items())
 
 
 async def _claims(agent: ThisAgent, numbers: set[int]) -> list[tuple[Guest, list[QueuePair]]]:
@@ -127,9 +128,19 @@ def _other_migration(agent: ThisAgent, migration: str, guests: list[Guest]) -> A
     for record in agent.store.every():
         if record.id == migration and record.role is Role.PARTNER:
             continue
-        if record.is_busy and any(record.data.concerns(guest.container, guest.name) for guest in guests):
+        if record.is_busy and any(_takes_part(record, guest) for guest in guests):
             return record
     return None
+
+
+def _takes_part(record: AnyRecord, guest: Guest) -> bool:
+    if not record.data.concerns(guest.container, guest.name):
+        return False
+    if guest.container or not isinstance(record.data, PartnerData):
+        return True
+    # Outside of containers, another process may have its name.
+    named = [one for one in record.data.guests if (one.container, one.process) == ("", guest.name)]
+    return any(one.process_id is None or one.process_id.pid == guest.process.pid for one in named)
 
 
 def _gives_way(record: AnyRecord, migration: str) -> bool:
@@ -176,6 +187,9 @@ async def prepare_guest(
     if not ends.keys() <= pairs.keys():
         raise GuestError(f"{guest} prepared {len(pairs)} queue pairs where {len(ends)} were asked for")
     await guest.connect([_connect(name, wanted[end]) for name, end in ends.items()], limit)
+    # The numbers before the keys, which a guest without an agent takes for the sign that it knows all.
+    for peer in sorted({wanted[ends[name]]["peer"] for name in ends if pairs[name].names_srqs}):
+        await guest.learn_keys(peer, keys_of_peers.get(remote_keys.srqs_of(peer), []), limit, srqs=True)
     for peer in sorted({wanted[end]["peer"] for end in ends.values()}):
         await guest.learn_keys(peer, keys_of_peers.get(peer, []), limit)
     return Prepared(
@@ -209,9 +223,16 @@ async def living_guest(agent: ThisAgent, one: PartnerGuest) -> Guest | None:
 
 async def connected_guest(agent: ThisAgent, one: PartnerGuest) -> Guest:
     """The process, which is given time to connect if this agent has only just started; `GuestError`: it has not."""
-    guests, who = agent.guests, (one.container, one.process)
-    await guests.wait_for_returning_guests(lambda: guests.find(*who) is not None)
-    guest = guests.find(*who)
+    guests, who = agent.guests, (one.container, one.process, one.process_id)
+
+    def there() -> Guest | None:
+        found = guests.find(*who)
+        # A name is its bearer's own word, known to whoever has faced it: another process of the container may take it.
+        is_it = found is not None and agent.containers.is_it(one.process_id, found.process.pid)
+        return found if is_it else None
+
+    await guests.wait_for_returning_guests(lambda: there() is not None)
+    guest = there()
     if guest is None:
         raise GuestError(
             f"{one.who} on {agent.identity.name}, a partner, is not connected to its agent: "
@@ -222,6 +243,7 @@ async def connected_guest(agent: ThisAgent, one: PartnerGuest) -> Guest:
 
 def describe_owner(agent: ThisAgent, guest: Guest, pairs: list[QueuePair], *, hears: bool) -> PartnerGuest:
     """What is kept of a process and its queue pairs that take part."""
+    guest.differs = True  # before it does, so that what was said of it before has lapsed by then
     return PartnerGuest(
         container=guest.container,
         process=guest.name,

@@ -15,7 +15,7 @@ from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.roles.records import PartnerData, PartnerRecord
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
-from migrrdma_runtime.base.errors import RefusedError, UnreachableError
+from migrrdma_runtime.base.errors import AllowanceError, RefusedError, UnreachableError
 from migrrdma_runtime.wire import tokens
 from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS, Contact, Message
 
@@ -83,13 +83,15 @@ class PartnersArbiter:
         if decides.name == arbiter.name:
             return decides
         try:
-            answer = await self._agent.ask(decides, "outcome", {"migration": record.id})
+            state = (await self._agent.ask(decides, "outcome", {"migration": record.id}))["state"]
+        except AllowanceError:
+            state = "what it has no time to say"  # whoever says that is there
         except UnreachableError:
             return decides
-        if answer["state"] != State.SUPERSEDED.value:
+        if state != State.SUPERSEDED.value:
             raise RefusedError(
                 f"the agent of {decides.name} answers its partner {self._agent.identity.name}: it is not gone, and "
-                f"migration {record.id} is {answer['state']} there; restore it by that agent, or end that host for "
+                f"migration {record.id} is {state} there; restore it by that agent, or end that host for "
                 "good before its checkpoint is adopted"
             )
         return decides

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from migrrdma_runtime.agent.local import budget
 from migrrdma_runtime.agent.local.guest import Guest, place_records
-from migrrdma_runtime.agent.local.guest_objects import Connect, Context, Domain, GidChange, QueuePair
+from migrrdma_runtime.agent.local.guest_objects import Connect, Context, GidChange, QueuePair
 from migrrdma_runtime.agent.roles.fit import NewDevices
 from migrrdma_runtime.agent.roles.records import DestinationRecord, SwitchedPartner
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
@@ -44,6 +44,13 @@ class _Rebuilt:
     def map_name(self) -> str:
         """Of the keys by which its other end reaches memory here."""
         return remote_keys.map_name(self.guest.name, *self.pair.domain)
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Of all that its other end is told."""
+        if self.pair.is_target:
+            return self.map_name, remote_keys.srqs_of(self.map_name)
+        return (self.map_name,)
 
 
 class Reconnection:
@@ -122,7 +129,8 @@ class Reconnection:
                 "places": self._places(),
                 "keys": {
                     name: keys.get(name, "")
-                    for name in {self._made(one).map_name for one in described["connections"]}
+                    for one in described["connections"]
+                    for name in self._made(one).map_names
                 },
             }
             limit = self._deadlines.peer + 3 * self._deadlines.guest
@@ -142,14 +150,16 @@ class Reconnection:
 
     async def remote_keys(self, guests: list[Guest]) -> dict[str, str]:
         """The keys by which others reach these processes' memory, by what partners file them under."""
-        lists: list[dict[Domain, list[tuple[int, int]]]] = []
+        packed: dict[str, str] = {}
         for several in self._answering_at_once(guests):
-            lists += await wait_for_all(*(one.remote_keys(self._deadlines.guest) for one in several))
-        return {
-            remote_keys.map_name(one.name, *domain): remote_keys.pack(pairs)
-            for one, domains in zip(guests, lists, strict=True)
-            for domain, pairs in domains.items()
-        }
+            lists = await wait_for_all(*(one.remote_numbers(self._deadlines.guest) for one in several))
+            for one, (keys, srqs) in zip(several, lists, strict=True):
+                for domain, pairs in keys.items():
+                    packed[remote_keys.map_name(one.name, *domain)] = remote_keys.pack(pairs)
+                for domain, pairs in srqs.items():
+                    name = remote_keys.srqs_of(remote_keys.map_name(one.name, *domain))
+                    packed[name] = remote_keys.pack(pairs)
+        return packed
 
     def _places(self) -> list[Message]:
         """Where the queue pairs for datagrams are, and will be."""
@@ -229,9 +239,11 @@ class Reconnection:
         await wait_for_all(*(guest.learn_places(places, limit) for guest in everybody.values()))
         neighbours = {(other.guest.name, name, other.pair.domain) for name, _, other in self._internal()}
         for process in sorted({one[0] for one in neighbours}):
-            keys = await guests[process].remote_keys(limit)
+            keys, srqs = await guests[process].remote_numbers(limit)
             for _, name, domain in sorted(one for one in neighbours if one[0] == process):
                 map_name = remote_keys.map_name(process, *domain)
+                if domain in srqs:
+                    await guests[name].learn_keys(map_name, srqs[domain], limit, srqs=True)
                 await guests[name].learn_keys(map_name, keys.get(domain, []), limit)
 
     def _internal(self) -> Iterable[tuple[str, Connect, _Rebuilt]]:

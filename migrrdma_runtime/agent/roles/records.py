@@ -51,6 +51,13 @@ class SourceData:
     """In whose place it decides."""
     successor: str = ""
     """Who decides in its place."""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """By process: the GIDs by which others may ask for its queue pairs, those that it had earlier included."""
+    qpns: dict[str, list[int]] = field(default_factory=dict)
+    """By process: the numbers of those queue pairs, as its application knows them, and as the kernel or an earlier
+    record bears out."""
+    unproven: dict[str, list[int]] = field(default_factory=dict)
+    """Likewise, by the process's word only."""
     left: bool = False
     """A person has had this host forget it because another one decides."""
 
@@ -117,6 +124,10 @@ class DestinationData:
     """The source's agent knows how it ended: that the claim is free, or that nobody will ask any more."""
     processes: list[ProcessId] = field(default_factory=list)
     """The restored ones, in the order of ``guests``."""
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """As in :class:`SourceData`, by the manifest."""
+    qpns: dict[str, list[int]] = field(default_factory=dict)
+    """Likewise."""
     criu: ProcessId | None = None
     """It holds them until the commit; None: they are committed after they have gone on."""
     let_go: bool = False

@@ -14,6 +14,7 @@ from itertools import chain
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime, RuntimeApi, Verdict
 from migrrdma_runtime.agent.roles.checkpoint_document import describe
+from migrrdma_runtime.agent.roles.numbers import Called, called
 from migrrdma_runtime.agent.roles.parked import tell_that_it_waits
 from migrrdma_runtime.agent.roles.participants import (
     Mover,
@@ -22,10 +23,11 @@ from migrrdma_runtime.agent.roles.participants import (
     find_movers,
     find_participants,
     require_container_free,
+    require_none_is_being_connected,
 )
 from migrrdma_runtime.agent.roles.records import SourceData, SourceRecord
 from migrrdma_runtime.agent.roles.states import State
-from migrrdma_runtime.agent.roles.telling import tell_until_all_know
+from migrrdma_runtime.agent.roles.telling import is_meant, tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.agent.roles.timeline import Timeline
 from migrrdma_runtime.base.errors import (
@@ -76,10 +78,12 @@ class Source:
         if not movers:
             return {"rdma": False}
         participants = await find_participants(self._agent, movers)
+        by = await called(self._agent, movers)
         token = tokens.new_token()
         # Another checkpoint of it may have come this far as well.
         require_container_free(self._agent, container)
-        record = self._begin(container, leave_running, participants, token, runtime)
+        require_none_is_being_connected(self._agent, movers, by.names)
+        record = self._begin(container, leave_running, participants, token, runtime, by)
         with self._agent.tasks.conducting(record.id):
             await self._suspend_and_drain(record, participants, token, runtime)
         return await self._after_dump(record, runtime)
@@ -91,6 +95,8 @@ class Source:
         timeline = Timeline(self._agent.identity.name)
         try:
             with timeline.step("suspend"), runtime.step("suspending partners"):
+                # From now on who asks hears of it. Nothing is lent any more while this is under way.
+                await self._agent.asked_for.leases_end()
                 await self._suspend(record, participants, token)
             with timeline.step("drain"), runtime.step("draining both ends"):
                 await self._drain(record, participants)
@@ -186,7 +192,11 @@ class Source:
         """Have a guest go on that was not there when its migration was undone."""
         async with self._agent.lock(f"{record.id} {guest.name}"):
             pending = record.data.pending
-            if record.state is State.UNDONE and guest.name in pending:
+            if (
+                record.state is State.UNDONE
+                and guest.name in pending
+                and is_meant(self._agent, record, guest)
+            ):
                 await guest.undo(self._deadlines.guest)
                 self._agent.guests.stop_asking(guest.container, guest.name)
                 self._store.remember(record, pending=_without(guest.name, record))
@@ -198,6 +208,7 @@ class Source:
         participants: Participants,
         token: str,
         runtime: Runtime,
+        by: Called,
     ) -> SourceRecord:
         own_key = tokens.key_for(token, self._agent.identity.name)
         return self._store.begin(
@@ -213,6 +224,9 @@ class Source:
                 partners=[one.contact for one in participants.partners],
                 runtime=runtime.process,
                 boot=self._agent.containers.boot,
+                names=by.names,
+                qpns=by.qpns,
+                unproven=by.unproven,
             ),
         )
 

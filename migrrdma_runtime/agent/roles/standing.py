@@ -73,19 +73,25 @@ class Standing:
         if not self._gone_on.done():
             self._gone_on.set_result(succeeded)
 
-    async def release(self, report: asyncio.Future[Verdict], goes_on: Callable[[], bool]) -> None:
+    async def release(
+        self, report: asyncio.Future[Verdict], goes_on: Callable[[], bool], patience: float
+    ) -> None:
         """Let them go on, since it is committed; `RestoreError`: they have ended before they ran, or never will.
 
         ``report``: the runtime's, which waits for CRIU. Its success is CRIU's; without it nothing is let go that it
         would have to look after. ``goes_on``: whether they run, of which CRIU's end says nothing once they are let go.
+        ``patience``: the seconds that CRIU has for letting them go; one that is stopped, or frozen with its
+        container, may not do so any more after them.
         """
         try:
-            await self._release(report, goes_on)
+            await self._release(report, goes_on, patience)
         except RestoreError:
             self._is_withdrawn = True
             raise
 
-    async def _release(self, report: asyncio.Future[Verdict], goes_on: Callable[[], bool]) -> None:
+    async def _release(
+        self, report: asyncio.Future[Verdict], goes_on: Callable[[], bool], patience: float
+    ) -> None:
         if report.done() and not self._let_go.is_set():
             require_success(report.result())
         self._decided.set()
@@ -94,11 +100,15 @@ class Standing:
         let_go = asyncio.ensure_future(self._let_go.wait())
         end = asyncio.ensure_future(self._end_of_holder())
         try:
-            await asyncio.wait((report, let_go, end, self._gone_on), return_when=asyncio.FIRST_COMPLETED)
+            over, _ = await asyncio.wait(
+                (report, let_go, end, self._gone_on), timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
             if not self._let_go.is_set() and not self._gone_on.done():
                 if report.done() and report.result().succeeded:
                     self.gone_on(succeeded=True)  # a plugin of before this asks for nothing
                     return
+                if not over:
+                    raise RestoreError(_stands_still(self._holders[-1].process.pid, patience))
                 raise RestoreError(
                     "CRIU or the runtime ended before the processes were let go: nothing of them has run, and the "
                     "checkpoint can be restored again"
@@ -132,6 +142,14 @@ class Standing:
             await holder.end()
             if holder is self._holders[-1]:
                 return
+
+
+def _stands_still(pid: int, seconds: float) -> str:
+    return (
+        f"process {pid} (CRIU) has not let go in {seconds:g} s what it holds, and was told to: it is stopped, or "
+        "frozen with the container. Nothing of the application has run, and the checkpoint can be restored again; what "
+        f"is held is ended when CRIU goes on, or by `kill -KILL {pid}`"
+    )
 
 
 def require_success(verdict: Verdict) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from migrrdma_runtime.agent.roles.names import Name, Names
 from migrrdma_runtime.agent.roles.records import AnyRecord, D, Record, from_json, to_text
 from migrrdma_runtime.agent.roles.states import FIRST, Role, State, may_move
 from migrrdma_runtime.base import fault_points
@@ -26,7 +27,7 @@ from migrrdma_runtime.wire.agent_messages import Step
 
 _log = logging.getLogger(__name__)
 
-_SCHEMA_VERSION = 3
+_SCHEMA_VERSION = 4
 _SCHEMA = """
 CREATE TABLE migration (
     id      TEXT NOT NULL,
@@ -39,6 +40,18 @@ CREATE TABLE migration (
     PRIMARY KEY (id, role)
 ) WITHOUT ROWID
 """
+_ADD_NAMES = """
+CREATE TABLE IF NOT EXISTS name (
+    gid       TEXT NOT NULL,
+    process   TEXT NOT NULL,
+    container TEXT NOT NULL,
+    agent     TEXT NOT NULL,
+    address   TEXT NOT NULL,
+    qpns      TEXT NOT NULL,
+    PRIMARY KEY (gid, process, container)
+) WITHOUT ROWID
+"""
+"""Where processes are that have moved, by the GIDs that they are known by (``names.py``). What schema 4 has."""
 _ADD_ROW = "ALTER TABLE migration ADD COLUMN row TEXT NOT NULL DEFAULT ''"
 """What schema 3 has and its predecessors had not."""
 
@@ -85,6 +98,7 @@ class Store:
         self._host = host
         self._records: dict[tuple[str, Role], Record[Any]] = {}
         self._watchers: list[Watcher] = []
+        self.names = Names()
         with self._translated("open"):
             self._db = self._open()
         self._load()
@@ -140,6 +154,12 @@ class Store:
         """Change only members of the data, that nothing is lost without; durably if there is room on the disk."""
         self.accept(record, record.state, **changes)
 
+    def learn_names(self, names: list[Name]) -> None:
+        """Take over where processes are now."""
+        with self._translated("write"), self._transaction():
+            self._write_names(names)
+        self.names.take(names)
+
     def find(self, migration: str, kind: type[D]) -> Record[D] | None:
         """The record of the role whose data are of this kind, if there is one."""
         return self._records.get((migration, kind.role))
@@ -173,9 +193,13 @@ class Store:
                 )
             if version < _SCHEMA_VERSION:
                 with self._transaction():
-                    self._db.execute(_SCHEMA if version == 0 else _ADD_ROW)
+                    if version < 3:
+                        self._db.execute(_SCHEMA if version == 0 else _ADD_ROW)
+                    self._db.execute(_ADD_NAMES)
                     self._db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
             rows = self._db.execute(_READ).fetchall()
+            known = self._db.execute("SELECT gid, process, container, agent, address, qpns FROM name")
+            self.names.take(replace(Name(*one), qpns=tuple(json.loads(qpns))) for *one, qpns in known)
         for record in map(_record, rows):
             self._records[record.id, record.role] = record
         self._forget_old()
@@ -192,7 +216,7 @@ class Store:
     def _update(self, record: Record[D], state: State, changes: dict[str, Any]) -> None:
         new = self._changed(record, state, changes)
         with self._struck(record, state if state is not record.state else None):
-            self._write(new)
+            self._write(new, self.names.changed_by(record.state, new))
             self._take_over(record, new)
 
     @staticmethod
@@ -202,6 +226,7 @@ class Store:
     def _take_over(self, record: Record[D], new: Record[D]) -> None:
         """Have the shared object be what the changed copy is."""
         before, known = record.state, _timeline(record)
+        self.names.take(self.names.changed_by(before, new))
         record.state, record.data, record.updated = new.state, new.data, new.updated
         self._tell(record, before, known)
 
@@ -215,7 +240,7 @@ class Store:
             except Exception:  # noqa: BLE001 (whatever it is, a migration must not fail by it)
                 _log.exception("telling of migration %s", record.id)
 
-    def _write(self, record: Record[Any]) -> None:
+    def _write(self, record: Record[Any], names: list[Name]) -> None:
         """Write a record over its own row. One that a later attempt has replaced must not change that one's row."""
         values = (record.state.value, to_text(record.data), record.updated)
         with self._transaction():
@@ -223,10 +248,21 @@ class Store:
                 "UPDATE migration SET state = ?, data = ?, updated = ? WHERE id = ? AND role = ? AND row = ?",
                 (*values, record.id, record.role.value, record.row),
             )
+            if written.rowcount:
+                self._write_names(names)
         if not written.rowcount:
             raise StaleRecordError(
                 f"this attempt of migration {record.id} is over at its {record.role.value}: another one has begun"
             )
+
+    def _write_names(self, names: list[Name]) -> None:
+        for one in names:
+            if one.is_nowhere:
+                key = (one.gid, one.process, one.container)
+                self._db.execute("DELETE FROM name WHERE gid = ? AND process = ? AND container = ?", key)
+            else:
+                row = (one.gid, one.process, one.container, one.agent, one.address, json.dumps(one.qpns))
+                self._db.execute("INSERT OR REPLACE INTO name VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _is_current(self, record: Record[Any]) -> bool:
         return self._records.get((record.id, record.role)) is record

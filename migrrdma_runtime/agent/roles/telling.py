@@ -44,8 +44,8 @@ async def _tell(
     agent: ThisAgent, record: Record[Any], settle: Settle, name: str, delays: Delays, is_again: bool
 ) -> None:
     container, process = record.data.whereabouts(name)
-    guest = agent.guests.find(container, name)
-    if guest is not None:
+    guest = agent.guests.find(container, name, process)
+    if guest is not None and is_meant(agent, record, guest):
         try:
             await settle(guest, record)
         except StaleRecordError:
@@ -54,7 +54,24 @@ async def _tell(
             delays.say(name, str(error))
     elif process is not None and not agent.containers.is_alive(process):
         _log.warning("migration %s: process %d has ended before it was told of it", record.id, process.pid)
-        agent.guests.stop_asking(container, name)
+        if not _is_awaited(agent, record, container, name):
+            agent.guests.stop_asking(container, name)
         agent.store.remember(record, pending=[one for one in record.data.pending if one != name])
     elif is_again:  # at first it may be about to connect
         delays.say(name, f"{whereabouts(record.data, name)} is not connected to the agent")
+
+
+def is_meant(agent: ThisAgent, record: Record[Any], guest: Guest) -> bool:
+    """Whether a guest of this name is the process that the record is about.
+
+    A process that has moved away and come back has its name still, and may wait for another migration's end: a record
+    that did not find room on the disk is found there as it was before that.
+    """
+    _, process = record.data.whereabouts(guest.name)
+    return agent.containers.is_it(process, guest.process.pid)
+
+
+def _is_awaited(agent: ThisAgent, record: Record[Any], container: str, name: str) -> bool:
+    """Whether another migration waits for a process of this name to connect."""
+    others = (one for one in agent.store.every() if one is not record and not one.is_settled)
+    return any(one.data.is_about(container, name) for one in others)

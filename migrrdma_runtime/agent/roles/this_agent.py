@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.devices import Devices
@@ -16,6 +16,7 @@ from migrrdma_runtime.agent.local.resources import Resources
 from migrrdma_runtime.agent.peers.agent_config import AgentConfig, host_of
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.transport import Handlers, Transport
+from migrrdma_runtime.agent.roles.asked_for import AskedFor
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.agent.roles.tasks import Tasks
 from migrrdma_runtime.base import fault_points, gids
@@ -43,7 +44,10 @@ class ThisAgent:
     fault_point: Callable[[str], None] = lambda _: None
     """Told of every step that is about to be made; tests stop the agent there."""
     tasks: Tasks = field(default_factory=Tasks)
-    _locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    asked_for: AskedFor = field(default_factory=lambda: AskedFor(boot_clock))
+    """Queue pairs that others are about to be connected to."""
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """Those that somebody holds or waits for: others name migrations as they like."""
 
     async def ask(self, agent: Contact, name: str, request: Message, timeout: float | None = None) -> Message:
         """Ask an agent, which may be this one; nobody who has another's certificate is asked in its place."""
@@ -69,7 +73,10 @@ class ThisAgent:
 
     def lock(self, migration: str) -> asyncio.Lock:
         """Held while a role changes the state of a migration in more than one step."""
-        return self._locks[migration]
+        held = self._locks.get(migration)
+        if held is None:
+            held = self._locks[migration] = asyncio.Lock()
+        return held
 
     def require_is(self, caller: Identity, agent: Contact) -> None:
         """Whether the caller is the agent that it says it is, at an address that is its own."""

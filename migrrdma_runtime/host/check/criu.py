@@ -34,11 +34,13 @@ def version(machine: Machine) -> Result:
 
 
 def late_commit(machine: Machine) -> Result:
-    """Whether a restore is committed before the application's first instruction, if that is wanted."""
+    """Whether a restore is committed before the application's first instruction."""
     configured, _ = config.load()
     later = "a restore is committed after the application has gone on, with its verbs held back"
     if not configured.late_commit:
-        return ok(f"{later}: late_commit is not set (docs/criu.md)")
+        return warning(
+            f"{later}: {config.path()} has late_commit = false", "set it to true, on all hosts (docs/criu.md)"
+        )
     done = machine.run(["criu", "--version"])
     found = _VERSION.search(done.stdout) if done is not None else None
     if found is None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from free_port import free_port
 
 from migrrdma_runtime.agent import process
 from migrrdma_runtime.agent.peers import certificates
@@ -34,9 +35,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """What it takes to run an agent of this test's own."""
     certificates.make_ca(tmp_path / "ca", "test")
     certificates.issue(tmp_path / "ca", "me", ["127.0.0.2"], tmp_path / "tls")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.2", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     (tmp_path / "config.toml").write_text(f'run_dir = "{tmp_path}/run"\nguest_dir = "{tmp_path}/guest"\n')
     tls = "\n".join(
         f'{key} = "{tmp_path}/tls/{name}"'

@@ -23,6 +23,22 @@ def test_a_file_is_copied_and_one_that_is_not_there_is_none(tmp_path: Path) -> N
     assert _write(tmp_path, str(tmp_path / "none.conf")).startswith("# From migrrdma-runtime")
 
 
+def test_files_that_are_unlinked_are_dumped_whatever_their_size_unless_the_user_has_a_limit(
+    tmp_path: Path,
+) -> None:
+    """CRIU takes what it reads last."""
+    mine = tmp_path / "mine.conf"
+    mine.write_text("ghost-limit 2M\n")
+
+    def limits(plugin: str | None) -> list[str]:
+        target = str(tmp_path / "ours.conf")
+        written = Path(config.write(target, str(mine), cgroup=None, plugin=plugin)).read_text()
+        return [line for line in written.splitlines() if line.startswith("ghost-limit")]
+
+    assert limits(str(tmp_path / "migrrdma_plugin.so")) == ["ghost-limit 1048576G", "ghost-limit 2M"]
+    assert limits(None) == ["ghost-limit 2M"]
+
+
 @pytest.mark.parametrize("named", ["/dev/zero", "/dev/null", "/proc", "fifo"])
 def test_what_is_no_regular_file_is_refused_by_name(tmp_path: Path, named: str) -> None:
     """A device is read without an end, and a pipe is waited for."""

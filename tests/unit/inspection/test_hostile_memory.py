@@ -22,8 +22,8 @@ NAMES = (
     "process", "process.contexts", "process.state", "process.reasons", "process.reason", "reason.size",
     "context.link", "context.id", "context.device", "context.parked", "context.qps", "device.name", "qp.link",
     "qp.number", "qp.state", "qp.peer", "qp.quiesced", "qp.marker", "qp.broken", "qp.kept", "qp.receives.head",
-    "qp.receives.tail", "sections", "section.next", "section.taken", "section.inside", "section.tid",
-    "section.verb", "section.since_ns", "section.waits",
+    "qp.receives.at", "qp.receives.stop", "qp.receives.until", "qp.receives.stride", "sections", "section.next",
+    "section.taken", "section.inside", "section.tid", "section.verb", "section.since_ns", "section.waits",
 )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ static void check_command_line(const uint8_t *data, size_t size)
 		args[count++] = word;
 	args[count] = NULL;
 	struct command_line line = command_line_read(args);
-	int named = line.kind == COMMAND_CREATES || line.kind == COMMAND_EXECS;
+	int named = line.kind >= COMMAND_CREATES;
 	if (named && (!line.id || line.id < words || line.id > words + size || strchr(line.id, '/') || !*line.id))
 		abort();
 	free(words);

@@ -51,7 +51,14 @@ def test_values_survive_the_way() -> None:
     assert message.body["context"] == 3
     assert text(message.body["device"]) == "mlx5_0"
     assert message.records == [{"port": 1, "index": 2, "new_port": 0, "new_index": 5}]
-    assert message.more
+    assert message.more and not message.srqs
+
+
+def test_what_numbers_are_of_survives_the_way() -> None:
+    numbers = WIRE.pack("KEYS", {"peer": 7}, [{"vrkey": 1, "prkey": 2}], srqs=True)
+    assert WIRE.unpack(numbers).srqs and not WIRE.unpack(numbers).more
+    with pytest.raises(WireError, match="no meaning"):
+        WIRE.unpack(WIRE.pack("PLACES", srqs=True))
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def test_a_checkpoint_without_rdma_has_no_manifest(tmp_path: Path) -> None:
     [
         ("{", "damaged"),
         ("[]", "this is no manifest"),
-        ('{"version": 9}', "version 9 of the manifest; this agent knows version 2"),
-        ('{"version": 2, "digest": "0"}', "the digest does not fit"),
+        ('{"version": 9}', "version 9 of the manifest; this agent knows version 3"),
+        ('{"version": 3, "digest": "0"}', "the digest does not fit"),
         ("[" * 100_000, "damaged"),
     ],
 )

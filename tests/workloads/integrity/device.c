@@ -2,6 +2,7 @@
 #include "device.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -73,9 +74,28 @@ static void make_region(struct region *region, struct device *device, size_t siz
 		return;
 	}
 	blank(region->memory, region->size);
+	if (device->options->memory == MEMORY_DEMAND)
+		access |= IBV_ACCESS_ON_DEMAND;
 	region->mr = ibv_reg_mr(device->pd, region->memory, region->size, access);
 	if (!region->mr)
 		fail(verdict, "registering %zu bytes: %s", region->size, strerror(errno));
+}
+
+static struct ibv_srq *create_shared(struct device *device, uint32_t receives)
+{
+	struct ibv_xrcd_init_attr domain = { .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = -1,
+					     .oflags = O_CREAT };
+	struct ibv_srq_init_attr shared = { .srq_context = device, .attr = { receives, 2, 0 } };
+	struct ibv_srq_init_attr_ex named = { .srq_context = device, .attr = shared.attr, .srq_type = IBV_SRQT_XRC,
+					      .pd = device->pd, .cq = device->recv_cq,
+					      .comp_mask = IBV_SRQ_INIT_ATTR_TYPE | IBV_SRQ_INIT_ATTR_PD |
+							   IBV_SRQ_INIT_ATTR_XRCD | IBV_SRQ_INIT_ATTR_CQ };
+
+	if (!device->options->xrc)
+		return ibv_create_srq(device->pd, &shared);
+	named.xrcd = device->xrcd = ibv_open_xrcd(device->context, &domain);
+	struct ibv_srq *srq = device->xrcd ? ibv_create_srq_ex(device->context, &named) : NULL;
+	return srq && !ibv_get_srq_num(srq, &device->here.srqn) ? srq : NULL;
 }
 
 void device_open(struct device *device, const struct options *options, size_t exposed, struct verdict *verdict)
@@ -100,8 +120,7 @@ void device_open(struct device *device, const struct options *options, size_t ex
 		fail(verdict, "making CQs of %d and %d entries: %s", sends, receives, strerror(errno));
 		return;
 	}
-	struct ibv_srq_init_attr shared = { .srq_context = device, .attr = { (uint32_t)receives, 2, 0 } };
-	if (options->shared && !(device->srq = ibv_create_srq(device->pd, &shared))) {
+	if (options->shared && !(device->srq = create_shared(device, (uint32_t)receives))) {
 		fail(verdict, "making an SRQ of %d entries: %s", receives, strerror(errno));
 		return;
 	}
@@ -129,6 +148,8 @@ void device_close(struct device *device, struct verdict *verdict)
 {
 	if (device->srq && ibv_destroy_srq(device->srq))
 		fail(verdict, "ending the SRQ: %s", strerror(errno));
+	if (device->xrcd && ibv_close_xrcd(device->xrcd))
+		fail(verdict, "closing the XRC domain: %s", strerror(errno));
 	if ((device->send_cq && ibv_destroy_cq(device->send_cq)) ||
 	    (device->recv_cq && ibv_destroy_cq(device->recv_cq)) ||
 	    (device->channel && ibv_destroy_comp_channel(device->channel)))
@@ -145,11 +166,23 @@ static struct ibv_qp *create(struct device *device, struct ibv_qp_init_attr *ini
 	return device->options->built ? create_to_build(device->pd, init) : ibv_create_qp(device->pd, init);
 }
 
+static void create_target(struct pair *pair, struct device *device, struct verdict *verdict)
+{
+	struct ibv_qp_init_attr_ex init = { .qp_type = IBV_QPT_XRC_RECV, .comp_mask = IBV_QP_INIT_ATTR_XRCD, .qp_context = pair,
+					    .xrcd = device->xrcd };
+
+	pair->target = ibv_create_qp_ex(device->context, &init);
+	if (!pair->target)
+		fail(verdict, "making an XRC target: %s", strerror(errno));
+	else
+		pair->target_number = pair->target->qp_num;
+}
+
 void pair_create(struct pair *pair, struct device *device, struct verdict *verdict)
 {
 	struct ibv_qp_init_attr init = {
-		.qp_type = IBV_QPT_RC, .send_cq = device->send_cq, .recv_cq = device->recv_cq, .qp_context = pair,
-		.srq = device->srq,
+		.qp_type = device->options->xrc ? IBV_QPT_XRC_SEND : IBV_QPT_RC, .send_cq = device->send_cq, .recv_cq = device->recv_cq, .qp_context = pair,
+		.srq = device->options->xrc ? NULL : device->srq,
 		.cap = { device->options->depth, receives_of(device->options), 2, 2, 64 }
 	};
 
@@ -167,38 +200,57 @@ void pair_create(struct pair *pair, struct device *device, struct verdict *verdi
 	pair->max_inline = init.cap.max_inline_data;
 	pair->max_send = init.cap.max_send_wr;
 	pair->max_recv = init.cap.max_recv_wr;
-	pair->srq = device->srq;
+	pair->srq = init.srq;
+	if (device->options->xrc)
+		create_target(pair, device, verdict);
 }
 
-void pair_listen(struct pair *pair, struct device *device, struct verdict *verdict)
+static void listen_by(struct ibv_qp *qp, struct device *device, struct verdict *verdict)
 {
 	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_INIT, .port_num = device->options->port,
 				    .qp_access_flags = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ |
 						       IBV_ACCESS_REMOTE_ATOMIC };
-	int error = ibv_modify_qp(pair->qp, &attr,
-				  IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+	int error = ibv_modify_qp(qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
 
 	if (error)
-		fail(verdict, "QP 0x%x to INIT: %s", pair->number, strerror(error));
+		fail(verdict, "QP 0x%x to INIT: %s", qp->qp_num, strerror(error));
 }
 
-void pair_connect(struct pair *pair, struct device *device, const struct address *there, struct verdict *verdict)
+void pair_listen(struct pair *pair, struct device *device, struct verdict *verdict)
+{
+	listen_by(pair->qp, device, verdict);
+	if (pair->target)
+		listen_by(pair->target, device, verdict);
+}
+
+/* The attributes that say how much of what comes from the other end, or of what is sent, there may be: not of both kinds of XRC. */
+static int without(const struct ibv_qp *qp, int mask)
+{
+	if (qp->qp_type == IBV_QPT_XRC_SEND)
+		mask &= ~(IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+	if (qp->qp_type == IBV_QPT_XRC_RECV)
+		mask &= ~(IBV_QP_MAX_QP_RD_ATOMIC | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY);
+	return mask;
+}
+
+static void connect_to(struct ibv_qp *qp, uint32_t number, const struct pair *pair, struct device *device, const struct address *there,
+		       struct verdict *verdict)
 {
 	const struct address *here = &device->here;
 	struct ibv_qp_attr attr = {
 		.qp_state = IBV_QPS_RTR, .path_mtu = here->mtu < there->mtu ? here->mtu : there->mtu,
-		.dest_qp_num = pair->their_number, .rq_psn = pair->their_psn, .max_dest_rd_atomic = here->reads,
+		.dest_qp_num = number, .rq_psn = pair->their_psn, .max_dest_rd_atomic = here->reads,
 		.min_rnr_timer = 12, /* 0.64 ms */
 		.ah_attr = { .is_global = 1, .dlid = there->lid, .port_num = device->options->port,
 			     .grh = { .dgid = there->gid, .sgid_index = (uint8_t)device->options->gid_index,
 				      .hop_limit = 64 } }
 	};
-	int error = ibv_modify_qp(pair->qp, &attr,
-				  IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
-					  IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
+	int error = ibv_modify_qp(qp, &attr,
+				  without(qp, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+						      IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER));
 
 	if (error) {
-		fail(verdict, "QP 0x%x to RTR: %s", pair->number, strerror(error));
+		fail(verdict, "QP 0x%x to RTR: %s", qp->qp_num, strerror(error));
 		return;
 	}
 	attr = (struct ibv_qp_attr){
@@ -206,11 +258,18 @@ void pair_connect(struct pair *pair, struct device *device, const struct address
 		.timeout = 16, /* 0.27 s: an emulated machine may be that slow */
 		.retry_cnt = 7, .rnr_retry = 7 /* for ever: receives are the flow control */
 	};
-	error = ibv_modify_qp(pair->qp, &attr,
-			      IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
-				      IBV_QP_MAX_QP_RD_ATOMIC);
+	error = ibv_modify_qp(qp, &attr,
+			      without(qp, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+						  IBV_QP_MAX_QP_RD_ATOMIC));
 	if (error)
-		fail(verdict, "QP 0x%x to RTS: %s", pair->number, strerror(error));
+		fail(verdict, "QP 0x%x to RTS: %s", qp->qp_num, strerror(error));
+}
+
+void pair_connect(struct pair *pair, struct device *device, const struct address *there, struct verdict *verdict)
+{
+	connect_to(pair->qp, pair->target ? pair->their_target : pair->their_number, pair, device, there, verdict);
+	if (pair->target && !verdict->failed)
+		connect_to(pair->target, pair->their_number, pair, device, there, verdict);
 }
 
 void device_is_as_it_was(struct device *device, struct verdict *verdict)
@@ -221,6 +280,10 @@ void device_is_as_it_was(struct device *device, struct verdict *verdict)
 		fail(verdict, "looking up the GID: %s", strerror(errno));
 	else if (memcmp(&gid, &device->here.gid, sizeof(gid)))
 		fail(verdict, "the GID is not what it was");
+	uint32_t srqn = 0;
+
+	if (device->xrcd && (ibv_get_srq_num(device->srq, &srqn) || srqn != device->here.srqn))
+		fail(verdict, "the number of the shared receive queue is not what it was");
 	if (device->exposed.mr->rkey != device->here.rkey)
 		fail(verdict, "the rkey is not what it was");
 }
@@ -233,9 +296,11 @@ void pair_is_as_it_was(struct pair *pair, struct verdict *verdict)
 
 	if (error)
 		fail(verdict, "looking up QP 0x%x: %s", pair->number, strerror(error));
-	else if (pair->qp->qp_num != pair->number || attr.dest_qp_num != pair->their_number ||
+	else if (pair->qp->qp_num != pair->number ||
+		 attr.dest_qp_num != (pair->target ? pair->their_target : pair->their_number) ||
+		 (pair->target && pair->target->qp_num != pair->target_number) ||
 		 attr.qp_state != IBV_QPS_RTS || attr.cap.max_send_wr != pair->max_send ||
-		 (!pair->srq && attr.cap.max_recv_wr != pair->max_recv) || init.qp_context != pair ||
+		 (!pair->srq && !pair->target && attr.cap.max_recv_wr != pair->max_recv) || init.qp_context != pair ||
 		 init.srq != pair->srq)
 		fail(verdict, "QP 0x%x is not what it was: number 0x%x, other end 0x%x, state %d, queues %u and %u",
 		     pair->number, pair->qp->qp_num, attr.dest_qp_num, attr.qp_state, attr.cap.max_send_wr,

@@ -21,6 +21,7 @@ struct address {
 	uint8_t reads; /* READs and atomics under way at a time */
 	uint64_t memory;
 	uint32_t rkey;
+	uint32_t srqn; /* of XRC */
 };
 
 struct device {
@@ -29,6 +30,7 @@ struct device {
 	struct ibv_pd *pd;
 	struct ibv_comp_channel *channel;
 	struct ibv_cq *send_cq, *recv_cq;
+	struct ibv_xrcd *xrcd;
 	struct ibv_srq *srq; /* NULL: each QP has its own receives */
 	struct region sent, received, exposed;
 	struct address here;
@@ -36,11 +38,18 @@ struct device {
 
 struct pair {
 	struct ibv_qp *qp;
-	uint32_t number, psn;	      /* as the other end was told */
-	uint32_t their_number, their_psn;
+	struct ibv_qp *target; /* of XRC, which receives; else NULL, and qp does */
+	uint32_t number, psn, target_number; /* as the other end was told */
+	uint32_t their_number, their_psn, their_target;
 	uint32_t max_inline, max_send, max_recv;
 	struct ibv_srq *srq;
 };
+
+/* By which its receives complete. */
+static inline uint32_t receiving_number(const struct pair *pair)
+{
+	return pair->target ? pair->target_number : pair->number;
+}
 
 static inline uint32_t receives_of(const struct options *options)
 {

@@ -1,8 +1,8 @@
 /*
  * An RDMA application that accounts for every byte and every completion.
  *
- * Two processes do operations on several RC QPs, which have receives of their own or share them (-r), both directions
- * at once: SEND, SEND_WITH_IMM, WRITE, WRITE_WITH_IMM, READ and FETCH_ADD; inline and not, one SGE and two, in lists,
+ * Two processes do operations on several RC QPs, which have receives of their own or share them (-r), or on pairs of QPs of
+ * XRC (-X), both directions at once: SEND, SEND_WITH_IMM, WRITE, WRITE_WITH_IMM, READ and FETCH_ADD; inline and not, one SGE and two, in lists,
  * signalled and not. What an end does on a QP follows from a number (stream.h), so the other end knows what must come.
  * It checks
  *
@@ -34,7 +34,7 @@ static void agree_on_options(struct run *run)
 	char ours[CONTROL_LINE], theirs[CONTROL_LINE];
 
 	snprintf(ours, sizeof(ours), "-q %u -l %u -s %u -S %" PRIu64 "%s", options->qps, options->depth, options->size,
-		 options->seed, options->shared ? " -r" : "");
+		 options->seed, options->xrc ? " -X" : options->shared ? " -r" : "");
 	control_say(&run->control, "%s", ours);
 	if (control_await(&run->control, options->watchdog, theirs) && strcmp(ours, theirs))
 		fail(&run->verdict, "the two ends were given different options: %.80s here, %.80s there", ours, theirs);
@@ -48,10 +48,10 @@ static void tell_who_we_are(struct run *run)
 	memcpy(gid, &here->gid, sizeof(gid));
 	control_say(&run->control, "port %" PRIx64 " %" PRIx64 " %u %u %u", gid[0], gid[1], here->lid, here->mtu,
 		    here->reads);
-	control_say(&run->control, "memory %" PRIx64 " %" PRIx32, here->memory, here->rkey);
+	control_say(&run->control, "memory %" PRIx64 " %" PRIx32 " %" PRIx32, here->memory, here->rkey, here->srqn);
 	for (unsigned i = 0; i < run->options.qps; i++)
-		control_say(&run->control, "qp %u %" PRIx32 " %" PRIx32, i, run->lanes[i].pair.number,
-			    run->lanes[i].pair.psn);
+		control_say(&run->control, "qp %u %" PRIx32 " %" PRIx32 " %" PRIx32, i, run->lanes[i].pair.number,
+			    run->lanes[i].pair.psn, run->lanes[i].pair.target_number);
 }
 
 static void learn_port(struct run *run, const char *line)
@@ -79,12 +79,13 @@ static void learn_who_they_are(struct run *run)
 	learn_port(run, line);
 	if (!control_await(&run->control, wait, line))
 		return;
-	if (sscanf(line, "memory %" SCNx64 " %" SCNx32, &run->there.memory, &run->there.rkey) != 2)
+	if (sscanf(line, "memory %" SCNx64 " %" SCNx32 " %" SCNx32, &run->there.memory, &run->there.rkey, &run->there.srqn) != 3)
 		fail(&run->verdict, "the other end says \"%s\" instead of its memory", line);
 	for (unsigned i = 0; i < run->options.qps && control_await(&run->control, wait, line); i++) {
 		struct pair *pair = &run->lanes[i].pair;
 
-		if (sscanf(line, "qp %u %" SCNx32 " %" SCNx32, &index, &pair->their_number, &pair->their_psn) != 3 ||
+		if (sscanf(line, "qp %u %" SCNx32 " %" SCNx32 " %" SCNx32, &index, &pair->their_number, &pair->their_psn,
+			   &pair->their_target) != 4 ||
 		    index != i)
 			fail(&run->verdict, "the other end says \"%s\" instead of its QP %u", line, i);
 	}

@@ -58,7 +58,8 @@ void lanes_create(struct run *run)
 void lanes_end(struct run *run)
 {
 	for (unsigned i = 0; run->lanes && i < run->options.qps; i++)
-		if (run->lanes[i].pair.qp && ibv_destroy_qp(run->lanes[i].pair.qp))
+		if ((run->lanes[i].pair.qp && ibv_destroy_qp(run->lanes[i].pair.qp)) ||
+		    (run->lanes[i].pair.target && ibv_destroy_qp(run->lanes[i].pair.target)))
 			lane_fail(run, &run->lanes[i], "it cannot be ended");
 }
 

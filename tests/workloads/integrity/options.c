@@ -9,16 +9,18 @@ static const char usage[] =
 	"usage: integrity [options]          the server: waits for one client\n"
 	"       integrity [options] HOST     the client\n"
 	"\n"
-	"Both ends must be given the same -q, -l, -s, -S and -r.\n"
+	"Both ends must be given the same -q, -l, -s, -S, -r and -X.\n"
 	"  -d DEVICE   RDMA device (the first)       -i PORT      its port (1)\n"
 	"  -x INDEX    GID index (1)                 -p PORT      TCP port (18600)\n"
 	"  -q COUNT    queue pairs (4)               -l DEPTH     of every send queue (16)\n"
 	"  -s BYTES    largest message (1024)        -n COUNT     operations to do, at least (0: until told\n"
 	"  -e          wait for completion events                 to stop by SIGTERM at either end)\n"
 	"  -w SECONDS  without progress are a failure (300)\n"
-	"  -m KIND     memory: pages, huge (transparent huge pages) or shared (pages)\n"
+	"  -m KIND     memory: pages, huge (transparent huge pages), shared (pages) or demand\n"
+	"              (pages, which the device is to look for on demand)\n"
 	"  -S SEED     of the sequence of operations (1)\n"
 	"  -r          all QPs share their receives (an SRQ)\n"
+	"  -X          likewise, by XRC: two QPs in the place of each\n"
 	"  -b          sends are posted by ibv_wr_*\n"
 	"  -c          with a child that inherits everything and uses nothing of it\n";
 
@@ -36,7 +38,7 @@ static int number(const char *text, unsigned long long least, unsigned long long
 
 static int memory_kind(const char *text, enum memory *kind)
 {
-	static const char *const names[] = { "pages", "huge", "shared" };
+	static const char *const names[] = { "pages", "huge", "shared", "demand" };
 
 	for (unsigned i = 0; i < sizeof(names) / sizeof(*names); i++)
 		if (!strcmp(text, names[i])) {
@@ -61,6 +63,7 @@ static int take(struct options *options, int letter, const char *text)
 	case 'c': options->child = true; break;
 	case 'b': options->built = true; break;
 	case 'r': options->shared = true; break;
+	case 'X': options->shared = options->xrc = true; break;
 	case 'p': options->tcp_port = text; break;
 	case 'e': options->events = true; break;
 	case 'm': error = memory_kind(text, &options->memory); break;
@@ -86,7 +89,7 @@ int options_parse(struct options *options, int argc, char **argv)
 
 	*options = (struct options){ .tcp_port = "18600", .port = 1, .gid_index = 1, .qps = 4, .depth = 16,
 				     .size = 1024, .seed = 1, .watchdog = 300 };
-	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:bcr")) != -1)
+	while ((letter = getopt(argc, argv, "d:i:x:p:q:l:s:n:ew:m:S:bcrX")) != -1)
 		if (take(options, letter, optarg))
 			return -1;
 	if (options->size % 8) {

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum memory { MEMORY_PAGES, MEMORY_HUGE, MEMORY_SHARED };
+enum memory { MEMORY_PAGES, MEMORY_HUGE, MEMORY_SHARED, MEMORY_DEMAND };
 
 struct options {
 	const char *host; /* NULL: this is the server */
@@ -20,6 +20,7 @@ struct options {
 	enum memory memory;
 	bool events;
 	bool shared; /* receives, between all QPs */
+	bool xrc; /* likewise, by XRC */
 	bool built; /* sends, by ibv_wr_* */
 	bool child; /* one that uses nothing of what it inherits */
 };

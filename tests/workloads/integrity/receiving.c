@@ -77,7 +77,7 @@ static struct lane *shared_lane_of(struct run *run, const struct ibv_wc *wc, uin
 	struct lane *lane = run->lanes;
 
 	*place = wc->wr_id & ((1u << PLACE_BITS) - 1);
-	while (lane < run->lanes + run->options.qps && lane->pair.number != wc->qp_num)
+	while (lane < run->lanes + run->options.qps && receiving_number(&lane->pair) != wc->qp_num)
 		lane++;
 	if (lane == run->lanes + run->options.qps)
 		fail(&run->verdict, "the completion of shared receive %" PRIu64 " has qp_num 0x%x", which, wc->qp_num);

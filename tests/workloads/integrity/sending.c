@@ -54,6 +54,8 @@ static void prepare(struct run *run, struct lane *lane, const struct operation *
 	wr->sg_list = request->sges;
 	wr->num_sge = first ? 2 : 1;
 	wr->opcode = opcodes[operation->kind];
+	if (run->options.xrc)
+		wr->qp_type.xrc.remote_srqn = run->there.srqn;
 	wr->imm_data = has_imm(operation) ? operation->imm : 0;
 	if (operation->signalled)
 		wr->send_flags |= IBV_SEND_SIGNALED;

@@ -18,9 +18,8 @@ from cluster import Cluster, FakeContainers
 from guest_process import PATIENT_S
 from moves import Move
 
+from migrrdma_runtime.agent.local import accounts, guest_sockets, sockets
 from migrrdma_runtime.agent.local import budget as budget_module
-from migrrdma_runtime.agent.local import guest_sockets, sockets
-from migrrdma_runtime.agent.local import guests as guests_module
 from migrrdma_runtime.agent.local.containers import Containers
 from migrrdma_runtime.agent.local.local_sockets import LocalSockets
 from migrrdma_runtime.base import paths
@@ -199,10 +198,25 @@ def test_a_process_that_ends_while_it_is_looked_at_is_not_taken_for_a_later_one(
             monkeypatch.setattr(sockets, "_SO_PEERPIDFD", 0x7FFF)
 
 
+def test_a_call_is_taken_back_wherever_it_was_made(tmp_path: Path) -> None:
+    """After a reboot the container has no directory yet, and one when its process is found to have ended."""
+
+    async def run() -> None:
+        async with listening(tmp_path, HERE) as local:
+            local.guests.ask_to_connect(HERE, "a" * 16)
+            assert list(tmp_path.rglob("resume-*"))
+            make(tmp_path, HERE)
+            local.guests.stop_asking(HERE, "a" * 16)
+            assert not list(tmp_path.rglob("resume-*"))
+
+    asyncio.run(run())
+
+
 def test_nobody_takes_over_what_another_container_is_told(play: Play) -> None:
     """With its name, which other containers can learn, a stranger had the mover's UNDO, and the mover none."""
 
     async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(guest=5)
         loop = asyncio.get_running_loop()
         move = await Move.begin(cluster)
         move.src.containers.members[os.getpid()] = "strangers"
@@ -230,8 +244,8 @@ def test_one_container_cannot_keep_the_agent_busy_with_connections(
 ) -> None:
     """It connects and closes as fast as it can; others are served, and little is looked up for it."""
     caplog.set_level(logging.ERROR)
-    monkeypatch.setattr(guests_module, "_BURST", 20)
-    monkeypatch.setattr(guests_module, "_PER_SECOND", 0.1)
+    monkeypatch.setattr(accounts, "BURST", 20)
+    monkeypatch.setattr(accounts, "PER_SECOND", 0.1)
 
     async def run() -> None:
         flooded, other = make(tmp_path, HERE), make(tmp_path, "other")
@@ -285,7 +299,7 @@ def test_what_connecting_costs_the_processor_has_a_bound_for_each_container(
 def test_too_many_connections_are_refused_before_anything_is_looked_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guests_module, "_MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(accounts, "MAX_CONNECTIONS", 5)
 
     async def run() -> None:
         folder = make(tmp_path, HERE)

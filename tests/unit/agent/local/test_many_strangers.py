@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -70,5 +72,33 @@ def test_those_of_one_container_do_not_hide_anothers(play: Play) -> None:
             for one in sleepers:
                 one.kill()
                 await one.wait()
+
+    play(scenario)
+
+
+def test_one_whose_mappings_cannot_be_read_hides_nobody(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that holds the lock of its mappings: it is named without them, and another container's with its own."""
+
+    async def scenario(cluster: Cluster) -> None:
+        src = await cluster.host("src", 1)
+        stuck, other = os.getpid(), os.getppid()
+        src.containers.members = {stuck: "c" * 64, other: "d" * 64}
+        src.resources.pairs = [_pair(stuck, 0x11), _pair(other, 0x12)]
+        goes_on = threading.Event()
+
+        def libraries(pid: int) -> tuple[str, ...]:
+            if pid == stuck:
+                goes_on.wait()
+            return ("/opt/libibverbs.so.1",)
+
+        monkeypatch.setattr(src.containers, "verbs_libraries", libraries)
+        try:
+            with src.connect() as agent:
+                said = await asyncio.to_thread(agent.objections)
+        finally:
+            goes_on.set()
+        reasons = {one["pid"]: one["reason"] for one in said["strangers"]}
+        assert "its mappings cannot be read" in reasons[stuck]
+        assert "through /opt/libibverbs.so.1" in reasons[other]
 
     play(scenario)

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from migrrdma_runtime.agent.local.usable_keys import NO_KEY, by_domain
+from migrrdma_runtime.agent.local.usable_keys import NO_KEY, NO_SRQ, by_domain, srqs_by_domain
 
 READ, WRITE, ATOMIC, FLUSH = 4, 2, 8, 512
 LOCAL = 1 | 16
 
 
 def region(vrkey: int, prkey: int, pd: int = 1, access: int = WRITE, context: int = 1) -> dict[str, Any]:
-    return {"context": context, "pd": pd, "access": access, "vrkey": vrkey, "prkey": prkey}
+    return {"context": context, "pd": pd, "access": access, "vrkey": vrkey, "prkey": prkey, "kind": 0}
+
+
+def queue(vsrqn: int, psrqn: int, domain: int = 3, context: int = 1) -> dict[str, Any]:
+    """A shared receive queue of an XRC domain."""
+    return {"context": context, "pd": domain, "access": 0, "vrkey": vsrqn, "prkey": psrqn, "kind": 1}
 
 
 def test_the_keys_of_another_protection_domain_are_not_told() -> None:
@@ -48,6 +53,25 @@ def test_a_number_that_was_not_told_reaches_no_region_that_has_it_now(other: dic
 def test_a_number_that_was_told_means_what_it_meant() -> None:
     """Two regions that have exchanged their numbers: nothing is in the way."""
     assert by_domain([region(0x10, 0x11), region(0x11, 0x10)]) == {(1, 1): [(0x10, 0x11), (0x11, 0x10)]}
+
+
+def test_numbers_of_shared_receive_queues_and_keys_are_two_name_spaces() -> None:
+    records = [
+        region(0x10, 0x20, pd=3),
+        queue(0x20, 0x10),
+        queue(0x21, 0x30, domain=4),
+        queue(0x20, 0x40, context=2),
+    ]
+    assert by_domain(records) == {(1, 3): [(0x10, 0x20)]}
+    assert srqs_by_domain(records) == {
+        (1, 3): [(0x20, 0x10), (0x10, NO_SRQ)],
+        (1, 4): [(0x21, 0x30), (0x30, NO_SRQ)],
+        (2, 3): [(0x20, 0x40), (0x40, NO_SRQ)],
+    }
+
+
+def test_queues_that_have_exchanged_their_numbers_keep_both() -> None:
+    assert srqs_by_domain([queue(1, 2), queue(2, 1)]) == {(1, 3): [(1, 2), (2, 1)]}
 
 
 def test_a_number_of_another_context_is_another_number() -> None:

@@ -67,7 +67,7 @@ def test_a_process_that_does_not_come_back(caplog: pytest.LogCaptureFixture) -> 
     record.data.pending = [name]
     asked: list[str] = []
 
-    def find(_container: str, _name: str) -> None:
+    def find(_container: str, _name: str, _process: object) -> None:
         asked.append(_name)
         if len(asked) == 5:
             record.data.pending = []

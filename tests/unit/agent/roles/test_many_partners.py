@@ -122,6 +122,7 @@ def test_a_checkpoint_from_elsewhere_has_no_more_asked_at_once_than_the_agent_ha
 
 def test_a_partner_that_is_silent_does_not_keep_the_others_when_a_dump_is_undone(play: Play) -> None:
     async def scenario(hosts: Cluster) -> None:
+        hosts.impatient_hosts(peer=5, guest=5)
         crowd = await Crowd.gather(hosts, _PARTNERS)
         asked = crowd.partners["src"]
         asked.silent["undo"] = crowd.addresses[0]
@@ -133,6 +134,7 @@ def test_a_partner_that_is_silent_does_not_keep_the_others_when_a_dump_is_undone
 
 def test_a_partner_that_is_silent_does_not_keep_the_others_when_a_claim_is_given_back(play: Play) -> None:
     async def scenario(hosts: Cluster) -> None:
+        hosts.impatient_hosts(peer=5)
         crowd = await Crowd.gather(hosts, _PARTNERS)
         await crowd.move.checkpoint()
         asked = crowd.partners["dst"]
@@ -210,6 +212,7 @@ def test_messages_and_durable_writes_are_as_many_for_one_queue_pair_as_for_many(
 
 def test_a_process_that_hangs_does_not_keep_its_neighbours_from_going_on(play: Play) -> None:
     async def scenario(hosts: Cluster) -> None:
+        hosts.impatient_hosts(guest=5)
         src, peer = [await hosts.host(name, number) for number, name in ((2, "src"), (4, "peer"))]
         mover = await hosts.guest(src, "c1", "a" * 16, ends(src, 0x11, peer, 0x21, 2))
         hangs, goes_on = [

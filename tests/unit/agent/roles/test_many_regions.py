@@ -10,6 +10,8 @@ import pytest
 
 from migrrdma_runtime.agent.local import budget
 from migrrdma_runtime.agent.local.budget import Budget
+from migrrdma_runtime.agent.local.guest_objects import Domain
+from migrrdma_runtime.agent.local.usable_keys import Numbers
 from migrrdma_runtime.agent.peers.agent_config import Deadlines
 from migrrdma_runtime.agent.roles.reconnection import Reconnection
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
@@ -24,11 +26,11 @@ class _Restored:
         self.name = name
         self._shared = shared
 
-    async def remote_keys(self, _timeout: float) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    async def remote_numbers(self, _timeout: float) -> tuple[dict[Domain, Numbers], dict[Domain, Numbers]]:
         self._shared.take(_REGIONS)
         await asyncio.sleep(0)  # the others' turn
         self._shared.give_back(_REGIONS)
-        return {(1, 1): [(key, key) for key in range(_REGIONS)]}
+        return {(1, 1): [(key, key) for key in range(_REGIONS)]}, {}
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

@@ -345,6 +345,7 @@ def test_a_drain_that_does_not_end_refuses_the_checkpoint_and_names_the_queue_pa
 @pytest.mark.parametrize("who", ["mover", "partner"])
 def test_a_process_that_hangs_refuses_the_checkpoint_within_the_deadline(play: Play, who: str) -> None:
     async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(guest=5, drain=1)
         move = await Move.begin(cluster)
         await getattr(move, who).tell("fault QUIESCE silent")
         await refused(move, GuestError, "did not answer quiesce within")

@@ -117,18 +117,21 @@ def test_a_partner_that_takes_the_name_of_another_one_does_not_keep_it_from_goin
     play(scenario)
 
 
-def test_memory_that_was_unmapped_refuses_the_checkpoint_by_name(play: Play) -> None:
+def test_memory_that_was_protected_refuses_the_checkpoint_by_name(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         src = await cluster.host("src", 2)
         guest = await cluster.guest(
             src, "c1", "a" * 16, [], contexts=[1], rkeys=[], regions=[[0x1000, 0x1000], [0x8000, 0x2000]]
         )
-        for mapped, gone in (((0x1000, 0x9000), "8192 bytes at 0x8000"), ((0x1000, 0xA000), "")):
-            src.containers.maps[guest.pid] = MemoryMap([mapped], [mapped])
+        mapped = [(0x1000, 0xA000)]
+        for allowed, forbidden in (((0x1000, 0x9000), "8192 bytes at 0x8000"), ((0x1000, 0xA000), "")):
+            src.containers.maps[guest.pid] = MemoryMap(mapped, [allowed], [allowed])
             with src.connect() as agent:
                 call = asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
-                if gone:
-                    with pytest.raises(GuestError, match=f"process {guest.pid} .* has registered .*: {gone}"):
+                if forbidden:
+                    with pytest.raises(
+                        GuestError, match=f"process {guest.pid} .* registered .*: {forbidden}"
+                    ):
                         await call
                     assert "QUIESCE" not in guest.asked
                 else:
@@ -138,19 +141,20 @@ def test_memory_that_was_unmapped_refuses_the_checkpoint_by_name(play: Play) -> 
     play(scenario)
 
 
-def test_memory_that_is_unmapped_during_the_drain_refuses_the_checkpoint(play: Play) -> None:
+def test_memory_that_is_protected_during_the_drain_refuses_the_checkpoint(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         src = await cluster.host("src", 2)
         guest = await cluster.guest(
             src, "c1", "a" * 16, [], contexts=[1], rkeys=[], regions=[[0x1000, 0x1000]]
         )
-        src.containers.maps[guest.pid] = MemoryMap([(0x1000, 0x2000)], [(0x1000, 0x2000)])
+        mapped = [(0x1000, 0x2000)]
+        src.containers.maps[guest.pid] = MemoryMap(mapped, mapped, mapped)
 
-        def unmap(step: str) -> None:
+        def protect(step: str) -> None:
             if step == "source: park":
-                src.containers.maps[guest.pid] = MemoryMap([], [])
+                src.containers.maps[guest.pid] = MemoryMap(mapped, mapped, [])
 
-        src.on_fault_point = unmap
+        src.on_fault_point = protect
         with src.connect() as agent, pytest.raises(GuestError, match="4096 bytes at 0x1000"):
             await asyncio.to_thread(agent.checkpoint, "c1", leave_running=False)
         await guest.until_asked("UNDO")
@@ -292,18 +296,20 @@ def test_a_partner_that_has_switched_refuses_a_restore_before_it_is_begun(play: 
     async def scenario(cluster: Cluster) -> None:
         move = await Move.begin(cluster)
         await move.checkpoint()
-        cluster.impatient(move.peer, partner=0.3)
-        await move.peer.restart()
-        await move.partner.until(lambda: move.partner.events.count({"welcome": True}) == 2)
-        move.dst.kill_at = "destination: commit"
+        move.dst.kill_at, move.dst.runtime_patience = "destination: commit", 1
         call = asyncio.ensure_future(move.restore())
         await move.dst.killed.wait()
         await move.dst.stop()
         await move.src.stop()
         with pytest.raises(MigrRDMAError):
             await call
+        cluster.impatient(move.peer, partner=0.3)
+        await move.peer.restart()
         await move.partner.until_asked("RESUME")  # forwards: the destination might have been running
         assert move.peer.state() == {"partner": "switched"}
+        cluster.impatient(
+            move.src, doubt=0
+        )  # for so long it would leave the claim to a host that does not answer
         await move.src.start()
         with pytest.raises(MigrRDMAError, match=r"has switched migration .* over for claim 1 already"):
             await move.restore(move.src)
@@ -320,7 +326,7 @@ def test_what_a_process_has_open_and_mapped_is_looked_at_beside_the_loop(look: s
     def waits(*_: Any) -> Any:
         begun.set()
         assert let_go.wait(PATIENT_S)
-        return MemoryMap([], []) if look == "memory_map" else True
+        return MemoryMap([], [], []) if look == "memory_map" else True
 
     async def nothing(_seconds: float) -> list[Any]:
         return []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, keep_alive
+from guest_process import PATIENT_S
 from moves import Move
 
 from migrrdma_runtime.agent.roles.records import DestinationData
@@ -251,6 +252,27 @@ def test_what_is_held_is_ended_with_its_runtime(play: Play) -> None:
         error = heard[-1]["error"]
         assert error["released"] and "the runtime ended" in error["message"]
         assert {"step": "committing"} not in heard
+        await move.restore(held=True)
+        await move.both_go_on_after_the_move()
+
+    play(scenario)
+
+
+def test_whoever_holds_it_and_stands_still_may_not_let_it_go_any_more(play: Play) -> None:
+    """CRIU is stopped, or frozen with the container: the person who waits is told, and another host may have it."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(reconnect=2)
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+
+        async def stand_still() -> None:
+            async with asyncio.timeout(PATIENT_S):
+                while move.dst.state() != {"destination": "released"}:
+                    await asyncio.sleep(0.05)
+
+        with pytest.raises(MigrRDMAError, match="has not let go in 2 s what it holds"):
+            await move.restore(held=True, dies=stand_still)
         await move.restore(held=True)
         await move.both_go_on_after_the_move()
 

@@ -1,4 +1,4 @@
-"""A partner is told the remote keys that it can use, and no others: neither its process nor its agent."""
+"""A partner is told the remote keys, and shared queues, that it can use, and no others: nor is its agent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cluster import Cluster, ends
 from guest_process import GuestProcess
 from moves import Move
 
-from migrrdma_runtime.agent.local.usable_keys import NO_KEY
+from migrrdma_runtime.agent.local.usable_keys import NO_KEY, NO_SRQ
 from migrrdma_runtime.wire import remote_keys
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -127,5 +127,60 @@ def test_processes_of_one_container_are_told_their_own_keys(play: Play) -> None:
         assert [str(qp["peer"]) for qp in shown["qps"]][:2] == [map_of(1), map_of(2)]
         assert shown["keys"] == {map_of(1): _OF_DOMAIN_1, map_of(2): _OF_DOMAIN_2}
         assert (await partner.show())["keys"] == {map_of(1): _OF_DOMAIN_1}
+
+    play(scenario)
+
+
+_SEND, _TARGET = 9, 10
+_QUEUES = [
+    {"context": 1, "pd": 3, "access": 0, "vrkey": 0x100, "prkey": 0x500, "kind": 1},
+    {"context": 1, "pd": 3, "access": 0, "vrkey": 0x101, "prkey": 0x100, "kind": 1},
+]
+_TOLD_OF_QUEUES = [[0x100, 0x500], [0x101, 0x100], [0x500, NO_SRQ]]
+
+
+def of_type(kind: int, domain: int, qps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**qp, "type": kind, "pd": domain} for qp in qps]
+
+
+def test_who_sends_by_xrc_is_told_of_the_queues_that_it_names_and_the_other_end_is_not(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        spec = {"rkeys": [], "mrs": [{**_REGIONS[0], "pd": 3}, *_QUEUES]}
+        here = of_type(_TARGET, 3, ends(src, 0x11, peer, 0x21, 1)) + of_type(
+            _SEND, 0, ends(src, 0x12, peer, 0x22, 1)
+        )
+        there = of_type(_SEND, 0, ends(peer, 0x21, src, 0x11, 1)) + of_type(
+            _TARGET, 4, ends(peer, 0x22, src, 0x12, 1)
+        )
+        mover = await cluster.guest(src, "c1", "a" * 16, here, **spec)
+        partner = await cluster.guest(peer, "p1", "b" * 16, there, rkeys=[])
+        move = Move(cluster, src, dst, peer, mover, partner, restored_spec=spec)
+        await move.checkpoint()
+        await move.restore()
+        told = await partner.show()
+        assert told["srqs"] == {map_of(3): _TOLD_OF_QUEUES}
+        assert told["keys"] == {map_of(3): [[0x100, 0x1100]], map_of(0): []}
+        assert move.restored is not None
+        assert not (await move.restored.show())["srqs"]
+
+    play(scenario)
+
+
+def test_a_process_that_faces_itself_by_xrc_is_told_of_its_own_queues(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = [await cluster.host(name, 2 + n) for n, name in enumerate(("src", "dst", "peer"))]
+        spec = {"rkeys": [], "mrs": _QUEUES}
+        here = [
+            *of_type(_SEND, 0, ends(src, 0x11, src, 0x12, 1)), *of_type(_TARGET, 3, ends(src, 0x12, src, 0x11, 1)),
+            *ends(src, 0x13, peer, 0x21, 1),
+        ]  # fmt: skip
+        mover = await cluster.guest(src, "c1", "a" * 16, here, **spec)
+        partner = await cluster.guest(peer, "p1", "b" * 16, ends(peer, 0x21, src, 0x13, 1))
+        move = Move(cluster, src, dst, peer, mover, partner, restored_spec=spec)
+        await move.checkpoint()
+        await move.restore()
+        assert move.restored is not None
+        assert (await move.restored.show())["srqs"] == {map_of(3): _TOLD_OF_QUEUES}
 
     play(scenario)
