@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 from installed import FakeRuntime, Installation
+from migrrdma_lab.choice import choose_rack
 from migrrdma_lab.containers import Container
 from migrrdma_lab.namespaces.rack import FastRack, owned_by_this_process
 from migrrdma_lab.plan import DEFAULT_RELEASE, DST, PEER, RELEASES, SRC, Places
@@ -38,6 +40,18 @@ def fast_rack() -> Iterator[FastRack]:
     rack.up()
     yield rack
     rack.down()
+
+
+@pytest.fixture(scope="session")
+def chosen_rack(request: pytest.FixtureRequest) -> Rack:
+    """The fast rack unless ``RACK=emulated``: three nodes, up, with this working tree's build."""
+    if os.environ.get("RACK", FastRack.kind) == FastRack.kind:
+        fast: FastRack = request.getfixturevalue("fast_rack")
+        return fast
+    rack = choose_rack()
+    rack.up()
+    rack.install()
+    return rack
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,10 @@ import hashlib
 DEBIAN_SECONDS = 900
 """How long one mmdebstrap may take; nearly all of it is the download."""
 
+MMDEBSTRAP = ("unshare", "--mount", "--propagation=private", "mmdebstrap", "--mode=root")
+"""It mounts this machine's /proc and /sys; one that is killed leaves them mounted, and whoever then removes its folder
+reaches into them. In a mount namespace of its own they end with it."""
+
 LEAN = (
     "--dpkgopt=path-exclude=/usr/share/doc/*",
     "--dpkgopt=path-exclude=/usr/share/man/*",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
-from .bootstrap import DEBIAN_SECONDS, LEAN, recipe_key
+from .bootstrap import DEBIAN_SECONDS, LEAN, MMDEBSTRAP, recipe_key
 from .plan import APPLICATION_IMAGE, APPLICATION_PACKAGES, CONTAINER_PACKAGES, Places, container_image
 from .steps import run_logged, step
 
@@ -48,7 +48,7 @@ def _build(places: Places, image: str, release: str, packages: Sequence[str]) ->
     ):
         layer = Path(work) / "layer.tar"
         run_logged(
-            ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}",
+            [*MMDEBSTRAP, "--variant=minbase", f"--include={','.join(packages)}",
              *LEAN, release, layer],
             places.build / "logs" / f"{archive.stem}.log",
             DEBIAN_SECONDS,

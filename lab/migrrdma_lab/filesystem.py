@@ -12,7 +12,7 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from .bootstrap import DEBIAN_SECONDS, LEAN, recipe_key
+from .bootstrap import DEBIAN_SECONDS, LEAN, MMDEBSTRAP, recipe_key
 from .plan import NODES, Places
 from .steps import run_logged, step
 
@@ -71,7 +71,7 @@ def build_node_root(places: Places) -> Path:
         unfinished = Path(work) / "root"
         logs = places.build / "logs"
         run_logged(
-            ["mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
+            [*MMDEBSTRAP, "--format=directory", "--variant=minbase",
              f"--include={','.join(release.packages)}", *LEAN,
              f"--essential-hook=copy-in {shlex.quote(str(_INITRAMFS))} /etc", release.name, unfinished],
             logs / f"node-{release.name}.log",

@@ -84,7 +84,9 @@ CONTAINER_PACKAGES = (
 
 
 APPLICATION_IMAGE = "rdma-apps:trixie"
-APPLICATION_PACKAGES = (*CONTAINER_PACKAGES, "libcurl4t64", "ucx-utils")
+APPLICATION_PACKAGES = (
+    *CONTAINER_PACKAGES, "libcurl4t64", "libfabric-bin", "mpich", "openmpi-bin", "python3-numpy", "ucx-utils",
+)  # fmt: skip
 """What the tests of real applications run in; what comes as a Python wheel is mounted into it."""
 
 

@@ -1,4 +1,4 @@
-"""The fast rack with the image of applications."""
+"""The chosen rack with the image of applications: the fast one, unless ``RACK=emulated``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import applications
 import pytest
-from migrrdma_lab.namespaces.rack import FastRack
+from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
 
@@ -20,13 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def rack(fast_rack: FastRack) -> FastRack:
+def rack(chosen_rack: Rack) -> Rack:
     """Three nodes, with this working tree's build."""
-    return fast_rack
+    return chosen_rack
 
 
 @pytest.fixture(scope="module")
-def nodes(rack: FastRack, src: Shell, dst: Shell, peer: Shell) -> list[Shell]:
+def nodes(rack: Rack, src: Shell, dst: Shell, peer: Shell) -> list[Shell]:
     """All of them, with the image."""
     found = [src, dst, peer]
     applications.load_image(rack.places, found)

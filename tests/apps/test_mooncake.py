@@ -10,7 +10,7 @@ import applications
 import pytest
 from applications import IN_CONTAINER, Ends
 from migrrdma_lab.containers import Container
-from migrrdma_lab.namespaces.rack import FastRack
+from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
 Register = Callable[[Container], Container]
@@ -25,7 +25,7 @@ _UNTIL_IT_IS_CONNECTED = "until rdma -j resource show qp | grep -q '\"RTS\"'; do
 
 
 @pytest.fixture(scope="module")
-def mooncake(rack: FastRack, nodes: list[Shell]) -> None:
+def mooncake(rack: Rack, nodes: list[Shell]) -> None:
     """The wheel, and the program on its API, on every node."""
     program = Path(__file__).with_name("mooncake_pair.py")
     applications.put([applications.wheel(rack.places, _PACKAGE), program], nodes)

@@ -5,12 +5,9 @@ The emulated one has the other Debian release.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-from migrrdma_lab.choice import choose_rack
-from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.rack import Rack
 
 
@@ -23,12 +20,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def rack(request: pytest.FixtureRequest) -> Rack:
+def rack(chosen_rack: Rack) -> Rack:
     """Three nodes, up, with this working tree's build."""
-    if os.environ.get("RACK", FastRack.kind) == FastRack.kind:
-        fast: FastRack = request.getfixturevalue("fast_rack")
-        return fast
-    rack = choose_rack()
-    rack.up()
-    rack.install()
-    return rack
+    return chosen_rack

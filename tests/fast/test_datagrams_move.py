@@ -1,6 +1,7 @@
 """Two containers that talk by datagrams move, one after the other and again: each is heard at its old name.
 
-What is under way to one that moves may be lost, and nothing else: before and after, every question is answered.
+What is under way to one that moves may be lost, and nothing else: before and after, every question is answered. One end
+posts its sends by ``ibv_wr_*``.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ def on_every_node(src: Shell, dst: Shell, peer: Shell, tmp_path: Path) -> Iterat
             _container(node, name).remove()
 
 
-def _container(node: Shell, name: str) -> RuntimeContainer:
-    words = ["serve"] if name == "answers" else ["ask", _ADDRESSES["answers"]]
+def _container(node: Shell, name: str, *how: str) -> RuntimeContainer:
+    words = ["serve", *how] if name == "answers" else ["ask", _ADDRESSES["answers"], *how]
     return RuntimeContainer(node, name, _ADDRESSES[name], ["/mnt/datagrams", *words], [(_FOLDER, "/mnt")])
 
 
@@ -58,7 +59,7 @@ def _kinds(*containers: RuntimeContainer) -> set[str]:
 
 def test_both_are_heard_move_after_move(src: Shell, dst: Shell, peer: Shell, on_every_node: None) -> None:
     del on_every_node
-    server = _container(src, "answers").run()
+    server = _container(src, "answers", "built").run()
     server.wait_for_line("^listening$")
     client = _container(peer, "asks").run()
     client.wait_for_line("^answers: ")
@@ -81,7 +82,7 @@ def test_both_are_heard_where_the_address_stays_behind(
     del on_every_node
     server = _container(src, "answers").run()
     server.wait_for_line("^listening$")
-    client = _container(peer, "asks").run()
+    client = _container(peer, "asks", "built").run()
     client.wait_for_line("^answers: ")
     said: set[str] = set()
     for turn, (who, node) in enumerate((("answers", dst), ("asks", src), ("answers", src))):

@@ -98,6 +98,27 @@ def test_it_survives_at_one_place(pairs: _Pairs, case: Case) -> None:
     _strike(pairs, case)
 
 
+@pytest.mark.parametrize("case", fault_cases.CRIU_DIES, ids=str)
+def test_what_is_held_is_restored_again_when_criu_dies(pairs: _Pairs, case: Case) -> None:
+    _strike(pairs, case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *fault_cases.AFTERWARDS,
+        *(
+            pytest.param(case, marks=pytest.mark.soak)
+            for case in fault_cases.all_afterwards()
+            if case not in fault_cases.AFTERWARDS
+        ),
+    ],
+    ids=str,
+)
+def test_it_survives_at_one_place_if_it_is_committed_afterwards(pairs: _Pairs, case: Case) -> None:
+    _strike(pairs, case)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(
     "case",

@@ -34,17 +34,6 @@ exec runc "$@"
 _TICK = r"^tick [0-9]+ [0-9.]+$"
 
 
-@pytest.fixture(autouse=True)
-def late(src: Shell, dst: Shell) -> Iterator[None]:
-    """Both nodes commit late."""
-    before = {node: node.run("cat", _CONFIG).stdout for node in (src, dst)}
-    for node, text in before.items():
-        node.run("tee", _CONFIG, stdin=text.replace("[criu]", "[criu]\nlate_commit = true").encode())
-    yield
-    for node, text in before.items():
-        node.run("tee", _CONFIG, stdin=text.encode())
-
-
 @pytest.fixture
 def waits(dst: Shell) -> Iterator[None]:
     """A restore on ``dst`` says when it has been granted, and goes on when it is told."""
@@ -73,7 +62,9 @@ def lock_holders(src: Shell, dst: Shell, tmp_path: Path) -> Iterator[RuntimeCont
         container.on(node).remove()
 
 
-@pytest.mark.parametrize("moves", [20, pytest.param(200, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "moves", [20, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
+)
 def test_threads_that_do_nothing_but_hold_locks_are_moved_on_and_on(
     src: Shell, dst: Shell, lock_holders: RuntimeContainer, moves: int
 ) -> None:
@@ -159,9 +150,6 @@ def _can_be_restored_again(container: RuntimeContainer) -> None:
     """Nothing of it has run before, and it runs once after."""
     assert [line for line in container.lines() if line.startswith("tick")] == []
     container.remove()
-    # What a low-level runtime that was killed has left of it.
-    left = f"/run/runc/{container.name}"
-    container.shell.sh(f"umount --lazy --quiet {left}/criu-root || :; rm -rf --one-file-system {left}")
     container.restore_here()
     container.wait_for_line(_TICK)
 
@@ -296,3 +284,60 @@ def test_what_is_held_while_a_restarted_agent_is_in_doubt_is_not_lost_with(
     undecided = "migrrdma status --json | grep -q 'state.*commit'"
     dst.sh(f'timeout 60 sh -c "while {undecided}; do sleep 0.2; done"')
     _can_be_restored_again(quiet)
+
+
+_CLOCK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+	static int (*real)(clockid_t, struct timespec *);
+	if (!real)
+		*(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
+	int error = real(clock, now);
+	if (clock == CLOCK_BOOTTIME && !access("/root/host-slept", F_OK))
+		now->tv_sec += 660;
+	return error;
+}
+"""
+_CRIU = "/usr/local/sbin/criu"
+
+
+@pytest.fixture
+def may_sleep(dst: Shell, tmp_path: Path) -> Iterator[None]:
+    """CRIU on ``dst`` sees that eleven minutes have passed once a file says so: its host was suspended."""
+    source, library = tmp_path / "clock.c", tmp_path / "clock.so"
+    source.write_text(_CLOCK)
+    compile_c(library, "-shared", "-fPIC", source, "-ldl")
+    dst.copy(str(library), ":/root/clock.so")
+    before = dst.run("cat", _CRIU).stdout
+    dst.run("tee", _CRIU, stdin=before.replace("LD_PRELOAD=", "LD_PRELOAD=/root/clock.so:").encode())
+    dst.run("rm", "-f", "/root/host-slept")
+    yield
+    dst.run("rm", "-f", "/root/host-slept")
+    dst.run("tee", _CRIU, stdin=before.encode())
+
+
+_ITS_RUNTIME = "kill -KILL $(pgrep -f '[/]runtime.py .*restore') $(pgrep -x runc) || :"
+
+
+@pytest.mark.usefixtures("may_sleep")
+def test_a_criu_that_stood_still_lets_nothing_go_that_runs_elsewhere(
+    rack: FastRack, src: Shell, dst: Shell, quiet: RuntimeContainer
+) -> None:
+    """Its runtime was killed, its claim given back, and the checkpoint restored on another host."""
+    with _held(rack, quiet, _COMMITTED) as restore:
+        dst.sh(_ITS_RUNTIME)
+        with pytest.raises(RackError):
+            restore.result()
+        undecided = "migrrdma status --json | grep -q 'state.*commit'"
+        dst.sh(f'timeout 60 sh -c "while {undecided}; do sleep 0.2; done"')
+        again = quiet.on(src)
+        again.remove()
+        again.restore_here()
+        again.wait_for_line(_TICK)
+        dst.run("touch", "/root/host-slept")
+    dst.sh("timeout 90 sh -c 'while pgrep -x criu >/dev/null; do sleep 0.1; done'")
+    assert not dst.sh("pgrep -x -r R,S,D,T,t lock_holders || :").stdout.split()

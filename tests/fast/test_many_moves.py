@@ -70,13 +70,12 @@ def test_nothing_is_lost_when_docker_moves_a_container_on_and_on(
         assert verdict.operations > moves
 
 
-@pytest.mark.parametrize("options", [["-r", "-q", "6"], ["-b"]], ids=["shared receives", "ibv_wr_*"])
-def test_nothing_is_lost_when_either_end_moves(
-    src: Shell, dst: Shell, peer: Shell, options: list[str]
-) -> None:
+@pytest.mark.parametrize("options", ["-r -q 6", "-b", "-X -q 6", "-X -b"])
+def test_nothing_is_lost_when_either_end_moves(src: Shell, dst: Shell, peer: Shell, options: str) -> None:
+    """Also of those that share their receives (-r, -X by XRC), or post sends by ``ibv_wr_*`` (-b)."""
     hosts = src, dst, peer
     made = []
-    for end, address in zip(workload.pair(src, peer, *options), (160, 161), strict=True):
+    for end, address in zip(workload.pair(src, peer, *options.split()), (160, 161), strict=True):
         command = [word.replace(workload.IN_CONTAINER, "/mnt") for word in end.command]
         made.append(
             RuntimeContainer(end.shell, end.name, f"10.78.0.{address}", command, [(workload.ON_NODE, "/mnt")])

@@ -43,7 +43,9 @@ def test_it_survives_at_one_place_whenever_something_strikes(impatient_rack: Fas
         try:
             alive = pair.play_at_some_time(node, blow, victim, seconds)
         except AssertionError as error:
-            said = f"strike {number}: {blow.value} ({victim}) on {node.name} after {seconds:.2f} s"
+            said = (
+                f"strike {number}: {blow.value} ({victim}) on {node.name} after {seconds:.2f} s; {pair.said}"
+            )
             raise AssertionError(said) from error
     if alive:
         pair.stop()

@@ -132,6 +132,35 @@ def test_a_node_whose_power_fails_cleans_nothing_up_and_keeps_its_disk(rack: Fas
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
+_WAITS_FOR_IT = """
+import os, socket
+connection = socket.create_server(("10.78.0.13", 7779)).accept()[0]
+os.mkdir("/root/connected")
+connection.recv(1)
+"""
+_HEARS_OF_IT = """
+import os, socket
+connection = socket.create_connection(("10.78.0.13", 7779))
+try:
+    connection.recv(1)
+finally:
+    os.mkdir("/root/heard")
+"""
+
+
+def test_a_node_whose_power_fails_says_nothing_to_anybody(rack: FastRack, src: Shell) -> None:
+    """As the kernel does of a process that is killed: the other end of its connection would break."""
+    shell = rack.shell(PEER)
+    shell.run("systemd-run", "--collect", "python3", "-c", _WAITS_FOR_IT)
+    shell.sh("timeout 60 sh -c 'until ss -Hltn sport = 7779 | grep -q .; do sleep 0.1; done'")
+    src.run("systemd-run", "--collect", "--unit=hears", "python3", "-c", _HEARS_OF_IT)
+    shell.sh("timeout 60 sh -c 'until [ -e /root/connected ]; do sleep 0.1; done'")
+    rack.power_off(PEER)
+    rack.boot(PEER)
+    src.sh("! [ -e /root/heard ]; systemctl is-active hears; systemctl stop hears")
+    shell.run("rmdir", "/root/connected")
+
+
 def test_a_node_boots_with_another_uptime(rack: FastRack) -> None:
     rack.power_off(PEER)
     rack.boot(PEER, uptime=7_000_000)

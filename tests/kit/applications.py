@@ -22,6 +22,9 @@ IN_CONTAINER = "/apps"
 _PYTHON = "3.13"
 """Of the image: a wheel is chosen for it, whatever Python runs the tests."""
 
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
+"""Of wheels that run there; pip adds the older ones for the second name alone."""
+
 
 def wheel(places: Places, requirement: str) -> Path:
     """The folder of a Python package that is no other package's business: downloaded once, and kept with the images."""
@@ -31,7 +34,7 @@ def wheel(places: Places, requirement: str) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",
-             "--only-binary=:all:", f"--python-version={_PYTHON}", "--platform=manylinux_2_28_x86_64",
+             "--only-binary=:all:", f"--python-version={_PYTHON}", *(f"--platform={one}" for one in _PLATFORMS),
              f"--target={unfinished}", requirement],
             check=True, timeout=600,
         )  # fmt: skip
@@ -62,7 +65,7 @@ def put(files: Sequence[Path], nodes: Sequence[Shell]) -> None:
 
 def container(
     node: Shell, name: str, command: Sequence[str], address: str, environment: Sequence[str] = (),
-    options: Sequence[str] = (),
+    options: Sequence[str] = (), image: str = APPLICATION_IMAGE,
 ) -> Container:  # fmt: skip
     """An application with an address that moves with it; a node has one processor, which it leaves to Docker."""
     node.run("mkdir", "-p", ON_NODE)
@@ -71,7 +74,7 @@ def container(
         *(f"--env={one}" for one in environment),
         *options,
     ]
-    return rdma.container(node, name, ["nice", "-n", "19", *command], address, all_options, APPLICATION_IMAGE)
+    return rdma.container(node, name, ["nice", "-n", "19", *command], address, all_options, image)
 
 
 @dataclass
@@ -84,6 +87,22 @@ class Ends:
     def move(self, name: str, to: Shell) -> None:
         """Move one of them by docker's commands, and remove what is left of it behind it."""
         setattr(self, name, rdma.move(getattr(self, name), to))
+
+
+_ROUNDS = "^[0-9]+ rounds"
+"""What the programs of these tests print once a second."""
+
+
+def move_in_mid_traffic(ends: Ends, moves: Sequence[tuple[str, Shell]]) -> None:
+    """Move the ends in turn while the client counts rounds, and have it end: it judges what it has read."""
+    ends.client.wait_for_line(_ROUNDS)
+    for name, to in moves:
+        ends.move(name, to)
+        ends.client.wait_for_line(_ROUNDS, 120, after=len(ends.client.lines()))
+    ends.client.docker("kill", "--signal=TERM", ends.client.name)
+    code, lines = end_of(ends.client)
+    assert code == 0, lines
+    assert any(one.startswith("ok, ") for one in lines), lines
 
 
 def end_of(one: Container, seconds: float = 300) -> tuple[int, list[str]]:

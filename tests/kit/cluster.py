@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import ipaddress
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_guest
+from free_port import free_port
 from guest_process import PATIENT_S, GuestProcess
 from lossy_transport import LossyTransport
 from sysfs import make_sysfs
@@ -35,7 +35,8 @@ from migrrdma_runtime.base import gids, paths
 from migrrdma_runtime.wire import runtime_client
 
 BUILD_ID = "ab" * 20
-SHORT = Deadlines(guest=2, peer=2, drain=2, reconnect=5, doubt=1.5, partner=60, turn=1, ask=0.1)
+# What is answered at once is waited for as long as a busy machine may need: a test of silence asks for less.
+SHORT = Deadlines(guest=30, peer=30, drain=30, reconnect=5, doubt=1.5, partner=60, turn=1, ask=0.1)
 
 
 class Killed(BaseException):
@@ -97,6 +98,8 @@ class Host:
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     alive: asyncio.Event = field(default_factory=asyncio.Event)
     on_fault_point: Callable[[str], None] = lambda _: None
+    runtime_patience: float = PATIENT_S
+    """How long a runtime waits for an agent that is gone to come back."""
 
     @property
     def gid(self) -> str:
@@ -132,7 +135,7 @@ class Host:
         await self.start()
 
     def connect(self) -> runtime_client.Agent:
-        return runtime_client.Agent(str(self.config.runtime_socket), patience=PATIENT_S)
+        return runtime_client.Agent(str(self.config.runtime_socket), patience=self.runtime_patience)
 
     def state(self, migration: str = "") -> dict[str, str]:
         """Role and state of the migration that this agent knows of."""
@@ -155,7 +158,9 @@ class Cluster:
     def __init__(self, directory: Path, deadlines: Deadlines = SHORT) -> None:
         self.directory = directory
         self.deadlines = deadlines
-        self.port = _free_port()
+        self.late_comers = False
+        """Of the hosts that are prepared from now on."""
+        self.port = free_port()
         self.hosts: dict[str, Host] = {}
         self.guests: list[GuestProcess] = []
         certificates.make_ca(directory / "ca", "test")
@@ -179,6 +184,7 @@ class Cluster:
             port=self.port,
             tls=TLSFiles(home / "tls/ca.crt", home / "tls/agent.crt", home / "tls/agent.key"),
             deadlines=self.deadlines,
+            late_comers=self.late_comers,
         )
         devices = Devices(make_sysfs(home / "sysfs", gids.from_address(ipaddress.ip_address(address))))
         containers = FakeContainers()
@@ -304,9 +310,3 @@ def dropping(host: Host, *names: str, reply: bool) -> Iterator[list[str]]:
 def hexadecimal(gid: str) -> str:
     """A GID as the fake guest is told of it."""
     return gids.packed(gid).hex()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -26,8 +26,8 @@ class Course(Enum):
 
     MOVE = "move"
     """Dumped and restored."""
-    LATE = "late"
-    """The same, and committed before the application's first instruction."""
+    AFTERWARDS = "afterwards"
+    """The same with ``late_commit = false``: committed after CRIU has let the processes go."""
     UNDUMPED = "undumped"
     """The low-level runtime cannot dump: undone."""
     REFUSED = "refused"
@@ -169,8 +169,8 @@ REACHED: dict[Action, Reached] = {
     Action.PLUGIN_CREATE_IMAGE: _SOURCE,
     Action.PLUGIN_WRITE_FILE: _SOURCE,
     Action.PLUGIN_LOAD_IMAGE: _DESTINATION,
-    Action.PLUGIN_PROVE: Reached(Side.SOURCE, Course.LATE),
-    Action.PLUGIN_ASK_COMMIT: Reached(Side.DESTINATION, Course.LATE),
+    Action.PLUGIN_PROVE: _SOURCE,
+    Action.PLUGIN_ASK_COMMIT: _DESTINATION,
     Action.GUEST_INVENTORY: _SOURCE,
     Action.GUEST_LIST_CONTEXTS: _SOURCE,
     Action.GUEST_LIST_QPS: _PARTNER,
@@ -201,6 +201,8 @@ class Case:
     action: Action
     moment: Moment
     blow: Blow
+    late: bool = True
+    """Whether it is committed before the application's first instruction, as without another configuration."""
 
     @property
     def point(self) -> str:
@@ -220,11 +222,12 @@ class Case:
     @property
     def reached(self) -> Reached:
         """Where and when."""
-        return REACHED[self.action]
+        usual = REACHED[self.action]
+        return usual if self.late else Reached(usual.side, Course.AFTERWARDS)
 
     def __str__(self) -> str:
         """The test's name."""
-        return f"{self.point}-{self.blow.value}"
+        return f"{self.point}-{self.blow.value}{'' if self.late else '-afterwards'}"
 
 
 def blows(action: Action, moment: Moment) -> list[Blow]:
@@ -232,10 +235,9 @@ def blows(action: Action, moment: Moment) -> list[Blow]:
     family = action.value.partition(".")[0]
     before, durable = moment is Moment.BEFORE, family in ("store", "note")
     found = []
-    # Nothing cuts off what a runtime has restored that is killed then, or what a CRIU holds that is: its
-    # partners see its connections end.
+    # An engine removes what a runtime has restored that is killed then, and is committed.
     restored = (action, moment) in _RESTORED
-    if not restored and action is not Action.PLUGIN_ASK_COMMIT:
+    if not restored:
         found.append(Blow.KILL)
     # What the database has taken it has taken: to fail is to have changed nothing.
     # A report that is not heard for ten minutes is the runtime's own doubt, and takes as long.
@@ -301,3 +303,23 @@ def one_case_for_each_point() -> list[Case]:
         often[blow] += weight.get(blow, 1)
         found.append(Case(action, moment, blow))
     return found
+
+
+CRIU_DIES = [Case(Action.PLUGIN_ASK_COMMIT, moment, Blow.KILL) for moment in Moment]
+"""It holds what is restored, and nothing of that has run: before it is committed, and after."""
+
+AFTERWARDS = [
+    Case(Action.STORE_DESTINATION_COMMITTING, Moment.AFTER, Blow.KILL, late=False),
+    Case(Action.TELL_CONNECT, Moment.BEFORE, Blow.ERROR, late=False),
+    Case(Action.RUNTIME_REPORT_RESTORE, Moment.AFTER, Blow.DELAY, late=False),
+    Case(Action.GUEST_REBUILD, Moment.AFTER, Blow.ERROR, late=False),
+]
+
+
+def all_afterwards() -> list[Case]:
+    """Of what a restore does, everything with every blow."""
+    return [
+        Case(one.action, one.moment, one.blow, late=False)
+        for one in every_case()
+        if one.reached == _DESTINATION and one.action is not Action.PLUGIN_ASK_COMMIT
+    ]

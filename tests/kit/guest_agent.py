@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from migrrdma_runtime.agent.local.usable_keys import by_domain
+from migrrdma_runtime.agent.local.usable_keys import by_domain, srqs_by_domain
 from migrrdma_runtime.wire.guest_messages import Message, Wire, text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ class Program:
             stderr=self._stderr,
             text=True,
         )
-        assert self._line() == "ready", self.diagnosis()
+        assert self.line() == "ready", self.diagnosis()
 
     def __enter__(self) -> Program:
         return self
@@ -76,7 +76,7 @@ class Program:
         log = self.log.read_text()[-2000:] if self.log.exists() else ""
         return f"{self.log.with_suffix('.stderr').read_text()[-3000:]}\n{log}"
 
-    def _line(self) -> str:
+    def line(self) -> str:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
@@ -84,7 +84,7 @@ class Program:
         assert self.process.stdin is not None
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
-        answer = self._line()
+        answer = self.line()
         assert answer, f"no answer to {command!r}: {self.diagnosis()}"
         return answer
 
@@ -119,6 +119,8 @@ class Agent:
         self._connection: socket.socket | None = None
         self._kept: list[socket.socket] = []
         self._ident = 0
+        self.answers = False
+        """Whether a guest that calls from now on is told that its questions are answered."""
         self.hello: dict[str, Any] = {}
         self.diagnosis: Callable[[], str] = str
         """What to say when the guest is gone; set by who started it."""
@@ -166,7 +168,7 @@ class Agent:
         message = self.receive()
         assert message.kind == "HELLO"
         self.hello = message.body
-        self.connection.send(WIRE.pack("WELCOME"))
+        self.connection.send(WIRE.pack("WELCOME", {"answers": int(self.answers)}))
         return self.hello
 
     def hang_up(self) -> None:
@@ -180,7 +182,12 @@ class Agent:
         return WIRE.unpack(packet)
 
     def send(
-        self, kind: str, body: Mapping[str, Any] | None = None, records: Iterable[Mapping[str, Any]] = ()
+        self,
+        kind: str,
+        body: Mapping[str, Any] | None = None,
+        records: Iterable[Mapping[str, Any]] = (),
+        *,
+        srqs: bool = False,
     ) -> int:
         """Send a request, in parts if its records are many; return its number."""
         self._ident += 1
@@ -189,7 +196,7 @@ class Agent:
             self.connection.send(WIRE.pack(kind, body, parts[:400], ident=self._ident, more=True))
             assert self._answer().body["error"] == 0
             parts = parts[400:]
-        self.connection.send(WIRE.pack(kind, body, parts, ident=self._ident))
+        self.connection.send(WIRE.pack(kind, body, parts, ident=self._ident, srqs=srqs))
         return self._ident
 
     def _answer(self) -> Message:
@@ -208,9 +215,14 @@ class Agent:
         return message
 
     def ask(
-        self, kind: str, body: Mapping[str, Any] | None = None, records: Iterable[Mapping[str, Any]] = ()
+        self,
+        kind: str,
+        body: Mapping[str, Any] | None = None,
+        records: Iterable[Mapping[str, Any]] = (),
+        *,
+        srqs: bool = False,
     ) -> Message:
-        self.send(kind, body, records)
+        self.send(kind, body, records, srqs=srqs)
         message = self.answer()
         assert message.kind == WIRE.kinds[kind].reply
         return message
@@ -264,7 +276,12 @@ class Agent:
 
     def give_keys(self, context: int, name: int) -> None:
         """Tell the QPs that face this context which keys of its memory they can use now."""
-        keys = by_domain(self.ask("LIST_MRS").records)
+        records = self.ask("LIST_MRS").records
+        keys = by_domain(records)
+        for (where, domain), queues in srqs_by_domain(records).items():
+            if where == context:
+                numbers = [{"vrkey": virtual, "prkey": now} for virtual, now in queues]
+                self.ask("KEYS", {"peer": facing(name, domain)}, numbers, srqs=True)
         for pd in sorted({qp["pd"] for qp in self.qps() if qp["context"] == context}):
             pairs = [{"vrkey": virtual, "prkey": now} for virtual, now in keys.get((context, pd), [])]
             self.ask("KEYS", {"peer": facing(name, pd)}, pairs)

@@ -48,6 +48,8 @@ class RuntimeContainer:
     command: Sequence[str]
     binds: Sequence[tuple[str, str]] = ()
     """Folders of the node, and at which of the image's the container sees them, read-only."""
+    writable: Sequence[str] = ()
+    """Folders of the image in whose place it has some of its own, in memory."""
 
     @property
     def _bundle(self) -> str:
@@ -96,6 +98,10 @@ class RuntimeContainer:
         for source, target, options in mounts:
             spec["mounts"].append(
                 {"destination": target, "source": source, "type": "bind", "options": options}
+            )
+        for target in self.writable:
+            spec["mounts"].append(
+                {"destination": target, "source": "tmpfs", "type": "tmpfs", "options": ["nosuid"]}
             )
         for node in edits["deviceNodes"]:
             found = self.shell.run("stat", "-c", "%Hr %Lr", node["path"]).stdout.split()
@@ -181,11 +187,16 @@ class RuntimeContainer:
 
     def remove(self) -> None:
         """Kill it and remove what is left of it, but for its bundle and its output; none is no error."""
-        self.shell.run("migrrdma-runtime", "delete", "--force", self.name, check=False)
+        deleted = self.shell.run("migrrdma-runtime", "delete", "--force", self.name, check=False)
         # The kernel ends a network some time later, and until then answers for its address.
         self.shell.run("ip", "-n", self.name, "link", "delete", "own", check=False)
         self.shell.run("ip", "netns", "delete", self.name, check=False)
         self.shell.run("umount", "--lazy", "--quiet", self._root, check=False)
+        if deleted.returncode:
+            left = self.shell.sh(
+                f"find /run/runc/{self.name} -xdev; grep {self.name} /proc/mounts", check=False
+            )
+            raise RackError(f"{self.shell.node.name}: not removed: {deleted.stderr.strip()}; {left.stdout}")
 
 
 Register = Callable[[RuntimeContainer], RuntimeContainer]

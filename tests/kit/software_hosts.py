@@ -24,6 +24,7 @@ for device in null:3 zero:5 full:7 random:8 urandom:9; do mknod -m 666 "/dev/${d
 mkdir "$(dirname "$node")" /dev/shm
 mknod -m 666 "$node" c "${number%:*}" "${number#*:}"
 ln -s /proc/self/fd /dev/fd
+ip link set lo up
 exec "$@"
 """
 
@@ -68,20 +69,27 @@ class SoftwareHosts:
         assert not (self._folder / "one" / SOCKET).exists()
         assert self.daemon.log.read_text() == ""
 
-    def start(self, host: str, *command: str | Path, **options: str) -> subprocess.Popen[str]:
-        """A process on ``host``; ``options`` are for its environment. It has its standard input, and one output."""
+    def start(
+        self, host: str, *command: str | Path, enter: Sequence[str] = (), **options: str
+    ) -> subprocess.Popen[str]:
+        """A process on ``host``; ``options`` are for its environment. It has its standard input, and one output.
+
+        ``enter``: a program and its arguments that it is started by.
+        """
         environment = {
             **os.environ, "LD_LIBRARY_PATH": str(self._folder), "RDMA_DEVICE_DIR": str(self._folder / host), **options,
         }  # fmt: skip
         return subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-euc", _WITHIN, "within", NODE, node_number(),
-             *map(str, command)],
+            [*enter, "unshare", "--mount", "--propagation", "private", "sh", "-euc", _WITHIN, "within", NODE,
+             node_number(), *map(str, command)],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
-    def run(self, host: str, *command: str | Path, seconds: float = 60) -> tuple[int, str]:
+    def run(
+        self, host: str, *command: str | Path, seconds: float = 60, enter: Sequence[str] = ()
+    ) -> tuple[int, str]:
         """Run a process to its end: its exit code and what it said."""
-        with self.start(host, *command) as process:
+        with self.start(host, *command, enter=enter) as process:
             try:
                 said, _ = process.communicate(timeout=seconds)
             finally:
@@ -89,11 +97,15 @@ class SoftwareHosts:
             return process.returncode, said
 
     def pair(self, command: Sequence[str], seconds: float = 120) -> tuple[str, str]:
-        """A server on ``one``, its client on ``two``, both to their end; what each said. They must succeed."""
-        with self.start("one", *command) as server:
+        """A server on ``one``, its client on ``two``, both to their end; what each said. They must succeed.
+
+        They have a network of their own: most such programs listen at a port that is always the same.
+        """
+        with self.start("one", *command, enter=["unshare", "--net"]) as server:
             try:
                 _wait_until(lambda: _listens(server.pid), f"{command[0]} listens", server, seconds)
-                code, client = self.run("two", *command, "127.0.0.1", seconds=seconds)
+                network = ["nsenter", f"--net=/proc/{server.pid}/ns/net"]
+                code, client = self.run("two", *command, "127.0.0.1", seconds=seconds, enter=network)
                 said, _ = server.communicate(timeout=seconds)
             finally:
                 server.kill()

@@ -6,11 +6,12 @@ and find nothing wrong; nothing is left behind; and every command that fails has
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -69,8 +70,8 @@ _STAYS_AWAY = f"""
 mkdir -p {_AWAY}; printf '[Service]\\nRestart=no\\n' >{_AWAY}/stays-away.conf; systemctl daemon-reload
 """
 
-_NOT_LATE = "sed -i '/^late_commit/d' /etc/migrrdma/config.toml"
-_LATE = f"{_NOT_LATE}; sed -i 's/^\\[criu\\]$/&\\nlate_commit = true/' /etc/migrrdma/config.toml"
+_AS_USUAL = "sed -i '/^late_commit/d' /etc/migrrdma/config.toml"
+_AFTERWARDS = f"{_AS_USUAL}; sed -i 's/^\\[criu\\]$/&\\nlate_commit = false/' /etc/migrrdma/config.toml"
 
 _FINAL = {"done", "undone", "abandoned", "released", "switched", "lost"}
 _NOT_RUN = {"parked", "claimed"}
@@ -194,7 +195,7 @@ class StruckPair:
         self.said = []
         self._failed = failed
         there = self.there
-        with blows:
+        with self._configured_for(course), blows:
             getattr(self, f"_{course.name.lower()}")()
             self._wait("the point to be reached", lambda: blows.has_struck)
         self._disarm()
@@ -207,15 +208,22 @@ class StruckPair:
         self._try("checkpoint", self.client.checkpoint)
         self._restore_what_waits(there)
 
-    def _late(self) -> None:
+    _afterwards = _move
+
+    @contextlib.contextmanager
+    def _configured_for(self, course: Course) -> Iterator[None]:
+        """Both hosts as the course wants them, from before anything strikes until all is over."""
+        if course is not Course.AFTERWARDS:
+            yield
+            return
+        for node in (SRC, DST):
+            self.rack.shell(node).sh(_AFTERWARDS)
         try:
-            for node in (SRC, DST):
-                self.rack.shell(node).sh(_LATE)
-            self._move()
+            yield
         finally:
             self._wait_for_agents()
             for node in (SRC, DST):
-                self.rack.shell(node).sh(_NOT_LATE)
+                self.rack.shell(node).sh(_AS_USUAL)
 
     def _undumped(self) -> None:
         self._arm(self.here, Action.RUNTIME_DUMP, "error")
@@ -292,7 +300,10 @@ class StruckPair:
 
     def _decided(self, node: Node, migration: str) -> str:
         """How a migration stands at a node that decides about it; empty if it does not, or does not answer."""
-        known = self._migrations(node) if self._answers(node) else []
+        try:
+            known = self._migrations(node)
+        except RackError:
+            return ""
         mine = [one["state"] for one in known if (one["migration"], one["role"]) == (migration, "source")]
         return str(mine[0]) if mine else ""
 
@@ -370,7 +381,9 @@ class StruckPair:
             return found not in passing
 
         self._wait(
-            f"the last migration of {node.name} to come out of {', '.join(sorted(passing))}", is_settled
+            f"the last migration of {node.name} to come out of {', '.join(sorted(passing))}",
+            is_settled,
+            self._unended_anywhere,
         )
         return found
 
@@ -413,8 +426,15 @@ class StruckPair:
     @staticmethod
     def _wait(what: str, condition: Callable[[], bool], look: Callable[[], Any] = str) -> None:
         """Wait until the condition holds; ``look`` says how it is instead."""
+
+        def holds() -> bool:
+            try:
+                return condition()
+            except RackError:
+                return False  # it is struck just now, or about to start again
+
         deadline = time.monotonic() + IN_TIME_S
-        while not condition():
+        while not holds():
             assert time.monotonic() < deadline, f"waited {IN_TIME_S:.0f} s for {what}: {look()}"
             time.sleep(0.1)  # agents' and nodes' states: nothing tells of them
 
@@ -461,6 +481,11 @@ class StruckPair:
 
     def _unended(self, node: Node) -> list[dict[str, Any]]:
         return [one for one in self._migrations(node) if one["state"] not in _FINAL or one["waiting_for"]]
+
+    def _unended_anywhere(self) -> str:
+        """What is waited for where, and who has said what so far."""
+        waits = {one.name: self._unended(one) if self._answers(one) else "no answer" for one in NODES}
+        return f"{waits}; {self.said}"
 
     def _is_clean(self, node: Node) -> bool:
         return not self._left(node)

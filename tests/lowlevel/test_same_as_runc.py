@@ -129,9 +129,11 @@ def test_socket_activation_reaches_the_container(host: Installation, bundle: Bun
 
 
 @pytest.mark.parametrize("lowlevel", ["runc"], indirect=True)  # crun hands the socket's directory through
-def test_readiness_comes_from_the_container_to_whoever_waits_for_it(
-    host: Installation, bundle: Bundle, tmp_path: Path
-) -> None:
+def test_ready(host: Installation, bundle: Bundle, tmp_path: Path) -> None:
+    """Readiness comes from the container to whoever waits for it.
+
+    The name is in the path of runc's socket, which has no room for a longer one.
+    """
     bundle.enable_rdma()
     bundle.command("echo $NOTIFY_SOCKET; sleep 60 >/dev/null")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

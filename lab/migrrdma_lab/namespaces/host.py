@@ -132,6 +132,8 @@ class Host:
 
     def power_off(self) -> None:
         """End every process on it at once, its network and its mounts; its disk stays as it is."""
+        # First of all: of processes that are killed the kernel says to others that their connections are no more.
+        network.cut(self.keeper, self.node)
         init = self.init()
         if init is not None:
             end(init)

@@ -49,6 +49,11 @@ def unplug(keeper: Keeper, node: Node, namespace: Path) -> None:
     keeper.sh(script, namespace, _port(node))
 
 
+def cut(keeper: Keeper, node: Node) -> None:
+    """Let nothing more out of the node, which is to be unplugged; one that is not plugged in is no error."""
+    keeper.sh('! ip link show "$1" >/dev/null 2>&1 || ip link set "$1" nomaster', _port(node))
+
+
 def partition(keeper: Keeper, node: Node) -> None:
     """Cut ``node`` off in both directions, silently: both ends keep their carrier, as with a broken switch port."""
     keeper.run("ip", "link", "set", _port(node), "nomaster")
