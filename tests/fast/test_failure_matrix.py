@@ -85,15 +85,16 @@ _UP_TO_DOCKER = {
 """What comes of these is up to Docker as well: what it does with images and processes when the runtime fails there."""
 
 
-def _usual(often: Callable[[Case], bool]) -> list[Any]:
-    """One case for each point; those that do not come often are left to `make soak`."""
+def _usual(here: Callable[[Case], bool]) -> list[Any]:
+    """One case for each point; those are left to `make soak` that are not of this test, and all but one of an action."""
+    short = fault_cases.one_case_for_each_action()
     return [
-        pytest.param(case, id=str(case), marks=[] if often(case) else pytest.mark.soak)
+        pytest.param(case, id=str(case), marks=[] if case in short and here(case) else pytest.mark.soak)
         for case in fault_cases.one_case_for_each_point()
     ]
 
 
-@pytest.mark.parametrize("case", _usual(often=lambda case: case.action not in _UP_TO_DOCKER))
+@pytest.mark.parametrize("case", _usual(here=lambda case: case.action not in _UP_TO_DOCKER))
 def test_it_survives_at_one_place(pairs: _Pairs, case: Case) -> None:
     _strike(pairs, case)
 
@@ -129,7 +130,7 @@ def test_it_survives_at_one_place_whatever_strikes(pairs: _Pairs, case: Case) ->
     _strike(pairs, case)
 
 
-@pytest.mark.parametrize("case", _usual(often=lambda case: case.action in _UP_TO_DOCKER))
+@pytest.mark.parametrize("case", _usual(here=lambda case: case.action in _UP_TO_DOCKER))
 def test_it_survives_at_one_place_under_docker(pairs: _Pairs, case: Case) -> None:
     _strike(pairs, case, by_docker=True)
 

@@ -93,10 +93,8 @@ def _has_no_error(one: Container) -> None:
 
 
 _MOVES = {
-    # tool, options, and who moves to which node, one after the other
-    "server, 8 QPs": (("ib_write_bw", "-q", "8"), ("server", "dst")),
+    # tool, options, and who moves to which node, one after the other; one for each transport
     "8 QPs by events": (("ib_read_bw", "-q", "8", "-e"), ("client", "dst")),
-    "latency": (("ib_send_lat",), ("server", "dst")),
     "UC": (("ib_send_bw", "-c", "UC"), ("server", "dst")),
 }
 _MORE_MOVES = {
@@ -125,6 +123,7 @@ def test_one_end_moves_and_both_go_on(
     dst: Shell,
     peer: Shell,
     containers: Register,
+    request: pytest.FixtureRequest,
     command: tuple[str, ...],
     moves: list[tuple[str, str]],
 ) -> None:
@@ -143,7 +142,7 @@ def test_one_end_moves_and_both_go_on(
     ) in ends.values():  # beside what Soft-RoCE's workers do for them a node starts a Python only slowly
         one.remove()
     for node, draining in moved:
-        _was_quick(node, draining)
+        _was_quick(node, draining if request.config.getoption("--soak") else None)
 
 
 def _draining_takes(client: Container) -> float | None:
@@ -156,8 +155,8 @@ def _draining_takes(client: Container) -> float | None:
 def _was_quick(node: Shell, draining: float | None) -> None:
     """Wait-before-stop took no more than the bytes under way twice; rebuilding less than CRIU's restore.
 
-    What the agents' own conversation takes on machines that are emulated and shared is told by the step before,
-    in which they do nothing else.
+    What the agents' own conversation takes on machines that are emulated is told by the step before, in which they do
+    nothing else; and where other tests run beside this one, nothing tells it: the drain is judged by `make soak` alone.
     """
     found = json.loads(node.run("migrrdma", "timeline", "--json").stdout)
     steps = {step["name"]: step["seconds"] for step in found["timeline"]}
