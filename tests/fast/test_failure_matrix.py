@@ -86,7 +86,7 @@ _UP_TO_DOCKER = {
 
 
 def _usual(here: Callable[[Case], bool]) -> list[Any]:
-    """One case for each point; those are left to `make soak` that are not of this test, and all but one of an action."""
+    """One case for each point; to `make soak` are left those of the other test, and all but one of each action."""
     short = fault_cases.one_case_for_each_action()
     return [
         pytest.param(case, id=str(case), marks=[] if case in short and here(case) else pytest.mark.soak)
