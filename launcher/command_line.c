@@ -17,7 +17,7 @@ static const char *const global_values[] = { "log", "log-format", "root", "rootl
 static const char *const questions[] = { "--help", "-h", "--version", "-v", NULL };
 
 static const char *const passed_commands[] = { "events", "features", "help",  "kill",  "list",   "pause", "ps",
-					       "resume", "spec",     "start", "state", "update", NULL };
+					       "resume", "spec",     "state", "update", NULL };
 
 static const char *const create_values[] = { "b", "bundle", "console-socket", "pid-file", "pidfd-socket",
 					     "preserve-fds", NULL };
@@ -31,6 +31,7 @@ static const char *const exec_flags[] = { "-d", "--detach", "--ignore-paused", "
 
 static const char *const no_values[] = { NULL };
 static const char *const delete_flags[] = { "-f", "--force", NULL };
+static const char *const no_flags[] = { NULL };
 
 struct option {
 	const char *name;
@@ -105,16 +106,16 @@ static bool is_plain_id(const char *id)
 	return *id && !id[strspn(id, allowed)] && strcmp(id, ".") && strcmp(id, "..");
 }
 
-/* Read the options and the container's ID behind create, run, exec or delete; whether all of it is certain. */
+/* Read the options and the container's ID behind create, run, exec, delete or start; whether all of it is certain. */
 static bool read_command(char *const *args, struct command_line *line)
 {
 	bool execs = line->kind == COMMAND_EXECS, ended = false;
 	const char *const *values = execs ? exec_values : create_values;
 	const char *const *flags = execs ? exec_flags : create_flags;
 
-	if (line->kind == COMMAND_DELETES) {
+	if (line->kind == COMMAND_DELETES || line->kind == COMMAND_STARTS) {
 		values = no_values;
-		flags = delete_flags;
+		flags = line->kind == COMMAND_DELETES ? delete_flags : no_flags;
 	}
 
 	for (; *args; args++) {
@@ -122,7 +123,7 @@ static bool read_command(char *const *args, struct command_line *line)
 			ended = true;
 		} else if (ended || !is_option(*args)) {
 			if (line->id)
-				return false; /* create, run and delete take one */
+				return false; /* create, run, delete and start take one */
 			line->id = *args;
 			if (execs)
 				break; /* what follows is the container's command */
@@ -162,6 +163,8 @@ struct command_line command_line_read(char *const *args)
 		line.kind = COMMAND_EXECS;
 	else if (!strcmp(*command, "delete"))
 		line.kind = COMMAND_DELETES;
+	else if (!strcmp(*command, "start"))
+		line.kind = COMMAND_STARTS;
 	else
 		return line;
 	if (!read_command(command + 1, &line))

@@ -34,7 +34,10 @@ static bool find_kept(const char *root, const char *id, const char *runtime, con
 	return snprintf(path, PATH_ROOM, "%s/%s/%s", root, id, name) < PATH_ROOM;
 }
 
-static bool joins_plain_container(const char *root, const char *id, const char *runtime)
+typedef enum words look(const char *path);
+
+/* Whether nothing that `look` looks for is in what the low-level runtime keeps of a container. */
+static bool is_kept_without(look *look, const char *root, const char *id, const char *runtime)
 {
 	static const char *const names[] = { "state.json", "config.json" }; /* runc's and crun's */
 	char path[PATH_ROOM];
@@ -42,7 +45,7 @@ static bool joins_plain_container(const char *root, const char *id, const char *
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
 		if (!find_kept(root, id, runtime, names[i], path))
 			return false;
-		enum words words = words_of_state(path);
+		enum words words = look(path);
 		if (words != WORDS_NONE && words != WORDS_NO_FILE)
 			return false;
 	}
@@ -57,6 +60,14 @@ static bool deletes_no_root(const char *root, const char *id, const char *runtim
 	return find_kept(root, id, runtime, "criu-root", path) && access(path, F_OK);
 }
 
+/* A checkpoint that waits for this container would be restored: shim/staged.py. */
+static bool has_nothing_staged(const char *folder, const char *id)
+{
+	char path[PATH_ROOM];
+
+	return snprintf(path, sizeof(path), "%s/%s", folder, id) < (int)sizeof(path) && access(path, F_OK);
+}
+
 bool decision_passes(char *const *args, char runtime[static LOW_LEVEL_MAX])
 {
 	struct settings settings;
@@ -65,10 +76,12 @@ bool decision_passes(char *const *args, char runtime[static LOW_LEVEL_MAX])
 	if (line.kind == COMMAND_UNCERTAIN || !settings_read(&settings) || !low_level_find(settings.runtime, runtime))
 		return false;
 	if (line.kind == COMMAND_CREATES)
-		return creates_plain_container(line.bundle);
+		return has_nothing_staged(settings.staged_dir, line.id) && creates_plain_container(line.bundle);
 	if (line.kind == COMMAND_EXECS)
-		return joins_plain_container(line.root, line.id, runtime);
+		return is_kept_without(words_of_state, line.root, line.id, runtime);
 	if (line.kind == COMMAND_DELETES)
 		return deletes_no_root(line.root, line.id, runtime);
+	if (line.kind == COMMAND_STARTS)
+		return is_kept_without(words_of_adopted, line.root, line.id, runtime);
 	return true;
 }

@@ -11,10 +11,14 @@
 #define CONFIG_FILE "/etc/migrrdma/config.toml" /* base/paths.py */
 #endif
 
+#ifndef STAGED_DIR
+#define STAGED_DIR "/var/lib/migrrdma/staged" /* base/paths.py */
+#endif
+
 #define SIZE_MAX_READ (16 << 10) /* what `migrrdma install` writes has 1.5 KiB */
 
 /* The keys of base/config.py, and what makes a value of theirs one that it takes. */
-enum key_kind { KEY_RUNTIME, KEY_TEXT, KEY_FOLDER, KEY_BOOLEAN };
+enum key_kind { KEY_RUNTIME, KEY_TEXT, KEY_FOLDER, KEY_STAGED, KEY_BOOLEAN };
 
 static const struct key {
 	const char *table, *name;
@@ -22,7 +26,7 @@ static const struct key {
 } keys[] = {
 	{ "", "runtime", KEY_RUNTIME },	  { "", "guest_dir", KEY_FOLDER }, { "", "hooks_dir", KEY_FOLDER },
 	{ "", "run_dir", KEY_FOLDER },	  { "", "criu_plugin", KEY_TEXT }, { "criu", "tcp_established", KEY_BOOLEAN },
-	{ "criu", "late_commit", KEY_BOOLEAN },
+	{ "criu", "late_commit", KEY_BOOLEAN }, { "", "staged_dir", KEY_STAGED },
 };
 
 #define KEYS (sizeof(keys) / sizeof(*keys))
@@ -77,6 +81,11 @@ static bool take(struct settings *settings, enum key_kind kind, char *literal)
 		return false;
 	if (kind == KEY_FOLDER)
 		return text[0] == '/';
+	if (kind == KEY_STAGED) {
+		if (text[0] != '/' || strlen(text) >= sizeof(settings->staged_dir))
+			return false;
+		strcpy(settings->staged_dir, text);
+	}
 	if (kind == KEY_RUNTIME) {
 		if (!*text || (text[0] != '/' && strchr(text, '/')) || strlen(text) >= sizeof(settings->runtime))
 			return false;
@@ -135,6 +144,7 @@ bool settings_read(struct settings *settings)
 	struct reader reader = { .settings = settings, .table = "" };
 
 	strcpy(settings->runtime, "runc");
+	strcpy(settings->staged_dir, STAGED_DIR);
 	if (!path || !*path)
 		path = CONFIG_FILE;
 	errno = 0;

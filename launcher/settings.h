@@ -5,7 +5,8 @@
 #define RUNTIME_MAX 4096
 
 struct settings {
-	char runtime[RUNTIME_MAX]; /* a name, or an absolute path */
+	char runtime[RUNTIME_MAX];    /* a name, or an absolute path */
+	char staged_dir[RUNTIME_MAX]; /* an absolute path */
 };
 
 /*

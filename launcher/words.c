@@ -16,7 +16,9 @@ static const char *const spec_words[] = { "infiniband", "org.migrrdma", "\\u006"
 /* The runtimes write their state themselves, and no letter as an escape. */
 static const char *const state_words[] = { "org.migrrdma.guest", NULL };
 
-#define LONGEST 18 /* of the words above */
+static const char *const adopted_words[] = { "org.migrrdma.adopted", NULL };
+
+#define LONGEST 20 /* of the words above */
 #ifndef CHUNK
 #define CHUNK (128 << 10) /* a spec that Docker writes has 10 to 100 KB */
 #endif
@@ -91,4 +93,11 @@ enum words words_of_state(const char *path)
 	struct ends ends = { 0 };
 
 	return scan(path, state_words, &ends);
+}
+
+enum words words_of_adopted(const char *path)
+{
+	struct ends ends = { 0 };
+
+	return scan(path, adopted_words, &ends);
 }

@@ -16,5 +16,8 @@ enum words {
  */
 enum words words_of_spec(const char *path);
 
+/* Whether it says that the container was restored in answer to its create: shim/staged.py's mark. */
+enum words words_of_adopted(const char *path);
+
 /* Whether what a low-level runtime keeps of a container says that we have edited it: shim/execute.py's rule. */
 enum words words_of_state(const char *path);

@@ -20,6 +20,7 @@ from migrrdma_runtime.commands import (
     adopt,
     agent,
     check,
+    checkpoint_discard,
     checkpoint_import,
     inspect,
     install,
@@ -59,16 +60,12 @@ authority.command("revoke", help=agent.CA_REVOKE_HELP)(agent.ca_revoke)
 authority.command("list", help=agent.CA_LIST_HELP)(agent.ca_list)
 app.add_typer(checkpoint, name="checkpoint")
 checkpoint.command("import", help=checkpoint_import.HELP)(checkpoint_import.checkpoint_import)
+checkpoint.command("discard", help=checkpoint_discard.HELP)(checkpoint_discard.checkpoint_discard)
 app.add_typer(migrations, name="migration")
 migrations.command("list", help=migration.LIST_HELP)(migration.list_)
 migrations.command("show", help=migration.SHOW_HELP)(migration.show)
 migrations.command("adopt", help=adopt.HELP)(adopt.adopt)
 migrations.command("abandon", help=migration.ABANDON_HELP)(migration.abandon)
-
-
-@checkpoint.callback()
-def _checkpoint() -> None:
-    """Keep ``import`` a subcommand: typer would merge an only command into its group."""
 
 
 def _print_version(wanted: bool) -> None:

@@ -21,6 +21,11 @@ def main() -> "NoReturn":
     try:
         config, broken = load_config()
         runtime = lowlevel.find(config.runtime)
+        if invocation.command in ("create", "run") and invocation.container_id:
+            from migrrdma_runtime.shim import staged
+
+            if staged.is_staged(config, invocation.container_id):
+                invocation = staged.as_restore(invocation, config)
         args = invocation.args
         if invocation.container_id:
             if invocation.command in ("create", "run", "restore"):
@@ -35,6 +40,10 @@ def main() -> "NoReturn":
                 from migrrdma_runtime import checkpoint
 
                 checkpoint.run(invocation, runtime, config)
+            elif invocation.command == "start":
+                from migrrdma_runtime.shim import staged
+
+                staged.start(invocation, runtime)
             elif invocation.command == "delete":
                 from migrrdma_runtime.shim import left_root
 

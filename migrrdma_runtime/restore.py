@@ -11,7 +11,7 @@ from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RestoreError, UnreachableError
 from migrrdma_runtime.base.fault_points import Action, around
 from migrrdma_runtime.criu import stats
-from migrrdma_runtime.shim import child
+from migrrdma_runtime.shim import child, staged
 from migrrdma_runtime.shim.criu_run import CriuRun
 
 TYPE_CHECKING = False
@@ -42,10 +42,13 @@ def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
     options = RestoreOptions(invocation)
     restoration = CriuRun(invocation, runtime, config)
     if restoration.facts.has_guest:
-        child.end_like(_restore_with_connections(options, restoration, config))
-    status = restoration.perform()
-    if status:
-        restoration.kill_remains()
+        status = _restore_with_connections(options, restoration, config)
+    else:
+        status = restoration.perform()
+        if status:
+            restoration.kill_remains()
+    if not status:
+        staged.forget(config, options.container_id)
     child.end_like(status)
 
 

@@ -116,6 +116,11 @@ class Container:
         with self._telling_its_end():
             self.docker("start", "--checkpoint", checkpoint, self.name)
 
+    def start(self) -> None:
+        """``docker start``: from a checkpoint if one is staged for it."""
+        with self._telling_its_end():
+            self.docker("start", self.name)
+
     @contextmanager
     def _telling_its_end(self) -> Iterator[None]:
         """Note with a failure how the container has ended, if it has: that may be why, and is gone with it."""

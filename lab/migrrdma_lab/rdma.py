@@ -51,29 +51,39 @@ def container(
     )
 
 
-def move(source: Container, destination: Shell, checkpoint: str = "move") -> Container:
-    """Move a container by docker's commands; returns it as it runs on ``destination``."""
+def move(
+    source: Container, destination: Shell, checkpoint: str = "move", *, staged: bool = False
+) -> Container:
+    """Move a container by docker's commands; returns it as it runs on ``destination``.
+
+    ``staged``: by a plain ``docker start``, which goes on from what was imported.
+    """
     for node in (source.shell, destination):
         node.run("rm", "-rf", CHECKPOINTS)
     source.checkpoint(checkpoint, "--checkpoint-dir", CHECKPOINTS)
-    moved = restore(source, destination, checkpoint)
+    moved = restore(source, destination, checkpoint, staged=staged)
     source.remove()
     return moved
 
 
-def restore(source: Container, destination: Shell, checkpoint: str = "move") -> Container:
+def restore(
+    source: Container, destination: Shell, checkpoint: str = "move", *, staged: bool = False
+) -> Container:
     """Carry a checkpoint that lies in `CHECKPOINTS` to ``destination`` and restore it there; the source stays."""
     carry(CHECKPOINTS, checkpoint, source.shell, destination)
-    return restore_here(source.on(destination), checkpoint)
+    return restore_here(source.on(destination), checkpoint, staged=staged)
 
 
-def restore_here(container: Container, checkpoint: str) -> Container:
+def restore_here(container: Container, checkpoint: str, *, staged: bool = False) -> Container:
     """Restore a container from a checkpoint that lies in its node's `CHECKPOINTS`."""
     container.remove()
     join_data_network(container.shell)
     container.create()
     container.shell.run("migrrdma", "checkpoint", "import", f"{CHECKPOINTS}/{checkpoint}", container.name)
-    container.restore(checkpoint)
+    if staged:
+        container.start()
+    else:
+        container.restore(checkpoint)
     return container
 
 

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, _Value] = {
     "guest_dir": paths.GUEST_DIR,
     "hooks_dir": paths.HOOKS_DIR,
     "run_dir": paths.RUN_DIR,
+    "staged_dir": paths.STAGED_DIR,
     "criu_plugin": paths.CRIU_PLUGIN,
     "criu.tcp_established": True,
     "criu.late_commit": True,
@@ -48,6 +49,9 @@ DEFAULT_TEXT = f"""\
 # State that ends with the boot: what is known of each container.
 # run_dir = "{paths.RUN_DIR}"
 
+# Checkpoints that wait for the next start of their container (migrrdma checkpoint import).
+# staged_dir = "{paths.STAGED_DIR}"
+
 [criu]
 # Checkpoint and restore established TCP connections of containers that have a network namespace of their own
 # (as if --tcp-established had been given). A container on the host's network is never treated so:
@@ -72,6 +76,7 @@ class Config:
         "late_commit",
         "run_dir",
         "runtime",
+        "staged_dir",
         "tcp_established",
     )
 
@@ -81,6 +86,7 @@ class Config:
         self.guest_dir = str(merged["guest_dir"])
         self.hooks_dir = str(merged["hooks_dir"])
         self.run_dir = str(merged["run_dir"])
+        self.staged_dir = str(merged["staged_dir"])
         self.criu_plugin = str(merged["criu_plugin"])
         self.late_commit = bool(merged["criu.late_commit"])
         self.tcp_established = bool(merged["criu.tcp_established"])

@@ -30,6 +30,10 @@ CRIU refuses to restore a process whose mapped file differs in size or build-id,
 long as a process or a checkpoint may still use it. ``current`` is a symbolic link to the newest.
 """
 
+STAGED_DIR = "/var/lib/migrrdma/staged"
+"""Which checkpoints wait for the next start of a container: a link to each, by that container's id. It outlives a boot:
+a container that was to go on must not begin anew."""
+
 DIR_IN_CONTAINER = "/dev/migrrdma"
 """The one folder in which everything of ours is, in a container that holds an RDMA device."""
 

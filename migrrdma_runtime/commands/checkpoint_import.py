@@ -1,7 +1,8 @@
-"""``migrrdma checkpoint import``: the way round dockerd's refusal of ``docker start --checkpoint-dir``.
+"""``migrrdma checkpoint import``: have a container go on from a checkpoint that was made on another host.
 
-dockerd starts a container only from checkpoints in its own folder of that container, so that is where a
-checkpoint made on another host is put.
+It is put where dockerd looks for checkpoints of that container, which refuses ``docker start --checkpoint-dir``, and
+staged: the next plain ``docker start`` goes on from it, on every Docker (``shim/staged.py``). ``docker start
+--checkpoint`` does the same where Docker's own way works.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import typer
 
+from migrrdma_runtime.base import config
 from migrrdma_runtime.base.errors import DockerError
 from migrrdma_runtime.commands.options import AS_JSON, TRUST, require_root
-from migrrdma_runtime.criu import cgroup_yard, images
+from migrrdma_runtime.criu import cgroup_yard, images, staging
 from migrrdma_runtime.criu.images import CheckpointDir
 from migrrdma_runtime.engine.docker import Container, DockerDaemon, checkpoints_of, stopped_container
 from migrrdma_runtime.host.install.docker_config import NAME as RUNTIME_NAME
@@ -26,7 +28,8 @@ HELP = """Give a container a checkpoint that was made on another host.
 
 DIR is what "docker checkpoint create --checkpoint-dir DIR" filled there, or one checkpoint in it, copied to
 this host by any means. CONTAINER was created here as it was there (same image, command, mounts) and does not
-run. What the container wrote into its own file system is not part of a checkpoint; volumes and bind mounts
+run. Its next start goes on from the checkpoint; migrrdma checkpoint discard has it begin anew instead.
+What the container wrote into its own file system is not part of a checkpoint; volumes and bind mounts
 must be here as well.
 
 Whatever a checkpoint holds is restored with root's rights. So it is taken only if all of it is root's and nobody
@@ -37,7 +40,7 @@ Examples:
   there:  docker checkpoint create --checkpoint-dir /shared web before-move
   here:   docker create --runtime=migrrdma --name web ... nginx
           migrrdma checkpoint import /shared/before-move web
-          docker start --checkpoint before-move web
+          docker start web
   in one: migrrdma checkpoint import --start /shared/before-move web
 """
 
@@ -67,14 +70,19 @@ def checkpoint_import(
         images.require_owned(source, trust)
         daemon = DockerDaemon()
         target = stopped_container(daemon, container)
-        _warn_of_another_runtime(target)
+        adopts = target.runtime == RUNTIME_NAME
+        if not adopts:
+            _warn_of_another_runtime(target)
         path = checkpoints_of(daemon, target) / name
         with _progress(source) as advance:
             images.copy(source, path, replace=force, progress=advance)
-    command = f"docker start --checkpoint {shlex.quote(name)} {shlex.quote(container)}"
+    if adopts:
+        staging.stage(staged_dir(), target.id, path)
+    option = "" if adopts else f"--checkpoint {shlex.quote(name)} "
+    command = f"docker start {option}{shlex.quote(container)}"
     if start:
         try:
-            daemon.start(target.id, name)
+            daemon.start(target.id, "" if adopts else name)
         except DockerError as error:
             raise DockerError(
                 f"{error}; the checkpoint itself is in place: `{command}` tries again"
@@ -86,13 +94,20 @@ def checkpoint_import(
     typer.echo(f"started {target.name} from it" if start else f"Next: {command}")
 
 
+def staged_dir() -> Path:
+    """Where the runtime looks for what is staged; `ConfigError` if its configuration cannot be read."""
+    configured, broken = config.load()
+    if broken:
+        raise broken
+    return Path(configured.staged_dir)
+
+
 def _warn_of_another_runtime(found: Container) -> None:
-    if found.runtime != RUNTIME_NAME:
-        print(
-            f"migrrdma: warning: container {found.name} was created with the runtime "
-            f"{found.runtime or 'that is the default'}, not with --runtime={RUNTIME_NAME}",
-            file=sys.stderr,
-        )
+    print(
+        f"migrrdma: warning: container {found.name} was created with the runtime "
+        f"{found.runtime or 'that is the default'}, not with --runtime={RUNTIME_NAME}",
+        file=sys.stderr,
+    )
 
 
 @contextmanager
@@ -118,6 +133,7 @@ def _as_dict(source: CheckpointDir, target: Container, path: Path, *, started: b
         "id": target.id,
         "checkpoint": path.name,
         "path": str(path),
+        "staged": target.runtime == RUNTIME_NAME,
         "files": len(source.files),
         "bytes": source.size,
         "started": started,

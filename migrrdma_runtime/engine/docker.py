@@ -46,7 +46,7 @@ class Docker(Protocol):
         """Every container, running or not."""
 
     def start(self, container_id: str, checkpoint: str) -> None:
-        """``docker start --checkpoint``."""
+        """``docker start``, or with a checkpoint ``docker start --checkpoint``."""
 
 
 class DockerDaemon:
@@ -92,10 +92,14 @@ class DockerDaemon:
         return found
 
     def start(self, container_id: str, checkpoint: str) -> None:
-        """``docker start --checkpoint``, for which the SDK has no method."""
+        """``docker start``, or with a checkpoint ``docker start --checkpoint``, for which the SDK has no method.
+
+        Either may restore, which takes its time.
+        """
         url = f"{self._client.base_url}/v{self._client.api_version}/containers/{container_id}/start"
-        with _translated(f"docker start --checkpoint {checkpoint}"):
-            answer = self._client.post(url, params={"checkpoint": checkpoint}, timeout=RESTORE_DEADLINE_S)
+        parameters = {"checkpoint": checkpoint} if checkpoint else {}
+        with _translated(f"docker start --checkpoint {checkpoint}" if checkpoint else "docker start"):
+            answer = self._client.post(url, params=parameters, timeout=RESTORE_DEADLINE_S)
             if not answer.ok:
                 raise DockerError(_one_line(_message(answer)))
 

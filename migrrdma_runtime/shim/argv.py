@@ -58,6 +58,7 @@ COMMANDS = {
     "checkpoint": _CRIU_VALUES,
     "exec": _EXEC_VALUES,
     "delete": frozenset(),
+    "start": frozenset(),
 }
 """The subcommands we may step into, each with the options of it that take a value (all versions together)."""
 

@@ -38,13 +38,13 @@ class _Pairs:
         self.last: StruckPair | None = None
         self.pair: StruckPair | None = None
 
-    def whole(self, *, by_docker: bool = False) -> StruckPair:
+    def whole(self, *, by_docker: bool = False, staged: bool = False) -> StruckPair:
         """One that runs; whose client is the engine's or the runtime's."""
-        if self.pair is not None and self.pair.by_docker is not by_docker:
+        if self.pair is not None and (self.pair.by_docker, self.pair.staged) != (by_docker, staged):
             self.end()
         if self.pair is None:
             self.remove()
-            self.last = self.pair = StruckPair(self.rack, by_docker=by_docker)
+            self.last = self.pair = StruckPair(self.rack, by_docker, staged)
             self.pair.start()
         pair, self.pair = self.pair, None
         return pair
@@ -68,8 +68,8 @@ def pairs(impatient_rack: FastRack) -> Iterator[_Pairs]:
     pairs.remove()
 
 
-def _strike(pairs: _Pairs, case: Case, *, by_docker: bool = False) -> None:
-    pair = pairs.whole(by_docker=by_docker)
+def _strike(pairs: _Pairs, case: Case, *, by_docker: bool = False, staged: bool = False) -> None:
+    pair = pairs.whole(by_docker=by_docker, staged=staged)
     if pair.play(case):
         pairs.pair = pair  # only one that has come through all of it is of use to the next
 
@@ -131,9 +131,12 @@ def test_it_survives_at_one_place_whatever_strikes(pairs: _Pairs, case: Case) ->
 
 
 @pytest.mark.parametrize("case", _usual(here=lambda case: case.action in _UP_TO_DOCKER))
-def test_it_survives_at_one_place_under_docker(pairs: _Pairs, case: Case) -> None:
-    _strike(pairs, case, by_docker=True)
+@pytest.mark.parametrize(
+    "staged", [pytest.param(False, id="by checkpoint"), pytest.param(True, id="by plain start")]
+)
+def test_it_survives_at_one_place_under_docker(pairs: _Pairs, case: Case, staged: bool) -> None:
+    _strike(pairs, case, by_docker=True, staged=staged)
 
 
 def test_both_ends_find_nothing_wrong_after_all_of_it(pairs: _Pairs) -> None:
-    pairs.whole(by_docker=True).stop()
+    pairs.whole(by_docker=True, staged=True).stop()

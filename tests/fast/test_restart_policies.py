@@ -32,7 +32,7 @@ def test_a_container_with_a_restart_policy_moves_and_is_not_started_afresh(
         assert "is not created: its checkpoint (migration" in _error(client)
     assert not client.running()
     containers(client.on(dst))
-    moved = rdma.restore(client, dst)
+    moved = rdma.restore(client, dst, staged=policy in ("always", "no"))
     moved.wait_for_line(workload.RATE)
     assert moved.running()
     assert not client.running()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from migrrdma_lab import rdma
 from migrrdma_lab.containers import Container, carry
@@ -27,6 +27,8 @@ class DockerContainer:
     """It is moved by docker's commands, with its images outside of Docker's own folders."""
 
     container: Container
+    staged: bool = False
+    """Whether it is restored by a plain ``docker start``."""
 
     @property
     def shell(self) -> Shell:
@@ -40,7 +42,7 @@ class DockerContainer:
 
     def on(self, shell: Shell) -> DockerContainer:
         """The same container on another node."""
-        return DockerContainer(self.container.on(shell))
+        return replace(self, container=self.container.on(shell))
 
     def prepare(self) -> DockerContainer:
         """Nothing that Docker does not do itself: `rdma.restore` makes what a restore needs."""
@@ -49,7 +51,7 @@ class DockerContainer:
     def run(self) -> DockerContainer:
         """Start it."""
         rdma.join_data_network(self.shell)
-        return DockerContainer(self.container.run())
+        return replace(self, container=self.container.run())
 
     def checkpoint(self) -> None:
         """Dump it here."""
@@ -69,7 +71,8 @@ class DockerContainer:
 
     def restore_here(self) -> DockerContainer:
         """Restore it from the images that are here."""
-        return DockerContainer(rdma.restore_here(self.container, _CHECKPOINT))
+        moved = rdma.restore_here(self.container, _CHECKPOINT, staged=self.staged)
+        return replace(self, container=moved)
 
     @property
     def images(self) -> str:

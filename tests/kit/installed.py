@@ -28,6 +28,7 @@ class Installation:
         self.hooks_dir = _DATA / "hooks"
         self.criu_plugin = _DATA / "criu" / Path(paths.CRIU_PLUGIN).name
         self.run_dir = root / "run"
+        self.staged_dir = root / "staged"
         self.version = ""
         self.options: tuple[str | Path, ...] = ()
         """Global options that every call gets."""
@@ -54,6 +55,7 @@ class Installation:
     def configure(self, *lines: str, runtime: str | Path = "runc") -> None:
         """Write the configuration; ``lines`` come after the keys that keep the installation together."""
         keys = {"guest_dir": self.guest_dir, "hooks_dir": self.hooks_dir, "run_dir": self.run_dir}
+        keys |= {"staged_dir": self.staged_dir}
         keys |= {"runtime": Path(runtime), "criu_plugin": self.criu_plugin}
         text = [f'{key} = "{value}"' for key, value in keys.items()]
         self.config.write_text("\n".join([*text, *lines]) + "\n")

@@ -111,6 +111,8 @@ class StruckPair:
     rack: FastRack
     by_docker: bool = False
     """Whether the client is Docker's, and moved by docker's commands; else the runtime's."""
+    staged: bool = False
+    """Whether these restore it by a plain ``docker start``."""
     client: RuntimeContainer | DockerContainer = field(init=False)
     server: RuntimeContainer = field(init=False)
     said: list[Said] = field(default_factory=list)
@@ -124,7 +126,7 @@ class StruckPair:
             self.rack.shell(SRC), self.rack.shell(PEER), "-q", "2", "-e"
         )
         self.client = (
-            DockerContainer(docker_client)
+            DockerContainer(docker_client, self.staged)
             if self.by_docker
             else self._container(SRC, "client", "10.78.0.160", docker_client.command)
         )

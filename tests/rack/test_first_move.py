@@ -133,7 +133,7 @@ def test_one_end_moves_and_both_go_on(
     for who, where in moves:
         moved.append((nodes[where], _draining_takes(ends["client"])))
         there = containers(ends[who].on(nodes[where]))
-        rdma.move(ends[who], nodes[where])
+        rdma.move(ends[who], nodes[where], staged="UC" in command)  # of the two ways each is shown
         ends[who] = there
         _both_go_on(*ends.values())
     _both_end_well(*ends.values())

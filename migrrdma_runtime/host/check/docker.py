@@ -11,6 +11,8 @@ from migrrdma_runtime.host.check.result import Machine, Result, failure, ok, war
 from migrrdma_runtime.host.install.docker_config import DEFAULT, NAME
 
 _OLDEST = (20, 10)
+_OWN_WAY_ENDS = 28
+"""The first of whose daemons asks for the network namespace of a restored process before it has a pid."""
 _UNEXAMINED = warning("not examined: Docker does not answer")
 
 
@@ -40,6 +42,22 @@ def experimental(machine: Machine) -> Result:
             f'set "experimental": true in {DEFAULT}, then systemctl restart docker (a reload is not enough)',
         )
     return ok("Docker's experimental mode is on")
+
+
+def start_from_checkpoint(machine: Machine) -> Result:
+    """Which way back from a checkpoint this Docker has; a plain start has no need of it."""
+    info = _info(machine)
+    if info is None:
+        return _UNEXAMINED
+    version = str(info.get("ServerVersion", ""))
+    found = re.match(r"(\d+)\.", version)
+    if found and int(found[1]) >= _OWN_WAY_ENDS:
+        # With runc alone as well: "bind-mount /proc/0/ns/net …: no such file or directory".
+        return ok(
+            f"Docker {version} fails to docker start --checkpoint what has a network of its own; migrrdma checkpoint "
+            "import and a plain docker start do it"
+        )
+    return ok(f"Docker {version} can docker start --checkpoint, and a plain docker start after an import")
 
 
 def runtime(machine: Machine) -> Result:

@@ -15,6 +15,7 @@ CHECKS: dict[str, Check] = {
     "low-level-runtime": installation.low_level_runtime,
     "docker": docker.daemon,
     "docker-experimental": docker.experimental,
+    "docker-start-checkpoint": docker.start_from_checkpoint,
     "docker-runtime": docker.runtime,
     "configuration": installation.configuration,
     "launcher": installation.launcher,

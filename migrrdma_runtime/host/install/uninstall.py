@@ -36,6 +36,7 @@ def plan(host: Host, docker: DockerConfig, *, purge: bool) -> list[Step]:
         *service.plan_forget(host, docker.run),
         *_guest(host, purge=purge),
         *_agent(host, purge=purge),
+        *_staged(host, purge=purge),
         *_run_directory(host),
     ]
     kept = Record({name: ours[name] for name in ours if name not in doomed}, record.directories)
@@ -116,6 +117,17 @@ def _agent(host: Host, *, purge: bool) -> list[Step]:
     return steps
 
 
+def _staged(host: Host, *, purge: bool) -> list[Step]:
+    """Links to the checkpoints that containers go on from; what they lead to is Docker's."""
+    directory = host.path(paths.STAGED_DIR)
+    if not directory.exists():
+        return []
+    if any(directory.iterdir()) and not purge:
+        note = "containers are to go on from these checkpoints; --purge removes it"
+        return [Step(paths.STAGED_DIR, note=note)]
+    return [Step(paths.STAGED_DIR, partial(shutil.rmtree, directory), "removal")]
+
+
 def _run_directory(host: Host) -> list[Step]:
     """The sockets; but containers that still run have their directory mounted."""
     directory = host.path(paths.RUN_DIR)
@@ -138,7 +150,7 @@ def _empty(directory: Path) -> None:
 def _forget(host: Host, kept: Record) -> None:
     """Drop the record and the directories we made; what is kept in them stays on record for a later purge."""
     path = host.path(FILE)
-    ours = [paths.GUEST_DIR, paths.AGENT_STATE_DIR, paths.TLS_DIR, *kept.files]
+    ours = [paths.GUEST_DIR, paths.AGENT_STATE_DIR, paths.STAGED_DIR, paths.TLS_DIR, *kept.files]
     there = [name for name in ours if host.path(name).exists()]
     around = [name for name in kept.directories if path.is_relative_to(host.path(name))]
     _remove_empty(host, [name for name in kept.directories if name not in around])

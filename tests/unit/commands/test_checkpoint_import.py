@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -14,8 +16,8 @@ from typer.testing import CliRunner
 
 from migrrdma_runtime import cli
 from migrrdma_runtime.base.errors import CheckpointDirError, DockerError
-from migrrdma_runtime.commands import checkpoint_import
-from migrrdma_runtime.criu import images
+from migrrdma_runtime.commands import checkpoint_discard, checkpoint_import
+from migrrdma_runtime.criu import images, staging
 from migrrdma_runtime.engine.docker import Container, Docker
 
 MakeDocker = Callable[..., Docker]
@@ -353,6 +355,27 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(source: Path, tiny_disk: 
 # --- the command ------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(name="staged_dir", autouse=True)
+def _staged_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the configuration says that checkpoints are staged; not made yet."""
+    folder = tmp_path / "staged"
+    (tmp_path / "config.toml").write_text(f'staged_dir = "{folder}"\n')
+    monkeypatch.setenv("MIGRRDMA_CONFIG", str(tmp_path / "config.toml"))
+    return folder
+
+
+@pytest.fixture(name="discard")
+def _discard(monkeypatch: pytest.MonkeyPatch, make_docker: MakeDocker) -> Callable[..., Any]:
+    """Run ``migrrdma checkpoint discard`` against a daemon with one container."""
+    daemon = make_docker(Container(ID, "web", "migrrdma", running=False))
+
+    def run(*arguments: str) -> Any:
+        monkeypatch.setattr(checkpoint_discard, "DockerDaemon", lambda: daemon)
+        return CliRunner().invoke(cli.app, ["checkpoint", "discard", *arguments])
+
+    return run
+
+
 @pytest.fixture(name="command")
 def _command(
     monkeypatch: pytest.MonkeyPatch, make_docker: MakeDocker, docker_root: Path
@@ -373,13 +396,57 @@ def _command(
     return run
 
 
-def test_import_says_what_to_do_next(command: Callable[..., Any], source: Path, target: Path) -> None:
+def test_import_says_what_to_do_next(
+    command: Callable[..., Any], source: Path, target: Path, staged_dir: Path
+) -> None:
     done, started = command(str(source), "web")
     assert done.exit_code == 0, done.output
     assert "imported before-move into web (5 files, 3 MiB)" in done.output
-    assert "Next: docker start --checkpoint before-move web" in done.output
+    assert "Next: docker start web" in done.output
     assert started == []
     assert contents(target) == contents(source)
+    assert staging.staged(staged_dir, ID) == target
+
+
+def test_the_last_that_was_imported_is_staged(
+    command: Callable[..., Any], source: Path, target: Path, staged_dir: Path
+) -> None:
+    for name in ("before-move", "later"):
+        done, _ = command("--name", name, str(source), "web")
+        assert done.exit_code == 0, done.output
+    assert staging.staged(staged_dir, ID) == target.with_name("later")
+    assert [one.name for one in staged_dir.iterdir()] == [ID]
+    assert stat.S_IMODE(staged_dir.stat().st_mode) == 0o700
+
+
+def test_what_cannot_be_staged_is_said_with_where_the_checkpoint_is(
+    command: Callable[..., Any], source: Path, target: Path, staged_dir: Path
+) -> None:
+    staged_dir.write_text("in the way")
+    done, _ = command(str(source), "web")
+    assert f"{target} is in place, and cannot be staged in {staged_dir}: " in str(done.exception)
+    assert contents(target) == contents(source)
+
+
+def test_what_is_staged_can_be_discarded(
+    command: Callable[..., Any], discard: Callable[..., Any], source: Path, target: Path, staged_dir: Path
+) -> None:
+    command(str(source), "web")
+    done = discard("--json", "web")
+    assert json.loads(done.stdout) == {"container": "web", "id": ID, "path": str(target), "discarded": True}
+    assert staging.staged(staged_dir, ID) is None
+    assert target.exists()
+    assert "nothing is staged for container web" in str(discard("web").exception)
+
+
+def test_of_a_container_that_was_removed_nothing_is_staged(
+    command: Callable[..., Any], discard: Callable[..., Any], source: Path, target: Path, staged_dir: Path
+) -> None:
+    command(str(source), "web")
+    shutil.rmtree(target)
+    assert staging.staged(staged_dir, ID) is None
+    assert discard("web").exit_code == 0
+    assert not list(staged_dir.iterdir())
 
 
 def test_import_can_start_the_container(command: Callable[..., Any], source: Path, target: Path) -> None:
@@ -387,7 +454,8 @@ def test_import_can_start_the_container(command: Callable[..., Any], source: Pat
     document = json.loads(done.stdout)
     assert document["started"] is True
     assert document["path"] == str(target.with_name("other"))
-    assert started == [(ID, "other")]
+    assert document["staged"] is True
+    assert started == [(ID, "")]
 
 
 @pytest.mark.parametrize(
@@ -427,12 +495,14 @@ def test_an_unknown_container_is_refused(command: Callable[..., Any], source: Pa
     assert "no such container" in str(done.exception)
 
 
-def test_a_container_of_another_runtime_is_a_warning(
-    command: Callable[..., Any], source: Path, target: Path
+def test_a_container_of_another_runtime_is_a_warning_and_dockers_to_restore(
+    command: Callable[..., Any], source: Path, target: Path, staged_dir: Path
 ) -> None:
-    done, _ = command(str(source), "web", runtime="runc")
+    done, started = command("--start", str(source), "web", runtime="runc")
     assert "created with the runtime runc" in done.output
     assert target.exists()
+    assert started == [(ID, "before-move")]
+    assert not staged_dir.exists()
 
 
 def test_the_command_itself_starts_the_container_when_all_is_there(
@@ -458,12 +528,12 @@ def test_a_restore_that_fails_is_told_in_docker_s_words_and_can_be_tried_again(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "migrrdma: error: failed to create task: criu failed: type RESTORE errno 0; the checkpoint itself is "
-        "in place: `docker start --checkpoint before-move web` tries again\n"
+        "in place: `docker start web` tries again\n"
     )
     assert contents(target) == contents(source)
 
 
-START = f"POST /v1.45/containers/{ID}/start?checkpoint=before-move"
+START = f"POST /v1.45/containers/{ID}/start"
 
 
 def daemon_that_starts(root: Path, answer: object) -> dict[str, object]:

@@ -82,6 +82,26 @@ def test_calls_that_may_concern_us_are_pythons(site: Site, line: str) -> None:
     assert site.launcher([os.fsencode(word) for word in line.split()]) == b""
 
 
+@pytest.mark.parametrize("command", ["create", "run"])
+def test_what_a_checkpoint_is_staged_for_is_pythons(site: Site, command: str) -> None:
+    site.config.write_text(f'staged_dir = "{site.root}/staged"\n')
+    call = [b"--root", b"state", command.encode(), b"--bundle", b"plain", b"c1"]
+    assert site.launcher(call) == os.fsencode(site.runc)
+    (site.root / "staged").mkdir()
+    (site.root / "staged" / "c1").symlink_to(site.root / "away")
+    assert site.launcher(call) == b""
+    (site.root / "staged" / "c1").unlink()
+    (site.root / "staged" / "c1").symlink_to("gone")
+    assert site.launcher(call) == os.fsencode(site.runc)
+
+
+def test_the_start_of_what_was_restored_by_its_create_is_pythons(site: Site) -> None:
+    assert site.launcher([b"--root", b"state", b"start", b"c2"]) == os.fsencode(site.runc)
+    (site.root / "state" / "c2" / "state.json").write_text('{"labels": ["org.migrrdma.adopted=true"]}')
+    assert site.launcher([b"--root", b"state", b"start", b"c2"]) == b""
+    assert site.launcher([b"--root", b"state", b"start", b"c1"]) == os.fsencode(site.runc)
+
+
 def test_it_knows_the_parsers_options() -> None:
     """An option that only Python knows costs every call with it an interpreter; these are runc's and Docker's."""
     source = (Path(__file__).parents[3] / "launcher" / "command_line.c").read_text()

@@ -109,6 +109,7 @@ MACHINE_CHECKS = {
     "dirty-tracking": criu.dirty_tracking,
     "docker": docker.daemon,
     "docker-experimental": docker.experimental,
+    "docker-start-checkpoint": docker.start_from_checkpoint,
     "docker-runtime": docker.runtime,
     "rdma-devices": rdma.devices,
     "rdma-netns": rdma.netns_mode,
@@ -229,6 +230,25 @@ def test_a_docker_that_will_not_do_is_a_failure(
     assert result.status is Status.FAILURE
     assert text in result.detail
     assert result.remedy
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("20.10.24+dfsg1", "can docker start --checkpoint, and"),
+        ("26.1.5+dfsg1", "can docker start --checkpoint, and"),
+        (
+            "28.5.2",
+            "fails to docker start --checkpoint what has a network of its own; migrrdma checkpoint import",
+        ),
+    ],
+)
+def test_which_way_back_from_a_checkpoint_a_docker_has(
+    host: Host, machine_of: MachineOf, version: str, said: str
+) -> None:
+    result = docker.start_from_checkpoint(machine_of(host, info={"ServerVersion": version}))
+    assert result.status is Status.OK
+    assert result.detail.startswith(f"Docker {version} {said}")
 
 
 def test_an_unreachable_docker_is_reported_once(host: Host) -> None:

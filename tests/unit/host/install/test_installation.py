@@ -408,3 +408,16 @@ def test_a_library_without_build_id_is_refused(tmp_path: Path) -> None:
 def test_a_package_without_its_data_says_how_to_mend_it(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match="missing from the package"):
         payload.load(sys.executable, tmp_path)
+
+
+def test_what_containers_are_to_go_on_from_stays_until_it_is_purged(host: Host, files: Payload) -> None:
+    install(host, files)
+    folder = host.path(paths.STAGED_DIR)
+    folder.mkdir()
+    (folder / ("0" * 64)).symlink_to(host.root)
+    said = [step.note for step in uninstall(host) if step.what == paths.STAGED_DIR]
+    assert said == ["containers are to go on from these checkpoints; --purge removes it"]
+    assert list(folder.iterdir())
+    uninstall(host, purge=True)
+    assert not folder.exists()
+    assert host.root.is_dir()

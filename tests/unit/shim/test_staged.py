@@ -1,0 +1,158 @@
+"""A checkpoint that is staged for a container is what its create restores, once; its start then finds it running."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from installed import BOTH_WAYS, FakeRuntime, Installation
+
+MakeFake = Callable[[str], FakeRuntime]
+
+_ADOPTED = "org.migrrdma.adopted"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"ociVersion": "1.0.2"}))
+    return path
+
+
+@pytest.fixture
+def checkpoint(installation: Installation, tmp_path: Path) -> Path:
+    """It waits for the container c1."""
+    folder = tmp_path / "before-move"
+    folder.mkdir()
+    installation.staged_dir.mkdir()
+    (installation.staged_dir / "c1").symlink_to(folder)
+    return folder
+
+
+def _annotations(bundle: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((bundle / "config.json").read_text()).get("annotations", {})
+    return found
+
+
+@BOTH_WAYS
+def test_create_restores_it_and_only_once(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    fake = fake_runtime("")
+    options = (
+        "--no-pivot",
+        "--pid-file",
+        "pid",
+        "--console-socket=tty",
+        "--preserve-fds",
+        "2",
+        "--pidfd-socket=p",
+    )
+    done = installation.run("--log", "log", "create", "--bundle", bundle, *options, "c1")
+    assert done.returncode == 0, done.stderr
+    expected = [
+        "--log",
+        "log",
+        "restore",
+        "--detach",
+        "--image-path",
+        str(checkpoint),
+        "--bundle",
+        str(bundle),
+    ]
+    expected += ["--console-socket", "tty", "--pid-file", "pid", "--preserve-fds", "2", "c1"]
+    assert [one.decode() for one in fake.arguments()] == expected
+    assert _annotations(bundle)[_ADOPTED] == "true"
+    assert not list(installation.staged_dir.iterdir())
+    assert checkpoint.is_dir()
+    installation.run("create", "--bundle", bundle, "c1")
+    assert fake.arguments()[0] == b"create"
+
+
+@BOTH_WAYS
+def test_a_restore_that_fails_can_be_tried_again(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    fake_runtime("exit 3")
+    assert installation.run("create", "--bundle", bundle, "c1").returncode == 3
+    fake = fake_runtime("")
+    assert installation.run("create", "--bundle", bundle, "c1").returncode == 0
+    assert str(checkpoint).encode() in fake.arguments()
+
+
+@BOTH_WAYS
+def test_another_container_is_created(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    fake = fake_runtime("")
+    for name in ("c2", "../staged/c1", "."):
+        installation.run("create", "--bundle", bundle, name)
+        assert fake.arguments()[0] == b"create", name
+    assert checkpoint.is_dir()
+
+
+@BOTH_WAYS
+def test_what_has_gone_with_its_container_is_not_restored(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    checkpoint.rmdir()
+    fake = fake_runtime("")
+    installation.run("create", "--bundle", bundle, "c1")
+    assert fake.arguments()[0] == b"create"
+
+
+@BOTH_WAYS
+def test_run_begins_nothing_anew_that_was_to_go_on(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    fake = fake_runtime("")
+    done = installation.run("run", "--bundle", bundle, "c1")
+    assert done.returncode == 1
+    assert b"a checkpoint is staged for it" in done.stderr
+    assert not fake.was_called
+    assert checkpoint.is_dir()
+
+
+@BOTH_WAYS
+def test_what_another_way_has_restored_is_not_restored_again(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    """``docker start --checkpoint`` after an import."""
+    fake_runtime("")
+    installation.run("restore", "--image-path", checkpoint, "--bundle", bundle, "c1")
+    assert not list(installation.staged_dir.iterdir())
+
+
+def _says(status: str) -> str:
+    return f"""case "$*" in *state*) echo '{{"status": "{status}"}}';; *) echo started; exit 5;; esac"""
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize(
+    ("mark", "status", "starts"),
+    [
+        (_ADOPTED, "running", False),
+        (_ADOPTED, "created", True),
+        (_ADOPTED, "stopped", True),
+        ("none", "running", True),
+    ],
+)
+@pytest.mark.parametrize("name", ["state.json", "config.json"])
+def test_start_is_for_the_low_level_runtime_unless_it_was_restored_and_runs(
+    installation: Installation,
+    fake_runtime: MakeFake,
+    tmp_path: Path,
+    name: str,
+    mark: str,
+    status: str,
+    starts: bool,
+) -> None:
+    fake_runtime(_says(status))
+    kept = tmp_path / "kept" / "c1"
+    kept.mkdir(parents=True)
+    (kept / name).write_text(json.dumps({"labels": [f"{mark}=true"]}))
+    done = installation.run("--root", kept.parent, "start", "c1")
+    assert (done.returncode, done.stdout) == ((5, b"started\n") if starts else (0, b""))
