@@ -121,7 +121,7 @@ def test_a_broken_configuration_stops_only_rdma_containers(host: Installation, b
     log = host.root / "log"
     bundle.command("echo fine")
     result = host.run("--log", log, "run", "--bundle", bundle.path, "c1")
-    complaint = f"{host.config}, line 6: unknown key frobnicate"
+    complaint = f"{host.config}, line 7: unknown key frobnicate"
     assert (result.returncode, result.stdout, result.stderr) == (0, b"fine\n", b"")
     assert f'level=warning msg="{complaint}; containers without an RDMA device' in log.read_text()
     bundle.enable_rdma()
