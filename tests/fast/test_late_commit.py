@@ -63,7 +63,7 @@ def lock_holders(src: Shell, dst: Shell, tmp_path: Path) -> Iterator[RuntimeCont
 
 
 @pytest.mark.parametrize(
-    "moves", [20, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
+    "moves", [10, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(7200)])]
 )
 def test_threads_that_do_nothing_but_hold_locks_are_moved_on_and_on(
     src: Shell, dst: Shell, lock_holders: RuntimeContainer, moves: int

@@ -33,7 +33,7 @@ def _are_content(*ends: Container) -> None:
 
 
 @pytest.mark.parametrize(
-    ("moves", "options"), [(5, []), (2, ["-r"])], ids=["receives of their own", "shared receives"]
+    ("moves", "options"), [(3, []), (2, ["-r"])], ids=["receives of their own", "shared receives"]
 )
 def test_nothing_is_lost_in_moves_forth_and_back(
     src: Shell, dst: Shell, peer: Shell, containers: Register, moves: int, options: list[str]

@@ -73,7 +73,7 @@ def ends(src: Shell, peer: Shell, _on_the_nodes: None) -> Iterator[tuple[RemoteG
         yield client, server
 
 
-@pytest.mark.parametrize("rounds", [250, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("rounds", [100, pytest.param(1000, marks=pytest.mark.soak)])
 def test_nothing_is_lost_when_both_ends_are_rebuilt_in_turn(
     ends: tuple[RemoteGuest, RemoteGuest], rounds: int
 ) -> None:
