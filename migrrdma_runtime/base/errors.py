@@ -11,7 +11,8 @@
     ├── RestoreError          a restore failed: likewise
     ├── CheckpointDirError    a checkpoint directory that is incomplete, unsafe or does not fit
     ├── InstallError          the host cannot be changed as asked: not root, not ours, still in use
-    ├── DockerError           Docker refused, or its configuration cannot be edited
+    ├── EngineError           a container engine refused, or knows no such container
+    │   └── DockerError       Docker; also: its configuration cannot be edited
     ├── ManifestError         a checkpoint's migrrdma.json is missing, damaged, or of another version
     ├── InspectionError       a process cannot be looked into: it has ended, or is not ours to see
     └── AgentError            an agent could not do its part of a migration
@@ -73,7 +74,11 @@ class InstallError(MigrRDMAError):
     """The host cannot be changed as asked: no permission, something is not ours, or it is still in use."""
 
 
-class DockerError(MigrRDMAError):
+class EngineError(MigrRDMAError):
+    """A container engine refused, cannot be reached, or knows no such container; in its own words."""
+
+
+class DockerError(EngineError):
     """Docker refused a request, is not reachable, or its ``daemon.json`` cannot be edited."""
 
 

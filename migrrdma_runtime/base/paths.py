@@ -10,6 +10,9 @@ RUNTIME = "/usr/local/bin/migrrdma-runtime"
 """The OCI runtime as ``migrrdma install`` writes it and Docker's ``daemon.json`` names it: the launcher, a program
 in C (``launcher/``), or, where that was not built, the script."""
 
+RUNTIME_NAME = "migrrdma"
+"""What engines' configurations call it: ``--runtime=migrrdma``."""
+
 RUNTIME_SCRIPT = "/usr/local/libexec/migrrdma/runtime.py"
 """The script that starts Python for the calls that the launcher does not pass on; it goes by the launcher's own path
 (``../libexec/…``)."""

@@ -17,14 +17,15 @@ from pathlib import Path
 import typer
 
 from migrrdma_runtime.base import config
-from migrrdma_runtime.base.errors import DockerError
-from migrrdma_runtime.commands.options import AS_JSON, TRUST, require_root
+from migrrdma_runtime.base.errors import EngineError
+from migrrdma_runtime.commands.options import AS_JSON, ENGINE, TRUST, require_root
 from migrrdma_runtime.criu import cgroup_yard, images, staging
 from migrrdma_runtime.criu.images import CheckpointDir
-from migrrdma_runtime.engine.docker import Container, DockerDaemon, checkpoints_of, stopped_container
+from migrrdma_runtime.engine.engine import Container, Engine
+from migrrdma_runtime.engine.find import stopped
 from migrrdma_runtime.host.install.docker_config import NAME as RUNTIME_NAME
 
-HELP = """Give a container a checkpoint that was made on another host.
+HELP = """Have a container go on from a checkpoint that was made on another host.
 
 DIR is what "docker checkpoint create --checkpoint-dir DIR" filled there, or one checkpoint in it, copied to
 this host by any means. CONTAINER was created here as it was there (same image, command, mounts) and does not
@@ -42,6 +43,11 @@ Examples:
           migrrdma checkpoint import /shared/before-move web
           docker start web
   in one: migrrdma checkpoint import --start /shared/before-move web
+
+\b
+Podman, here:
+  podman create --runtime=/usr/local/bin/migrrdma-runtime --name web ... nginx
+  migrrdma checkpoint import /shared/before-move web && podman start web
 """
 
 _DIR = typer.Argument(..., metavar="DIR", help="The checkpoint, or the folder it is in.")
@@ -57,6 +63,7 @@ def checkpoint_import(
     name: str = _NAME,
     force: bool = _FORCE,
     start: bool = _START,
+    engine: str = ENGINE,
     trust: str = TRUST,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -68,27 +75,27 @@ def checkpoint_import(
     images.check_name(name)
     with images.examine(found) as source:
         images.require_owned(source, trust)
-        daemon = DockerDaemon()
-        target = stopped_container(daemon, container)
-        adopts = target.runtime == RUNTIME_NAME
+        owner, target = stopped(container, engine)
+        adopts, staged = owner.adopts(target), staged_dir()
+        path = owner.place(target, name, staged)
         if not adopts:
-            _warn_of_another_runtime(target)
-        path = checkpoints_of(daemon, target) / name
+            _warn_or_refuse(owner, target, is_of_use=staged not in path.parents)
         with _progress(source) as advance:
             images.copy(source, path, replace=force, progress=advance)
-    if adopts:
-        staging.stage(staged_dir(), target.id, path)
+    if adopts and path != staged / target.id:
+        staging.stage(staged, target.id, path)
     option = "" if adopts else f"--checkpoint {shlex.quote(name)} "
-    command = f"docker start {option}{shlex.quote(container)}"
+    command = f"{owner.name} start {option}{shlex.quote(container)}"
     if start:
         try:
-            daemon.start(target.id, "" if adopts else name)
-        except DockerError as error:
-            raise DockerError(
+            owner.start(target, "" if adopts else name)
+        except EngineError as error:
+            raise EngineError(
                 f"{error}; the checkpoint itself is in place: `{command}` tries again"
             ) from error
     if as_json:
-        typer.echo(json.dumps(_as_dict(source, target, path, started=start), indent=2))
+        said = _as_dict(source, target, path, staged=adopts, started=start)
+        typer.echo(json.dumps({"engine": owner.name, "checkpoint": name, **said}, indent=2))
         return
     typer.echo(f"imported {name} into {target.name} ({len(source.files)} files, {source.size >> 20} MiB)")
     typer.echo(f"started {target.name} from it" if start else f"Next: {command}")
@@ -102,12 +109,15 @@ def staged_dir() -> Path:
     return Path(configured.staged_dir)
 
 
-def _warn_of_another_runtime(found: Container) -> None:
-    print(
-        f"migrrdma: warning: container {found.name} was created with the runtime "
-        f"{found.runtime or 'that is the default'}, not with --runtime={RUNTIME_NAME}",
-        file=sys.stderr,
+def _warn_or_refuse(engine: Engine, found: Container, *, is_of_use: bool) -> None:
+    """Of a container that another runtime starts: nobody goes on from what is staged for it."""
+    said = (
+        f"container {found.name} was created with the runtime {found.runtime or 'that is the default'}, not with "
+        f"--runtime={RUNTIME_NAME}"
     )
+    if not is_of_use:
+        raise EngineError(f"{said}: {engine.name} would not go on from the checkpoint")
+    print(f"migrrdma: warning: {said}", file=sys.stderr)
 
 
 @contextmanager
@@ -127,13 +137,14 @@ def _progress(source: CheckpointDir) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _as_dict(source: CheckpointDir, target: Container, path: Path, *, started: bool) -> dict[str, object]:
+def _as_dict(
+    source: CheckpointDir, target: Container, path: Path, *, staged: bool, started: bool
+) -> dict[str, object]:
     return {
         "container": target.name,
         "id": target.id,
-        "checkpoint": path.name,
         "path": str(path),
-        "staged": target.runtime == RUNTIME_NAME,
+        "staged": staged,
         "files": len(source.files),
         "bytes": source.size,
         "started": started,

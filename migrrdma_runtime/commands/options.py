@@ -10,6 +10,9 @@ from migrrdma_runtime.base.errors import InstallError
 
 AS_JSON = typer.Option(False, "--json", help="Print one JSON document, for programs.")
 DRY_RUN = typer.Option(False, "--dry-run", help="Show what would be done, change nothing.")
+ENGINE = typer.Option(
+    "", "--engine", metavar="NAME", help="docker or podman; by default the one that has it."
+)
 TRUST = typer.Option(
     "", "--trust", metavar="USER", help="Take what is this user's as well as root's: a name or a number."
 )

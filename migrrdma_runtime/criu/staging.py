@@ -1,12 +1,13 @@
 """Which checkpoint the next start of a container goes on from (``shim/staged.py`` restores it).
 
-A link for each container, by its id, to the images: where those have gone, as with a container that was removed,
-nothing is staged.
+A link for each container, by its id, to the images, where its engine keeps them: where those have gone, as with a
+container that was removed, nothing is staged. For an engine that keeps none it is the folder of the images itself.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from migrrdma_runtime.base.errors import CheckpointDirError
@@ -35,10 +36,13 @@ def staged(folder: Path, container: str) -> Path | None:
 
 
 def discard(folder: Path, container: str) -> bool:
-    """Have ``container`` begin anew; whether anything was staged. The images stay where they are."""
+    """Have ``container`` begin anew; whether anything was staged. Images that its engine keeps stay there."""
     link = folder / container
     try:
-        link.unlink()
+        if link.is_dir() and not link.is_symlink():
+            shutil.rmtree(link)
+        else:
+            link.unlink()
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -13,24 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import DockerError
+from migrrdma_runtime.engine.engine import RESTORE_DEADLINE_S, Container
 
 if TYPE_CHECKING:
     import requests
 
 DEADLINE_S = 30
-RESTORE_DEADLINE_S = 600
-"""dockerd tars the images into containerd's store and CRIU reads them back: minutes for a large process."""
-
-
-@dataclass(frozen=True)
-class Container:
-    """What there is to know about one container before something is done to it."""
-
-    id: str
-    name: str
-    runtime: str
-    running: bool
 
 
 class Docker(Protocol):
@@ -104,12 +94,28 @@ class DockerDaemon:
                 raise DockerError(_one_line(_message(answer)))
 
 
-def stopped_container(daemon: Docker, name: str) -> Container:
-    """The container, which dockerd would not start from a checkpoint if it ran."""
-    found = daemon.container(name)
-    if found.running:
-        raise DockerError(f"container {found.name} is running; a checkpoint is started in a stopped one")
-    return found
+@dataclass(frozen=True)
+class DockerEngine:
+    """Docker, as an engine among others."""
+
+    daemon: Docker
+    name = "docker"
+
+    def container(self, name: str) -> Container:
+        """By name or by unique beginning of the id."""
+        return self.daemon.container(name)
+
+    def adopts(self, container: Container) -> bool:
+        """By the name of the runtime in ``daemon.json``."""
+        return container.runtime == paths.RUNTIME_NAME
+
+    def place(self, container: Container, checkpoint: str, staged: Path) -> Path:  # noqa: ARG002 - the engine's interface
+        """In dockerd's own folder of it, for ``docker start --checkpoint``; it goes with the container."""
+        return checkpoints_of(self.daemon, container) / checkpoint
+
+    def start(self, container: Container, checkpoint: str) -> None:
+        """``docker start``, or with a checkpoint ``docker start --checkpoint``."""
+        self.daemon.start(container.id, checkpoint)
 
 
 def checkpoints_of(daemon: Docker, container: Container) -> Path:

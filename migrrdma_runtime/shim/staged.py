@@ -4,8 +4,8 @@ An engine starts a container by asking its runtime to ``create`` it and then to 
 for that container, by its id, ``create`` is answered by a restore. To the engine it is an ordinary container, with its
 own network, log and limits; neither its checkpoint command nor its content store has a part in it.
 
-What is staged, a link to the images (``criu/staging.py``), stays until they have been restored: a start that fails
-can be tried again.
+What is staged, the images or a link to them (``criu/staging.py``), stays until they have been restored: a start that
+fails can be tried again.
 """
 
 import contextlib
@@ -44,9 +44,16 @@ def is_staged(config: "Config", container_id: str) -> bool:
 
 def forget(config: "Config", container_id: str) -> None:
     """Take away what has been restored: it is not to be restored once more by the next start."""
-    if _is_name(container_id):
-        with contextlib.suppress(OSError):  # there is none
-            os.unlink(_link(config, container_id))
+    if not _is_name(container_id):
+        return
+    link = _link(config, container_id)
+    with contextlib.suppress(OSError):  # there is none
+        if os.path.isdir(link) and not os.path.islink(link):
+            import shutil
+
+            shutil.rmtree(link)
+        else:
+            os.unlink(link)
 
 
 def as_restore(invocation: "Invocation", config: "Config") -> "Invocation":

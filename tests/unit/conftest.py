@@ -13,7 +13,8 @@ import pytest
 from cluster import Cluster
 
 from migrrdma_runtime.base.errors import DockerError
-from migrrdma_runtime.engine.docker import Container, Docker
+from migrrdma_runtime.engine.docker import Docker
+from migrrdma_runtime.engine.engine import Container
 from migrrdma_runtime.host.machine import Host
 
 Scenario = Callable[[Cluster], Awaitable[None]]

@@ -20,7 +20,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 DEFAULT = "/etc/docker/daemon.json"
-NAME = "migrrdma"
+NAME = paths.RUNTIME_NAME
 """What our runtime is called in ``docker run --runtime=``."""
 
 

@@ -15,10 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from migrrdma_runtime import cli
-from migrrdma_runtime.base.errors import CheckpointDirError, DockerError
-from migrrdma_runtime.commands import checkpoint_discard, checkpoint_import
+from migrrdma_runtime.base.errors import CheckpointDirError, EngineError
 from migrrdma_runtime.criu import images, staging
-from migrrdma_runtime.engine.docker import Container, Docker
+from migrrdma_runtime.engine import find
+from migrrdma_runtime.engine.docker import Docker
+from migrrdma_runtime.engine.engine import Container
 
 MakeDocker = Callable[..., Docker]
 
@@ -370,7 +371,7 @@ def _discard(monkeypatch: pytest.MonkeyPatch, make_docker: MakeDocker) -> Callab
     daemon = make_docker(Container(ID, "web", "migrrdma", running=False))
 
     def run(*arguments: str) -> Any:
-        monkeypatch.setattr(checkpoint_discard, "DockerDaemon", lambda: daemon)
+        monkeypatch.setattr(find, "DockerDaemon", lambda: daemon)
         return CliRunner().invoke(cli.app, ["checkpoint", "discard", *arguments])
 
     return run
@@ -389,7 +390,7 @@ def _command(
         daemon = make_docker(
             Container(ID, "web", runtime, running=running), info={"DockerRootDir": str(root)}, started=started
         )
-        monkeypatch.setattr(checkpoint_import, "DockerDaemon", lambda: daemon)
+        monkeypatch.setattr(find, "DockerDaemon", lambda: daemon)
         done = CliRunner().invoke(cli.app, ["checkpoint", "import", *arguments])
         return done, started
 
@@ -469,7 +470,7 @@ def test_a_container_that_will_not_do_is_refused(
     command: Callable[..., Any], source: Path, target: Path, changed: dict[str, Any], message: str
 ) -> None:
     done, _ = command(str(source), "web", **changed)
-    assert isinstance(done.exception, DockerError)
+    assert isinstance(done.exception, EngineError)
     assert message in str(done.exception)
     assert not target.exists()
 

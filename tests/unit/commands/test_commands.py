@@ -17,7 +17,8 @@ from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import InstallError
 from migrrdma_runtime.commands import uninstall
-from migrrdma_runtime.engine.docker import Container, Docker
+from migrrdma_runtime.engine.docker import Docker
+from migrrdma_runtime.engine.engine import Container
 from migrrdma_runtime.host import machine
 from migrrdma_runtime.host.install.docker_config import DEFAULT
 from migrrdma_runtime.host.machine import Host

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from migrrdma_runtime.base.errors import DockerError
-from migrrdma_runtime.engine.docker import Container, DockerDaemon
+from migrrdma_runtime.engine.docker import DockerDaemon
+from migrrdma_runtime.engine.engine import Container
 
 Serve = Callable[[dict[str, tuple[int, Any]]], list[str]]
 Connect = Callable[[], DockerDaemon]

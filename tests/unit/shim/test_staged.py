@@ -73,6 +73,22 @@ def test_create_restores_it_and_only_once(
 
 
 @BOTH_WAYS
+def test_images_that_no_engine_keeps_end_when_they_have_been_restored(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path
+) -> None:
+    staged = installation.staged_dir / "c1"
+    staged.mkdir(parents=True)
+    (staged / "pages-1.img").write_bytes(b"memory")
+    fake_runtime("exit 3")
+    installation.run("create", "--bundle", bundle, "c1")
+    assert (staged / "pages-1.img").exists()
+    fake = fake_runtime("")
+    installation.run("create", "--bundle", bundle, "c1")
+    assert str(staged).encode() in fake.arguments()
+    assert not list(installation.staged_dir.iterdir())
+
+
+@BOTH_WAYS
 def test_a_restore_that_fails_can_be_tried_again(
     installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
 ) -> None:

@@ -15,7 +15,8 @@ from trees import tree_of
 
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import DockerError, InstallError
-from migrrdma_runtime.engine.docker import Container, Docker
+from migrrdma_runtime.engine.docker import Docker
+from migrrdma_runtime.engine.engine import Container
 from migrrdma_runtime.host import machine
 from migrrdma_runtime.host.install import build_id, payload, record, users
 from migrrdma_runtime.host.install.docker_config import DEFAULT, DockerConfig

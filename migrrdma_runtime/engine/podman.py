@@ -1,0 +1,69 @@
+"""Podman, by its command: root's containers, each with an OCI runtime of its own choice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.errors import EngineError
+from migrrdma_runtime.engine.engine import RESTORE_DEADLINE_S, Container
+
+_DEADLINE_S = 60
+
+
+class Podman:
+    """The engine whose command is ``podman`` in $PATH."""
+
+    name = "podman"
+
+    def container(self, name: str) -> Container:
+        """``podman container inspect``."""
+        said = self._run("container", "inspect", "--", name)
+        try:
+            (found,) = json.loads(said)
+            return Container(
+                id=str(found["Id"]),
+                name=str(found["Name"]),
+                runtime=str(found["OCIRuntime"]),
+                running=bool(found["State"]["Running"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"podman container inspect {name}: no description of a container") from error
+
+    def adopts(self, container: Container) -> bool:
+        """By the path of the runtime, or by what containers.conf calls it."""
+        return Path(container.runtime).name in (Path(paths.RUNTIME).name, paths.RUNTIME_NAME)
+
+    def place(self, container: Container, checkpoint: str, staged: Path) -> Path:  # noqa: ARG002 - the engine's interface
+        """What is staged itself: Podman has no folder for checkpoints that others have made."""
+        return staged / container.id
+
+    def start(self, container: Container, checkpoint: str) -> None:
+        """``podman start``; it starts nothing from a checkpoint (``podman container restore`` has ways of its own)."""
+        if checkpoint:
+            raise EngineError(f"podman starts {container.name} from no checkpoint that it has not made")
+        self._run("start", "--", container.id, seconds=RESTORE_DEADLINE_S)
+
+    @staticmethod
+    def _run(*words: str, seconds: float = _DEADLINE_S) -> str:
+        try:
+            done = subprocess.run(
+                ["podman", *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=seconds,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise EngineError("podman is not installed") from error
+        except OSError as error:
+            raise EngineError(f"podman cannot be run: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise EngineError(f"podman {words[0]} has not ended in {seconds:.0f} s") from error
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").split("\n")
+            last = next((line for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
+            raise EngineError(f"podman: {last.strip().removeprefix('Error: ')}")
+        return done.stdout.decode(errors="replace")
