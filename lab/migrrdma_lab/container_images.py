@@ -14,7 +14,15 @@ from io import BytesIO
 from pathlib import Path
 
 from .bootstrap import DEBIAN_SECONDS, LEAN, MMDEBSTRAP, recipe_key
-from .plan import APPLICATION_IMAGE, APPLICATION_PACKAGES, CONTAINER_PACKAGES, Places, container_image
+from .plan import (
+    APPLICATION_IMAGE,
+    APPLICATION_PACKAGES,
+    CONTAINER_PACKAGES,
+    OLDER_APPLICATION_IMAGE,
+    OLDER_APPLICATION_PACKAGES,
+    Places,
+    container_image,
+)
 from .steps import run_logged, step
 
 
@@ -28,10 +36,20 @@ def container_archive(places: Places, release: str) -> Path:
     return _build(places, container_image(release), release, CONTAINER_PACKAGES)
 
 
-def application_archive(places: Places) -> Path:
-    """Build (or find) `APPLICATION_IMAGE` as an archive for ``docker load``; only the tests of applications need it."""
-    release = APPLICATION_IMAGE.rpartition(":")[2]
-    return _build(places, APPLICATION_IMAGE, release, APPLICATION_PACKAGES)
+_APPLICATIONS = {
+    APPLICATION_IMAGE: APPLICATION_PACKAGES,
+    OLDER_APPLICATION_IMAGE: OLDER_APPLICATION_PACKAGES,
+}
+
+
+def application_path(places: Places, image: str = APPLICATION_IMAGE) -> Path:
+    """Where one of the images of applications is, or will be."""
+    return _path(places, image, image.rpartition(":")[2], _APPLICATIONS[image])
+
+
+def application_archive(places: Places, image: str = APPLICATION_IMAGE) -> Path:
+    """Build (or find) one of the images of applications as an archive for ``docker load``; only their tests need it."""
+    return _build(places, image, image.rpartition(":")[2], _APPLICATIONS[image])
 
 
 def _path(places: Places, image: str, release: str, packages: Sequence[str]) -> Path:

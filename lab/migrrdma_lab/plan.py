@@ -89,6 +89,12 @@ APPLICATION_PACKAGES = (
 )  # fmt: skip
 """What the tests of real applications run in; what comes as a Python wheel is mounted into it."""
 
+OLDER_APPLICATION_IMAGE = "rdma-apps:bookworm"
+OLDER_APPLICATION_PACKAGES = (
+    *CONTAINER_PACKAGES, "g++", "libgloo-dev", "python3-numpy", "python3-uvloop",
+)  # fmt: skip
+"""For those whose wheel is one for Python 3.11, and for a program that is compiled with what the release has."""
+
 
 def container_image(release: str) -> str:
     """The image's name in every node's Docker."""

@@ -1,4 +1,4 @@
-"""The chosen rack with the image of applications: the fast one, unless ``RACK=emulated``."""
+"""The chosen rack with the images of applications: the fast one, unless ``RACK=emulated``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import applications
 import pytest
+from migrrdma_lab.plan import OLDER_APPLICATION_IMAGE
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
@@ -33,9 +34,17 @@ def nodes(rack: Rack, src: Shell, dst: Shell, peer: Shell) -> list[Shell]:
     return found
 
 
+@pytest.fixture(scope="module")
+def older_nodes(rack: Rack, src: Shell, dst: Shell, peer: Shell) -> list[Shell]:
+    """All of them, with the image of the older release."""
+    found = [src, dst, peer]
+    applications.load_image(rack.places, found, OLDER_APPLICATION_IMAGE)
+    return found
+
+
 @pytest.fixture(autouse=True)
-def nothing_left(nodes: list[Shell]) -> Iterator[None]:
+def nothing_left(src: Shell, dst: Shell, peer: Shell) -> Iterator[None]:
     """Take away what a test has started, on whichever node it is by then: its addresses are the next test's."""
     yield
-    for node in nodes:
+    for node in (src, dst, peer):
         node.sh("docker ps -aq | xargs -r docker rm -f")

@@ -13,20 +13,20 @@ from pathlib import Path
 from migrrdma_lab import rdma
 from migrrdma_lab.container_images import application_archive
 from migrrdma_lab.containers import Container
-from migrrdma_lab.plan import APPLICATION_IMAGE, Places
+from migrrdma_lab.plan import APPLICATION_IMAGE, OLDER_APPLICATION_IMAGE, Places
 from migrrdma_lab.shell import Shell
 
 ON_NODE = "/root/apps"
 IN_CONTAINER = "/apps"
 
-_PYTHON = "3.13"
-"""Of the image: a wheel is chosen for it, whatever Python runs the tests."""
+_PYTHONS = {APPLICATION_IMAGE: "3.13", OLDER_APPLICATION_IMAGE: "3.11"}
+"""Of the images: a wheel is chosen for them, whatever Python runs the tests."""
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
 """Of wheels that run there; pip adds the older ones for the second name alone."""
 
 
-def wheel(places: Places, requirement: str) -> Path:
+def wheel(places: Places, requirement: str, image: str = APPLICATION_IMAGE) -> Path:
     """The folder of a Python package that is no other package's business: downloaded once, and kept with the images."""
     folder = places.build / "applications" / requirement
     if not folder.exists():
@@ -34,7 +34,7 @@ def wheel(places: Places, requirement: str) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",
-             "--only-binary=:all:", f"--python-version={_PYTHON}", *(f"--platform={one}" for one in _PLATFORMS),
+             "--only-binary=:all:", f"--python-version={_PYTHONS[image]}", *(f"--platform={one}" for one in _PLATFORMS),
              f"--target={unfinished}", requirement],
             check=True, timeout=600,
         )  # fmt: skip
@@ -42,11 +42,13 @@ def wheel(places: Places, requirement: str) -> Path:
     return folder
 
 
-def load_image(places: Places, nodes: Sequence[Shell]) -> None:
-    """Give the nodes' Docker the image of applications."""
-    archive = application_archive(places)
+def load_image(places: Places, nodes: Sequence[Shell], image: str = APPLICATION_IMAGE) -> None:
+    """Give the nodes' Docker an image of applications."""
+    archive = application_archive(places, image)
 
     def load(node: Shell) -> None:
+        if node.run("docker", "image", "inspect", image, check=False).returncode == 0:
+            return
         node.copy(str(archive), ":/root/image.tar")
         node.run("docker", "load", "-q", "-i", "/root/image.tar", timeout=300)
         node.run("rm", "/root/image.tar")
