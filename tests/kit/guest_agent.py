@@ -115,12 +115,11 @@ class Agent:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.path = directory / "guest.sock"
+        self._answers = False
         self.listen()
         self._connection: socket.socket | None = None
         self._kept: list[socket.socket] = []
         self._ident = 0
-        self.answers = False
-        """Whether a guest that calls from now on is told that its questions are answered."""
         self.hello: dict[str, Any] = {}
         self.diagnosis: Callable[[], str] = str
         """What to say when the guest is gone; set by who started it."""
@@ -136,9 +135,28 @@ class Agent:
             connection.close()
         self._listener.close()
 
+    @property
+    def answers(self) -> bool:
+        """Whether a guest that calls from now on is told that its questions are answered."""
+        return self._answers
+
+    @answers.setter
+    def answers(self, answers: bool) -> None:
+        self._answers = answers
+        if self.path.exists():
+            self._show_answers()
+
+    def _show_answers(self) -> None:
+        """Say it as the real agent does, by the mode, to guests that are quicker than its welcome.
+
+        Who takes the one that a umask leaves for a promise waits for answers, for 40 s.
+        """
+        self.path.chmod(0o777 if self._answers else 0o666)
+
     def listen(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._listener.bind(str(self.path))
+        self._show_answers()
         self._listener.listen()
         self._listener.settimeout(PATIENT_S)
 
