@@ -1,6 +1,7 @@
 #include "decision.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "command_line.h"
@@ -60,12 +61,14 @@ static bool deletes_no_root(const char *root, const char *id, const char *runtim
 	return find_kept(root, id, runtime, "criu-root", path) && access(path, F_OK);
 }
 
-/* A checkpoint that waits for this container would be restored: shim/staged.py. */
+/* A checkpoint that waits for this container would be restored, and a link whose images have gone taken away:
+ * shim/staged.py. */
 static bool has_nothing_staged(const char *folder, const char *id)
 {
 	char path[PATH_ROOM];
+	struct stat status;
 
-	return snprintf(path, sizeof(path), "%s/%s", folder, id) < (int)sizeof(path) && access(path, F_OK);
+	return snprintf(path, sizeof(path), "%s/%s", folder, id) < (int)sizeof(path) && lstat(path, &status);
 }
 
 bool decision_passes(char *const *args, char runtime[static LOW_LEVEL_MAX])

@@ -21,10 +21,11 @@ def main() -> "NoReturn":
     try:
         config, broken = load_config()
         runtime = lowlevel.find(config.runtime)
+        adopts = False
         if invocation.command in ("create", "run") and invocation.container_id:
             from migrrdma_runtime.shim import staged
 
-            if staged.is_staged(config, invocation.container_id):
+            if adopts := staged.is_staged(config, invocation.container_id):
                 invocation = staged.as_restore(invocation, config)
         args = invocation.args
         if invocation.container_id:
@@ -43,7 +44,7 @@ def main() -> "NoReturn":
             elif invocation.command == "start":
                 from migrrdma_runtime.shim import staged
 
-                staged.start(invocation, runtime)
+                staged.start(invocation, runtime, config)
             elif invocation.command == "delete":
                 from migrrdma_runtime.shim import left_root
 
@@ -51,7 +52,7 @@ def main() -> "NoReturn":
             elif invocation.command == "restore":
                 from migrrdma_runtime import restore
 
-                restore.run(invocation, runtime, config)
+                restore.run(invocation, runtime, config, adopts=adopts)
         lowlevel.become(runtime, args)
     except Exception as error:
         # Not named above: the classes of all errors would cost every call as much as reading its arguments.

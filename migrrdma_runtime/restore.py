@@ -37,9 +37,13 @@ class RestoreOptions:
         self.detach = invocation.flag("d", "detach")
 
 
-def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
-    """Run a restore to its end; never returns."""
+def run(invocation: "Invocation", runtime: str, config: "Config", *, adopts: bool = False) -> "NoReturn":
+    """Run a restore to its end; never returns.
+
+    ``adopts``: it answers a ``create``, whose ``start`` will say that the container goes on (``shim/staged.py``).
+    """
     options = RestoreOptions(invocation)
+    link = "" if adopts else staged.which(config, options.container_id)
     restoration = CriuRun(invocation, runtime, config)
     if restoration.facts.has_guest:
         status = _restore_with_connections(options, restoration, config)
@@ -48,7 +52,7 @@ def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
         if status:
             restoration.kill_remains()
     if not status:
-        staged.forget(config, options.container_id)
+        staged.forget(config, options.container_id, link)
     child.end_like(status)
 
 

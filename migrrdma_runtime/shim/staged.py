@@ -4,12 +4,13 @@ An engine starts a container by asking its runtime to ``create`` it and then to 
 for that container, by its id, ``create`` is answered by a restore. To the engine it is an ordinary container, with its
 own network, log and limits; neither its checkpoint command nor its content store has a part in it.
 
-What is staged, the images or a link to them (``criu/staging.py``), stays until they have been restored: a start that
-fails can be tried again.
+What is staged, the images or a link to them (``criu/staging.py``), stays until the ``start`` of what was restored:
+until then the engine can fail, and ends the container, so that its start can be tried again.
 """
 
 import contextlib
 import os
+import stat
 import sys
 
 from migrrdma_runtime.base.errors import RestoreError, SpecError
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from migrrdma_runtime.shim.argv import Invocation
 
 ADOPTED = "org.migrrdma.adopted"
-"""The annotation of a container that ``create`` has restored. It is in the low-level runtime's own state of the
-container, and so ends with it; it is there before anything is restored, when it can still be refused."""
+"""The annotation of a container that ``create`` has restored: what it has followed. It is in the low-level
+runtime's own state of the container, and so ends with it; it is there before anything is restored, when it can still
+be refused."""
 
 _TAKEN_OVER = ("console-socket", "pid-file", "preserve-fds")
 """Options of ``create`` that ``restore`` has as well, and the engine counts on. ``--no-pivot`` it does not need, as the
@@ -37,23 +39,66 @@ def _is_name(container_id: str) -> bool:
     return "/" not in container_id and container_id not in ("", ".", "..")
 
 
-def is_staged(config: "Config", container_id: str) -> bool:
-    """Whether one is; the id, which comes from outside, names nothing outside of the folder."""
-    return _is_name(container_id) and os.path.isdir(_link(config, container_id))
+def which(config: "Config", container_id: str) -> str:
+    """What is staged, told from all that replaces it; empty if nothing is.
 
-
-def forget(config: "Config", container_id: str) -> None:
-    """Take away what has been restored: it is not to be restored once more by the next start."""
+    The id, which comes from outside, names nothing outside of the folder.
+    """
     if not _is_name(container_id):
-        return
-    link = _link(config, container_id)
-    with contextlib.suppress(OSError):  # there is none
-        if os.path.isdir(link) and not os.path.islink(link):
-            import shutil
+        return ""
+    try:
+        found = os.lstat(_link(config, container_id))
+    except OSError:
+        return ""
+    # CRIU writes into the images' folder, and so changes when that was changed.
+    return f"{found.st_ino}-{found.st_ctime_ns if stat.S_ISLNK(found.st_mode) else 0}"
 
-            shutil.rmtree(link)
+
+def is_staged(config: "Config", container_id: str) -> bool:
+    """Whether one is. A link whose images have gone is taken away: others could come by the same name."""
+    link = which(config, container_id)
+    if not link:
+        return False
+    try:
+        os.stat(_link(config, container_id))
+    except (FileNotFoundError, NotADirectoryError):
+        forget(config, container_id, link)
+        return False
+    except OSError as error:
+        raise RestoreError(
+            f"container {container_id} is not started: what is staged for it cannot be reached "
+            f"({_link(config, container_id)}: {error.strerror}); without that link it begins anew"
+        ) from error
+    return True
+
+
+def forget(config: "Config", container_id: str, what: str) -> None:
+    """Take away that (`which`), and nothing that has been staged since: it is not to be restored once more.
+
+    Not by a start after a power cut either, so it is written down; and what is removed piece by piece is not found.
+    """
+    if not what or which(config, container_id) != what:
+        return
+    staged, gone = _link(config, container_id), _link(config, f".{container_id}.gone")
+    with contextlib.suppress(OSError):  # discarded at this moment
+        if os.path.islink(staged):
+            os.unlink(staged)
         else:
-            os.unlink(link)
+            _remove(gone)  # left by one that was killed
+            os.rename(staged, gone)
+        folder = os.open(config.staged_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        _remove(gone)
+
+
+def _remove(folder: str) -> None:
+    if os.path.lexists(folder):
+        import shutil
+
+        shutil.rmtree(folder)
 
 
 def as_restore(invocation: "Invocation", config: "Config") -> "Invocation":
@@ -63,17 +108,20 @@ def as_restore(invocation: "Invocation", config: "Config") -> "Invocation":
             f"container {invocation.container_id} is not run: a checkpoint is staged for it, which create and start "
             f"restore ({_link(config, invocation.container_id)}; without that link it begins anew)"
         )
+    link = which(config, invocation.container_id)
     found = argv.parse(_arguments(invocation, config))
-    _mark(found)
+    _mark(found, link)
     return found
 
 
-def start(invocation: "Invocation", runtime: str) -> None:
+def start(invocation: "Invocation", runtime: str, config: "Config") -> None:
     """End well if the container was restored by ``create`` and runs; otherwise it is the low-level runtime's to start.
 
     It is looked at, and not believed by its mark: one that has ended meanwhile must not count as started.
     """
-    if _was_adopted(invocation, runtime) and _status(invocation, runtime) == "running":
+    link = _followed(invocation, runtime)
+    if link and _status(invocation, runtime) == "running":
+        forget(config, invocation.container_id, link)
         sys.exit(0)
 
 
@@ -89,7 +137,7 @@ def _arguments(invocation: "Invocation", config: "Config") -> list[str]:
     return [*found, invocation.container_id]
 
 
-def _mark(invocation: "Invocation") -> None:
+def _mark(invocation: "Invocation", link: str) -> None:
     """Have the low-level runtime keep, in the state of what it restores, that it was restored by ``create``."""
     from migrrdma_runtime.shim import prepare
 
@@ -102,19 +150,25 @@ def _mark(invocation: "Invocation") -> None:
     annotations = value.get("annotations") or {}
     if not isinstance(annotations, dict):
         raise SpecError(f"{path}: annotations must be an object")
-    value["annotations"] = annotations | {ADOPTED: "true"}
+    value["annotations"] = annotations | {ADOPTED: link}
     bundle.replace(path, value)
 
 
-def _was_adopted(invocation: "Invocation", runtime: str) -> bool:
+def _followed(invocation: "Invocation", runtime: str) -> str:
+    """The link by which ``create`` has restored the container; empty if it has not."""
     for name in ("state.json", "config.json"):  # runc's and crun's
         try:
             with open(os.path.join(lowlevel.folder(invocation, runtime), name), "rb") as file:
-                if ADOPTED.encode() in file.read():
-                    return True
+                content = file.read()
         except OSError:
             continue
-    return False
+        if ADOPTED.encode() in content:
+            import re
+
+            # "org.migrrdma.adopted=1-2" in runc's, "org.migrrdma.adopted": "1-2" in crun's
+            found = re.search(re.escape(ADOPTED.encode()) + rb"\W+([0-9]+-[0-9]+)\b", content)
+            return found[1].decode() if found else ""
+    return ""
 
 
 def _status(invocation: "Invocation", runtime: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from counting import goes_on, numbers
@@ -108,3 +108,64 @@ def test_a_start_that_fails_says_why_and_is_tried_again(src: Shell, containers: 
     goes_on(counter)
     found = numbers(counter)
     assert found == list(range(1, len(found) + 1))
+
+
+@pytest.fixture
+def slow_state(src: Shell) -> Iterator[None]:
+    """A low-level runtime that says what a container is when it is told to, as a ``start`` asks it of one restored."""
+    src.sh(_SLOW_STATE)
+    yield
+    src.sh(f"sed -i '/^runtime = /d' /etc/migrrdma/config.toml; rm -rf {_SLOW}")
+
+
+_SLOW = "/tmp/slow"
+
+_SLOW_STATE = f"""
+rm -rf {_SLOW}; mkdir {_SLOW}; mkfifo {_SLOW}/asked
+cat >{_SLOW}/runc <<'END'
+#!/bin/sh
+case " $* " in *" state "*) echo asked >{_SLOW}/asked; sleep 60;; esac
+exec runc "$@"
+END
+chmod +x {_SLOW}/runc
+sed -i '1i runtime = "{_SLOW}/runc"' /etc/migrrdma/config.toml
+"""
+
+_KILLED_BEFORE_START = f"""
+docker start staged & read -r said <{_SLOW}/asked
+pkill -KILL -f "^[^ ]*containerd-shim-runc-v2 .*-id $(docker ps -aq --no-trunc -f name=staged)"
+! wait $!
+"""
+
+
+@pytest.mark.usefixtures("slow_state")
+def test_a_start_whose_engine_is_killed_after_the_restore_is_tried_again(
+    src: Shell, containers: Register
+) -> None:
+    counter = containers(Container(src, "staged")).run()
+    _dump(counter)
+    src.run("migrrdma", "checkpoint", "import", f"{_CHECKPOINTS}/move", "staged")
+    src.sh(_KILLED_BEFORE_START)
+    src.sh("sed -i '/^runtime = /d' /etc/migrrdma/config.toml")
+    assert not counter.running()
+    before = numbers(counter)
+    counter.start()
+    counter.wait_for_line("^[0-9]+", after=len(before) + 2)
+    assert 1 not in numbers(counter)[len(before) :]
+
+
+def test_a_checkpoint_that_has_only_the_name_of_one_that_was_staged_is_not_gone_on_from(
+    src: Shell, containers: Register
+) -> None:
+    counter = containers(Container(src, "staged")).run()
+    _dump(counter)
+    src.run("migrrdma", "checkpoint", "import", f"{_CHECKPOINTS}/move", "staged")
+    counter.docker("checkpoint", "rm", "staged", "move")
+    before = len(counter.lines())
+    counter.start()
+    _begins_anew(counter, before)
+    counter.checkpoint("move", "--leave-running")
+    counter.docker("stop", "-t", "0", "staged")
+    before = len(counter.lines())
+    counter.start()
+    _begins_anew(counter, before)

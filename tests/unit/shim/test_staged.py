@@ -37,6 +37,20 @@ def _annotations(bundle: Path) -> dict[str, str]:
     return found
 
 
+def _says(status: str) -> str:
+    return f"""case "$*" in *state*) echo '{{"status": "{status}"}}';; *) echo started; exit 5;; esac"""
+
+
+def _start(installation: Installation, fake_runtime: MakeFake, bundle: Path) -> None:
+    """Have what its create has restored be started."""
+    fake_runtime(_says("running"))
+    kept = bundle.parent / "kept" / "c1"
+    kept.mkdir(parents=True, exist_ok=True)
+    labels = [f"{key}={value}" for key, value in _annotations(bundle).items()]
+    (kept / "state.json").write_text(json.dumps({"labels": labels}))
+    assert installation.run("--root", kept.parent, "start", "c1").stdout == b""
+
+
 @BOTH_WAYS
 def test_create_restores_it_and_only_once(
     installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
@@ -65,9 +79,10 @@ def test_create_restores_it_and_only_once(
     ]
     expected += ["--console-socket", "tty", "--pid-file", "pid", "--preserve-fds", "2", "c1"]
     assert [one.decode() for one in fake.arguments()] == expected
-    assert _annotations(bundle)[_ADOPTED] == "true"
+    _start(installation, fake_runtime, bundle)
     assert not list(installation.staged_dir.iterdir())
     assert checkpoint.is_dir()
+    fake = fake_runtime("")
     installation.run("create", "--bundle", bundle, "c1")
     assert fake.arguments()[0] == b"create"
 
@@ -85,7 +100,36 @@ def test_images_that_no_engine_keeps_end_when_they_have_been_restored(
     fake = fake_runtime("")
     installation.run("create", "--bundle", bundle, "c1")
     assert str(staged).encode() in fake.arguments()
+    (staged / "restore.log").write_text("what CRIU has said")
+    _start(installation, fake_runtime, bundle)
     assert not list(installation.staged_dir.iterdir())
+
+
+@BOTH_WAYS
+def test_what_was_restored_and_never_started_can_be_tried_again(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    """The engine was killed between the two."""
+    fake = fake_runtime("")
+    for _ in range(2):
+        assert installation.run("create", "--bundle", bundle, "c1").returncode == 0
+        assert str(checkpoint).encode() in fake.arguments()
+
+
+@BOTH_WAYS
+def test_what_was_staged_during_the_restore_stays_for_the_next(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path, checkpoint: Path
+) -> None:
+    link = installation.staged_dir / "c1"
+    again = f"ln -s {checkpoint} {link}.new; mv -T {link}.new {link}"
+    stages = f'case "$*" in *restore*) {again};; esac'
+    fake_runtime(stages)
+    assert installation.run("create", "--bundle", bundle, "c1").returncode == 0
+    _start(installation, fake_runtime, bundle)
+    assert link.is_dir()
+    fake_runtime(stages)
+    assert installation.run("restore", "--image-path", checkpoint, "--bundle", bundle, "c1").returncode == 0
+    assert link.is_dir()
 
 
 @BOTH_WAYS
@@ -118,6 +162,24 @@ def test_what_has_gone_with_its_container_is_not_restored(
     fake = fake_runtime("")
     installation.run("create", "--bundle", bundle, "c1")
     assert fake.arguments()[0] == b"create"
+    checkpoint.mkdir()  # another one, by the same name
+    installation.run("create", "--bundle", bundle, "c1")
+    assert fake.arguments()[0] == b"create"
+
+
+@BOTH_WAYS
+@pytest.mark.usefixtures("checkpoint")
+def test_what_cannot_be_reached_is_not_begun_anew(
+    installation: Installation, fake_runtime: MakeFake, bundle: Path
+) -> None:
+    link = installation.staged_dir / "c1"
+    link.unlink()
+    link.symlink_to("c1")
+    fake = fake_runtime("")
+    done = installation.run("create", "--bundle", bundle, "c1")
+    assert done.returncode == 1
+    assert b"is not started: what is staged for it cannot be reached" in done.stderr
+    assert not fake.was_called
 
 
 @BOTH_WAYS
@@ -140,10 +202,6 @@ def test_what_another_way_has_restored_is_not_restored_again(
     fake_runtime("")
     installation.run("restore", "--image-path", checkpoint, "--bundle", bundle, "c1")
     assert not list(installation.staged_dir.iterdir())
-
-
-def _says(status: str) -> str:
-    return f"""case "$*" in *state*) echo '{{"status": "{status}"}}';; *) echo started; exit 5;; esac"""
 
 
 @BOTH_WAYS
@@ -169,6 +227,7 @@ def test_start_is_for_the_low_level_runtime_unless_it_was_restored_and_runs(
     fake_runtime(_says(status))
     kept = tmp_path / "kept" / "c1"
     kept.mkdir(parents=True)
-    (kept / name).write_text(json.dumps({"labels": [f"{mark}=true"]}))
+    said = {"labels": [f"{mark}=4-2"]} if name == "state.json" else {"annotations": {mark: "4-2"}}
+    (kept / name).write_text(json.dumps(said, indent=2))
     done = installation.run("--root", kept.parent, "start", "c1")
     assert (done.returncode, done.stdout) == ((5, b"started\n") if starts else (0, b""))
