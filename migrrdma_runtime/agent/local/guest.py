@@ -95,6 +95,7 @@ class Guest:
         self._sending = asyncio.Lock()
         self._hung_up = asyncio.Event()
         self._answers: dict[int, _Answer] = {}
+        self._asked: set[asyncio.Task[list[Message]]] = set()
         self._budget = budget
         self.owner, self.asking = budget.owner, budget.asking
         self._looks = looks
@@ -322,11 +323,37 @@ class Guest:
 
         ``timeout``: seconds, after which the connection is ended; None: as long as the connection lasts. ``strikes``:
         it is a step of a migration.
+
+        Whoever asks may go away, as another agent does that has waited long enough. The process answers all the same,
+        and that would be an answer to nothing: so it is waited for, in the time that it has.
         """
-        loop = asyncio.get_running_loop()
         identity = self._next_id
         self._next_id = identity % 0xFFFFFFFF + 1
-        awaited = self._answers[identity] = _Answer(loop.create_future())
+        self._answers[identity] = _Answer(asyncio.get_running_loop().create_future())
+        ask = self._ask(identity, kind, timeout, body, records, more=more, srqs=srqs, strikes=strikes)
+        asked = asyncio.create_task(ask)
+        self._asked.add(asked)
+        asked.add_done_callback(self._has_been_asked)
+        return await asyncio.shield(asked)
+
+    def _has_been_asked(self, asked: asyncio.Task[list[Message]]) -> None:
+        self._asked.discard(asked)
+        if not asked.cancelled():
+            asked.exception()  # which nobody may be there to hear
+
+    async def _ask(
+        self,
+        identity: int,
+        kind: str,
+        timeout: float | None,
+        body: Values | None,
+        records: Any,
+        *,
+        more: bool,
+        srqs: bool,
+        strikes: bool,
+    ) -> list[Message]:
+        loop, awaited = asyncio.get_running_loop(), self._answers[identity]
         try:
             async with asyncio.timeout(timeout):
                 packet = WIRE.pack(kind, body, records, ident=identity, more=more, srqs=srqs)

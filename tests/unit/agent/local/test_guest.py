@@ -10,9 +10,10 @@ from guest_process import PATIENT_S
 
 from migrrdma_runtime.agent.local.budget import Budget
 from migrrdma_runtime.agent.local.containers import Process
-from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.agent.local.guest import MESSAGE_MAX, Guest, unpack
 from migrrdma_runtime.agent.local.looks import Looks
 from migrrdma_runtime.base.errors import GuestError
+from migrrdma_runtime.wire.guest_messages import WIRE
 
 
 def _refused(what_happens: str) -> str:
@@ -42,3 +43,45 @@ def test_one_that_is_going_is_named_with_what_it_was_asked() -> None:
     assert _refused("not noticed yet") == (
         "process 7 (app) in container c1 did not hear list_qps, as its connection to the agent is lost: Broken pipe"
     )
+
+
+def test_an_answer_to_somebody_who_has_gone_is_no_reason_to_leave_the_process() -> None:
+    """As another agent does that asked for a queue pair here, and has given up: the process is asked by others, too."""
+
+    async def ask() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.setblocking(False)
+            hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
+            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
+            reading = asyncio.create_task(guest.read())
+            asker = asyncio.create_task(guest.queue_pairs(PATIENT_S))
+            first = unpack(await asyncio.to_thread(theirs.recv, MESSAGE_MAX))
+            asker.cancel()
+            await asyncio.wait([asker])
+            theirs.send(WIRE.pack("QPS", {}, [], ident=first.ident))
+            another = asyncio.create_task(guest.queue_pairs(PATIENT_S))
+            second = unpack(await asyncio.to_thread(theirs.recv, MESSAGE_MAX))
+            theirs.send(WIRE.pack("QPS", {}, [], ident=second.ident))
+            assert await another == []
+            assert not reading.done()
+            theirs.close()
+            await reading
+
+    asyncio.run(ask())
+
+
+def test_a_process_that_does_not_answer_is_left_also_if_nobody_waits_any_more() -> None:
+    async def ask() -> bytes:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.setblocking(False)
+            hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
+            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
+            asker = asyncio.create_task(guest.queue_pairs(0.05))
+            await asyncio.to_thread(theirs.recv, MESSAGE_MAX)
+            asker.cancel()
+            await asyncio.wait([asker])
+            return await asyncio.to_thread(theirs.recv, MESSAGE_MAX)
+
+    assert asyncio.run(ask()) == b""
