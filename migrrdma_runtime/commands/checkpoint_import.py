@@ -83,6 +83,7 @@ def checkpoint_import(
         with _progress(source) as advance:
             images.copy(source, path, replace=force, progress=advance)
     if adopts and path != staged / target.id:
+        _require_still_stopped(owner, target, path)
         staging.stage(staged, target.id, path)
     option = "" if adopts else f"--checkpoint {shlex.quote(name)} "
     command = f"{owner.name} start {option}{shlex.quote(container)}"
@@ -107,6 +108,15 @@ def staged_dir() -> Path:
     if broken:
         raise broken
     return Path(configured.staged_dir)
+
+
+def _require_still_stopped(engine: Engine, target: Container, path: Path) -> None:
+    """Else the one that runs would be gone on from the checkpoint when it has ended, by its restart policy perhaps."""
+    if engine.container(target.id).running:
+        raise EngineError(
+            f"container {target.name} was started while the checkpoint was copied; that is in place ({path}), and its "
+            "next start begins anew all the same: stop it, and import the checkpoint once more with --force"
+        )
 
 
 def _warn_or_refuse(engine: Engine, found: Container, *, is_of_use: bool) -> None:

@@ -18,7 +18,7 @@ from migrrdma_runtime import cli
 from migrrdma_runtime.base.errors import CheckpointDirError, EngineError
 from migrrdma_runtime.criu import images, staging
 from migrrdma_runtime.engine import find
-from migrrdma_runtime.engine.docker import Docker
+from migrrdma_runtime.engine.docker import Docker, DockerEngine
 from migrrdma_runtime.engine.engine import Container
 
 MakeDocker = Callable[..., Docker]
@@ -429,6 +429,28 @@ def test_what_cannot_be_staged_is_said_with_where_the_checkpoint_is(
     assert contents(target) == contents(source)
 
 
+def test_nothing_is_staged_for_a_container_that_was_started_meanwhile(
+    command: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    source: Path,
+    target: Path,
+    staged_dir: Path,
+) -> None:
+    real = images.copy
+
+    def copy_and_start(*arguments: Any, **options: Any) -> None:
+        real(*arguments, **options)
+        monkeypatch.setattr(
+            DockerEngine, "container", lambda *_: Container(ID, "web", "migrrdma", running=True)
+        )
+
+    monkeypatch.setattr(images, "copy", copy_and_start)
+    done, _ = command(str(source), "web")
+    assert "container web was started while the checkpoint was copied" in str(done.exception)
+    assert not staged_dir.exists()
+    assert contents(target) == contents(source)
+
+
 def test_what_is_staged_can_be_discarded(
     command: Callable[..., Any], discard: Callable[..., Any], source: Path, target: Path, staged_dir: Path
 ) -> None:
@@ -544,6 +566,7 @@ def daemon_that_starts(root: Path, answer: object) -> dict[str, object]:
         "GET /version": (200, {"ApiVersion": "1.45"}),
         "GET /v1.45/info": (200, {"DockerRootDir": str(root)}),
         "GET /v1.45/containers/web/json": (200, web),
+        f"GET /v1.45/containers/{ID}/json": (200, web),
         START: answer,
     }
 
