@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .bootstrap import recipe_key
-from .container_images import archive_path, container_archive
+from .container_images import application_archive, application_path, archive_path, container_archive
 from .filesystem import build_node_root, node_root
 from .plan import RELEASES, Places
 from .steps import run_logged, step
@@ -74,8 +74,13 @@ class DockerState:
 
 
 def docker_state(places: Places) -> DockerState:
-    """Where the state of a Docker is, or will be, that has loaded every release's container image."""
+    """Where the state of a Docker is, or will be, that has loaded every release's container image.
+
+    That of applications as well where `Places.with_applications` says so.
+    """
     archives = [archive_path(places, release).name for release in RELEASES]
+    if places.with_applications:
+        archives.append(application_path(places).name)
     return DockerState(
         places.images / f"docker-{places.release.name}-{recipe_key(node_root(places).name, _LOAD, *archives)}"
     )
@@ -89,6 +94,8 @@ def build_docker_state(places: Places) -> DockerState:
     places.images.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
         images = [pool.submit(container_archive, places, release) for release in RELEASES]
+        if places.with_applications:
+            images.append(pool.submit(application_archive, places))
         debian = build_node_root(places)
         archives = [image.result() for image in images]
     with (

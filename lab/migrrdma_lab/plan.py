@@ -114,6 +114,14 @@ class Places:
         return Path(os.environ.get("MIGRRDMA_LAB_DIR") or REPOSITORY / "build" / "lab").resolve()
 
     @property
+    def with_applications(self) -> bool:
+        """Whether nodes have the image of applications from the first: ``$APPLICATIONS``.
+
+        Emulated, a node takes longer to load its 640 MB than any test.
+        """
+        return bool(os.environ.get("APPLICATIONS"))
+
+    @property
     def images(self) -> Path:
         """Built images, shared by every checkout that names the same build directory."""
         return self.build / "images"

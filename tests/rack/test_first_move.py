@@ -41,6 +41,10 @@ _MORE_MOVES = {
     for options in ((), ("-e",), ("-q", "8"), ("-q", "8", "-e"))
     if not (tool == "ib_send_lat" and options)  # it measures one message at a time
 }
+_UNHEARD = {
+    # Its server only hears: nobody could tell who sends to it.
+    "UD": (("ib_send_bw", "-c", "UD"), ("client", "dst")),
+}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ _MORE_MOVES = {
     [pytest.param(words, moves, id=name) for name, (words, *moves) in _MOVES.items()]
     + [
         pytest.param(words, moves, id=name, marks=pytest.mark.soak)
-        for name, (words, *moves) in _MORE_MOVES.items()
+        for name, (words, *moves) in (*_MORE_MOVES.items(), *_UNHEARD.items())
     ],
 )
 def test_one_end_moves_andboth_go_on(
@@ -96,7 +100,8 @@ def _was_quick(node: Shell, draining: float | None) -> None:
     if draining is not None:
         assert steps["drain"] <= 2 * draining + 0.2 + steps["suspend"], (steps, draining)
     assert steps["rebuild"] + steps["connect"] < steps["criu"], steps
-    assert found["downtime"] < max(found["blackout"].values())
+    # Nobody waits for who sends datagrams.
+    assert not found["blackout"] or found["downtime"] < max(found["blackout"].values())
 
 
 def test_on_the_hosts_network_it_moves_with_its_tcp_connections_closed(
