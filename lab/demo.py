@@ -106,8 +106,8 @@ def _move(client: Container, dst: Shell) -> Container:
         moved.create()
     with _command(dst, f"migrrdma checkpoint import {directory}/{_CHECKPOINT} {name}"):
         dst.run("migrrdma", "checkpoint", "import", f"{directory}/{_CHECKPOINT}", name)
-    with _command(dst, f"docker start --checkpoint {_CHECKPOINT} {name}"):
-        moved.restore(_CHECKPOINT)
+    with _command(dst, f"docker start {name}"):
+        moved.start()
     return moved
 
 
