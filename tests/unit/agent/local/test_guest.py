@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 
 import pytest
@@ -85,3 +86,28 @@ def test_a_process_that_does_not_answer_is_left_also_if_nobody_waits_any_more() 
             return await asyncio.to_thread(theirs.recv, MESSAGE_MAX)
 
     assert asyncio.run(ask()) == b""
+
+
+def test_one_that_hangs_up_as_it_was_asked_has_done_so_whatever_it_has_not_read() -> None:
+    """The kernel then says that the connection was reset, and drops the answer with it (unix(7), SEQPACKET)."""
+
+    async def ask() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.setblocking(False)
+            hello = {"token": 1, "pid": 1, "state": 4, "build_id": b"\1" * 20}
+            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
+            hanging_up = asyncio.create_task(guest.hang_up(PATIENT_S))
+            asked = unpack(await asyncio.to_thread(theirs.recv, MESSAGE_MAX))
+            looking = asyncio.create_task(guest.find("::ffff:10.0.0.1", 7, PATIENT_S))
+            await asyncio.to_thread(theirs.recv, MESSAGE_MAX, socket.MSG_PEEK)
+            theirs.send(WIRE.pack("DONE", {}, ident=asked.ident))
+            theirs.close()
+            with contextlib.suppress(ConnectionResetError):
+                await guest.read()
+            guest.connection_ended()
+            await hanging_up
+            with pytest.raises(GuestError, match="closed its connection"):
+                await looking
+
+    asyncio.run(ask())
