@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from migrrdma_runtime.base.errors import CheckpointDirError
@@ -22,11 +23,24 @@ def stage(folder: Path, container: str, checkpoint: Path) -> None:
         draft.unlink(missing_ok=True)  # left by one that was killed
         draft.symlink_to(checkpoint)
         draft.rename(folder / container)
+        _remove_of_removed(folder)
         sync_directory(folder)
     except OSError as error:
         raise CheckpointDirError(
             f"{checkpoint} is in place, and cannot be staged in {folder}: {error.strerror}"
         ) from error
+
+
+def _remove_of_removed(folder: Path) -> None:
+    """Take away the links of containers that were removed, of which nobody else tells us.
+
+    Only where the folder that holds all of an engine's containers is there: its disk may not be.
+    """
+    for link in folder.iterdir():
+        with suppress(OSError):  # an image's folder, or gone meanwhile
+            container = link.readlink().parent.parent  # its checkpoints are in a folder of their own
+            if container.parent.is_dir() and not container.exists():
+                link.unlink()
 
 
 def staged(folder: Path, container: str) -> Path | None:

@@ -472,6 +472,22 @@ def test_of_a_container_that_was_removed_nothing_is_staged(
     assert not list(staged_dir.iterdir())
 
 
+def test_the_links_of_removed_containers_go_with_the_next_import(
+    command: Callable[..., Any], source: Path, target: Path, staged_dir: Path, tmp_path: Path
+) -> None:
+    staged_dir.mkdir()
+    containers = target.parents[2]
+    (containers / "lives").mkdir()
+    for name, checkpoint in {
+        "removed": containers / "removed" / "checkpoints" / "move",
+        "lives": containers / "lives" / "checkpoints" / "gone",
+        "unmounted": tmp_path / "disk" / "containers" / "other" / "checkpoints" / "move",
+    }.items():
+        (staged_dir / name).symlink_to(checkpoint)
+    command(str(source), "web")
+    assert sorted(link.name for link in staged_dir.iterdir()) == sorted(["lives", "unmounted", ID])
+
+
 def test_import_can_start_the_container(command: Callable[..., Any], source: Path, target: Path) -> None:
     done, started = command("--start", "--name", "other", "--json", str(source), "web")
     document = json.loads(done.stdout)
