@@ -14,9 +14,7 @@ Register = Callable[[Container], Container]
 
 _CHECKPOINTS = "/tmp/ck"
 
-_RESTARTED = (
-    "until [ $(docker inspect -f '{{.RestartCount}}{{.State.Running}}' staged) = 1true ]; do sleep 0.1; done"
-)
+_RESTARTED = "until [ $(docker inspect -f '{{.RestartCount}}{{.State.Status}}' staged) = 1running ]; do sleep 0.1; done"
 
 
 def _dump(source: Container, *, line: str = "^3") -> None:
