@@ -289,8 +289,10 @@ void mig_thread_start(void)
 	mig.token = random_token();
 	watch_forks();
 	/* As the agent has made it (local/guest_sockets.py). Who is quick connects to others before the agent has said anything. */
+	int saved = errno;
 	if (!access(mig_call_socket(), X_OK))
 		mig_where_expect();
+	errno = saved;
 	/* The application's signals are none of its business: it starts with all of them blocked. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, &before);
