@@ -42,7 +42,7 @@ lint: project ## ruff, strict mypy
 unit: project ## Each part by itself; no root
 	pytest tests/unit
 
-fuzz: project ## Random changes of everything that comes from outside, 15 seconds each
+fuzz: project ## Random changes of everything that comes from outside, a minute each
 	pytest tests/fuzz
 
 guest-test: project ## The guest library under unmodified programs, on the software RDMA device

@@ -86,10 +86,9 @@ _UP_TO_DOCKER = {
 
 
 def _usual(here: Callable[[Case], bool]) -> list[Any]:
-    """One case for each point; to `make soak` are left those of the other test, and all but one of each action."""
-    short = fault_cases.one_case_for_each_action()
+    """One case for each point; those of the other test are left to `make soak`."""
     return [
-        pytest.param(case, id=str(case), marks=[] if case in short and here(case) else pytest.mark.soak)
+        pytest.param(case, id=str(case), marks=[] if here(case) else pytest.mark.soak)
         for case in fault_cases.one_case_for_each_point()
     ]
 

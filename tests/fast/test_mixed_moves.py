@@ -85,7 +85,7 @@ class _Fleet:
                     container.on(self.rack.shell(node)).remove()
 
 
-@pytest.mark.parametrize("moves", [60, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("moves", [150, pytest.param(1000, marks=pytest.mark.soak)])
 def test_nothing_is_lost_over_many_moves_of_every_shape(agents: FastRack, moves: int) -> None:
     chance = random.Random(moves)  # noqa: S311 - the same every time
     fleet = _Fleet.start(agents)

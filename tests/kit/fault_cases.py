@@ -305,12 +305,6 @@ def one_case_for_each_point() -> list[Case]:
     return found
 
 
-def one_case_for_each_action() -> list[Case]:
-    """Of the cases for each point every other one: an action is struck before it, the next one after it."""
-    found = one_case_for_each_point()
-    return [pair[number % 2] for number, pair in enumerate(zip(found[::2], found[1::2], strict=True))]
-
-
 CRIU_DIES = [Case(Action.PLUGIN_ASK_COMMIT, moment, Blow.KILL) for moment in Moment]
 """It holds what is restored, and nothing of that has run: before it is committed, and after."""
 
