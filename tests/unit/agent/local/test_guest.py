@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Iterator
 
 import pytest
 from guest_process import PATIENT_S
@@ -17,13 +18,19 @@ from migrrdma_runtime.base.errors import GuestError
 from migrrdma_runtime.wire.guest_messages import WIRE
 
 
+@contextlib.contextmanager
+def _connected(state: int = 1) -> Iterator[tuple[Guest, socket.socket, socket.socket]]:
+    """A process as its agent has it, with the agent's end of the connection and its own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.setblocking(False)
+        hello = {"token": 1, "pid": 1, "state": state, "build_id": b"\1" * 20}
+        yield Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks()), ours, theirs
+
+
 def _refused(what_happens: str) -> str:
     async def ask() -> str:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            ours.setblocking(False)
-            hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
-            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
+        with _connected() as (guest, ours, theirs):
             theirs.close()
             if what_happens == "noticed":
                 ours.close()  # as whoever reads from it does
@@ -50,11 +57,7 @@ def test_an_answer_to_somebody_who_has_gone_is_no_reason_to_leave_the_process() 
     """As another agent does that asked for a queue pair here, and has given up: the process is asked by others, too."""
 
     async def ask() -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            ours.setblocking(False)
-            hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
-            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
+        with _connected() as (guest, _, theirs):
             reading = asyncio.create_task(guest.read())
             asker = asyncio.create_task(guest.queue_pairs(PATIENT_S))
             first = unpack(await asyncio.to_thread(theirs.recv, MESSAGE_MAX))
@@ -74,11 +77,7 @@ def test_an_answer_to_somebody_who_has_gone_is_no_reason_to_leave_the_process() 
 
 def test_a_process_that_does_not_answer_is_left_also_if_nobody_waits_any_more() -> None:
     async def ask() -> bytes:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            ours.setblocking(False)
-            hello = {"token": 1, "pid": 1, "state": 1, "build_id": b"\1" * 20}
-            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
+        with _connected() as (guest, _, theirs):
             asker = asyncio.create_task(guest.queue_pairs(0.05))
             await asyncio.to_thread(theirs.recv, MESSAGE_MAX)
             asker.cancel()
@@ -92,11 +91,7 @@ def test_one_that_hangs_up_as_it_was_asked_has_done_so_whatever_it_has_not_read(
     """The kernel then says that the connection was reset, and drops the answer with it (unix(7), SEQPACKET)."""
 
     async def ask() -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            ours.setblocking(False)
-            hello = {"token": 1, "pid": 1, "state": 4, "build_id": b"\1" * 20}
-            guest = Guest(ours, Process(7, "app"), "c1", hello, Budget("c1"), Looks())
+        with _connected(state=4) as (guest, _, theirs):
             hanging_up = asyncio.create_task(guest.hang_up(PATIENT_S))
             asked = unpack(await asyncio.to_thread(theirs.recv, MESSAGE_MAX))
             looking = asyncio.create_task(guest.find("::ffff:10.0.0.1", 7, PATIENT_S))
