@@ -16,10 +16,13 @@ AT_ONCE = 16
 """Questions that are looked into; the others wait."""
 
 MOST_AWAITED = 4096
-"""That are not answered yet: each is a thread that waits."""
+"""Whose answers have not been sent yet: each is a thread that waits."""
 
 RATE = Rate(2000, 200)
 """For which others are asked: less than half of what one agent may ask another."""
+
+LINES = Rate(100, 0.1)
+"""Of the log about these questions: as many as there are when a host is lost, then one in ten seconds."""
 
 
 class Asking:
@@ -29,6 +32,7 @@ class Asking:
         self.turns = asyncio.Semaphore(AT_ONCE)
         self._awaited = 0
         self._left = Bucket(RATE, time.monotonic())
+        self._lines = Bucket(LINES, time.monotonic())
 
     def began(self) -> None:
         """One more question has come; `MessageError` if they are too many."""
@@ -39,6 +43,13 @@ class Asking:
     def ended(self) -> None:
         """One less is waited for."""
         self._awaited -= 1
+
+    def may_be_logged(self) -> bool:
+        """Whether something about a question may be logged, which is counted then. Who asks hears it anyway."""
+        if self._lines.missing(1, time.monotonic()):
+            return False
+        self._lines.take(1)
+        return True
 
     def may_ask(self) -> bool:
         """Whether another agent may be asked now, which is counted then."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Coroutine, Generator, Iterator
+from typing import Any, TypeVar
 
 from migrrdma_runtime.agent.local.asking import Asking
 from migrrdma_runtime.agent.local.owners import whose
@@ -28,6 +31,8 @@ PROCESSOR = Rate(5, 0.2)
 """Seconds of the processor for one container at once, and in each second: the largest answers there may be cost less
 than the first, and a fifth of one processor is what a container that does not stop can have. It waits then, alone."""
 
+_T = TypeVar("_T")
+
 
 class Budget:
     """What the guests of one owner have taken."""
@@ -46,6 +51,29 @@ class Budget:
             yield
         finally:
             self._processor.take(time.thread_time() - began)
+
+    @types.coroutine
+    def charged(self, work: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
+        """Do something that waits now and then: what it takes between its waits is this owner's."""
+        answer: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                with self.working():
+                    try:
+                        waits = work.send(answer) if error is None else work.throw(error)
+                    except StopIteration as end:
+                        result: _T = end.value
+                        return result
+                answer = error = None
+                try:
+                    answer = yield waits
+                except Exception as failed:  # noqa: BLE001 (whatever it is, it is the work's)
+                    error = failed
+                except asyncio.CancelledError as cancelled:
+                    error = cancelled
+        finally:
+            work.close()
 
     def rest(self) -> float:
         """For how many seconds nothing more is to be done for this owner."""

@@ -97,7 +97,7 @@ class Guest:
         self._answers: dict[int, _Answer] = {}
         self._asked: set[asyncio.Task[list[Message]]] = set()
         self._budget = budget
-        self.owner, self.asking = budget.owner, budget.asking
+        self.owner, self.asking, self.charged = budget.owner, budget.asking, budget.charged
         self._looks = looks
         self._on_question = on_question
 

@@ -64,7 +64,9 @@ class Tasks:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, groups: _Groups, migration: str, work: Work) -> None:
-        self._add(groups, migration, asyncio.get_running_loop().create_task(_logged(work)))
+        task = asyncio.get_running_loop().create_task(_logged(work))
+        task.add_done_callback(lambda _: work.close())  # also of one that is stopped before it has begun
+        self._add(groups, migration, task)
 
     @staticmethod
     def _add(groups: _Groups, migration: str, work: asyncio.Future[None]) -> None:

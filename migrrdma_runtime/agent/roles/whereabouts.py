@@ -115,6 +115,12 @@ class Whereabouts:
     async def answer(self, guest: Guest, question: Question) -> None:
         """Tell a process where the queue pair is that it asks for."""
         try:
+            await guest.charged(self._answer(guest, question))
+        finally:
+            guest.asking.ended()  # not before it is sent, which may take as long as the process likes
+
+    async def _answer(self, guest: Guest, question: Question) -> None:
+        try:
             # Who is not told anything takes the agent for a silent one.
             async with asyncio.timeout(self._deadlines.ask):
                 await guest.asking.turns.acquire()
@@ -122,9 +128,7 @@ class Whereabouts:
             there = _again(question, "its container asks for many others")
         else:
             there = await self._find_or_refuse(guest, question)
-        finally:
-            guest.asking.ended()
-        if there.error and there.error != errno.EAGAIN:
+        if there.error and there.error != errno.EAGAIN and guest.asking.may_be_logged():
             _log.warning("%s is not connected to %s: %s", guest, _shown(question), there.text)
         await guest.answer(question, there, self._deadlines.guest)
 
@@ -183,12 +187,13 @@ class Whereabouts:
             home = self._agent.config.agent_for(question.gid)
         except AgentError:  # no address that could have an agent
             return heard
-        if not await self._is_there(home, question):
+        if not await self._is_there(guest, home, question):
             return heard
         if boot_clock() < self._quiet.get(home, 0.0):
             # Its process need not wait for it; but that it is asked for has to be known there.
             if guest.asking.may_ask():
-                self._agent.tasks.follow("", self._renew(home, self._contacts[home], question))
+                renewed = self._renew(home, self._contacts[home], question)
+                self._agent.tasks.follow("", guest.charged(renewed))
             return heard
         await guest.asking.until_it_may()
         asked: set[str] = set()
@@ -197,7 +202,7 @@ class Whereabouts:
         while next_ones:
             asked |= {one.name for one in next_ones}
             answers = await asyncio.gather(
-                *(self._ask(one, question) for one in next_ones), return_exceptions=True
+                *(guest.charged(self._ask(one, question)) for one in next_ones), return_exceptions=True
             )
             others: dict[str, Contact] = {}
             for contact, answer in zip(next_ones, answers, strict=True):
@@ -262,7 +267,7 @@ class Whereabouts:
         limit = self._deadlines.peer + self._deadlines.guest
         return await self._agent.transport.ask(contact.address, "where", request, limit, contact.name)
 
-    async def _is_there(self, home: str, question: Question) -> bool:
+    async def _is_there(self, guest: Guest, home: str, question: Question) -> bool:
         """Whether there is an agent that answers for the name; without, it stands for itself, or it is refused."""
         if home in self._contacts:
             return True
@@ -270,7 +275,7 @@ class Whereabouts:
         until, error = self._nobody.get(home, (0.0, None))
         if error is None or clock() >= until:
             try:
-                await self._require_somebody(home)
+                await self._require_somebody(guest, home)
                 _remember(self._contacts, home, await self._agent.greet(home))
                 self._nobody.pop(home, None)
                 return True
@@ -293,10 +298,11 @@ class Whereabouts:
                 f"its own process has moved, and no agent could tell the other end so: {error}"
             ) from error
 
-    async def _require_somebody(self, home: str) -> None:
+    async def _require_somebody(self, guest: Guest, home: str) -> None:
         """See whether anybody takes connections there: a host without an agent must not cost what a silent one does."""
         if host_of(home) in self._agent.identity.addresses:
             return
+        await guest.asking.until_it_may()  # an application may name a new address with each question
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, writer = await asyncio.open_connection(host_of(home), int(home.rpartition(":")[2]))
