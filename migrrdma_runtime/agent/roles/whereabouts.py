@@ -214,7 +214,7 @@ class Whereabouts:
                         self._contacts.pop(home, None)
                         self._nobody_is_there(home, question, answer)
                     else:
-                        heard.silent = answer
+                        heard.silent = _told_to_strangers(guest, question, answer)
                     continue
                 if answer["quiet"] and contact.address == home:
                     _remember(self._quiet, home, began + LEASE_S)
@@ -343,11 +343,20 @@ class Whereabouts:
         tables = await self._shared_tables()
         asked = [] if record is not None else self._may_be_called(gid, tables)
         holdings = await agent.resources.holdings()
-        for found, moving in await asyncio.gather(
-            *(self._found_at(guest, request, tables, holdings) for guest in asked)
+        silent: BaseException | None = None
+        for answer in await asyncio.gather(
+            *(self._found_at(guest, request, tables, holdings) for guest in asked), return_exceptions=True
         ):
+            if isinstance(answer, BaseException):
+                silent = answer
+                continue
+            found, moving = answer
             reply["found"] += found
             reply["moving"] = reply["moving"] or moving
+        # Where one is meant for certain, who came from there as well and says nothing keeps nobody from it.
+        is_certain = any(one["proven"] for one in reply["found"])
+        if silent is not None and not (is_certain and isinstance(silent, GuestError | MessageError)):
+            raise silent
         for one in known:
             if one.is_here and agent.guests.find(one.container, one.process) is None:
                 reply["moving"] = reply["moving"] or self._arriving(one.container, one.process)
@@ -497,6 +506,15 @@ def _is_held(
         if is_free and not has_said:
             return True
     return False
+
+
+def _told_to_strangers(guest: Guest, question: Question, error: AgentError) -> AgentError:
+    """What an application may hear of why it is not told: nothing of other processes than its own."""
+    if not isinstance(error, GuestError | MessageError):
+        return error
+    if guest.asking.may_be_logged():
+        _log.warning("%s is not told where %s is: %s", guest, _shown(question), error)
+    return type(error)("a process there that may be meant does not answer its agent")
 
 
 def _remember(known: dict[str, _T], home: str, what: _T) -> None:

@@ -515,3 +515,44 @@ def test_one_that_only_says_that_it_may_be_meant_and_takes_its_time_is_asked_onc
         assert slow.asked.count("FIND") == 1
 
     play(scenario)
+
+
+def test_one_that_has_come_from_there_and_says_nothing_keeps_nobody_from_another(play: Play) -> None:
+    """Both are known by that GID, so both are asked."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(guest=1)
+        scene = await _Scene.make(cluster)
+        move = scene.move
+        pairs = ends(move.src, 0x15, move.peer, 0x25, 1)
+        silent = await cluster.guest(move.src, "c7", "e" * 16, pairs)
+        partner = await cluster.guest(move.peer, "p7", "f" * 16, ends(move.peer, 0x25, move.src, 0x15, 1))
+        other = Move(cluster, move.src, move.dst, move.peer, silent, partner, container="c7")
+        other.image, other.lands_in, other.restored_spec = pairs, "c7+", move.restored_spec
+        for one in (move, other):
+            await one.checkpoint()
+            await one.restore()
+        assert other.restored is not None
+        await other.restored.tell("fault FIND silent")
+        assert _place(await scene.ask()) == _at(move.dst, _OFFERED + 0x3000)
+        assert "FIND" in other.restored.asked
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("fault", ["silent", "of its own secrets"])
+def test_who_asks_hears_nothing_of_the_processes_there(play: Play, fault: str) -> None:
+    """They are strangers' on another host: what they are called is for the logs of the hosts."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(guest=0.3, ask=0)
+        scene = await _Scene.make(cluster)
+        await scene.go()
+        assert scene.move.restored is not None
+        await scene.move.restored.tell(f"fault FIND {fault}")
+        there = await scene.ask()
+        assert there["error"] == errno.EAGAIN
+        for word in ("python", "container", str(scene.move.restored.pid), "secret"):
+            assert word not in there["text"], there["text"]
+
+    play(scenario)
