@@ -130,6 +130,8 @@ class FakeGuest:
             return
         self._tell({"got": message.kind, "records": len(message.records)})
         fault = self.faults.pop(message.kind, "")
+        if fault.startswith("twice "):
+            fault = self.faults[message.kind] = fault.removeprefix("twice ")
         if fault == "silent":
             return
         if fault == "garbage":
@@ -151,6 +153,8 @@ class FakeGuest:
         if fault == "reconnects":  # one to another end, just before
             next(iter(self.pairs.values()))["dest_pqpn"] += 0x400
             fault = ""
+        if fault.startswith("does-it "):  # and is told again
+            getattr(self, f"_on_{message.kind.lower()}")(message)
         if fault:
             names = [{"context": c, "vqpn": v} for c, v in self.pairs]
             self._send("DONE", message.ident, {"error": 110, "text": fault.encode()}, names)

@@ -12,8 +12,6 @@ from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.guest_objects import Address, AddressKind, Context, Inventory, QueuePair
 from migrrdma_runtime.agent.local.strangers import way_in
-from migrrdma_runtime.agent.roles.records import SourceData
-from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import AgentError, BusyError, GuestError
@@ -273,8 +271,9 @@ async def look_into(agent: ThisAgent, guest: Guest) -> Mover:
 def require_container_free(agent: ThisAgent, container: str) -> None:
     """Refuse a container that takes part in another migration, or has not yet gone on after one."""
     for record in agent.store.every():
-        waits = isinstance(record.data, SourceData) and record.state is State.UNDONE and record.data.pending
-        if (record.is_busy or waits) and record.data.concerns(container):
+        # What was decided of it is told again until it is heard: in the middle of a later migration it would end that.
+        untold = any(record.data.whereabouts(name)[0] == container for name in record.data.pending)
+        if (record.is_busy and record.data.concerns(container)) or untold:
             raise BusyError(
                 f"container {container:.12} takes part in migration {record.id} ({record.role.value}, "
                 f"{record.state.value}): try again when that has ended"

@@ -128,8 +128,10 @@ def _other_migration(agent: ThisAgent, migration: str, guests: list[Guest]) -> A
     for record in agent.store.every():
         if record.id == migration and record.role is Role.PARTNER:
             continue
-        if record.is_busy and any(_takes_part(record, guest) for guest in guests):
-            return record
+        for guest in guests:
+            # Who has still to hear how one has ended is told again, which would end the next one as well.
+            if (record.is_busy or guest.name in record.data.pending) and _takes_part(record, guest):
+                return record
     return None
 
 
