@@ -9,6 +9,7 @@ which direction.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import Any
@@ -28,11 +29,11 @@ from migrrdma_runtime.agent.roles.partner_guests import (
     prepare_guest,
     require_free,
 )
-from migrrdma_runtime.agent.roles.records import PartnerData, PartnerRecord
+from migrrdma_runtime.agent.roles.records import PartnerData, PartnerGuest, PartnerRecord
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import is_meant, tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock, wait_for_all
-from migrrdma_runtime.base.errors import AgentError, AllowanceError, GuestError, RefusedError
+from migrrdma_runtime.base.errors import AgentError, AllowanceError, GuestError, MessageError, RefusedError
 from migrrdma_runtime.wire import agent_messages, remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS, UNKNOWN, Contact, Message
 
@@ -52,6 +53,8 @@ class Partner:
         self._heard: dict[str, float] = {}
         """When there was a word on a migration last, by :func:`boot_clock`; for an agent that has been restarted, its
         own start."""
+        self._places: tuple[list[Message], list[Message]] = [], []
+        """What was told last of places, and as guests are told it: once for all of them."""
         agent.handlers |= {
             "suspend": self.suspend,
             "drain": self.drain,
@@ -89,7 +92,7 @@ class Partner:
             owners += [(guest, []) for guest in hearers if guest not in known]
             if not owners:
                 return {"processes": []}
-            await require_free(self._agent, request["migration"], [guest for guest, _ in owners])
+            await require_free(self._agent, request["migration"], owners)
             record = self._store.begin(
                 request["migration"],
                 PartnerData(
@@ -115,7 +118,8 @@ class Partner:
         self._hear(record)
         self._agent.fault_point("partner: drain")
         self._store.note(record, quiesced=time.time(), quiesced_monotonic=time.monotonic())
-        guests = await wait_for_all(*(connected_guest(self._agent, one) for one in record.data.guests))
+        wanted = _with_queue_pairs(record)
+        guests = await wait_for_all(*(connected_guest(self._agent, one) for one in wanted))
         # As long as the source says, but no longer than this host's administrator would have it wait.
         seconds, margin = min(request["seconds"], self._deadlines.drain), self._deadlines.guest
         # Whatever an agent decides about the wait (watch, below) it decides before the guest does without one.
@@ -123,7 +127,7 @@ class Partner:
         await wait_for_all(
             *(
                 guest.quiesce(names_of(one), seconds, margin, alone)
-                for guest, one in zip(guests, record.data.guests, strict=True)
+                for guest, one in zip(guests, wanted, strict=True)
             )
         )
         self._store.note(record, drained=True)
@@ -159,7 +163,7 @@ class Partner:
                 f"a partner's agent, {self._agent.identity.name}, has switched migration {record.id} over for claim "
                 f"{record.data.epoch} already: it faces what was restored then, or nothing"
             )
-        await wait_for_all(*(living_guest(self._agent, one) for one in record.data.guests))
+        await wait_for_all(*(living_guest(self._agent, one) for one in _with_queue_pairs(record)))
         return {"state": record.state.value}
 
     async def prepare(self, caller: Identity, request: Message) -> Message:
@@ -202,7 +206,13 @@ class Partner:
             lost = [connection for one in made for connection in one.lost]
             agent.fault_point("partner: prepared")
             self._store.move(
-                record, State.PREPARED, epoch=epoch, destination=destination, prepared=prepared, lost=lost
+                record,
+                State.PREPARED,
+                epoch=epoch,
+                destination=destination,
+                prepared=prepared,
+                lost=lost,
+                places=request["places"],
             )
         return {"connections": prepared, "lost": lost}
 
@@ -283,7 +293,7 @@ class Partner:
 
     async def _pass_the_word_on(self, record: PartnerRecord) -> None:
         """Let the guests hear something: they too count the time without a word, and would go on by themselves."""
-        for one in record.data.guests if not record.is_final else ():
+        for one in _with_queue_pairs(record) if not record.is_final else ():
             guest = self._agent.guests.find(one.container, one.process, one.process_id)
             if guest is not None:
                 try:
@@ -296,7 +306,9 @@ class Partner:
         async with self._agent.lock(f"{record.id} {guest.name}"):
             if guest.name not in record.data.pending or not is_meant(self._agent, record, guest):
                 return
-            if record.state is State.SWITCHED:
+            if record.state is State.SWITCHED and record.data.guest(guest.name).only_hears:
+                await self._tell_where_it_is(guest, record)
+            elif record.state is State.SWITCHED:
                 await guest.resume(self._deadlines.guest)
             elif record.state in (State.UNDONE, State.LOST):
                 await guest.undo(self._deadlines.guest)
@@ -305,11 +317,20 @@ class Partner:
             left = [name for name in record.data.pending if name != guest.name]
             self._store.remember(record, pending=left)
 
+    async def _tell_where_it_is(self, guest: Guest, record: PartnerRecord) -> None:
+        """Tell a process that only hears of it; of one migration at a time, as the next list would replace its own."""
+        async with self._agent.lock(f"places of {guest.container} {guest.name}"):
+            if record.data.places:
+                if self._places[0] is not record.data.places:
+                    self._places = record.data.places, place_records(record.data.places)
+                await guest.learn_places(self._places[1], self._deadlines.guest)
+            await guest.resume(self._deadlines.guest)
+
     async def reconnected(self, guest: Guest, record: PartnerRecord) -> None:
         """Notice a guest that has gone on by itself while it had no agent: its connection is no one's to move."""
         async with self._agent.lock(record.id):
             waits = record.state in (State.SUSPENDED, State.PREPARED) and record.data.drained
-            if not waits or guest.state is not GuestState.RUNNING:
+            if not waits or guest.state is not GuestState.RUNNING or record.data.guest(guest.name).only_hears:
                 return
             if record.state is State.PREPARED:
                 self._store.move(record, State.SUSPENDED)
@@ -392,7 +413,8 @@ class Partner:
         if record.state is State.PREPARED:
             began = record.data.quiesced_monotonic
             blackout = 0.0 if began is None else max(0.0, time.monotonic() - began)
-            self._store.move(record, State.SWITCHED, blackout=blackout, **_pending(record))
+            everybody = _pending(record, record.data.guests)
+            self._store.move(record, State.SWITCHED, blackout=blackout, **everybody)
         if record.state is not State.SWITCHED:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, it cannot be switched")
         await self._settle_all(record)
@@ -400,16 +422,31 @@ class Partner:
     async def _settle_all(self, record: PartnerRecord) -> None:
         """Settle the guests that are connected, and go on with the others until they are."""
         self._agent.fault_point("partner: settle")
-        guests = self._agent.guests
-        found = [guests.find(one.container, one.process, one.process_id) for one in record.data.guests]
+        told: list[Guest] = []
+        hear: list[Guest] = []
+        for one in record.data.guests:
+            guest = self._agent.guests.find(one.container, one.process, one.process_id)
+            if guest is not None:
+                (hear if one.only_hears else told).append(guest)
         # At once: one that hangs would keep the others from going on.
-        await wait_for_all(*(self._settle_or_say(guest, record) for guest in found if guest is not None))
+        await wait_for_all(
+            *(self._settle_or_say(guest, record) for guest in told), self._have_heard(hear, record)
+        )
         self._agent.tasks.follow(record.id, tell_until_all_know(self._agent, record, self.settle))
+
+    async def _have_heard(self, guests: list[Guest], record: PartnerRecord) -> None:
+        """Tell who only hears of it, before the container goes on elsewhere: for as long as it is to wait for them.
+
+        Anybody who sends to that host may be one of them. Who has not heard by then is told until he has.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._deadlines.ask):
+                await wait_for_all(*(self._settle_or_say(guest, record) for guest in guests))
 
     async def _settle_or_say(self, guest: Guest, record: PartnerRecord) -> None:
         try:
             await self.settle(guest, record)
-        except GuestError as error:
+        except (GuestError, MessageError) as error:
             _log.info("migration %s: %s; it is told again", record.id, error)  # which says the way out
 
     # --- who may -----------------------------------------------------------------------------------------
@@ -479,5 +516,11 @@ class Partner:
             raise RefusedError(f"migration {record.id} was undone: its partners went on with the source")
 
 
-def _pending(record: PartnerRecord) -> dict[str, Any]:
-    return {"pending": [one.process for one in record.data.guests]}
+def _with_queue_pairs(record: PartnerRecord) -> list[PartnerGuest]:
+    """The processes of which something waits for the end."""
+    return [one for one in record.data.guests if not one.only_hears]
+
+
+def _pending(record: PartnerRecord, guests: list[PartnerGuest] | None = None) -> dict[str, Any]:
+    """Whom the end is to be told: all of them only where the container has gone."""
+    return {"pending": [one.process for one in (_with_queue_pairs(record) if guests is None else guests)]}

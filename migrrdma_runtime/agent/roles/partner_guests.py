@@ -105,18 +105,24 @@ async def find_hearers(agent: ThisAgent, migration: str, datagrams: list[Message
     return [one for one in found if one is not None]
 
 
-async def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) -> None:
+Owners = list[tuple[Guest, list[QueuePair]]]
+"""Who takes part, and with which of his queue pairs: none of who only hears of it."""
+
+
+async def require_free(agent: ThisAgent, migration: str, owners: Owners) -> None:
     """Whether none of these takes part in another migration; `BusyError` names it.
+
+    Who only hears of the other one, and of this one as well, is told of each when it is over.
 
     Of two ends that are checkpointed at once each refuses the other. One must win: that of the lower name. The other
     is refused by it without a wait, so here it is waited for until that has happened. It then waits for its turn.
     """
-    other = _other_migration(agent, migration, guests)
+    other = _other_migration(agent, migration, owners)
     if other is not None and _gives_way(other, migration):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(agent.config.deadlines.peer):
                 await agent.tasks.decided(other.id)
-        other = _other_migration(agent, migration, guests)
+        other = _other_migration(agent, migration, owners)
     if other is not None:
         raise BusyError(
             f"a partner on {agent.identity.name} takes part in migration {other.id} "
@@ -124,25 +130,29 @@ async def require_free(agent: ThisAgent, migration: str, guests: list[Guest]) ->
         )
 
 
-def _other_migration(agent: ThisAgent, migration: str, guests: list[Guest]) -> AnyRecord | None:
+def _other_migration(agent: ThisAgent, migration: str, owners: Owners) -> AnyRecord | None:
     for record in agent.store.every():
         if record.id == migration and record.role is Role.PARTNER:
             continue
-        for guest in guests:
+        for guest, pairs in owners:
             # Who has still to hear how one has ended is told again, which would end the next one as well.
-            if (record.is_busy or guest.name in record.data.pending) and _takes_part(record, guest):
+            is_open = record.is_busy or guest.name in record.data.pending
+            if is_open and _takes_part(record, guest, only_hears=not pairs):
                 return record
     return None
 
 
-def _takes_part(record: AnyRecord, guest: Guest) -> bool:
+def _takes_part(record: AnyRecord, guest: Guest, *, only_hears: bool) -> bool:
     if not record.data.concerns(guest.container, guest.name):
         return False
-    if guest.container or not isinstance(record.data, PartnerData):
+    if not isinstance(record.data, PartnerData):
         return True
-    # Outside of containers, another process may have its name.
-    named = [one for one in record.data.guests if (one.container, one.process) == ("", guest.name)]
-    return any(one.process_id is None or one.process_id.pid == guest.process.pid for one in named)
+    named = [
+        one for one in record.data.guests if (one.container, one.process) == (guest.container, guest.name)
+    ]
+    if not guest.container:  # another process may have its name
+        named = [one for one in named if one.process_id is None or one.process_id.pid == guest.process.pid]
+    return any(not (only_hears and one.only_hears) for one in named)
 
 
 def _gives_way(record: AnyRecord, migration: str) -> bool:
@@ -165,15 +175,18 @@ async def prepare_guest(
     keys_of_peers: dict[str, list[tuple[int, int]]],
     places: list[Message],
 ) -> Prepared:
-    """Have a process make and connect new queue pairs, and learn the keys of who faces it; the new numbers."""
+    """Have a process make and connect new queue pairs, and learn the keys of who faces it; the new numbers.
+
+    Who only hears of the move is told when it is over: nothing of the move waits for it.
+    """
+    if one.only_hears:
+        return Prepared()
     ends = {QPName(qp.context, qp.vqpn): (qp.gid, qp.qpn) for qp in one.qps}
     guest, limit = await living_guest(agent, one), agent.config.deadlines.guest
     if guest is None:
         reason = f"{one.who} on {agent.identity.name} has ended"
         return Prepared(lost=[_lost(end, reason) for end in ends.values()])
     await guest.learn_places(places if one.hears else [], limit)
-    if not ends:
-        return Prepared()
     listed = await guest.queue_pairs(limit)
     there = {pair.name for pair in listed if pair.is_connected}
     failed = {pair.name for pair in listed if pair.has_failed}

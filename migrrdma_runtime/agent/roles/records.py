@@ -178,6 +178,11 @@ class PartnerGuest:
     hears: bool = False
     """It has sent datagrams to the container's host, and learns where the container's queue pairs for them are."""
 
+    @property
+    def only_hears(self) -> bool:
+        """Whether nothing of it waits for the end: it may hear of several migrations, each when it is over."""
+        return not self.qps
+
 
 @dataclass
 class PartnerData:
@@ -209,6 +214,8 @@ class PartnerData:
     former: list[str] = field(default_factory=list)
     """Who has adopted it before that one."""
     destination: Contact | None = None
+    places: list[Message] = field(default_factory=list)
+    """Where its queue pairs for datagrams are once it is switched, for who only hears of it."""
     prepared: list[Message] = field(default_factory=list)
     """The answer to the destination's *prepare*, for when it asks again; with ``lost``."""
     lost: list[Message] = field(default_factory=list)
@@ -221,9 +228,14 @@ class PartnerData:
         """The agent whose word on the claims counts: the source's, or that of who has adopted its checkpoint."""
         return self.arbiter or self.source
 
+    def guest(self, name: str) -> PartnerGuest:
+        """One of its guests."""
+        return next(one for one in self.guests if one.process == name)
+
     def whereabouts(self, name: str) -> tuple[str, ProcessId | None]:
         """The container and the process of a guest of it."""
-        return next((one.container, one.process_id) for one in self.guests if one.process == name)
+        found = self.guest(name)
+        return found.container, found.process_id
 
     @property
     def is_told(self) -> bool:

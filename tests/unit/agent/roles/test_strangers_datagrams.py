@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, Host, hexadecimal
-from guest_process import GuestProcess
+from guest_process import PATIENT_S, GuestProcess
 from moves import Move
 
 from migrrdma_runtime.agent.local.guest_objects import (
@@ -24,6 +24,7 @@ from migrrdma_runtime.agent.local.guest_objects import (
     QueuePair,
 )
 from migrrdma_runtime.agent.roles.participants import Mover, find_participants
+from migrrdma_runtime.agent.roles.records import PartnerData
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import GuestError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
@@ -261,5 +262,80 @@ def test_what_many_are_told_is_made_once(play: Play, monkeypatch: pytest.MonkeyP
         # As an application knows it and as the network does; for them, for the restored process, and some to spare.
         told = [one for one in made if one == src.gid]
         assert len(told) <= 2 * 2 + 4, f"{len(told)} times for {len(clients)} processes"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("fault", ["PLACES silent", "PLACES it has no room", "RESUME silent", ""])
+def test_who_only_sends_datagrams_there_keeps_no_move_from_its_end(play: Play, fault: str) -> None:
+    """It may be anybody's process on that host, and is told until it has heard."""
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(guest=1)
+        src, dst, peer = await _hosts(cluster)
+        mover = await _talker(cluster, src, "c1", "a", peer.gid)
+        client = await _talker(cluster, peer, "p1", "b", src.gid)
+        stranger = await _talker(cluster, peer, "p2", "d", src.gid, qpn=0x32, reconnects=bool(fault))
+        move = Move(cluster, src, dst, peer, mover, client)
+        await move.checkpoint()
+        if fault:
+            await stranger.tell(f"fault {fault}")
+        else:  # it stays away while it lives
+            await stranger.tell("disconnect")
+            await stranger.until(lambda: {"disconnected": True} in stranger.events)
+        await move.restore()
+        assert (await client.show())["places"]
+        await stranger.tell("connect" if not fault else "show")
+        async with asyncio.timeout(PATIENT_S):
+            while peer.agent.store.all(PartnerData)[0].data.pending:
+                await asyncio.sleep(0.02)
+        assert (await stranger.show())["places"] == (await client.show())["places"]
+
+    play(scenario)
+
+
+def test_two_containers_that_the_same_process_sends_to_wait_for_their_restores_at_the_same_time(
+    play: Play,
+) -> None:
+    """Whoever says that it sends to both of them couples what has nothing to do with each other."""
+
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = await _hosts(cluster)
+        movers = [await _talker(cluster, src, f"c{n}", f"{n}", peer.gid, qpn=0x30 + n) for n in (1, 2)]
+        client = await _talker(cluster, peer, "p1", "b", src.gid, qpn=0x50)
+        moves = [
+            Move(cluster, src, dst, peer, mover, client, container=f"c{n}", lands_in=f"c{n}+")
+            for n, mover in enumerate(movers, 1)
+        ]
+        for move in moves:
+            await move.checkpoint()
+        for move in reversed(moves):
+            await move.restore()
+            [place] = (await client.show())["places"]
+            assert (place["vqpn"], place["new_qpn"]) == (
+                move.image[0]["vqpn"],
+                0x3000 + move.image[0]["pqpn"],
+            )
+        assert "QUIESCE" not in client.asked
+        assert client.asked[-4:] == ["PLACES", "RESUME"] * 2
+
+    play(scenario)
+
+
+def test_who_only_hears_of_two_that_end_at_once_is_told_of_one_after_the_other(play: Play) -> None:
+    """A list that is not taken up yet is replaced by the next one."""
+
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = await _hosts(cluster)
+        movers = [await _talker(cluster, src, f"c{n}", f"{n}", peer.gid, qpn=0x30 + n) for n in range(1, 5)]
+        client = await _talker(cluster, peer, "p1", "b", src.gid, qpn=0x50)
+        moves = [
+            Move(cluster, src, dst, peer, mover, client, container=f"c{n}", lands_in=f"c{n}+")
+            for n, mover in enumerate(movers, 1)
+        ]
+        for move in moves:
+            await move.checkpoint()
+        await asyncio.gather(*(move.restore() for move in moves))
+        assert client.asked[-8:] == ["PLACES", "RESUME"] * 4
 
     play(scenario)

@@ -129,7 +129,7 @@ def test_a_host_that_is_sent_to_and_has_no_agent_refuses_the_checkpoint(play: Pl
     play(scenario)
 
 
-def test_whoever_is_told_of_a_move_that_is_undone_goes_on_as_before(play: Play) -> None:
+def test_whoever_would_have_been_told_of_a_move_that_is_undone_goes_on_as_before(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         src, dst, peer = await _hosts(cluster)
         mover = await _talker(cluster, src, "c1", "a", _address(_PEER, peer))
@@ -137,7 +137,6 @@ def test_whoever_is_told_of_a_move_that_is_undone_goes_on_as_before(play: Play) 
         move = Move(cluster, src, dst, peer, mover, partner)
         await move.checkpoint(succeeded=False)
         assert peer.state() == {"partner": "undone"}
-        assert "PLACES" not in partner.asked
-        assert partner.asked[-1] == "UNDO"
+        assert not {"QUIESCE", "PLACES", "UNDO"} & set(partner.asked)
 
     play(scenario)
