@@ -53,8 +53,10 @@ def by_domain(records: Iterable[Mapping[str, Any]]) -> dict[Domain, Numbers]:
         if access & _FOR_OTHERS:
             told.setdefault((context, pd), []).append((vrkey, prkey))
     for (context, _), pairs in told.items():
-        own = {vrkey for vrkey, _ in pairs}
-        misleading = {prkey for _, prkey in pairs} & (virtual[context] - own)
+        # No look at all keys of the context for each: a process may have a domain for every key.
+        misleading = {prkey for _, prkey in pairs if prkey in virtual[context]} - {
+            vrkey for vrkey, _ in pairs
+        }
         pairs += [(number, NO_KEY) for number in sorted(misleading)]
     return told
 

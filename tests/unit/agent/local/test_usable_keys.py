@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from typing import Any
 
 import pytest
@@ -103,3 +104,16 @@ def _reached(regions: list[dict[str, Any]], key: str, number: int, pd: int) -> l
         for index, one in enumerate(regions)
         if one[key] == number and one["pd"] == pd and one["access"] & (READ | WRITE | ATOMIC)
     ]
+
+
+def test_a_domain_for_every_key_costs_no_more_than_one_for_all() -> None:
+    """A process may have 262,144 of either: their product would keep the agent for hours."""
+
+    def seconds(domains: int) -> float:
+        regions = [region(0x10000 + key, 0x90000 + key, pd=key % domains) for key in range(1 << 15)]
+        began = time.thread_time()
+        by_domain(regions)
+        return time.thread_time() - began
+
+    one, many = (min(seconds(domains) for _ in range(2)) for domains in (1, 1 << 11))
+    assert many < 20 * one, f"{many:.3f} s instead of {one:.3f} s"
