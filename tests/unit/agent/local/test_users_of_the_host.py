@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -119,6 +120,30 @@ def test_a_user_that_has_taken_its_share_of_the_processor_keeps_no_other_from_th
             assert await users.answer_to(ANOTHER) == "WELCOME"
 
     asyncio.run(run())
+
+
+def test_one_that_is_many_users_leaves_descriptors_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To containers, to root, to other agents: newuidmap(1) makes him 65,536 users, each with its own connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))
+    monkeypatch.setattr(accounts, "MAX_CONNECTIONS", 5)
+
+    async def run() -> None:
+        async with Users(tmp_path, monkeypatch) as users:
+            answers = [await users.answer_to(100_000 + number // 5) for number in range(110)]
+            assert answers == ["WELCOME"] * 100 + [""] * 10
+            assert await users.answer_to(0) == "WELCOME"
+            users.leave()
+            async with asyncio.timeout(PATIENT_S):
+                while await users.answer_to(200_000) != "WELCOME":
+                    await asyncio.sleep(0)
+
+    try:
+        asyncio.run(run())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_kernel_says_which_user_has_connected() -> None:
