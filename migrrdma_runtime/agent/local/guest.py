@@ -122,19 +122,24 @@ class Guest:
 
     async def contexts(self, timeout: float) -> list[Context]:
         """The open devices."""
+        records = _records(await self._request("LIST_CONTEXTS", timeout))
         return [
             Context(one["context"], text(one["device"]), text(one["real_device"]), one["ports"])
-            for one in _records(await self._request("LIST_CONTEXTS", timeout))
+            for one in records
         ]
 
     async def queue_pairs(self, timeout: float) -> list[QueuePair]:
         """Every queue pair."""
-        return _queue_pairs(await self._request("LIST_QPS", timeout))
+        answer = await self._request("LIST_QPS", timeout)
+        with self._budget.working():
+            return _queue_pairs(answer)
 
     async def find(self, gid: str, qpn: int, timeout: float) -> list[QueuePair]:
         """Those that the application calls so; at ``sgid`` is what it knows as that GID, if that has moved."""
         body = {"vqpn": qpn, "vgid": gids.packed(gid)}
-        return _queue_pairs(await self._request("FIND", timeout, body, strikes=False))
+        answer = await self._request("FIND", timeout, body, strikes=False)
+        with self._budget.working():
+            return _queue_pairs(answer)
 
     async def answer(self, question: Question, there: There, timeout: float) -> None:
         """Tell a thread of it that waits."""
@@ -161,29 +166,35 @@ class Guest:
 
     async def remote_numbers(self, timeout: float) -> tuple[dict[Domain, Numbers], dict[Domain, Numbers]]:
         """What the other ends of each domain's queue pairs are told of the keys here, and of the shared queues."""
-        records = _records(await self._request("LIST_MRS", timeout))
-        return by_domain(records), srqs_by_domain(records)
+        answer = await self._request("LIST_MRS", timeout)
+        with self._budget.working():
+            records = _records(answer)
+            return by_domain(records), srqs_by_domain(records)
 
     async def memory_regions(self, timeout: float) -> list[MemoryRegion]:
         """Every memory region."""
-        return [
-            MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"])
-            for one in _records(await self._request("LIST_MRS", timeout))
-            if one["length"]  # what is in the list only for its keys, or for a number, has none
-        ]
+        answer = await self._request("LIST_MRS", timeout)
+        with self._budget.working():
+            return [
+                MemoryRegion(one["addr"], one["length"], one["access"], one["vlkey"])
+                for one in _records(answer)
+                if one["length"]  # what is in the list only for its keys, or for a number, has none
+            ]
 
     async def addresses(self, timeout: float) -> list[Address]:
         """From where it sends datagrams, and to where; nothing if it has no queue pair for them."""
-        found = {
-            (one["context"], one["kind"], one["port"], one["index"], one["vgid"], one["gid"])
-            for one in _records(await self._request("LIST_ADDRESSES", timeout))
-        }
-        if not {one[1] for one in found} <= set(AddressKind):
-            raise MessageError(f"{self} lists an address of a kind that is none")
-        return [
-            Address(context, AddressKind(kind), port, index, gids.from_bytes(vgid), gids.from_bytes(gid))
-            for context, kind, port, index, vgid, gid in sorted(found)
-        ]
+        answer = await self._request("LIST_ADDRESSES", timeout)
+        with self._budget.working():
+            found = {
+                (one["context"], one["kind"], one["port"], one["index"], one["vgid"], one["gid"])
+                for one in _records(answer)
+            }
+            if not {one[1] for one in found} <= set(AddressKind):
+                raise MessageError(f"{self} lists an address of a kind that is none")
+            return [
+                Address(context, AddressKind(kind), port, index, gids.from_bytes(vgid), gids.from_bytes(gid))
+                for context, kind, port, index, vgid, gid in sorted(found)
+            ]
 
     async def learn_places(self, places: list[Values], timeout: float) -> None:
         """Learn where queue pairs for datagrams will be once it is resumed; of `place_records`."""

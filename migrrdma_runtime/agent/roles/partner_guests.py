@@ -60,8 +60,9 @@ async def _claims(agent: ThisAgent, numbers: set[int]) -> list[tuple[Guest, list
             _log.warning("%s", error)
             return guest, []
         objections = {one: holdings.objection(guest, contexts, one) for one in pairs}
-        for objection in filter(None, objections.values()):
-            _log.warning("%s", objection)
+        said = [one for one in objections.values() if one]
+        if said:  # it may list the same number as often as it likes
+            _log.warning("%s%s", said[0], f", and {len(said) - 1} more like that" if said[1:] else "")
         return guest, [one for one in pairs if not objections[one]]
 
     everybody = agent.guests.all()

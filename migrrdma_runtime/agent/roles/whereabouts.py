@@ -441,8 +441,10 @@ class Whereabouts:
         self, guest: Guest, request: Message, tables: dict[str, set[str]], holdings: Holdings | None
     ) -> list[Message]:
         limit, end = self._deadlines.guest, (request["from_gid"], request["from_qpn"])
-        found = []
+        found: list[Message] = []
         for one in await guest.find(request["gid"], request["qpn"], limit):
+            if len(found) == agent_messages.MOST_FOUND:
+                break  # of so many none is chosen
             pair = replace(one, sgid=request["gid"] if one.sgid == _NO_GID else one.sgid)
             # One that is connected to somebody else is none that could be meant.
             is_free = pair.may_be_connected or (pair.is_connected and pair.other_end == end)
@@ -450,7 +452,8 @@ class Whereabouts:
                 continue
             contexts = await guest.contexts(limit) if holdings is not None else []
             if holdings is not None and (objection := holdings.objection(guest, contexts, pair)):
-                _log.warning("%s", objection)
+                if guest.asking.may_be_logged():
+                    _log.warning("%s", objection)
                 continue
             known = evidence(self._agent, guest, contexts, holdings)
             is_proven = known.bears_out(pair, request["qpn"])

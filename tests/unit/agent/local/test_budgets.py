@@ -13,6 +13,7 @@ import pytest
 from guest_process import PATIENT_S
 
 from migrrdma_runtime.agent.local import budget
+from migrrdma_runtime.agent.local import guest as guest_module
 from migrrdma_runtime.agent.local.budget import Budget
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
@@ -176,6 +177,31 @@ def test_a_container_that_has_had_its_time_waits_alone(monkeypatch: pytest.Monke
         await waits
 
     play(scenario, of_one)
+
+
+def test_what_is_made_of_an_answer_is_its_containers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is more than to receive it."""
+    monkeypatch.setattr(budget, "PROCESSOR", Rate(0.2, 0.1))
+    shared = Budget("c1")
+
+    def by_domain(_records: Any) -> dict[Any, Any]:
+        end = time.thread_time() + 0.3
+        while time.thread_time() < end:
+            pass
+        return {}
+
+    monkeypatch.setattr(guest_module, "by_domain", by_domain)
+
+    async def scenario(guest: Guest, connection: socket.socket) -> None:
+        asked = asyncio.ensure_future(guest.remote_numbers(PATIENT_S))
+        reading = asyncio.ensure_future(guest.read())
+        await asyncio.get_running_loop().sock_recv(connection, 1000)
+        await send(connection, regions(1, more=False))
+        await asked
+        assert shared.rest() > 0
+        reading.cancel()
+
+    play(scenario, shared)
 
 
 def test_a_guest_that_talks_on_leaves_others_their_turn() -> None:
