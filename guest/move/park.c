@@ -6,6 +6,7 @@
 #include "base/verb_gate.h"
 #include "move/dead.h"
 #include "objects/async_event.h"
+#include "objects/channel.h"
 #include "objects/kinds.h"
 #include "shadow/process.h"
 
@@ -34,6 +35,9 @@ int mig_park(struct mig_qp_name *which)
 	}
 	if (!error)
 		error = mig_settle_dead(which);
+	/* Also those of what a dead QP has just flushed. */
+	MIG_EACH_CONTEXT(context)
+		mig_channels_take_events(context);
 	MIG_EACH_CONTEXT(context)
 		if (!error)
 			error = mig_context_take_events(context);

@@ -97,6 +97,7 @@ static struct mig_cq *channel_pop_owed(struct mig_channel *channel)
 static void channel_hand_out(struct mig_channel *channel, struct mig_cq *cq)
 {
 	MIG_LOCKED(&channel->lock);
+	mig_event_came(cq);
 	cq->events++;
 }
 
@@ -251,18 +252,16 @@ static void channel_forget(struct mig_link *object)
 	channel->next = NULL;
 }
 
-/* Events that were delivered and not read are owed from now on. */
-static int channel_park(struct mig_link *object)
+void mig_channels_take_events(struct mig_context *context)
 {
-	struct mig_channel *channel = channel_of(object);
-	struct mig_context *context = mig_context(channel->ibv.context);
-	struct mig_cq *cq;
-	struct ibv_cq *real;
-	void *cq_context;
+	MIG_EACH(&context->channels, channel, struct mig_channel, link) {
+		struct mig_cq *cq;
+		struct ibv_cq *real;
+		void *cq_context;
 
-	while (!read_real(context, channel, &cq, &real, &cq_context, 1, mig_channel_owe))
-		;
-	return 0;
+		while (!read_real(context, channel, &cq, &real, &cq_context, 1, mig_channel_owe))
+			;
+	}
 }
 
 const struct mig_kind mig_channel_kind = {
@@ -275,5 +274,4 @@ const struct mig_kind mig_channel_kind = {
 	.exchange = channel_exchange,
 	.end = channel_end,
 	.forget = channel_forget,
-	.park = channel_park,
 };

@@ -8,4 +8,7 @@
 /* A CQ that ends takes those with it that nobody has read yet. */
 void mig_channel_drop_cq(struct mig_channel *channel, struct mig_cq *cq);
 
+/* Those that the device has delivered and nobody has read are owed from now on. */
+void mig_channels_take_events(struct mig_context *context);
+
 #endif

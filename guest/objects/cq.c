@@ -226,8 +226,15 @@ static int cq_make(struct mig_context *context, struct mig_link *object)
 	if (!cq->next)
 		return errno;
 	moderate_again(cq);
-	/* Before anybody can send: no event can be missed. */
-	return mig_ask_for_events(cq, cq->next);
+	/*
+	 * Before anybody can send: no event can be missed. What is asked for from here on follows when it is unparked; also
+	 * that of which it is not known whether it was before or after what has been collected.
+	 */
+	mig_lock(&cq->lock);
+	if (cq->ring_head == cq->ring_tail)
+		__atomic_store_n(&cq->asked_late, 0, __ATOMIC_RELEASE);
+	mig_unlock(&cq->lock);
+	return mig_awaits_event(cq) ? mig_ask_for_events(cq, cq->next) : 0;
 }
 
 static void cq_end(struct mig_link *object)
@@ -240,9 +247,14 @@ static void cq_end(struct mig_link *object)
 
 static void cq_give_up(struct mig_context *context, struct mig_link *object)
 {
+	struct mig_cq *cq = cq_of(object);
+
 	(void)context;
-	if (cq_of(object)->next)
-		cq_end(object);
+	if (!cq->next)
+		return;
+	cq_end(object);
+	/* The next one may have been told what this one has not been. */
+	__atomic_store_n(&cq->asked_late, 1, __ATOMIC_RELEASE);
 }
 
 static void cq_exchange(struct mig_context *context, struct mig_link *object)
@@ -272,12 +284,13 @@ static int cq_park(struct mig_link *object)
 }
 
 /*
- * The application may have asked for an event while there was nobody to ask, after completions had come. So ask,
- * then look: what came before is owed an event by us, what comes later raises its own.
+ * The application may have asked for an event while there was nobody to ask, and then completions have come. So ask, then
+ * look: what came before is owed an event by us, what comes later raises its own. Who asked before that has told the device,
+ * the old one or the next: each completion of which it knows raises its event without us.
  */
 static void catch_up_on_events(struct mig_cq *cq)
 {
-	if (!__atomic_load_n(&cq->asked, __ATOMIC_ACQUIRE) || !cq->ibv.channel)
+	if (!__atomic_exchange_n(&cq->asked_late, 0, __ATOMIC_ACQUIRE) || !mig_awaits_event(cq))
 		return;
 	if (mig_ask_for_events(cq, cq->real) || mig_cq_collect(cq, 0))
 		mig_log(MIG_LOG_ERROR, "a CQ may miss an event: %s", strerror(errno));

@@ -14,25 +14,42 @@ int mig_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
 		return ENOMEM;
 	uint64_t outer = mig_section_enter_nested(section);
 
-	/* Asked for ever: to ask once too often after a move costs an event without a completion, which every
-	 * application must expect; to forget one would cost a completion without an event. */
-	__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELEASE);
+	/* Before the device can answer: who counts an event finds what asked for it. */
+	__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELAXED);
+	__atomic_add_fetch(&cq->asks, 1, __ATOMIC_RELEASE);
 	if (!MIG_GATE(mig_context(ibv->context)->parked))
 		result = cq->real->context->ops.req_notify_cq(cq->real, solicited_only);
+	else
+		__atomic_store_n(&cq->asked_late, 1, __ATOMIC_RELEASE);
 	mig_section_leave_nested(section, outer);
 	return result;
 }
 
+int mig_awaits_event(struct mig_cq *cq)
+{
+	struct mig_channel *channel = mig_comp_channel(cq->ibv.channel);
+
+	if (!channel)
+		return 0;
+	MIG_LOCKED(&channel->lock);
+	return __atomic_load_n(&cq->asks, __ATOMIC_ACQUIRE) != cq->came;
+}
+
 int mig_ask_for_events(struct mig_cq *cq, struct ibv_cq *real)
 {
-	int asked = __atomic_load_n(&cq->asked, __ATOMIC_ACQUIRE);
+	return real->context->ops.req_notify_cq(real, __atomic_load_n(&cq->asked, __ATOMIC_RELAXED) == 1);
+}
 
-	return asked && cq->ibv.channel ? real->context->ops.req_notify_cq(real, asked == 1) : 0;
+void mig_event_came(struct mig_cq *cq)
+{
+	if (cq->came != __atomic_load_n(&cq->asks, __ATOMIC_ACQUIRE))
+		cq->came++;
 }
 
 void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
 {
 	MIG_LOCKED(&channel->lock);
+	mig_event_came(cq);
 	if (cq->owed)
 		return;
 	cq->owed = 1;
@@ -42,6 +59,6 @@ void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)
 
 void mig_notify(struct mig_cq *cq)
 {
-	if (__atomic_load_n(&cq->asked, __ATOMIC_ACQUIRE) && cq->ibv.channel)
+	if (mig_awaits_event(cq))
 		mig_channel_owe(mig_comp_channel(cq->ibv.channel), cq);
 }

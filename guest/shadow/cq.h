@@ -30,7 +30,10 @@ struct mig_cq {
 	int comp_vector;
 	int moderated; /* how, since the application said so */
 	struct ibv_moderate_cq moderation;
-	int asked; /* the last req_notify: 0 never, 1 solicited only, 2 any */
+	int asked;	/* the last req_notify: 0 never, 1 solicited only, 2 any */
+	int asked_late; /* while parked: the device has not been told */
+	uint64_t asks;	/* how often it was asked for an event, of which at most one has come for each */
+	uint64_t came;	/* channel->lock: those that have, or were owed instead; never more than asks */
 	uint32_t events; /* channel->lock: handed out */
 	uint32_t async_events; /* handed out */
 	int owed;	       /* channel->lock: on the channel's owed_cqs */

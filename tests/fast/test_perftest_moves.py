@@ -117,6 +117,7 @@ _MORE_SILENT_MODES = (
     "ib_write_bw -s 2048 -b", "ib_read_bw -s 2048 -b",
     "ib_atomic_bw -b",
     "ib_send_lat -s 2048", "ib_send_lat -c UC -s 2048", "ib_send_lat -c UD -s 2048",
+    "ib_send_lat -s 2048 -e", "ib_send_lat -c UD -s 2048 -e",
     "ib_send_lat -I 16 -s 16",
     "ib_write_lat -s 2048", "ib_write_lat -c UC -s 2048", "ib_write_lat -I 16 -s 16",
     "ib_read_lat -s 2048", "ib_atomic_lat",
@@ -162,6 +163,15 @@ def _with_an_end(mode: str) -> tuple[str, ...]:
     return perftest(tool, *options, *count)
 
 
+def _may_wait_for_ever(mode: str) -> bool:
+    """A datagram that is on the wire when its receiver is stopped is lost, and these tools ask no second time."""
+    return "lat -c UD" in mode or "ud_pingpong" in mode
+
+
+def _is_there(container: RuntimeContainer, tool: str) -> None:
+    assert container.shell.run("pgrep", "-x", tool[:_LONGEST_NAME]).stdout.strip()
+
+
 @pytest.mark.usefixtures("slow_wire")
 @pytest.mark.parametrize(
     "mode", [*_SILENT_MODES, *(pytest.param(one, marks=pytest.mark.soak) for one in _MORE_SILENT_MODES)]
@@ -176,7 +186,14 @@ def test_both_ends_move_and_reach_their_end(nodes: tuple[Shell, Shell, Shell], m
     _is_at_work(client, tool)
     server = _move_server(server, nodes[0], mode)
     for one in (client, server):
-        one.wait_for_line("^ended with", 300)
+        try:
+            one.wait_for_line("^ended with", 60 if _may_wait_for_ever(mode) else 300)
+        except RackError:
+            if not _may_wait_for_ever(mode):
+                raise
+            _is_there(one, tool)
+            assert _errors(*left, client, server) == []
+            return
         assert one.lines()[-1] == "ended with 0", one.lines()
     told = {"success", str(_iterations(mode) * _qps(mode))}
     assert any(told.intersection(line.split()) for line in client.lines()), client.lines()
