@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from migrrdma_runtime.agent.local.devices import ROCE_V2
 from migrrdma_runtime.agent.local.guest import Guest
-from migrrdma_runtime.agent.local.guest_objects import AddressKind, Context, QueuePair
+from migrrdma_runtime.agent.local.guest_objects import Address, AddressKind, Context, QueuePair
 from migrrdma_runtime.agent.roles.numbers import unproven
 from migrrdma_runtime.agent.roles.participants import (
     Connection,
@@ -168,20 +168,33 @@ def _describe_guest(one: Mover, kinds: dict[tuple[str, str], str], kept: frozens
         "command": one.guest.process.command,
         "build_id": one.guest.build_id,
         "objects": one.inventory.counts,
-        "contexts": [_describe_context(context, one, kinds, kept) for context in one.contexts],
+        "contexts": _describe_contexts(one, kinds, kept),
     }
 
 
+def _describe_contexts(
+    mover: Mover, kinds: dict[tuple[str, str], str], kept: frozenset[AddressKind]
+) -> list[Message]:
+    # Of each once: there may be a hundred thousand of the one, and hundreds of the other.
+    pairs: dict[int, list[QueuePair]] = {}
+    for pair in mover.pairs:
+        if pair.is_connected:
+            pairs.setdefault(pair.name.context, []).append(pair)
+    addresses: dict[int, list[Address]] = {}
+    for one in mover.addresses:
+        if one.kind in kept:
+            addresses.setdefault(one.context, []).append(one)
+    return [
+        _describe_context(context, pairs.get(context.id, []), addresses.get(context.id, []), kinds)
+        for context in mover.contexts
+    ]
+
+
 def _describe_context(
-    context: Context, mover: Mover, kinds: dict[tuple[str, str], str], kept: frozenset[AddressKind]
+    context: Context, pairs: list[QueuePair], addresses: list[Address], kinds: dict[tuple[str, str], str]
 ) -> Message:
-    addresses = [one for one in mover.addresses if one.kind in kept and one.context == context.id]
     used = sorted(
-        {
-            (pair.port, pair.sgid_index, pair.sgid)
-            for pair in mover.pairs
-            if pair.name.context == context.id and pair.is_connected
-        }
+        {(pair.port, pair.sgid_index, pair.sgid) for pair in pairs}
         | {(one.port, one.index, one.gid) for one in addresses if one.kind is not AddressKind.TOLD}
     )
     # What it has asked for, and may have told to others; not worth a restore, as far as it uses it for nothing.

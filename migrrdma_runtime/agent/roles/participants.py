@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 from migrrdma_runtime.agent.local.containers import Process
 from migrrdma_runtime.agent.local.guest import Guest
@@ -45,9 +46,13 @@ class Mover:
         """From where its datagrams come."""
         return [one for one in self.addresses if one.kind is AddressKind.OWN]
 
-    @property
+    @cached_property
     def datagrams(self) -> list[Message]:
-        """Its queue pairs for datagrams, once for each GID that they are known by."""
+        """Its queue pairs for datagrams, once for each GID that they are known by; few (`require_few_datagrams`)."""
+        pairs: dict[int, list[QueuePair]] = {}
+        for pair in self.pairs:
+            if pair.takes_datagrams:
+                pairs.setdefault(pair.name.context, []).append(pair)
         return [
             {
                 "process": self.guest.name,
@@ -60,8 +65,7 @@ class Mover:
                 "qpn": pair.pqpn,
             }
             for one in self.own_addresses
-            for pair in self.pairs
-            if pair.takes_datagrams and pair.name.context == one.context
+            for pair in pairs.get(one.context, ())
         ]
 
 

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import ipaddress
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from migrrdma_runtime.agent.local.guest_objects import (
     QPName,
     QueuePair,
 )
+from migrrdma_runtime.agent.roles.checkpoint_document import _describe_contexts
 from migrrdma_runtime.agent.roles.participants import Mover, find_participants
 from migrrdma_runtime.agent.roles.records import PartnerData
 from migrrdma_runtime.base import gids
@@ -133,6 +134,31 @@ def test_the_same_numbers_listed_again_and_again_take_no_memory(play: Play) -> N
         assert most < 16 << 20, f"{most >> 20} MiB for 600 × 600; an answer may have 65,536 × 131,072"
 
     play(scenario)
+
+
+class _Walked(list[Any]):
+    """A list that knows how often it has been walked through."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_what_a_process_lists_of_one_kind_is_not_walked_through_for_each_of_another() -> None:
+    """Of 256 contexts, 65,536 queue pairs and 131,072 addresses two would keep the agent for minutes."""
+    gid = gids.from_address(ipaddress.ip_address("127.0.0.2"))
+    pair = QueuePair(QPName(1, 0x31), 0x31, 0, 2, 3, 7, 7, 1, 1, gid, gid, 0, 1)
+    own = _Walked(Address(1, AddressKind.OWN, 1, index, gid, gid) for index in range(100))
+    pairs, contexts = _Walked([pair] * 100), [Context(number, "rxe0", "rxe0", 1) for number in range(100)]
+    guest: Any = _Lies()
+    mover = Mover(guest, Inventory({}, ()), contexts, pairs, own)
+    assert mover.datagrams == []
+    assert (pairs.walks, own.walks) == (1, 1)
+    described = _describe_contexts(mover, {}, frozenset({AddressKind.OWN}))
+    assert [len(one["gids"]) for one in described] == [0, 100, *[0] * 98]
+    assert (pairs.walks, own.walks) == (2, 2)
 
 
 def test_no_more_agents_are_asked_at_once_than_there_can_be(play: Play) -> None:
