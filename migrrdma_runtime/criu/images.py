@@ -9,6 +9,7 @@ another in its place between the look at its owner and the copy.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pwd
@@ -148,11 +149,22 @@ def require_owned(source: CheckpointDir, trusted: str) -> None:
                 f"{path} is {whose}'s, who could have put anything into it, and it is restored with root's rights: if "
                 f"you trust {whose}, say so with --trust {whose}, or take it over by `chown -hR root: {source.path}`"
             )
-        if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid):
+        # Where there is an access control list, the group's bits say what any of those it names may do at most.
+        by_group = status.st_mode & stat.S_IWGRP and (status.st_gid or _has_access_list(source, one))
+        if status.st_mode & stat.S_IWOTH or by_group:
             raise CheckpointDirError(
                 f"others may write to {path} (mode {stat.S_IMODE(status.st_mode):04o}), and it is restored with root's "
                 f"rights: `chmod -R go-w {source.path}`, if you trust whoever may have done so"
             )
+
+
+def _has_access_list(source: CheckpointDir, one: Path) -> bool:
+    try:
+        return "system.posix_acl_access" in os.listxattr(f"/proc/self/fd/{source.handle}/{one}")
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENODATA):
+            return False
+        raise CheckpointDirError(f"{source.path / one}: {error.strerror}") from error
 
 
 def _number_of(user: str) -> int:

@@ -125,6 +125,22 @@ def test_where_others_may_write_it_is_not_taken(source: Path, mode: int, group: 
     assert good or refused.startswith(f"others may write to {source}/nested (mode {mode:04o})")
 
 
+def access_list(user: int) -> bytes:
+    """Everything for the owner and one more user, nothing for others; as linux/posix_acl_xattr.h has it."""
+    nobody = 0xFFFFFFFF
+    entries = [(1, 7, nobody), (2, 7, user), (4, 0, nobody), (16, 7, nobody), (32, 0, nobody)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *one) for one in entries)
+
+
+@pytest.mark.parametrize("where", ["", "nested", "pages-1.img"])
+def test_whom_an_access_list_lets_write_is_another_as_well(source: Path, where: str) -> None:
+    """Of root's group, to look at: chmod and chown do not show it."""
+    os.setxattr(source / where, "system.posix_acl_access", access_list(4711))
+    assert (source / where).stat().st_gid == 0
+    with pytest.raises(CheckpointDirError, match=f"others may write to {source / where}"):
+        require_owned(source, "")
+
+
 # --- what a checkpoint is ---------------------------------------------------------------------------------
 
 
