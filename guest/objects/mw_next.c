@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "objects/kinds.h"
 #include "objects/mw.h"
+#include "path/hold.h"
 #include "real/doorbell.h"
 #include "real/real.h"
 #include "shadow/cq.h"
@@ -98,6 +99,17 @@ static void mw_count(const struct mig_link *object, struct mig_inventory *invent
 	inventory->keys += MIG_CONTAINER(object, const struct mig_mw, link)->has_ended ? 0 : MIG_MW_VARIANTS;
 }
 
+/*
+ * Of one that stays closed the device takes for its present number what it has given itself, which the next bind must name. One of
+ * type 2 that is opened again is given the application's by who binds it: mig_mw_bind_again.
+ */
+static uint32_t next_variant(const struct mig_mw *mw)
+{
+	int is_opened_again = mw->ibv.type == IBV_MW_TYPE_2 && mw->mr && mw->qp && !mig_is_dead(mw->qp);
+
+	return is_opened_again ? 0 : (mw->next->rkey - mw->rkey) & 0xff;
+}
+
 static int mw_make(struct mig_context *context, struct mig_link *object)
 {
 	struct mig_mw *mw = mw_of(object);
@@ -112,8 +124,7 @@ static int mw_make(struct mig_context *context, struct mig_link *object)
 		return errno;
 	if (mw->mr && mw->ibv.type == IBV_MW_TYPE_1 && (error = bind_type_1(context, mw)) && was_refused(mw))
 		error = 0;
-	/* One of type 2 is given its number by whoever binds it. */
-	mw->next_variant = mw->ibv.type == IBV_MW_TYPE_1 ? (mw->next->rkey - mw->rkey) & 0xff : 0;
+	mw->next_variant = next_variant(mw);
 	return error;
 }
 

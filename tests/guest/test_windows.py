@@ -284,3 +284,30 @@ def test_bind_that_the_device_has_refused_does_not_keep_from_moving(
     partner_move(agent, 1)
     shell.do("recv D 1", "send C 1")
     assert shell.poll(1) == "D:recv:0:0"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("bound_before", [False, True])
+@pytest.mark.parametrize("way", [alone, together], ids=lambda way: way.__name__)
+def test_window_that_was_closed_at_a_move_is_bound_after_it(
+    shell: Shell, agent: Agent, way: Move, bound_before: bool, kept: bool
+) -> None:
+    """The device gives the next one a number of its own, from which it goes on."""
+    prepare(shell, _TWO)
+    for turn in range(3):
+        if bound_before:
+            bind(shell)
+            shell.do(f"invalidate A {_WINDOW}")
+            shell.poll(0)
+        if kept and way is together:
+            shell.do(f"numbers {turn % 2} 0 {0x700 + turn * 16 << 8}")
+            agent.quiesce()
+            shell.do(f"bind A {_WINDOW} {_REGION}")
+            move(agent, (turn % 2, turn % 2))
+            assert shell.poll(0).split(":")[2] == "0"
+        else:
+            way(shell, agent, turn)
+            bind(shell)
+        is_open(shell, agent)
+        shell.do(f"invalidate A {_WINDOW}")
+        shell.poll(0)
