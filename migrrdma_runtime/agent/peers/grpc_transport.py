@@ -38,6 +38,7 @@ from migrrdma_runtime.base.errors import (
     StoreError,
     UnreachableError,
 )
+from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import EXCHANGES, Exchange, Message
 
@@ -315,7 +316,10 @@ def _text(value: bytes) -> str:
 async def _translated(
     error: grpc.aio.AioRpcError, address: str, name: str, timeout: float, tls: TLSFiles, agent: str
 ) -> AgentError:
-    code, details = error.code(), error.details() or ""
+    code, details = (
+        error.code(),
+        printable(error.details() or ""),
+    )  # which another one has chosen, for people here
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return UnreachableError(
             f"the agent at {address} did not answer {name} within {timeout:g} s: "

@@ -14,6 +14,7 @@ from migrrdma_runtime.agent.roles.records import DestinationRecord, SwitchedPart
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, wait_for_all
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.errors import GuestError, ManifestError, RestoreError
+from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.wire import remote_keys
 from migrrdma_runtime.wire.agent_messages import Message
 
@@ -140,7 +141,8 @@ class Reconnection:
             if len(made) != len(sent) or {(one["gid"], one["qpn"]) for one in made} != sent.keys():
                 raise RestoreError(f"agent {partner.name} prepared other connections than it was asked to")
             self.lost += [
-                f"QP 0x{one['qpn']:x} of {gids.shown(one['gid'])}: {one['reason']}" for one in answer["lost"]
+                f"QP 0x{one['qpn']:x} of {gids.shown(one['gid'])}: {printable(one['reason'])}"
+                for one in answer["lost"]
             ]
             return [{**one, "offer": sent[one["gid"], one["qpn"]]} for one in made]
 

@@ -10,6 +10,7 @@ from cluster import Cluster, ends, hexadecimal
 from guest_process import PATIENT_S
 from moves import Move
 
+from migrrdma_runtime.agent.roles import partner, partner_guests
 from migrrdma_runtime.base.errors import GuestError
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -146,5 +147,40 @@ def test_a_partner_that_hangs_is_not_taken_for_dead(play: Play) -> None:
         await move.partner.until(lambda: {"disconnected": True} in move.partner.events)
         with pytest.raises(GuestError, match=r"on peer, a partner, is not connected to its agent"):
             await move.restore()
+
+    play(scenario)
+
+
+def test_what_a_partners_agent_gives_as_a_reason_moves_no_cursor(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runtime shows it to whoever restores: in Docker's words, on a terminal."""
+    reason = "\x1b[2J\nit was a success"
+    monkeypatch.setattr(
+        partner_guests, "_lost", lambda end, _: {"gid": end[0], "qpn": end[1], "reason": reason}
+    )
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        await move.partner.kill()
+        result = await move.restore()
+        assert all(one.isprintable() for one in result["lost"]), result["lost"]
+
+    play(scenario)
+
+
+def test_nor_does_its_error(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise GuestError("\x1b[2J\nit was a success")
+
+    monkeypatch.setattr(partner, "living_guest", refuse)
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        await move.checkpoint()
+        with pytest.raises(GuestError) as refusal:
+            await move.restore()
+        assert str(refusal.value).isprintable(), str(refusal.value)
 
     play(scenario)
