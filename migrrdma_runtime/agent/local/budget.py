@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import types
 from collections.abc import Coroutine, Generator, Iterator
@@ -31,6 +32,9 @@ PROCESSOR = Rate(5, 0.2)
 """Seconds of the processor for one container at once, and in each second: the largest answers there may be cost less
 than the first, and a fifth of one processor is what a container that does not stop can have. It waits then, alone."""
 
+LINES = Rate(4096, 1)
+"""Of the log about the connections of one owner: as many as after an agent's restart, then one in a second."""
+
 _T = TypeVar("_T")
 
 
@@ -42,6 +46,8 @@ class Budget:
         self.asking = Asking()
         self._taken = 0
         self._processor = Bucket(PROCESSOR, time.monotonic())
+        self._lines = Bucket(LINES, time.monotonic())
+        self._unsaid = 0
 
     @contextlib.contextmanager
     def working(self) -> Iterator[None]:
@@ -51,6 +57,17 @@ class Budget:
             yield
         finally:
             self._processor.take(time.thread_time() - began)
+
+    def log(self, log: logging.Logger, level: int, text: str, *arguments: object) -> None:
+        """Log something about a connection of this owner, who may connect as often as it likes, or only count it."""
+        if self._lines.missing(1, time.monotonic()):
+            self._unsaid += 1
+            return
+        self._lines.take(1)
+        if self._unsaid:
+            log.info("not logged: %d more about connections of %s", self._unsaid, whose(self.owner))
+        self._unsaid = 0
+        log.log(level, text, *arguments)
 
     @types.coroutine
     def charged(self, work: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:

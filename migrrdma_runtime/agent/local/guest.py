@@ -443,9 +443,13 @@ class Guest:
             self, Question(message.ident, asked, body["qpn"], vgid, gid, body["vqpn"], body["pqpn"])
         )
 
+    def log(self, level: int, text: str, *arguments: object) -> None:
+        """Log something about this connection, of which there may be any number."""
+        self._budget.log(_log, level, text, *arguments)
+
     def drop(self, reason: str) -> None:
         """End the connection; the guest may make another one."""
-        _log.warning("dropping %s: %s", self, reason)
+        self.log(logging.WARNING, "dropping %s: %s", self, reason)
         with contextlib.suppress(OSError):  # it may have gone by itself
             self._connection.shutdown(socket.SHUT_RDWR)
 

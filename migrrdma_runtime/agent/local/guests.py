@@ -251,7 +251,7 @@ class Guests:
                 await self._enter(guest)
                 await guest.read()
             except (MigrRDMAError, OSError, TimeoutError) as error:
-                _log.warning("closing the connection of %s: %s", who, error)
+                account.budget.log(_log, logging.WARNING, "closing the connection of %s: %s", who, error)
             finally:
                 account.ended()
                 if guest is not None:
@@ -288,14 +288,14 @@ class Guests:
         async with self._changed:
             self._connected[_key(guest)] = guest
             self._changed.notify_all()
-        _log.info("%s connected, %s", guest, guest.state.name.lower())
+        guest.log(logging.INFO, "%s connected, %s", guest, guest.state.name.lower())
         self._on_connect(guest)
 
     async def _leave(self, guest: Guest) -> None:
         if self._connected.get(_key(guest)) is guest:
             del self._connected[_key(guest)]
         guest.connection_ended()
-        _log.info("%s disconnected", guest)
+        guest.log(logging.INFO, "%s disconnected", guest)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import resource
 import socket
@@ -118,6 +119,24 @@ def test_a_user_that_has_taken_its_share_of_the_processor_keeps_no_other_from_th
             assert await users.answer_to(ONE) == "WELCOME"
             assert not await users.answer_to(ONE)
             assert await users.answer_to(ANOTHER) == "WELCOME"
+
+    asyncio.run(run())
+
+
+def test_who_connects_and_leaves_without_end_leaves_the_log_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(budget_module, "LINES", Rate(6, 1e-9))
+    caplog.set_level(logging.INFO)
+
+    async def run() -> None:
+        async with Users(tmp_path, monkeypatch) as users:
+            for _ in range(20):
+                assert await users.answer_to(ONE) == "WELCOME"
+                users.leave()
+            assert len(caplog.messages) <= 6
+            assert await users.answer_to(ANOTHER) == "WELCOME"
+            assert "connected, running" in caplog.messages[-1]
 
     asyncio.run(run())
 
