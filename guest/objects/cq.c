@@ -117,9 +117,19 @@ int ibv_resize_cq(struct ibv_cq *ibv, int entries)
 	if (!cq)
 		return mig_real()->ibv_resize_cq(ibv, entries);
 	MIG_VERB;
-	int error = mig_real()->ibv_resize_cq(cq->real, entries + cq->spare);
-	ibv->cqe = cq->real->cqe - cq->spare;
-	return error;
+	/* As when it is made; who looks at what is spare does it with the verb gate closed. */
+	int spare = entries > 0 && entries <= INT_MAX - SPARE ? SPARE : 0;
+	int error = mig_real()->ibv_resize_cq(cq->real, entries + spare);
+
+	if (error && spare) {
+		spare = 0;
+		error = mig_real()->ibv_resize_cq(cq->real, entries);
+	}
+	if (error)
+		return error;
+	cq->spare = spare;
+	ibv->cqe = cq->real->cqe - spare;
+	return 0;
 }
 
 static int modify_cq(struct ibv_cq *ibv, struct ibv_modify_cq_attr *attr)

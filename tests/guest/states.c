@@ -31,7 +31,8 @@
  *     poll SIDE [T]        takes everything: QP:send or recv:status:number, and :N if that window was invalidated; or by T threads in turn, one completion each
  *     fast SIDE            polls 2000 times; whether the queue is polled without the guest library's lock then
  *     fast recv A          likewise for posting receives, with as many posts of none
- *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken
+ *     arm SIDE, event SIDE asks for an event; 1 if there is one, which is taken.  arm SIDE 1  of a solicited completion
+ *     resize SIDE N        its size then; N is 0: as large as the device has them
  *     marker A             how far the guest library's marker behind its sends is (enum mig_marker)
  *     raise QPN TYPE       an asynchronous event of the device, by its number of the moment
  *     async SIDE           the type of the next one, and whose it is: a QP's letter or "shared"
@@ -585,6 +586,18 @@ static int event(struct side *side)
 	return -1;
 }
 
+static int resize(struct side *side, int entries)
+{
+	struct ibv_device_attr attr;
+	int error = ibv_query_device(side->context, &attr);
+
+	if (!error)
+		error = ibv_resize_cq(side->cq, entries ? entries : attr.max_cqe);
+	if (!error)
+		printf("%d of %d\n", side->cq->cqe, attr.max_cqe);
+	return error ? error : -1;
+}
+
 static int async(struct side *side)
 {
 	struct pollfd wanted = { .fd = side->context->async_fd, .events = POLLIN };
@@ -707,8 +720,10 @@ static int obey(const char *line)
 		return posts_fast(named(name));
 	if (sscanf(line, "fast %d", &a) == 1)
 		return polls_fast(&sides[a]);
-	if (sscanf(line, "arm %d", &a) == 1)
-		return ibv_req_notify_cq(sides[a].cq, 0);
+	if (sscanf(line, "arm %d %d", &a, &b) >= 1)
+		return ibv_req_notify_cq(sides[a].cq, b);
+	if (sscanf(line, "resize %d %d", &a, &b) == 2)
+		return resize(&sides[a], b);
 	if (sscanf(line, "event %d", &a) == 1)
 		return event(&sides[a]);
 	if (sscanf(line, "numbers %d %d %d", &a, &b, &c) == 3)

@@ -9,6 +9,7 @@ import pytest
 from guest_agent import Agent, GuestError, Program
 from guest_build import Built, compile_c
 from guest_moves import move
+from guest_shell import Shell
 
 PAIRS, DEPTH = 6, 7
 ALL = PAIRS * DEPTH
@@ -112,3 +113,18 @@ def test_receive_that_a_full_queue_refuses_is_not_posted_after_a_move(full: Prog
         assert full.tell("fill") == "ok"
         assert full.tell("poll") == f"{PAIRS} {PAIRS}"
         assert full.tell("receive one") == "ok"
+
+
+def test_completion_queue_is_resized_to_what_the_device_has(shell: Shell, agent: Agent) -> None:
+    """Without room to spare, which there is again as soon as it is smaller."""
+    most = shell.tell("resize 1 0").split()[-1]
+    assert most.isdigit()
+    assert shell.tell("resize 1 0") == f"{most} of {most}"
+    shell.connect("AB")
+    shell.do("recv B 3", "send A 1")
+    move(agent, (1, 0))
+    shell.do("send A 1")
+    assert shell.tell("resize 1 100") == f"100 of {most}"
+    move(agent, (0, 1))
+    shell.do("send A 1")
+    assert shell.poll(1) == "B:recv:0:0 B:recv:0:1 B:recv:0:2"
