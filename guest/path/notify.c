@@ -14,8 +14,12 @@ int mig_req_notify_cq(struct ibv_cq *ibv, int solicited_only)
 		return ENOMEM;
 	uint64_t outer = mig_section_enter_nested(section);
 
-	/* Before the device can answer: who counts an event finds what asked for it. */
-	__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELAXED);
+	/*
+	 * Before the device can answer: who counts an event finds what asked for it. To ask for less takes nothing back; to take an
+	 * event that has just come for one that is still awaited costs one too many.
+	 */
+	if (!solicited_only || __atomic_load_n(&cq->asks, __ATOMIC_RELAXED) == __atomic_load_n(&cq->came, __ATOMIC_RELAXED))
+		__atomic_store_n(&cq->asked, solicited_only ? 1 : 2, __ATOMIC_RELAXED);
 	__atomic_add_fetch(&cq->asks, 1, __ATOMIC_RELEASE);
 	if (!MIG_GATE(mig_context(ibv->context)->parked))
 		result = cq->real->context->ops.req_notify_cq(cq->real, solicited_only);
@@ -43,7 +47,7 @@ int mig_ask_for_events(struct mig_cq *cq, struct ibv_cq *real)
 void mig_event_came(struct mig_cq *cq)
 {
 	if (cq->came != __atomic_load_n(&cq->asks, __ATOMIC_ACQUIRE))
-		cq->came++;
+		__atomic_store_n(&cq->came, cq->came + 1, __ATOMIC_RELAXED);
 }
 
 void mig_channel_owe(struct mig_channel *channel, struct mig_cq *cq)

@@ -30,7 +30,7 @@ struct mig_cq {
 	int comp_vector;
 	int moderated; /* how, since the application said so */
 	struct ibv_moderate_cq moderation;
-	int asked;	/* the last req_notify: 0 never, 1 solicited only, 2 any */
+	int asked;	/* for by req_notify, of which the most is awaited: 0 never, 1 solicited only, 2 any */
 	int asked_late; /* while parked: the device has not been told */
 	uint64_t asks;	/* how often it was asked for an event, of which at most one has come for each */
 	uint64_t came;	/* channel->lock: those that have, or were owed instead; never more than asks */

@@ -95,3 +95,12 @@ def test_flushes_of_a_dead_one_have_an_event(shell: Shell, agent: Agent) -> None
     shell.do("err B")
     move(agent, (1, 0))
     assert _events(shell, 1) == 1
+
+
+def test_solicited_events_that_are_asked_for_besides_take_nothing_back(shell: Shell, agent: Agent) -> None:
+    """Who has asked for any event, and has not had it, has it still when it asks for less."""
+    shell.connect("AB")
+    shell.do("recv B 1", "arm 1 0", "arm 1 1")
+    move(agent, (1, 0))
+    shell.do("send A 1")
+    assert _events(shell, 1) == 1
