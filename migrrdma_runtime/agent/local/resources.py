@@ -12,7 +12,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,14 @@ class Holdings:
         found = self.pairs.get((device, number))
         return found is not None and bool(found.pid) and self._is_of(found.pid, guest)
 
+    def is_made_in(self, container: str, processes: Collection[int], device: str, number: int) -> bool:
+        """Whether one of these processes has made it, or another one in their container; likewise."""
+        found = self.pairs.get((device, number))
+        if found is None or not found.pid:
+            return False
+        process, its_container = self._process_and_container(found.pid)
+        return process in processes or (bool(container) and its_container == container)
+
     def possible_holders(self, guests: Sequence[Guest], numbers: set[int]) -> list[Guest]:
         """The guests of which a queue pair of one of these numbers may be."""
         return self._holders(
@@ -100,10 +108,13 @@ class Holdings:
 
     def _is_of(self, pid: int, guest: Guest) -> bool:
         """Whether the thread is of the guest's process or container: a child goes on with what its parent has made."""
-        if pid not in self._known:
-            self._known[pid] = (self.containers.process_of(pid), self.containers.container_of(pid))
-        process, container = self._known[pid]
+        process, container = self._process_and_container(pid)
         return process == guest.process.pid or (bool(container) and container == guest.container)
+
+    def _process_and_container(self, thread: int) -> tuple[int, str]:
+        if thread not in self._known:
+            self._known[thread] = (self.containers.process_of(thread), self.containers.container_of(thread))
+        return self._known[thread]
 
     def _has_gid(self, device: str, pair: QueuePair) -> bool:
         # Its place first: a table may have a thousand entries, of which each is a file.

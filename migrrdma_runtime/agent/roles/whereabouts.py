@@ -361,7 +361,9 @@ class Whereabouts:
             if one.is_here and agent.guests.find(one.container, one.process) is None:
                 reply["moving"] = reply["moving"] or self._arriving(one.container, one.process)
         if record is None or record.state in _ENDED_HERE:
-            reply["here"] = _is_held(holdings, tables.get(gid, set()), request, asked, reply["found"])
+            reply["here"] = _is_held(
+                holdings, tables.get(gid, set()), request, asked, reply["found"], by_its_word
+            )
         reply["found"].sort(key=lambda one: not one["proven"])
         del reply["found"][agent_messages.MOST_FOUND :]
         return reply
@@ -493,8 +495,12 @@ def _is_held(
     request: Message,
     asked: list[Guest],
     found: list[Message],
+    leaves: SourceRecord | None,
 ) -> bool:
-    """Whether somebody else than was asked has that number here, and is not connected to another end."""
+    """Whether somebody else than was asked has that number here, and is not connected to another end.
+
+    Who leaves cannot be asked. It has said that the number is its own, and is believed where the kernel says so, too.
+    """
     if holdings is None:
         return False
     number = request["qpn"]
@@ -504,6 +510,9 @@ def _is_held(
             continue
         is_free = owned.peer in (None, 0, request["from_qpn"])
         has_said = any(holdings.is_made_by(guest, device, number) for guest in asked)
+        if leaves is not None:
+            pids = [one.pid for one in leaves.data.processes]
+            has_said = has_said or holdings.is_made_in(leaves.data.container, pids, device, number)
         if not owned.pid:  # whose it is the kernel does not say any more
             has_said = any(one["proven"] and one["qpn"] == number for one in found)
         if is_free and not has_said:

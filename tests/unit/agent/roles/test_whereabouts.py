@@ -176,6 +176,33 @@ def test_while_it_is_away_the_asker_is_to_ask_again(play: Play) -> None:
     play(scenario)
 
 
+def test_also_if_it_was_made_when_its_move_had_begun(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own word then, and by the kernel's while it is dumped: nobody else is meant."""
+
+    async def scenario(cluster: Cluster) -> None:
+        scene = await _Scene.make(cluster)
+        src, mover = scene.move.src, scene.move.mover
+        made = {"ifname": "rxe0", "type": "RC", "pid": mover.pid, "comm": "mover"}
+        heard: list[Any] = []
+        end = mover.kill
+
+        async def asked_for_and_ended() -> None:
+            [record] = src.agent.store.all(SourceData)
+            record.data.qpns, record.data.unproven = {mover.name: [0x11]}, {mover.name: [_OFFERED]}
+            src.resources.pairs = [made | {"lqpn": 0x11}, made | {"lqpn": _OFFERED}]
+            heard.append(await scene.ask())
+            src.resources.pairs = None
+            await end()
+
+        monkeypatch.setattr(mover, "kill", asked_for_and_ended)
+        await scene.move.checkpoint()
+        [there] = heard
+        assert there["error"] == errno.EAGAIN
+        assert scene.move.document["migration"] in there["text"]
+
+    play(scenario)
+
+
 def test_what_is_being_connected_to_is_not_moved_before_it_is(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         scene = await _Scene.make(cluster)
