@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from migrrdma_runtime.agent.local.guest import Guest, place_records
@@ -33,11 +34,27 @@ from migrrdma_runtime.agent.roles.records import PartnerData, PartnerGuest, Part
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.telling import is_meant, tell_until_all_know
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent, boot_clock, wait_for_all
-from migrrdma_runtime.base.errors import AgentError, AllowanceError, GuestError, MessageError, RefusedError
+from migrrdma_runtime.base.errors import (
+    AgentError,
+    AllowanceError,
+    BusyError,
+    GuestError,
+    MessageError,
+    RefusedError,
+)
 from migrrdma_runtime.wire import agent_messages, remote_keys, tokens
 from migrrdma_runtime.wire.agent_messages import GENERATION_CLAIMS, UNKNOWN, Contact, Message
 
 _log = logging.getLogger(__name__)
+
+_MOST_OPEN = 1 << 16
+"""Queue pairs for datagrams of the containers of one source of which anybody here waits to hear."""
+
+_MOST_ENDED = 1000
+"""Records of what has ended that are kept of one source. They are for people, and it makes as many as it likes."""
+
+_NO_LISTS: dict[str, Any] = {"datagrams": [], "places": [], "prepared": []}
+"""What is long in a record, and of no use when it has ended."""
 
 _OVER = (State.COMMITTED.value, State.DONE.value)
 _NOT_MINE = (State.RELEASED.value, UNKNOWN)
@@ -93,6 +110,7 @@ class Partner:
             if not owners:
                 return {"processes": []}
             await require_free(self._agent, request["migration"], owners)
+            self._require_room(source, len(request["datagrams"]))
             record = self._store.begin(
                 request["migration"],
                 PartnerData(
@@ -108,6 +126,18 @@ class Partner:
             )
         agent.tasks.follow(record.id, self.watch(record))
         return {"processes": [guest.name for guest, _ in owners]}
+
+    def _require_room(self, source: Contact, datagrams: int) -> None:
+        """Whether one more migration of that agent may be kept; of those that have ended the oldest make room."""
+        mine = [one for one in self._store.all(PartnerData) if one.data.source.name == source.name]
+        waiting = sum(len(one.data.datagrams) for one in mine if not one.is_final)
+        if datagrams and waiting + datagrams > _MOST_OPEN:
+            raise BusyError(
+                f"containers of {source.name} with {waiting} queue pairs for datagrams wait already to be restored, of "
+                f"which processes on {self._agent.identity.name} are to hear: try again when some of these have been"
+            )
+        for one in [one for one in mine if one.is_settled][: -_MOST_ENDED + 1]:
+            self._store.forget(one)
 
     async def drain(self, caller: Identity, request: Message) -> Message:
         """Quiesce, within the source's deadline; the queue pairs that did not drain are in the error."""
@@ -315,7 +345,7 @@ class Partner:
             else:
                 return
             left = [name for name in record.data.pending if name != guest.name]
-            self._store.remember(record, pending=left)
+            self._store.remember(record, pending=left, **({} if left else _shortened(record)))
 
     async def _tell_where_it_is(self, guest: Guest, record: PartnerRecord) -> None:
         """Tell a process that only hears of it; of one migration at a time, as the next list would replace its own."""
@@ -413,8 +443,8 @@ class Partner:
         if record.state is State.PREPARED:
             began = record.data.quiesced_monotonic
             blackout = 0.0 if began is None else max(0.0, time.monotonic() - began)
-            everybody = _pending(record, record.data.guests)
-            self._store.move(record, State.SWITCHED, blackout=blackout, **everybody)
+            everybody = [one.process for one in record.data.guests]
+            self._store.move(record, State.SWITCHED, blackout=blackout, pending=everybody)
         if record.state is not State.SWITCHED:
             raise RefusedError(f"migration {record.id} is {record.state.value} here, it cannot be switched")
         await self._settle_all(record)
@@ -516,11 +546,18 @@ class Partner:
             raise RefusedError(f"migration {record.id} was undone: its partners went on with the source")
 
 
+def _shortened(record: PartnerRecord) -> dict[str, Any]:
+    """What is kept when all know how it ended. Late comers may ask for a switched one by the numbers of before."""
+    if record.state is State.SWITCHED:
+        return _NO_LISTS
+    return {**_NO_LISTS, "guests": [replace(one, qps=[]) for one in record.data.guests]}
+
+
 def _with_queue_pairs(record: PartnerRecord) -> list[PartnerGuest]:
     """The processes of which something waits for the end."""
     return [one for one in record.data.guests if not one.only_hears]
 
 
-def _pending(record: PartnerRecord, guests: list[PartnerGuest] | None = None) -> dict[str, Any]:
-    """Whom the end is to be told: all of them only where the container has gone."""
-    return {"pending": [one.process for one in (_with_queue_pairs(record) if guests is None else guests)]}
+def _pending(record: PartnerRecord) -> dict[str, Any]:
+    """Whom it is to be told that all stays as it was: of the container's queue pairs nothing is needed any more."""
+    return {"pending": [one.process for one in _with_queue_pairs(record)], **_NO_LISTS}

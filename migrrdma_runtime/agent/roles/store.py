@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ _ADD_ROW = "ALTER TABLE migration ADD COLUMN row TEXT NOT NULL DEFAULT ''"
 _READ = "SELECT id, role, state, data, created, updated, row FROM migration"
 _KEEP_FINAL_S = 7 * 86400
 """Finished migrations are kept this long for ``migrrdma status``; the protocol does not need them."""
+_FORGET_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Store:
         self._host = host
         self._records: dict[tuple[str, Role], Record[Any]] = {}
         self._watchers: list[Watcher] = []
+        self._forgot = 0.0
         self.names = Names()
         with self._translated("open"):
             self._db = self._open()
@@ -117,6 +119,9 @@ class Store:
         if old is not None and not old.is_final:
             raise RefusedError(f"migration {migration} is under way here already, {old.state.value}")
         now = time.time()
+        if now - self._forgot > _FORGET_EVERY_S:  # an agent may run for years
+            with suppress(StoreError):  # also what begins finds no room then
+                self._forget_old()
         record = Record(migration, first or FIRST[data.role], data, now, now, secrets.token_hex(8))
         with self._struck(record, record.state):
             self._insert(record)
@@ -159,6 +164,14 @@ class Store:
         with self._translated("write"), self._transaction():
             self._write_names(names)
         self.names.take(names)
+
+    def forget(self, record: Record[Any]) -> None:
+        """Keep a record no more of what is settled."""
+        with self._translated("write"), self._transaction():
+            self._db.execute(
+                "DELETE FROM migration WHERE id = ? AND role = ?", (record.id, record.role.value)
+            )
+        del self._records[record.id, record.role]
 
     def find(self, migration: str, kind: type[D]) -> Record[D] | None:
         """The record of the role whose data are of this kind, if there is one."""
@@ -205,13 +218,10 @@ class Store:
         self._forget_old()
 
     def _forget_old(self) -> None:
-        limit = time.time() - _KEEP_FINAL_S
+        self._forgot = time.time()
+        limit = self._forgot - _KEEP_FINAL_S
         for record in [one for one in self._records.values() if one.is_settled and one.updated < limit]:
-            with self._translated("write"), self._transaction():
-                self._db.execute(
-                    "DELETE FROM migration WHERE id = ? AND role = ?", (record.id, record.role.value)
-                )
-            del self._records[record.id, record.role]
+            self.forget(record)
 
     def _update(self, record: Record[D], state: State, changes: dict[str, Any]) -> None:
         new = self._changed(record, state, changes)

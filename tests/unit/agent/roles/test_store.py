@@ -172,6 +172,17 @@ def test_a_record_is_forgotten_once_nobody_has_to_be_told_of_it(tmp_path: Path) 
     again.close()
 
 
+def test_an_agent_that_runs_on_forgets_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "state.db")
+    record = store.begin("old", replace(destination_data(), epoch=1))
+    store.move(record, State.RELEASED, told=True)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 8 * 86400)
+    store.begin("new", destination_data())
+    assert [one.id for one in store.every()] == ["new"]
+    store.close()
+
+
 def test_every_state_can_be_reached() -> None:
     for role, transitions in TRANSITIONS.items():
         reached, new = set(), {FIRST[role]}

@@ -23,11 +23,12 @@ from migrrdma_runtime.agent.local.guest_objects import (
     QPName,
     QueuePair,
 )
+from migrrdma_runtime.agent.roles import partner
 from migrrdma_runtime.agent.roles.checkpoint_document import _describe_contexts
 from migrrdma_runtime.agent.roles.participants import Mover, find_participants
 from migrrdma_runtime.agent.roles.records import PartnerData
 from migrrdma_runtime.base import gids
-from migrrdma_runtime.base.errors import GuestError, MigrRDMAError
+from migrrdma_runtime.base.errors import BusyError, GuestError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages, manifest
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -363,5 +364,66 @@ def test_who_only_hears_of_two_that_end_at_once_is_told_of_one_after_the_other(p
             await move.checkpoint()
         await asyncio.gather(*(move.restore() for move in moves))
         assert client.asked[-8:] == ["PLACES", "RESUME"] * 4
+
+    play(scenario)
+
+
+async def _suspend(src: Host, peer: Host, number: int, datagrams: int) -> dict[str, Any]:
+    """What an agent asks of another one, as often as it likes, of a container with so many queue pairs."""
+    request = {
+        "migration": f"{number:016x}",
+        "source": src.agent.contact.as_message(),
+        "key_digest": "0" * 64,
+        "connections": [],
+        "datagrams": [{"vgid": src.gid, "vqpn": one, "gid": src.gid, "qpn": one} for one in range(datagrams)],
+    }
+    return await src.agent.ask(peer.agent.contact, "suspend", request)
+
+
+def test_another_agent_fills_no_memory_with_what_has_ended(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has ended is kept for a week: without what was long in it, and so many."""
+    monkeypatch.setattr(partner, "_MOST_ENDED", 3)
+
+    async def scenario(cluster: Cluster) -> None:
+        src, _, peer = await _hosts(cluster)
+        await _talker(cluster, peer, "p1", "b", src.gid)
+        for number in range(6):
+            assert (await _suspend(src, peer, number, 100))["processes"]
+            await src.agent.ask(peer.agent.contact, "undo", {"migration": f"{number:016x}"})
+        kept = peer.agent.store.all(PartnerData)
+        assert [int(one.id) for one in kept] == [3, 4, 5]
+        assert [one.data.datagrams for one in kept] == [[]] * 3
+
+    play(scenario)
+
+
+def test_nor_with_what_waits(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partner, "_MOST_OPEN", 250)
+
+    async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(ask=60)  # nobody is asked how it stands
+        src, dst, peer = await _hosts(cluster)
+        await _talker(cluster, peer, "p1", "b", src.gid, more=(_address(_PEER, dst.gid),))
+        for number in range(2):
+            await _suspend(src, peer, number, 100)
+        with pytest.raises(BusyError, match="of src with 200 queue pairs for datagrams wait already"):
+            await _suspend(src, peer, 2, 100)
+        await _suspend(dst, peer, 3, 100)  # another one's
+
+    play(scenario)
+
+
+def test_what_is_told_in_the_end_is_not_kept_either(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        src, dst, peer = await _hosts(cluster)
+        mover = await _talker(cluster, src, "c1", "a", peer.gid)
+        client = await _talker(cluster, peer, "p1", "b", src.gid)
+        move = Move(cluster, src, dst, peer, mover, client)
+        await move.checkpoint()
+        await move.restore()
+        [record] = peer.agent.store.all(PartnerData)
+        assert (record.data.pending, record.data.places, record.data.datagrams) == ([], [], [])
 
     play(scenario)

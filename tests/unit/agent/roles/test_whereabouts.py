@@ -390,6 +390,7 @@ def test_where_it_is_not_wanted_nothing_is_asked_told_or_kept(play: Play) -> Non
 
 def test_one_that_cannot_say_just_now_is_asked_again(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
+        cluster.impatient_hosts(ask=10)  # however long the first answer takes
         scene = await _Scene.make(cluster)
         await scene.go()
         assert scene.move.restored is not None
