@@ -83,6 +83,13 @@ void mig_qp_look(struct mig_qp *qp)
 	qp->sends_failed = attr.qp_state == IBV_QPS_SQE;
 }
 
+/* The peer that it faces already may have moved since the application was told where it is. */
+static int faces_where_it_did(const struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask)
+{
+	return mask & IBV_QP_AV && !(mask & IBV_QP_DEST_QPN) && qp->masks[IBV_QPS_RTR] &&
+	       !memcmp(&attr->ah_attr.grh.dgid, &qp->attr.ah_attr.grh.dgid, sizeof(attr->ah_attr.grh.dgid));
+}
+
 /* Returned where the process was moved between a question and what was to be done with the answer. */
 #define MOVED_MEANWHILE (-1)
 
@@ -98,6 +105,8 @@ static int modify(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask, s
 		theirs.dest_qp_num = end->qpn;
 		theirs.ah_attr.grh.dgid = end->gid;
 	}
+	if (faces_where_it_did(qp, attr, mask))
+		theirs.ah_attr.grh.dgid = qp->pdgid;
 	const struct mig_gid_map *gid = NULL;
 
 	if (mask & IBV_QP_AV)
@@ -111,6 +120,8 @@ static int modify(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask, s
 	if (mask & IBV_QP_SQ_PSN && qp->psn_is_agreed)
 		theirs.sq_psn = qp->agreed_sq_psn;
 	enum ibv_qp_state before = qp->ibv.state;
+	/* What may be changed, and from where, is told by the state that the application has left it in. The drain takes it out again. */
+	mig_qp_stop_resumed(qp);
 	int stops = mask & IBV_QP_STATE && attr->qp_state == IBV_QPS_SQD && before == IBV_QPS_RTS;
 	if (stops)
 		mig_qp_stop(qp);
@@ -124,7 +135,7 @@ static int modify(struct mig_qp *qp, const struct ibv_qp_attr *attr, int mask, s
 					      theirs.ah_attr.grh.sgid_index, &qp->psgid))
 			memset(&qp->psgid, 0, sizeof(qp->psgid));
 		qp->sgid = gid ? gid->gid : qp->psgid;
-		qp->pdgid = attr->ah_attr.grh.dgid;
+		qp->pdgid = theirs.ah_attr.grh.dgid;
 	}
 	qp_remember(qp, attr, mask);
 	if (end->asked_by)

@@ -11,7 +11,8 @@
  *     begin A, end A, drop A   ibv_wr_start with one send; what it has become: ibv_wr_complete, or ibv_wr_abort
  *     sends A N            N sends in one list
  *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
- *     on A                 out of SQD again
+ *     on A                 out of SQD again; on+ A  names the state that it is in
+ *     path A B             in SQD: the path to its peer once more
  *     state A              as the device says
  *     recv A N, send A N   N requests, numbered from where the last ones stopped; every send signalled
  *     recv A N threads     by N threads in turn
@@ -168,11 +169,22 @@ static int change(struct pair *pair, enum ibv_qp_state to, struct pair *peer, in
 	return ibv_modify_qp(pair->qp, &attr, mask);
 }
 
-static int go_on(struct pair *pair)
+static int go_on(struct pair *pair, int current)
 {
-	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RTS, .min_rnr_timer = 3 };
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_RTS, .cur_qp_state = IBV_QPS_SQD, .min_rnr_timer = 3 };
 
-	return ibv_modify_qp(pair->qp, &attr, IBV_QP_STATE | (pair->qp->qp_type == IBV_QPT_RC ? IBV_QP_MIN_RNR_TIMER : 0));
+	return ibv_modify_qp(pair->qp, &attr, IBV_QP_STATE | (current ? IBV_QP_CUR_STATE : 0) |
+						      (pair->qp->qp_type == IBV_QPT_RC ? IBV_QP_MIN_RNR_TIMER : 0));
+}
+
+static int path(struct pair *pair, struct pair *peer)
+{
+	struct ibv_qp_attr attr = { .qp_state = IBV_QPS_SQD,
+				    .ah_attr = { .is_global = 1, .port_num = 1, .grh = { .sgid_index = 1 } } };
+
+	if (ibv_query_gid(peer->side->context, 1, 1, &attr.ah_attr.grh.dgid))
+		return EINVAL;
+	return ibv_modify_qp(pair->qp, &attr, IBV_QP_STATE | IBV_QP_AV);
 }
 
 static int state(struct pair *pair)
@@ -640,8 +652,12 @@ static int obey(const char *line)
 		return make(named(name), a, b);
 	if (sscanf(line, "destroy %c", &name) == 1)
 		return ibv_destroy_qp(named(name)->qp);
+	if (sscanf(line, "on+ %c", &name) == 1)
+		return go_on(named(name), 1);
 	if (sscanf(line, "on %c", &name) == 1)
-		return go_on(named(name));
+		return go_on(named(name), 0);
+	if (sscanf(line, "path %c %c", &name, &peer) == 2)
+		return path(named(name), named(peer));
 	if (sscanf(line, "state %c", &name) == 1)
 		return state(named(name));
 	if (sscanf(line, "recv %c %d threads", &name, &a) == 2 && strstr(line, "threads"))

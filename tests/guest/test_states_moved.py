@@ -252,6 +252,30 @@ def test_what_is_under_way_is_drained_although_it_is_stopped_in_the_drain(
     assert shell.poll(1) == "B:recv:0:3"
 
 
+def test_drain_of_a_stopped_qp_is_not_seen_by_what_is_changed_of_it(shell: Shell, agent: Agent) -> None:
+    shell.connect("AB")
+    shell.do("send A 1", "sqd A")  # it waits for a receive
+    agent.send("QUIESCE", {"timeout_ms": 1000 * PATIENT_S})
+    while shell.tell("marker A") != POSTED:
+        pass
+    shell.do("path A B", "recv B 2")
+    agent.connection.settimeout(PATIENT_S)
+    agent.answer()
+    assert shell.state("A") == SQD
+    shell.do("on+ A", "send A 1")
+    agent.ask("UNDO")
+    assert shell.poll(1) == "B:recv:0:0 B:recv:0:1"
+
+
+def test_path_that_is_given_again_leads_to_where_the_peer_is_now(shell: Shell, agent: Agent) -> None:
+    shell.connect("AB")
+    shell.do("recv A 2")
+    for device in (1, 0):
+        partner_move(agent, device)
+        shell.do("sqd B", "path B A", "on B", "send B 1")
+        assert shell.poll(0) == f"A:recv:0:{1 - device}"
+
+
 @pytest.mark.parametrize("end", ["err", "reset", "destroy"])
 def test_what_was_sent_in_a_stop_ends_with_it(shell: Shell, agent: Agent, end: str) -> None:
     shell.connect("AB")
