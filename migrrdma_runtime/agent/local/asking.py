@@ -58,6 +58,10 @@ class Asking:
         self._left.take(1)
         return True
 
+    def has_asked(self, others: int) -> None:
+        """So many more were asked because of one question: those that one had named who was asked before."""
+        self._left.take(others)
+
     async def until_it_may(self) -> None:
         """Wait until another agent may be asked."""
         while not self.may_ask():

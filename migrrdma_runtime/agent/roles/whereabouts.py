@@ -231,6 +231,7 @@ class Whereabouts:
             if others:
                 self._left.add(home)
             next_ones = [one for one in others.values() if one.name not in asked][: _MOST_AGENTS - len(asked)]
+            guest.asking.has_asked(len(next_ones))
         return heard
 
     async def _require_its_own(self, contact: Contact, gid: str) -> None:

@@ -15,8 +15,11 @@ from cluster import Cluster, Host
 from guest_process import PATIENT_S
 
 from migrrdma_runtime.agent.local import asking, budget
+from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.roles.whereabouts import Whereabouts
 from migrrdma_runtime.base import gids
 from migrrdma_runtime.base.allowed_rate import Rate
+from migrrdma_runtime.wire.agent_messages import Contact, Message
 from migrrdma_runtime.wire.guest_messages import WIRE
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
@@ -109,6 +112,31 @@ def test_what_looking_for_it_takes_of_the_processor_is_its_containers(
                     last = time.thread_time()
             # Half of it is this test's, which asks.
             assert last - began < 1.5, f"{last - began:.1f} s for a share of 0.2 s"
+
+    play(scenario)
+
+
+def test_all_that_are_asked_because_of_one_question_count(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home names whom it likes: a thousand, if it is to be a flood."""
+    monkeypatch.setattr(asking, "RATE", Rate(10, 1e-9))
+
+    async def where(_whereabouts: Whereabouts, _caller: Identity, request: Message) -> Message:
+        others = [Contact(f"n{number}", request["asker"]["address"]) for number in range(20)]
+        nothing = {"found": [], "here": False, "moving": "", "quiet": False}
+        return {**nothing, "others": [one.as_message() for one in others]}
+
+    monkeypatch.setattr(Whereabouts, "where", where)
+
+    async def scenario(cluster: Cluster) -> None:
+        host, connection = await _asker(cluster)
+        home = await cluster.host("home", 5)
+        with connection:
+            connection.send(_question(host, 1, gids.packed(home.gid)))
+            await _hear(connection, 1)
+        [guest] = host.agent.guests.all()
+        assert not guest.asking.may_ask()
 
     play(scenario)
 
