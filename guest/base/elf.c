@@ -119,11 +119,16 @@ static const char *version_name(const struct mig_elf *object, uint32_t index)
 	return "";
 }
 
+static int is_defined(const ElfW(Sym) *symbol, unsigned type)
+{
+	unsigned its_type = symbol->st_info & 0xf, binding = symbol->st_info >> 4;
+
+	return symbol->st_shndx != SHN_UNDEF && its_type == type && binding != STB_LOCAL;
+}
+
 static int is_function(const ElfW(Sym) *symbol)
 {
-	unsigned type = symbol->st_info & 0xf, binding = symbol->st_info >> 4;
-
-	return symbol->st_shndx != SHN_UNDEF && type == STT_FUNC && binding != STB_LOCAL;
+	return is_defined(symbol, STT_FUNC);
 }
 
 void *mig_elf_symbol(const struct mig_elf *object, const char *name, const char *version)
@@ -222,6 +227,41 @@ int mig_elf_holding(const void *address, struct mig_elf *object)
 	struct search search = { .address = address, .object = object };
 
 	return dl_iterate_phdr(search_object, &search) ? 0 : ENOENT;
+}
+
+struct variables {
+	const char *name;
+	void **found;
+	uint32_t most, count;
+};
+
+static int search_variable(struct dl_phdr_info *info, size_t size, void *argument)
+{
+	struct variables *variables = argument;
+	struct mig_elf object;
+
+	(void)size;
+	if (mig_elf_read(info, &object))
+		return 0;
+	for (uint32_t i = 1; i < object.count; i++) {
+		const ElfW(Sym) *symbol = &object.symbols[i];
+
+		if (!is_defined(symbol, STT_OBJECT) || strcmp(object.strings + symbol->st_name, variables->name))
+			continue;
+		if (variables->count < variables->most)
+			variables->found[variables->count] = (void *)(object.base + symbol->st_value);
+		variables->count++;
+		break;
+	}
+	return 0;
+}
+
+uint32_t mig_elf_variables(const char *name, void **found, uint32_t most)
+{
+	struct variables variables = { name, found, most, 0 };
+
+	dl_iterate_phdr(search_variable, &variables);
+	return variables.count;
 }
 
 static int search_symbol(struct dl_phdr_info *info, size_t size, void *argument)

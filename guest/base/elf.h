@@ -33,6 +33,10 @@ int mig_elf_holding(const void *address, struct mig_elf *object);
 /* With a version that very definition, else the default one. NULL: not defined. */
 void *mig_elf_symbol(const struct mig_elf *object, const char *name, const char *version);
 
+/* The variables of that name, of all objects that define one: to which of them an object's reference leads is the linker's
+ * affair. At most `most` are put into `found`; how many there are. */
+uint32_t mig_elf_variables(const char *name, void **found, uint32_t most);
+
 /* The first definition in any other object than this library: as a reference of ours would be resolved, were it not
  * for a process that may lack it; or in those loaded after this library, then in any. */
 void *mig_elf_global_symbol(const char *name);

@@ -21,6 +21,7 @@
 #include "path/hold.h"
 #include "path/poll.h"
 #include "path/recv.h"
+#include "real/gone.h"
 #include "real/real.h"
 #include "shadow/cq.h"
 #include "shadow/find.h"
@@ -28,15 +29,30 @@
 #include "shadow/xrcd.h"
 
 /*
- * The old context, with its objects. Of a process that was restored the kernel does not know them: their structures stay
- * behind in the heap; descriptors go here, and mappings with the placeholders.
+ * Of a process that was restored the kernel does not know the old objects, so the device's library is told that their device is
+ * gone. Where it cannot be told, and where somebody may still come for one of them, their structures stay behind in the heap. The
+ * context stays there in any case: mlx5's library takes a command that fails when a context is closed for a mistake of its own, and
+ * may end the process. Descriptors go here, and mappings with the placeholders.
  */
+static void end_left_behind(struct mig_context *context, struct ibv_context *old)
+{
+	struct mig_gone gone;
+
+	if (!__atomic_load_n(&context->in_events, __ATOMIC_ACQUIRE) && !mig_gone_begin(&gone, old)) {
+		mig_kinds_end(context);
+		mig_gone_end(&gone);
+	} else {
+		mig_kinds_forget(context);
+	}
+	close(old->async_fd);
+	close(old->cmd_fd);
+}
+
+/* The old context, with its objects. */
 static void end_old(struct mig_context *context, struct ibv_context *old)
 {
 	if (context->left_behind) {
-		mig_kinds_forget(context);
-		close(old->async_fd);
-		close(old->cmd_fd);
+		end_left_behind(context, old);
 	} else {
 		mig_kinds_end(context);
 		mig_real()->ibv_close_device(old);
@@ -143,9 +159,13 @@ int mig_resume(struct mig_qp_name *which)
 
 	if (error)
 		return error;
+	MIG_EACH_CONTEXT(context)
+		left_behind |= context->next && context->left_behind;
+	/* Before what is ended unmaps its own. */
+	if (left_behind)
+		mig_note_placeholders();
 	MIG_EACH_CONTEXT(context) {
 		if (context->next) {
-			left_behind |= context->left_behind;
 			error = error ? error : exchange_context(context, which);
 			continue;
 		}

@@ -12,11 +12,13 @@
 
 #define PLACEHOLDER "/memfd:" MIG_PLACEHOLDER_NAME
 
-/* The memory that was unmapped: which files these were. */
+/* The memory that took the place of the device's: which files these are. */
 struct inodes {
 	uint64_t *inode;
 	uint32_t count, room;
 };
+
+static struct inodes noted;
 
 /* Without memory for it a descriptor is left open, which does no harm. */
 static void placeholders_remember(struct inodes *inodes, uint64_t inode)
@@ -37,7 +39,7 @@ static void placeholders_remember(struct inodes *inodes, uint64_t inode)
 }
 
 /* "start-end perms offset device inode   path" */
-static void placeholders_look_at(const char *line, struct inodes *inodes)
+static void placeholders_look_at(const char *line, struct inodes *inodes, int unmaps)
 {
 	uintptr_t bounds[2] = { 0, 0 };
 	uint64_t inode = 0;
@@ -56,11 +58,13 @@ static void placeholders_look_at(const char *line, struct inodes *inodes)
 		spaces += *line == ' ';
 	for (; *line >= '0' && *line <= '9'; line++)
 		inode = inode * 10 + (uint64_t)(*line - '0');
-	if (bounds[1] > bounds[0] && !syscall(SYS_munmap, bounds[0], bounds[1] - bounds[0]))
+	if (unmaps && bounds[1] > bounds[0])
+		syscall(SYS_munmap, bounds[0], bounds[1] - bounds[0]);
+	else
 		placeholders_remember(inodes, inode);
 }
 
-static void unmap(struct inodes *inodes)
+static void each_mapping(struct inodes *inodes, int unmaps)
 {
 	char buffer[8192];
 	size_t used = 0;
@@ -76,7 +80,7 @@ static void unmap(struct inodes *inodes)
 		buffer[used] = '\0';
 		while ((end = strchr(line, '\n'))) {
 			*end = '\0';
-			placeholders_look_at(line, inodes);
+			placeholders_look_at(line, inodes, unmaps);
 			line = end + 1;
 		}
 		used -= (size_t)(line - buffer);
@@ -105,12 +109,16 @@ static void close_if_mapped(int fd, const char *target, void *argument)
 		}
 }
 
+void mig_note_placeholders(void)
+{
+	each_mapping(&noted, 0);
+}
+
 void mig_remove_placeholders(void)
 {
-	struct inodes inodes = { NULL, 0, 0 };
-
-	unmap(&inodes);
-	if (inodes.count)
-		mig_each_descriptor(close_if_mapped, &inodes);
-	mig_pages_free(inodes.inode);
+	each_mapping(&noted, 1);
+	if (noted.count)
+		mig_each_descriptor(close_if_mapped, &noted);
+	mig_pages_free(noted.inode);
+	noted = (struct inodes){ NULL, 0, 0 };
 }

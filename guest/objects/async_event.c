@@ -235,10 +235,13 @@ int ibv_get_async_event(struct ibv_context *ibv, struct ibv_async_event *event)
 		int error = section ? EAGAIN : ENOMEM, owed = section && async_pop_owed(context, event);
 
 		if (section && !owed) {
+			MIG_IN_EVENTS;
 			uint64_t outer = mig_section_enter_nested(section);
 
-			if (!MIG_GATE(context->parked))
+			if (!MIG_GATE(context->parked)) {
+				in_events = mig_into_events(context);
 				error = mig_real()->ibv_get_async_event(context->real, event) ? errno : 0;
+			}
 			mig_section_leave_nested(section, outer);
 			if (!error && !async_deliver(context, event))
 				continue;

@@ -115,10 +115,13 @@ static int read_real(struct mig_context *context, struct mig_channel *channel, s
 
 	if (!section)
 		return ENOMEM;
+	MIG_IN_EVENTS;
 	uint64_t outer = mig_section_enter_nested(section);
 
-	if (last || !MIG_GATE(context->parked))
+	if (last || !MIG_GATE(context->parked)) {
+		in_events = mig_into_events(context);
 		error = mig_real()->ibv_get_cq_event(channel->real, &real, cq_context) ? errno : 0;
+	}
 	mig_section_leave_nested(section, outer);
 	if (error)
 		return error;
@@ -210,8 +213,11 @@ static int channel_make(struct mig_context *context, struct mig_link *object)
 static void channel_end(struct mig_link *object)
 {
 	struct mig_channel *channel = channel_of(object);
+	int fd = channel->next->fd;
 
-	mig_real()->ibv_destroy_comp_channel(channel->next);
+	/* As long as one of its CQs has not ended it is refused. Nobody waits there any more. */
+	if (mig_real()->ibv_destroy_comp_channel(channel->next))
+		close(fd);
 	channel->next = NULL;
 }
 

@@ -32,8 +32,9 @@ struct mig_kind {
 	int (*begin_exchange)(struct mig_context *context, struct mig_link *object, struct mig_qp_name *which);
 	/* Puts the next one in the place of the real one, which it leaves in `next`. */
 	void (*exchange)(struct mig_context *context, struct mig_link *object);
-	/* Ends what the exchange has left in `next`. */
+	/* Ends what the exchange has left in `next`; or, where one of the kind may go meanwhile, that of all. */
 	void (*end)(struct mig_link *object);
+	void (*end_all)(struct mig_context *context);
 	/* Likewise of a process that was restored: the kernel does not know it, and its queue is a placeholder. */
 	void (*forget)(struct mig_link *object);
 

@@ -93,9 +93,14 @@ void mig_kinds_exchange(struct mig_context *context)
 
 void mig_kinds_end(struct mig_context *context)
 {
-	EACH_KIND_FROM_THE_LAST(kind)
+	EACH_KIND_FROM_THE_LAST(kind) {
+		if (kind->end_all) {
+			kind->end_all(context);
+			continue;
+		}
 		EACH_OBJECT(context, kind, object)
 			kind->end(object);
+	}
 }
 
 void mig_kinds_forget(struct mig_context *context)

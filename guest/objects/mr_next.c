@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/keymap.h"
+#include "base/pages.h"
 #include "base/section.h"
 #include "objects/kinds.h"
 #include "objects/mr_keys.h"
@@ -119,6 +120,29 @@ static void mr_end(struct mig_link *object)
 	mr->next = NULL;
 }
 
+/*
+ * To free memory may give some back to the kernel, which UCX watches: it may then end regions of what was there, in this thread. So
+ * their list is left alone meanwhile. Without memory for it they stay.
+ */
+static void mrs_end(struct mig_context *context)
+{
+	struct ibv_mr **old = NULL;
+	uint32_t room = 0, count = 0;
+
+	for (struct mig_link *one = context->mrs.next; one != &context->mrs; one = one->next)
+		room++;
+	if (room)
+		old = mig_pages_alloc(room * sizeof(struct ibv_mr *));
+	MIG_EACH_OF(context, mrs, mr, mig_mr) {
+		if (old)
+			old[count++] = mr->next;
+		mr->next = NULL;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		mig_real()->ibv_dereg_mr(old[i]);
+	mig_pages_free(old);
+}
+
 static void mr_give_up(struct mig_context *context, struct mig_link *object)
 {
 	(void)context;
@@ -157,6 +181,6 @@ const struct mig_kind mig_mr_kind = {
 	.made = mrs_made,
 	.give_up = mr_give_up,
 	.exchange = mr_exchange,
-	.end = mr_end,
+	.end_all = mrs_end,
 	.forget = mr_forget,
 };

@@ -87,6 +87,7 @@ struct mig_context {
 	int (*bind_mw)(struct ibv_qp *real, struct ibv_mw *mw, struct ibv_mw_bind *bind);
 	int has_foreign_cqs; /* CQs of the real library share our channels */
 	int purges;	/* enum mig_purges of objects/purge.h, of the device of the moment; atomic */
+	uint32_t in_events; /* threads that take an event from the device, and have not acknowledged it yet; atomic */
 	struct mig_relay_fd async;
 	struct ibv_async_event *owed; /* lock: of devices that were exchanged, not read by the application yet */
 	uint32_t owed_events, owed_room; /* lock */
@@ -136,6 +137,24 @@ static inline struct mig_context *mig_context(struct ibv_context *context)
 	return context && context->ops._compat_alloc_pd == MIG_CONTEXT_MARK
 		       ? MIG_CONTAINER(context, struct mig_context, verbs.context)
 		       : NULL;
+}
+
+/*
+ * From mig_into_events, in the section in which it takes one, to the end of the scope this thread may hold an event of the
+ * device's. If a dump finds it there, it looks at the old object after the restore once more: so that must not have been freed.
+ */
+#define MIG_IN_EVENTS __attribute__((cleanup(mig_out_of_events))) uint32_t *in_events = NULL
+
+static inline uint32_t *mig_into_events(struct mig_context *context)
+{
+	__atomic_add_fetch(&context->in_events, 1, __ATOMIC_SEQ_CST);
+	return &context->in_events;
+}
+
+static inline void mig_out_of_events(uint32_t **count)
+{
+	if (*count)
+		__atomic_sub_fetch(*count, 1, __ATOMIC_RELEASE);
 }
 
 /* The shadow, or NULL for an object that the real library made and that we handed out as it is; the real object. */

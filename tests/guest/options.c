@@ -13,6 +13,7 @@
  *     regions         from regions of all kinds of memory: ordered as the device likes, read-only, of huge pages
  *     demand          from memory that is mapped after it was registered, and from all memory there is, both paged on demand
  *     paged DEVICE N  whether that device pages on demand
+ *     event N         as if N threads had taken an event, and not acknowledged it yet
  *     restore, end
  */
 #define _GNU_SOURCE
@@ -315,6 +316,8 @@ static int answer(const char *line)
 		return again(word);
 	if (sscanf(line, "device %u again", &number) == 1)
 		return through_device_memory(number, !strstr(line, "again"));
+	if (sscanf(line, "event %u", &number) == 1)
+		return MIG_CONTAINER(context, struct mig_context, verbs.context)->in_events = number, 0;
 	if (!strcmp(line, "regions"))
 		return from_all_kinds();
 	if (!strcmp(line, "demand"))

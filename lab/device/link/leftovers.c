@@ -1,10 +1,11 @@
 /*
  * A process that CRIU has restored still has the memory and the doorbell's descriptor of the device it had before, and nobody
  * closes that opening: its objects are the other host's affair. After many moves it would be much. So whoever opens a device
- * looks for such openings. What is found dead for the first time may still be looked at by the guest library, which is just
- * about to put the new one in its place; what was dead the last time is given back.
+ * looks for such openings. As long as the descriptor is what CRIU has put in the device's place, the guest library has not come to
+ * its end with what was there; it closes it then, and what it closed is given back.
  */
 #include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "remote.h"
@@ -40,6 +41,22 @@ static bool is_alive(const struct remote_link *remote)
 	return remote_ask(&question, NULL, &answer) != ENOENT || answer.error != ENOENT;
 }
 
+/* Whether the descriptor still is what CRIU has put there; the first look after the restore says what that is. */
+static bool is_in_use(struct remote_link *remote)
+{
+	struct stat file = { .st_ino = 0 };
+
+	if (!remote->was_left && remote_has_device(remote))
+		return true;
+	fstat(remote->link.cmd_fd, &file);
+	if (!remote->was_left) {
+		remote->was_left = true;
+		remote->placeholder_device = file.st_dev;
+		remote->placeholder = file.st_ino;
+	}
+	return remote->placeholder == file.st_ino && remote->placeholder_device == file.st_dev;
+}
+
 void remote_reap(void)
 {
 	int pid = getpid();
@@ -49,17 +66,14 @@ void remote_reap(void)
 		struct remote_link *remote = *at;
 
 		/* In the child of a fork the parent's openings are the parent's. */
-		if (remote->pid != pid || is_alive(remote)) {
+		if (remote->pid != pid || is_in_use(remote) || is_alive(remote)) {
 			at = &remote->next;
-		} else if (!remote->was_dead) {
-			remote->was_dead = true;
-			at = &remote->next;
-		} else {
-			*at = remote->next;
-			/* The guest library has closed them, or given their numbers to others. */
-			remote->link.cmd_fd = remote->link.async_fd = -1;
-			remote_free(remote);
+			continue;
 		}
+		*at = remote->next;
+		/* The guest library has closed them, or given their numbers to others. */
+		remote->link.cmd_fd = remote->link.async_fd = -1;
+		remote_free(remote);
 	}
 	pthread_mutex_unlock(&lock);
 }

@@ -44,4 +44,7 @@ void device_link_progress(struct device_link *link);
 
 /* Ends the process if a restore has left the object behind: no library may touch it. */
 void device_link_check(const struct device_link *link, const char *function);
+
+/* Whether a restore has left it behind: it will answer nothing any more. */
+bool device_link_is_gone(struct device_link *link);
 #endif

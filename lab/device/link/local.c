@@ -329,6 +329,11 @@ void device_link_progress(struct device_link *link)
 	pthread_mutex_unlock(&local_lock);
 }
 
+bool device_link_is_gone(struct device_link *link)
+{
+	return __atomic_load_n(&link->left_behind, __ATOMIC_RELAXED);
+}
+
 void device_link_check(const struct device_link *link, const char *function)
 {
 	if (!__atomic_load_n(&link->left_behind, __ATOMIC_RELAXED))

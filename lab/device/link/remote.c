@@ -31,6 +31,19 @@ int device_link_list(struct rnic_listed *devices, int most, int *count)
 	return error;
 }
 
+/* Zero: it is none. */
+static dev_t device_of(const struct remote_link *remote)
+{
+	struct stat file;
+
+	return fstat(remote->link.cmd_fd, &file) || !S_ISCHR(file.st_mode) ? 0 : file.st_rdev;
+}
+
+bool remote_has_device(const struct remote_link *remote)
+{
+	return device_of(remote) == remote->device;
+}
+
 static int open_remote(struct remote_link *remote, const struct rnic_listed *device)
 {
 	struct rnic_question question = { .version = RNIC_WIRE_VERSION, .ask = RNIC_ASK_OPEN };
@@ -40,6 +53,7 @@ static int open_remote(struct remote_link *remote, const struct rnic_listed *dev
 	remote->link.cmd_fd = open(device->path, O_RDWR | O_CLOEXEC);
 	if (remote->link.cmd_fd < 0)
 		return errno;
+	remote->device = device_of(remote);
 	remote->link.async_fd = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
 	remote->bell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (remote->link.async_fd < 0 || remote->bell_fd < 0)
@@ -159,10 +173,17 @@ static int is_unknown(const struct remote_link *remote)
  */
 static int is_gone(const struct remote_link *remote)
 {
-	struct stat device;
+	return __atomic_load_n(&remote->area->ended, __ATOMIC_ACQUIRE) || !remote_has_device(remote) ||
+	       is_unknown(remote);
+}
 
-	return __atomic_load_n(&remote->area->ended, __ATOMIC_ACQUIRE) || fstat(remote->link.cmd_fd, &device) ||
-	       !S_ISCHR(device.st_mode) || is_unknown(remote);
+bool device_link_is_gone(struct device_link *link)
+{
+	const struct remote_link *remote = (struct remote_link *)link;
+
+	if (!link->left_behind && !remote_has_device(remote))
+		link->left_behind = true;
+	return link->left_behind;
 }
 
 int device_link_call(struct device_link *link, struct rnic_call *call)

@@ -115,14 +115,10 @@ EXPORT int ibv_resize_cq(struct ibv_cq *ibv, int entries)
 	return error;
 }
 
-EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
+static void await_events(struct soft_context *context, struct soft_cq *cq)
 {
-	struct soft_cq *cq = (struct soft_cq *)ibv;
-	struct soft_context *context = soft_context(ibv->context);
-	int error = soft_end(ibv->context, CALL_DESTROY_CQ, ibv->handle, "destroy_cq");
+	struct ibv_cq *ibv = &cq->ibv;
 
-	if (error)
-		return error;
 	if (ibv->channel)
 		soft_events_forget(&((struct soft_channel *)ibv->channel)->events, RNIC_CQ, (uintptr_t)cq);
 	soft_events_forget(&context->async, RNIC_CQ, (uintptr_t)cq);
@@ -132,6 +128,18 @@ EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
 	       ibv->async_events_completed != __atomic_load_n(&cq->async_events, __ATOMIC_SEQ_CST))
 		pthread_cond_wait(&ibv->cond, &ibv->mutex);
 	pthread_mutex_unlock(&ibv->mutex);
+}
+
+EXPORT int ibv_destroy_cq(struct ibv_cq *ibv)
+{
+	struct soft_cq *cq = (struct soft_cq *)ibv;
+	struct soft_context *context = soft_context(ibv->context);
+	int error = soft_end(ibv->context, CALL_DESTROY_CQ, ibv->handle, "destroy_cq");
+
+	if (error)
+		return error;
+	if (!soft_is_gone(ibv->context))
+		await_events(context, cq);
 	if (ibv->channel)
 		__atomic_sub_fetch(&ibv->channel->refcnt, 1, __ATOMIC_SEQ_CST);
 	device_link_free(context->link, cq->ring);

@@ -3,9 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 #include "export.h"
 #include "soft.h"
+
+extern bool verbs_allow_disassociate_destroy;
 
 static pthread_mutex_t devices_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct soft_device *devices;
@@ -162,11 +165,30 @@ EXPORT struct ibv_context *ibv_import_device(int fd)
 	return context;
 }
 
+/* What the kernel says of what is at the place of the device's descriptor. */
+static bool fails_with_eio(int fd)
+{
+	uint64_t command[3] = { 0 };
+
+	return ioctl(fd, _IOWR(0x1b, 1, uint64_t[3]), command) == -1 && errno == EIO;
+}
+
+bool soft_ends_alone(struct ibv_context *context, const char *function)
+{
+	bool alone = verbs_allow_disassociate_destroy && device_link_is_gone(soft_context(context)->link);
+
+	if (!alone)
+		soft_link(context, function);
+	return alone;
+}
+
 int soft_end(struct ibv_context *context, uint32_t name, uint32_t handle, const char *function)
 {
 	struct rnic_call call = { .name = name, .handle = handle };
 
-	return device_link_call(soft_link(context, function), &call);
+	if (soft_ends_alone(context, function))
+		return fails_with_eio(context->cmd_fd) ? 0 : ENOTTY;
+	return device_link_call(soft_context(context)->link, &call);
 }
 
 int soft_ask_fault(struct device_link *link, const char *verb)

@@ -110,7 +110,7 @@ static struct ibv_td *alloc_td(struct ibv_context *context, struct ibv_td_init_a
 
 static int dealloc_td(struct ibv_td *td)
 {
-	soft_link(td->context, "dealloc_td");
+	soft_ends_alone(td->context, "dealloc_td");
 	free(td);
 	return 0;
 }
@@ -254,7 +254,7 @@ static int free_dm(struct ibv_dm *ibv)
 {
 	struct soft_dm *dm = (struct soft_dm *)ibv;
 
-	soft_link(ibv->context, "free_dm");
+	soft_ends_alone(ibv->context, "free_dm");
 	if (__atomic_load_n(&dm->users, __ATOMIC_RELAXED))
 		return EBUSY;
 	memset(dm->memory, 0xdd, dm->length);

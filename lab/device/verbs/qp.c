@@ -227,6 +227,18 @@ EXPORT int ibv_query_qp(struct ibv_qp *ibv, struct ibv_qp_attr *attr, int mask, 
 	return 0;
 }
 
+/* What is not read yet is dropped; whoever has read one uses this queue pair until it has acknowledged it. */
+static void await_events(struct soft_context *context, struct soft_qp *qp)
+{
+	struct ibv_qp *ibv = &qp->ibv;
+
+	soft_events_forget(&context->async, RNIC_QP, (uintptr_t)qp);
+	pthread_mutex_lock(&ibv->mutex);
+	while (ibv->events_completed != __atomic_load_n(&qp->async_events, __ATOMIC_SEQ_CST))
+		pthread_cond_wait(&ibv->cond, &ibv->mutex);
+	pthread_mutex_unlock(&ibv->mutex);
+}
+
 EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
 {
 	struct soft_qp *qp = (struct soft_qp *)ibv;
@@ -236,11 +248,8 @@ EXPORT int ibv_destroy_qp(struct ibv_qp *ibv)
 	if (error)
 		return error;
 	soft_purge(qp);
-	soft_events_forget(&context->async, RNIC_QP, (uintptr_t)qp);
-	pthread_mutex_lock(&ibv->mutex);
-	while (ibv->events_completed != __atomic_load_n(&qp->async_events, __ATOMIC_SEQ_CST))
-		pthread_cond_wait(&ibv->cond, &ibv->mutex);
-	pthread_mutex_unlock(&ibv->mutex);
+	if (!soft_is_gone(ibv->context))
+		await_events(context, qp);
 	device_link_free(context->link, qp->sq);
 	device_link_free(context->link, qp->rq);
 	soft_disown(&qp->owned);

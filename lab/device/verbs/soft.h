@@ -147,8 +147,20 @@ static inline int soft_fault(struct device_link *link, const char *verb)
 	return __builtin_expect(__atomic_load_n(link->faults, __ATOMIC_RELAXED), 0) ? soft_ask_fault(link, verb) : 0;
 }
 
-/* A call about one object that returns nothing but success. */
+/*
+ * Whether the object's device is gone and its end is nevertheless allowed: then nobody is asked. Who is not allowed must not touch it.
+ */
+bool soft_ends_alone(struct ibv_context *context, const char *function);
+
+/*
+ * A call that ends an object. As in libibverbs it may be allowed to fail, of a device that is gone: then it is 0, and what remains to
+ * be done is to free the object; nobody can be asked, and nobody is waited for.
+ */
 int soft_end(struct ibv_context *context, uint32_t name, uint32_t handle, const char *function);
+static inline bool soft_is_gone(struct ibv_context *context)
+{
+	return soft_context(context)->link->left_behind;
+}
 
 /* events.c: 0, or -1 with errno as read(2) gives it. */
 int soft_events_take(struct soft_events *events, struct device_link *link, struct rnic_event *event);

@@ -120,6 +120,17 @@ EXPORT int ibv_query_srq(struct ibv_srq *srq, struct ibv_srq_attr *attr)
 	return error;
 }
 
+static void await_events(struct soft_srq *srq)
+{
+	struct ibv_srq *ibv = &srq->ibv;
+
+	soft_events_forget(&soft_context(ibv->context)->async, RNIC_SRQ, (uintptr_t)srq);
+	pthread_mutex_lock(&ibv->mutex);
+	while (ibv->events_completed != __atomic_load_n(&srq->async_events, __ATOMIC_SEQ_CST))
+		pthread_cond_wait(&ibv->cond, &ibv->mutex);
+	pthread_mutex_unlock(&ibv->mutex);
+}
+
 EXPORT int ibv_destroy_srq(struct ibv_srq *ibv)
 {
 	struct soft_srq *srq = (struct soft_srq *)ibv;
@@ -127,11 +138,8 @@ EXPORT int ibv_destroy_srq(struct ibv_srq *ibv)
 
 	if (error)
 		return error;
-	soft_events_forget(&soft_context(ibv->context)->async, RNIC_SRQ, (uintptr_t)srq);
-	pthread_mutex_lock(&ibv->mutex);
-	while (ibv->events_completed != __atomic_load_n(&srq->async_events, __ATOMIC_SEQ_CST))
-		pthread_cond_wait(&ibv->cond, &ibv->mutex);
-	pthread_mutex_unlock(&ibv->mutex);
+	if (!soft_is_gone(ibv->context))
+		await_events(srq);
 	device_link_free(soft_context(ibv->context)->link, srq->ring);
 	free(srq);
 	return 0;
