@@ -159,7 +159,7 @@ bool soft_ends_alone(struct ibv_context *context, const char *function);
 int soft_end(struct ibv_context *context, uint32_t name, uint32_t handle, const char *function);
 static inline bool soft_is_gone(struct ibv_context *context)
 {
-	return soft_context(context)->link->left_behind;
+	return __atomic_load_n(&soft_context(context)->link->left_behind, __ATOMIC_RELAXED);
 }
 
 /* events.c: 0, or -1 with errno as read(2) gives it. */
