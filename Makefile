@@ -82,9 +82,12 @@ bench: project ## What the runtime costs, here and in the rack; prints ratios
 soak: project ## The long forms of the tests
 	pytest tests/guest -m soak --soak
 	pytest tests/fast -m soak --soak
+	pytest tests/apps --soak
 	pytest tests/fuzz --soak
 	lab/rack up
 	RACK=emulated pytest tests/rack tests/docker --soak
+	lab/rack down
+	APPLICATIONS=1 RACK=emulated pytest tests/apps --soak
 
 clean: ## Stop the rack and remove everything that was built
 	-lab/rack down

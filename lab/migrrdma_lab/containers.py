@@ -74,6 +74,10 @@ def wait_for_line(
         )
 
 
+_MOVE_S = 600
+"""Docker packs the images into its store and unpacks them again: an application's 100 MB take an emulated machine minutes."""
+
+
 @dataclass(frozen=True)
 class Container:
     """A container made with ``docker run`` or ``docker create`` on the node behind ``shell``."""
@@ -109,17 +113,17 @@ class Container:
     def checkpoint(self, checkpoint: str, *options: str) -> None:
         """``docker checkpoint create``."""
         with self._telling_its_end():
-            self.docker("checkpoint", "create", *options, self.name, checkpoint)
+            self.docker("checkpoint", "create", *options, self.name, checkpoint, timeout=_MOVE_S)
 
     def restore(self, checkpoint: str) -> None:
         """``docker start --checkpoint``."""
         with self._telling_its_end():
-            self.docker("start", "--checkpoint", checkpoint, self.name)
+            self.docker("start", "--checkpoint", checkpoint, self.name, timeout=_MOVE_S)
 
     def start(self) -> None:
         """``docker start``: from a checkpoint if one is staged for it."""
         with self._telling_its_end():
-            self.docker("start", self.name)
+            self.docker("start", self.name, timeout=_MOVE_S)
 
     @contextmanager
     def _telling_its_end(self) -> Iterator[None]:
