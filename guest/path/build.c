@@ -58,6 +58,15 @@ static inline void begin_directly(struct mig_qp *qp)
 	}
 }
 
+/*
+ * Whether somebody holds the real queue already. Who would wait for its lock does so outside of a section: the one who holds
+ * it may call a verb that waits for all sections.
+ */
+static inline int is_taken(const struct mig_qp *qp)
+{
+	return __atomic_load_n(&qp->building, __ATOMIC_ACQUIRE) != MIG_BUILDING_NOTHING;
+}
+
 static void end_keeping(struct mig_qp *qp)
 {
 	set_building(qp, MIG_BUILDING_NOTHING);
@@ -76,7 +85,7 @@ static int begin_to_keep(struct mig_qp *qp, const struct mig_section *section)
 	}
 	mig_synchronize();
 	/* As it would wait for the real lock. */
-	while (__atomic_load_n(&qp->building, __ATOMIC_ACQUIRE))
+	while (is_taken(qp))
 		sched_yield();
 	begin_copies(qp->build);
 	qp->build->error = section ? 0 : ENOMEM;
@@ -96,6 +105,10 @@ static void start_slowly(struct mig_qp *qp)
 		if (!section || gate & (QUIESCED | MIG_GATE_BUILD)) {
 			if (begin_to_keep(qp, section))
 				return;
+			continue;
+		}
+		if (is_taken(qp)) {
+			sched_yield();
 			continue;
 		}
 		uint64_t outer = mig_section_enter_nested(section);
@@ -119,7 +132,7 @@ static void wr_start(struct ibv_qp_ex *ex)
 		return;
 	}
 	mig_section_enter(section);
-	if (MIG_UNLIKELY(MIG_GATE(qp->send_gate) & ~(uint32_t)TRANSLATES)) {
+	if (MIG_UNLIKELY(MIG_GATE(qp->send_gate) & ~(uint32_t)TRANSLATES || is_taken(qp))) {
 		mig_section_leave(section);
 		start_slowly(qp);
 		return;

@@ -75,7 +75,7 @@ def wait_for_line(
 
 
 _MOVE_S = 600
-"""Docker packs the images into its store and unpacks them again: an application's 100 MB take an emulated machine minutes."""
+"""Docker packs the images into its store and unpacks them again: 100 MB take an emulated machine minutes."""
 
 
 @dataclass(frozen=True)

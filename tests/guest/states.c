@@ -8,6 +8,7 @@
  *     type rc|uc           of the QPs that are made from now on
  *     built 1              their sends are posted by ibv_wr_*
  *     aside A              another thread's ibv_post_send, which must not have to wait
+ *     behind A, meet       another thread's ibv_wr_start and ibv_wr_complete, which have to wait; until they are done
  *     begin A, end A, drop A   ibv_wr_start with one send; what it has become: ibv_wr_complete, or ibv_wr_abort
  *     sends A N            N sends in one list
  *     init A, rtr A B, rts A, reset A, err A, sqd A      one change of state; "+" behind the word adds IBV_QP_CUR_STATE
@@ -365,6 +366,27 @@ static int aside(struct pair *pair)
 	return (int)(intptr_t)error;
 }
 
+static pthread_t waiting;
+
+static void *build_behind(void *argument)
+{
+	struct pair *pair = argument;
+
+	return (void *)(intptr_t)(begin(pair) ? EINVAL : ibv_wr_complete(ibv_qp_to_qp_ex(pair->qp)));
+}
+
+static int behind(struct pair *pair)
+{
+	return pthread_create(&waiting, NULL, build_behind, pair);
+}
+
+static int meet(void)
+{
+	void *error;
+
+	return pthread_join(waiting, &error) ? EAGAIN : (int)(intptr_t)error;
+}
+
 static int drop(struct pair *pair)
 {
 	ibv_wr_abort(ibv_qp_to_qp_ex(pair->qp));
@@ -702,6 +724,10 @@ static int obey(const char *line)
 		return send_together(named(name), a);
 	if (sscanf(line, "aside %c", &name) == 1)
 		return aside(named(name));
+	if (sscanf(line, "behind %c", &name) == 1)
+		return behind(named(name));
+	if (!strncmp(line, "meet", 4))
+		return meet();
 	if (sscanf(line, "begin %c", &name) == 1)
 		return begin(named(name));
 	if (sscanf(line, "end %c", &name) == 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from guest_agent import Agent, GuestError
+from guest_agent import PATIENT_S, Agent, GuestError
 from guest_moves import move, partner_move, switch
 from guest_shell import Shell
 
@@ -132,3 +132,24 @@ def test_who_builds_waits_for_nobody_when_a_quiesce_is_given_up(built: Shell, ag
         shell.poll(0)
         received += [one for one in shell.poll(1).split() if one.startswith("B")]
     assert received == ["B:recv:0:0", "B:recv:0:1"]
+
+
+def test_verb_in_an_open_section_does_not_wait_for_who_waits_for_that(built: Shell) -> None:
+    """One thread builds, another one waits for the queue pair, and the first one ends something else meanwhile."""
+    shell = built
+    shell.connect("AB", "CD")
+    shell.do("recv B 2", "begin A", "behind A", "destroy C", "end A", "meet")
+    assert shell.poll(1) == "B:recv:0:0 B:recv:0:1"
+
+
+def test_verb_in_an_open_section_is_not_held_by_a_drain_that_waits_for_it(built: Shell, agent: Agent) -> None:
+    """Likewise, and a move begins."""
+    shell = built
+    shell.connect("AB")
+    shell.do("recv B 2", "begin A", "behind A")
+    agent.send("QUIESCE", {"timeout_ms": 1000 * PATIENT_S})
+    assert shell.tell("region 5 0").isdigit()
+    shell.do("end A", "meet")
+    agent.answer()
+    agent.resume()
+    assert shell.poll(1) == "B:recv:0:0 B:recv:0:1"
