@@ -83,7 +83,7 @@ static struct pair {
 
 static struct ibv_mr *regions[10];
 static struct ibv_mw *windows[10];
-static uint64_t memory[2][64], contents[10];
+static uint64_t memory[4][64], contents[10];
 
 static struct pair *named(char name)
 {
@@ -99,7 +99,7 @@ static struct domain *domain_of(struct side *side, int which)
 	if (!domain->pd)
 		domain->pd = ibv_alloc_pd(side->context);
 	if (!domain->mr)
-		domain->mr = ibv_reg_mr(domain->pd, of_side, sizeof(memory[0]), IBV_ACCESS_LOCAL_WRITE);
+		domain->mr = ibv_reg_mr(domain->pd, of_side, sizeof(memory[0]) * 3, IBV_ACCESS_LOCAL_WRITE);
 	return domain->mr ? domain : NULL;
 }
 
@@ -209,6 +209,14 @@ static struct ibv_sge place(struct pair *pair, unsigned int number)
 	return (struct ibv_sge){ (uintptr_t)&memory[side][at], 8, pair->domain->mr->lkey };
 }
 
+static struct ibv_sge source(struct pair *pair, unsigned int number)
+{
+	struct ibv_sge sge = place(pair, number);
+
+	sge.addr += 2 * sizeof(memory[0]);
+	return sge;
+}
+
 static uint64_t wr_id(struct pair *pair, unsigned int number)
 {
 	return (uint64_t)(pair - pairs) << 32 | number;
@@ -290,7 +298,7 @@ static int limits(struct side *side)
 
 static int post(struct pair *pair, enum ibv_wr_opcode opcode, struct ibv_mr *region, struct ibv_mr *by)
 {
-	struct ibv_sge sge = place(pair, pair->sent);
+	struct ibv_sge sge = source(pair, pair->sent);
 	struct ibv_send_wr wr = { .wr_id = wr_id(pair, pair->sent), .sg_list = &sge, .num_sge = 1, .opcode = opcode,
 				  .send_flags = IBV_SEND_SIGNALED }, *bad = NULL;
 
@@ -318,7 +326,7 @@ static int send_some(struct pair *pair, int count)
 
 static struct ibv_send_wr one_send(struct pair *pair, struct ibv_sge *sge)
 {
-	*sge = place(pair, pair->sent);
+	*sge = source(pair, pair->sent);
 	return (struct ibv_send_wr){ .wr_id = wr_id(pair, pair->sent++), .sg_list = sge, .num_sge = 1, .opcode = IBV_WR_SEND,
 				     .send_flags = IBV_SEND_SIGNALED };
 }
@@ -477,7 +485,7 @@ static int bind_window(struct pair *pair, struct ibv_mw *mw, struct ibv_mr *regi
 /* With a request of its own side, or with a message to it. */
 static int invalidate(struct pair *pair, struct ibv_mw *mw, enum ibv_wr_opcode opcode)
 {
-	struct ibv_sge sge = place(pair, pair->sent);
+	struct ibv_sge sge = source(pair, pair->sent);
 	struct ibv_send_wr wr = { .wr_id = wr_id(pair, pair->sent), .opcode = opcode, .send_flags = IBV_SEND_SIGNALED,
 				  .sg_list = &sge, .num_sge = opcode == IBV_WR_SEND_WITH_INV }, *bad;
 
