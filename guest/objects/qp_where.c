@@ -59,7 +59,7 @@ int mig_qp_find_other_end(struct mig_qp *qp, const struct ibv_qp_attr *attr, int
 		mig_where_ask(&where, &found);
 		if (found.error)
 			mig_keymap_drop(found.rkeys);
-	} while (found.error == EAGAIN && ++questions < MOST_QUESTIONS);
+	} while (found.error == ESTALE || (found.error == EAGAIN && ++questions < MOST_QUESTIONS));
 	if (found.error) {
 		mig_log(MIG_LOG_ERROR, "QP 0x%x cannot be connected to QP 0x%x: %s", qp->ibv.qp_num, where.qpn, found.text);
 		return found.error == EAGAIN ? ETIMEDOUT : found.error;

@@ -27,6 +27,7 @@ struct question {
 	struct question *following;
 	uint32_t id;
 	uint32_t asked_on; /* which connection; 0: on none yet */
+	int outdated;	   /* the connection is another one: who asks may be elsewhere by now, and have other numbers */
 	int answered;	   /* futex */
 	struct mig_found *found;
 };
@@ -123,7 +124,10 @@ static int wait_on(struct question *question, const struct mig_where *where, int
 {
 	MIG_LOCKED(&mig_where_lock);
 	if (fd >= 0) {
-		if (question->asked_on != connection)
+		question->outdated = question->asked_on && question->asked_on != connection;
+		if (question->outdated)
+			return 0;
+		if (!question->asked_on)
 			send_question(question, where);
 		*gone = 0;
 		if (++*silent > SILENT_STEPS)
@@ -163,6 +167,10 @@ void mig_where_ask(const struct mig_where *where, struct mig_found *found)
 	mig_unlock(&mig_where_lock);
 	if (answered)
 		return;
+	if (question.outdated) {
+		found->error = ESTALE;
+		return;
+	}
 	if (silent)
 		mig_log(MIG_LOG_WARN, "no agent has said where QP 0x%x is: it is taken to be where it is said to be", where->qpn);
 	mig_keymap_drop(found->rkeys);

@@ -26,7 +26,7 @@ int mig_where_is_answered(void);
 
 /*
  * Waits for the answer. Without an agent, or with one that does not answer, the name stands for itself. Must hold no lock and
- * not be in a verb: the process may be moved meanwhile, and the question is then asked again at its new place.
+ * not be in a verb: the process may be moved meanwhile. Then the error is ESTALE, and who it is by now is to be asked for anew.
  */
 void mig_where_ask(const struct mig_where *where, struct mig_found *found);
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest_agent import WIRE, Agent
+from guest_agent import MOVING, PARTNER, WIRE, Agent
 from guest_build import Built
-from guest_moves import GIDS
+from guest_moves import GIDS, SAME_INDEX
 from guest_shell import INIT, RTR, Shell
 
 from migrrdma_runtime.wire.guest_messages import Message
@@ -137,6 +137,29 @@ def test_where_it_has_come_to_an_agent_that_answers_none_nobody_waits(asked: Ask
     agent.ask("UNDO")
     assert asked.end() == "ok"
     shell.do("rtr C B")
+
+
+def test_who_has_moved_while_it_asks_asks_as_who_it_is_now(asked: Asked) -> None:
+    """The agent where it has come to believes no numbers of where it was."""
+    shell, agent = asked.shell, asked.agent
+    shell.make(A=0, B=1)
+    shell.do("init A")
+    asked.begin("rtr A B")
+    before = asked.question().body
+    agent.quiesce()
+    agent.ask("PARK", {"flags": 1})
+    agent.wake()
+    for context in (1, 2):
+        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
+    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
+    agent.resume()
+    question = asked.question()
+    asked.tell(question)
+    assert asked.end() == "ok"
+    now = question.body
+    assert (before["gid"], now["gid"]) == (GIDS[0], GIDS[1])
+    assert now["vqpn"] == before["vqpn"]
+    assert [now["pqpn"]] == [one["pqpn"] for one in agent.qps() if one["vqpn"] == shell.numbers["A"]]
 
 
 @pytest.mark.parametrize("answers", [True, False])
