@@ -116,10 +116,11 @@ async def require_free(agent: ThisAgent, migration: str, owners: Owners) -> None
     Who only hears of the other one, and of this one as well, is told of each when it is over.
 
     Of two ends that are checkpointed at once each refuses the other. One must win: that of the lower name. The other
-    is refused by it without a wait, so here it is waited for until that has happened. It then waits for its turn.
+    is refused by it without a wait, so here it is waited for until that has happened. It then waits for its turn. That
+    it is undone is not the end of it: its processes are still to hear so.
     """
     other = _other_migration(agent, migration, owners)
-    if other is not None and _gives_way(other, migration):
+    if other is not None and (_gives_way(other, migration) or not other.is_busy):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(agent.config.deadlines.peer):
                 await agent.tasks.decided(other.id)
