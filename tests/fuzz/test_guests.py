@@ -78,7 +78,7 @@ async def _be_found(guest: Guest) -> None:
     await guest.find("::", 17, _ANSWER_S)
 
 
-async def _is_nobody(_whereabouts: Whereabouts, home: str) -> None:
+async def _is_nobody(_whereabouts: Whereabouts, _guest: Guest, home: str) -> None:
     raise UnreachableError(f"{home}: what comes of a change is no address to send anything to")
 
 
