@@ -11,34 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from guest_build import ROOT, compile_c
 from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
+from workload_containers import bring, workload_container
 
-_FOLDER = "/root/datagrams"
 _ADDRESSES = {"answers": "10.78.0.192", "asks": "10.78.0.193"}
 
 
 @pytest.fixture
 def on_every_node(src: Shell, dst: Shell, peer: Shell, tmp_path: Path) -> Iterator[None]:
-    program = tmp_path / "datagrams"
-    compile_c(program, ROOT / "tests/workloads/datagrams.c", "-libverbs")
-    nodes = (src, dst, peer)
-    for node in nodes:
-        node.run("mkdir", "-p", _FOLDER)
-        node.copy(str(program), f":{_FOLDER}/datagrams")
-        for name in _ADDRESSES:
-            _container(node, name).remove()
-            _container(node, name).prepare()
-    yield
-    for node in nodes:
-        for name in _ADDRESSES:
-            _container(node, name).remove()
+    with bring("datagrams", (src, dst, peer), tmp_path, _ADDRESSES, _container):
+        yield
 
 
 def _container(node: Shell, name: str, *how: str) -> RuntimeContainer:
     words = ["serve", *how] if name == "answers" else ["ask", _ADDRESSES["answers"], *how]
-    return RuntimeContainer(node, name, _ADDRESSES[name], ["/mnt/datagrams", *words], [(_FOLDER, "/mnt")])
+    return workload_container(node, "datagrams", name, _ADDRESSES[name], words)
 
 
 def _signal(container: RuntimeContainer, signal: str) -> None:

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest_build import ROOT, compile_c
 from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
+from workload_containers import bring, workload_container
 
-_FOLDER = "/root/domains"
 _ADDRESSES = {"domains": "10.78.0.180", "partner1": "10.78.0.181", "partner2": "10.78.0.182"}
 _AS_IT_SHOULD_BE = ["own: success", "other: remote access error"]
 
@@ -22,24 +21,13 @@ _AS_IT_SHOULD_BE = ["own: success", "other: remote access error"]
 @pytest.fixture
 def server(src: Shell, dst: Shell, peer: Shell, tmp_path: Path) -> Iterator[RuntimeContainer]:
     """What has the two domains, on ``src``; it and its partners can be on every node."""
-    program = tmp_path / "domains"
-    compile_c(program, ROOT / "tests/workloads/domains.c", "-libverbs")
-    nodes = (src, dst, peer)
-    for node in nodes:
-        node.run("mkdir", "-p", _FOLDER)
-        node.copy(str(program), f":{_FOLDER}/domains")
-        for name in _ADDRESSES:
-            _container(node, name).remove()
-            _container(node, name).prepare()
-    yield _container(src, "domains")
-    for node in nodes:
-        for name in _ADDRESSES:
-            _container(node, name).remove()
+    with bring("domains", (src, dst, peer), tmp_path, _ADDRESSES, _container):
+        yield _container(src, "domains")
 
 
 def _container(node: Shell, name: str) -> RuntimeContainer:
     words = ["serve"] if name == "domains" else ["reach", _ADDRESSES["domains"]]
-    return RuntimeContainer(node, name, _ADDRESSES[name], ["/mnt/domains", *words], [(_FOLDER, "/mnt")])
+    return workload_container(node, "domains", name, _ADDRESSES[name], words)
 
 
 def _try_again(partner: RuntimeContainer, server: RuntimeContainer) -> None:

@@ -11,34 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest_build import ROOT, compile_c
 from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
+from workload_containers import bring, workload_container
 
-_FOLDER = "/root/by_events"
 _ADDRESSES = {"serves": "10.78.0.194", "asks": "10.78.0.195"}
 
 
 def _container(node: Shell, name: str) -> RuntimeContainer:
     words = ["serve"] if name == "serves" else ["ask", _ADDRESSES["serves"]]
-    return RuntimeContainer(node, name, _ADDRESSES[name], ["/mnt/by_events", *words], [(_FOLDER, "/mnt")])
+    return workload_container(node, "by_events", name, _ADDRESSES[name], words)
 
 
 @pytest.fixture
 def on_every_node(src: Shell, dst: Shell, peer: Shell, tmp_path: Path) -> Iterator[None]:
-    program = tmp_path / "by_events"
-    compile_c(program, ROOT / "tests/workloads/by_events.c", "-libverbs")
-    nodes = (src, dst, peer)
-    for node in nodes:
-        node.run("mkdir", "-p", _FOLDER)
-        node.copy(str(program), f":{_FOLDER}/by_events")
-        for name in _ADDRESSES:
-            _container(node, name).remove()
-            _container(node, name).prepare()
-    yield
-    for node in nodes:
-        for name in _ADDRESSES:
-            _container(node, name).remove()
+    with bring("by_events", (src, dst, peer), tmp_path, _ADDRESSES, _container):
+        yield
 
 
 def _go_on(*containers: RuntimeContainer) -> None:

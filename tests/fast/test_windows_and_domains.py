@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest_build import ROOT, compile_c
 from migrrdma_lab.shell import Shell
 from runtime_container import RuntimeContainer
+from workload_containers import bring, workload_container
 
-_FOLDER = "/root/windows"
 _ADDRESSES = {"windows": "10.78.0.190", "through": "10.78.0.191"}
 _KEYS = ["region", "window 1", "window 2"]
 
@@ -21,24 +20,13 @@ _KEYS = ["region", "window 1", "window 2"]
 @pytest.fixture
 def server(src: Shell, dst: Shell, peer: Shell, tmp_path: Path) -> Iterator[RuntimeContainer]:
     """What has the windows, on ``src``; it and its partner can be on every node."""
-    program = tmp_path / "windows"
-    compile_c(program, ROOT / "tests/workloads/windows.c", "-libverbs")
-    nodes = (src, dst, peer)
-    for node in nodes:
-        node.run("mkdir", "-p", _FOLDER)
-        node.copy(str(program), f":{_FOLDER}/windows")
-        for name in _ADDRESSES:
-            _container(node, name).remove()
-            _container(node, name).prepare()
-    yield _container(src, "windows")
-    for node in nodes:
-        for name in _ADDRESSES:
-            _container(node, name).remove()
+    with bring("windows", (src, dst, peer), tmp_path, _ADDRESSES, _container):
+        yield _container(src, "windows")
 
 
 def _container(node: Shell, name: str) -> RuntimeContainer:
     words = ["serve"] if name == "windows" else ["reach", _ADDRESSES["windows"]]
-    return RuntimeContainer(node, name, _ADDRESSES[name], ["/mnt/windows", *words], [(_FOLDER, "/mnt")])
+    return workload_container(node, "windows", name, _ADDRESSES[name], words)
 
 
 def _write_by_all(partner: RuntimeContainer, server: RuntimeContainer, signal: str) -> None:

@@ -8,18 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from guest_agent import MOVING, PARTNER, Agent, GuestError
-from guest_moves import GIDS, SAME_INDEX, move
+from guest_agent import Agent, GuestError
+from guest_moves import SAME_INDEX, move, rebuild_and_resume
 from guest_shell import Shell
-
-
-def _rebuild_and_resume(agent: Agent) -> None:
-    for context in (1, 2):
-        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
-    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
-    agent.give_keys(1, MOVING)
-    agent.give_keys(2, PARTNER)
-    agent.resume()
 
 
 def _undo_a_rebuild(agent: Agent) -> None:
@@ -35,7 +26,7 @@ def _undo_a_failed_rebuild(shell: Shell, agent: Agent) -> None:
 
 
 ENDS: dict[str, Callable[[Shell, Agent], None]] = {
-    "moved": lambda _, agent: _rebuild_and_resume(agent),
+    "moved": lambda _, agent: rebuild_and_resume(agent),
     "undone": lambda _, agent: _undo_a_rebuild(agent),
     "failed": _undo_a_failed_rebuild,
 }

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest_agent import MOVING, PARTNER, WIRE, Agent
+from guest_agent import WIRE, Agent
 from guest_build import Built
-from guest_moves import GIDS, SAME_INDEX
+from guest_moves import GIDS, rebuild_and_resume
 from guest_shell import INIT, RTR, Shell
 
 from migrrdma_runtime.wire.guest_messages import Message
@@ -149,10 +149,7 @@ def test_who_has_moved_while_it_asks_asks_as_who_it_is_now(asked: Asked) -> None
     agent.quiesce()
     agent.ask("PARK", {"flags": 1})
     agent.wake()
-    for context in (1, 2):
-        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
-    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
-    agent.resume()
+    rebuild_and_resume(agent)
     question = asked.question()
     asked.tell(question)
     assert asked.end() == "ok"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from guest_agent import MOVING, PARTNER, PATIENT_S, Agent, GuestError
-from guest_moves import GIDS, SAME_INDEX, move, partner_move
+from guest_moves import GIDS, SAME_INDEX, move, partner_move, rebuild_and_resume
 from guest_shell import ERR, INIT, RESET, RTR, SQD, Shell
 
 POSTED = "2"
@@ -64,12 +64,7 @@ def test_qp_that_fails_or_is_used_in_the_middle_of_a_move_flushes_in_order(
         shell.do("send A 1", "err A", "send A 1")
     agent.ask("PARK")
     shell.do("send A 2", "recv A 2")
-    for context in (1, 2):
-        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
-    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
-    agent.give_keys(1, MOVING)
-    agent.give_keys(2, PARTNER)
-    agent.resume()
+    rebuild_and_resume(agent)
     sends = 4 if when == "quiesced" else 2
     seen = shell.poll(0).split()
     assert [one for one in seen if ":send:" in one] == flushed("A", "send", 0, sends).split()

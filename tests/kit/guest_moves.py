@@ -68,6 +68,16 @@ def move(
     agent.resume()
 
 
+def rebuild_and_resume(agent: Agent) -> None:
+    """Of a parked process: make both contexts again, each on the other one's device, and go on."""
+    for context in (1, 2):
+        agent.ask("REBUILD", {"context": context, "device": f"fake{2 - context}"}, [SAME_INDEX])
+    agent.connect_all({1: (GIDS[1], MOVING), 2: (GIDS[0], PARTNER)})
+    agent.give_keys(1, MOVING)
+    agent.give_keys(2, PARTNER)
+    agent.resume()
+
+
 def partner_move(agent: Agent, device: int, partner_device: int = 1) -> None:
     """The first context moves, the second stays and gets new QPs beside the old ones."""
     first, second = (c["context"] for c in agent.ask("LIST_CONTEXTS").records)
