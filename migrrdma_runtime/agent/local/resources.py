@@ -79,16 +79,12 @@ class Holdings:
 
     def is_made_by(self, guest: Guest, device: str, number: int) -> bool:
         """Whether the kernel says so; of one whose thread has ended it does not say whose it is."""
-        found = self.pairs.get((device, number))
-        return found is not None and bool(found.pid) and self._is_of(found.pid, guest)
+        return self.is_made_in(guest.container, (guest.process.pid,), device, number)
 
     def is_made_in(self, container: str, processes: Collection[int], device: str, number: int) -> bool:
         """Whether one of these processes has made it, or another one in their container; likewise."""
         found = self.pairs.get((device, number))
-        if found is None or not found.pid:
-            return False
-        process, its_container = self._process_and_container(found.pid)
-        return process in processes or (bool(container) and its_container == container)
+        return found is not None and bool(found.pid) and self._is_in(found.pid, container, processes)
 
     def possible_holders(self, guests: Sequence[Guest], numbers: set[int]) -> list[Guest]:
         """The guests of which a queue pair of one of these numbers may be."""
@@ -108,13 +104,13 @@ class Holdings:
 
     def _is_of(self, pid: int, guest: Guest) -> bool:
         """Whether the thread is of the guest's process or container: a child goes on with what its parent has made."""
-        process, container = self._process_and_container(pid)
-        return process == guest.process.pid or (bool(container) and container == guest.container)
+        return self._is_in(pid, guest.container, (guest.process.pid,))
 
-    def _process_and_container(self, thread: int) -> tuple[int, str]:
+    def _is_in(self, thread: int, container: str, processes: Collection[int]) -> bool:
         if thread not in self._known:
             self._known[thread] = (self.containers.process_of(thread), self.containers.container_of(thread))
-        return self._known[thread]
+        process, its_container = self._known[thread]
+        return process in processes or (bool(container) and its_container == container)
 
     def _has_gid(self, device: str, pair: QueuePair) -> bool:
         # Its place first: a table may have a thousand entries, of which each is a file.
