@@ -12,6 +12,7 @@ import asyncio
 import ipaddress
 import logging
 import resource
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,7 @@ class GrpcServer:
         self._refusals = Refusals()
         self._denied = credentials.denied
         self._one_large = asyncio.Lock()
+        self._under_way: set[asyncio.Task[bytes]] = set()
         served = {name: self._serve(name, handler) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, served),))
 
@@ -131,6 +133,9 @@ class GrpcServer:
     async def stop(self) -> None:
         """Close the port at once; requests under way fail, and their senders ask again."""
         await self._server.stop(grace=None)
+        for one in self._under_way:
+            one.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _decode(self, request: bytes, exchange: Exchange, what: str) -> Message:
         """Look at a request; at a large one beside the event loop, and at one at a time."""
@@ -139,20 +144,36 @@ class GrpcServer:
         async with self._one_large:
             return await asyncio.to_thread(agent_messages.decode, request, exchange.request, what)
 
+    async def _whoever_hears_it(self, work: Coroutine[Any, Any, bytes]) -> bytes:
+        """Carry a request out, to its end also when its asker has gone: the library would cancel it where it is.
+
+        That may be between a decision that is on the disk and those who are to be told of it.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._has_ended)
+        return await asyncio.shield(task)
+
+    def _has_ended(self, task: asyncio.Task[bytes]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # which nobody may be there to hear
+
     def _serve(self, name: str, handler: Handler) -> grpc.RpcMethodHandler[bytes, bytes]:
         exchange = EXCHANGES[name]
+
+        async def carry_out(caller: Identity, request: bytes) -> bytes:
+            with self._allowances.of(caller.name).request(name, len(request)):
+                message = await self._decode(request, exchange, f"{name} from agent {caller.name}")
+                reply = await handler(caller, message)
+            return agent_messages.encode(agent_messages.check(reply, exchange.reply, f"the reply to {name}"))
 
         async def serve(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             caller = Identity("?", frozenset())
             try:
                 caller = _caller(context)
                 self._denied.require_valid(_certificate(context), f"the certificate of agent {caller.name}")
-                with self._allowances.of(caller.name).request(name, len(request)):
-                    message = await self._decode(request, exchange, f"{name} from agent {caller.name}")
-                    reply = await handler(caller, message)
-                return agent_messages.encode(
-                    agent_messages.check(reply, exchange.reply, f"the reply to {name}")
-                )
+                return await self._whoever_hears_it(carry_out(caller, request))
             except MigrRDMAError as error:
                 if not isinstance(error, AllowanceError):  # of which allowances.py has said it
                     self._refusals.say(caller.name, name, error)

@@ -9,7 +9,6 @@ which direction.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -467,11 +466,11 @@ class Partner:
     async def _have_heard(self, guests: list[Guest], record: PartnerRecord) -> None:
         """Tell who only hears of it, before the container goes on elsewhere: for as long as it is to wait for them.
 
-        Anybody who sends to that host may be one of them. Who has not heard by then is told until he has.
+        Anybody who sends to that host may be one of them. Who has not heard by then goes on being told.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._deadlines.ask):
-                await wait_for_all(*(self._settle_or_say(guest, record) for guest in guests))
+        hear = [self._agent.tasks.follow(record.id, self._settle_or_say(guest, record)) for guest in guests]
+        if hear:
+            await asyncio.wait(hear, timeout=self._deadlines.ask)
 
     async def _settle_or_say(self, guest: Guest, record: PartnerRecord) -> None:
         try:

@@ -35,9 +35,9 @@ class Tasks:
         """Go on with something that decides about a migration."""
         self._start(self._deciding, migration, work)
 
-    def follow(self, migration: str, work: Work) -> None:
-        """Go on with something that a migration has brought with it."""
-        self._start(self._following, migration, work)
+    def follow(self, migration: str, work: Work) -> asyncio.Task[None]:
+        """Go on with something that a migration has brought with it; what is raised is logged."""
+        return self._start(self._following, migration, work)
 
     @contextmanager
     def conducting(self, migration: str) -> Iterator[None]:
@@ -63,10 +63,11 @@ class Tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, groups: _Groups, migration: str, work: Work) -> None:
+    def _start(self, groups: _Groups, migration: str, work: Work) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(_logged(work))
         task.add_done_callback(lambda _: work.close())  # also of one that is stopped before it has begun
         self._add(groups, migration, task)
+        return task
 
     @staticmethod
     def _add(groups: _Groups, migration: str, work: asyncio.Future[None]) -> None:

@@ -10,6 +10,9 @@ from cluster import Cluster
 from guest_process import PATIENT_S
 from moves import Move
 
+from migrrdma_runtime.agent.local.guest import Guest
+from migrrdma_runtime.base.errors import AgentError
+
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
 BUSY = "a verb is under way"
@@ -75,5 +78,33 @@ def test_a_guest_that_has_ended_is_waited_for_no_more(play: Play) -> None:
         await move.restore()
         await until(lambda: move.src.state() == {"source": "done"})
         assert not any(one.data.pending for one in move.dst.agent.store.every())
+
+    play(scenario)
+
+
+def test_a_partner_is_told_though_the_agent_that_asked_for_it_is_gone(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has died between what was decided and the telling: the state is final, so nobody would ask again."""
+
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        undo, asked, source_is_gone = Guest.undo, asyncio.Event(), asyncio.Event()
+
+        async def slow(guest: Guest, timeout: float) -> None:
+            if guest.name == move.partner.name:
+                asked.set()
+                await source_is_gone.wait()
+            await undo(guest, timeout)
+
+        monkeypatch.setattr(Guest, "undo", slow)
+        checkpoint = asyncio.ensure_future(move.checkpoint(succeeded=False))
+        await asked.wait()
+        await move.src.restart()
+        source_is_gone.set()
+        with pytest.raises(AgentError, match="was undone when the agent was restarted"):
+            await checkpoint
+        await move.both_go_on_as_before()
+        await until(lambda: not any(one.data.pending for one in move.peer.agent.store.every()))
 
     play(scenario)
