@@ -173,7 +173,7 @@ static int is_this_library(const struct mig_elf *object)
 }
 
 struct search {
-	const char *soname, *symbol, *version;
+	const char *soname_begins, *symbol, *version;
 	const void *address;
 	struct mig_elf *object;
 	void *found;
@@ -188,16 +188,17 @@ static int search_object(struct dl_phdr_info *info, size_t size, void *argument)
 	(void)size;
 	if (mig_elf_read(info, &object))
 		return 0;
-	if (search->soname ? !strcmp(object.soname, search->soname) : holds(&object, search->address)) {
+	if (search->soname_begins ? !strncmp(object.soname, search->soname_begins, strlen(search->soname_begins)) :
+				    holds(&object, search->address)) {
 		*search->object = object;
 		return 1;
 	}
 	return 0;
 }
 
-int mig_elf_named(const char *soname, struct mig_elf *object)
+int mig_elf_named(const char *begins, struct mig_elf *object)
 {
-	struct search search = { .soname = soname, .object = object };
+	struct search search = { .soname_begins = begins, .object = object };
 
 	return dl_iterate_phdr(search_object, &search) ? 0 : ENOENT;
 }

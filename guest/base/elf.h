@@ -24,9 +24,9 @@ struct dl_phdr_info;
 /* What the dynamic linker says of one object; ENOENT if that has no symbols. */
 int mig_elf_read(const struct dl_phdr_info *info, struct mig_elf *object);
 
-/* The object called soname, the first besides this library that defines symbol, or the one holding address; ENOENT when
- * there is none. */
-int mig_elf_named(const char *soname, struct mig_elf *object);
+/* The first object whose soname begins so, the first besides this library that defines symbol, or the one holding address;
+ * ENOENT when there is none. */
+int mig_elf_named(const char *begins, struct mig_elf *object);
 int mig_elf_defining(const char *symbol, const char *version, struct mig_elf *object);
 int mig_elf_holding(const void *address, struct mig_elf *object);
 

@@ -75,6 +75,8 @@ static void pin(const struct mig_elf *library)
 }
 
 #define LIBIBVERBS "libibverbs.so.1"
+/* A Python wheel's has a name like libibverbs-1a2b3c4d.so.1.14.48. */
+#define ITS_NAMES_BEGIN "libibverbs"
 /* What every libibverbs defines, whatever it is called. */
 #define ITS_VERB "ibv_open_device"
 #define ITS_VERSION "IBVERBS_1.1"
@@ -84,11 +86,15 @@ int mig_is_libibverbs(const struct mig_elf *object)
 	return !strcmp(object->soname, LIBIBVERBS) || mig_elf_symbol(object, ITS_VERB, ITS_VERSION);
 }
 
+/*
+ * Of several the one that was loaded first, as the dynamic linker has it: the usual one may have come with a driver, for which
+ * another one has looked that the application was linked with.
+ */
 static int find_real(void)
 {
 	struct mig_elf library;
 
-	if (mig_elf_named(LIBIBVERBS, &library) && mig_elf_defining(ITS_VERB, ITS_VERSION, &library))
+	if (mig_elf_named(ITS_NAMES_BEGIN, &library) && mig_elf_defining(ITS_VERB, ITS_VERSION, &library))
 		return ENOSYS;
 	pin(&library);
 #define MIG_REAL_FIND(result, name, version, parameters)                                                   \

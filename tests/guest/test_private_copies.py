@@ -67,6 +67,36 @@ def test_a_program_with_a_libibverbs_of_its_own_moves(
     assert program.verdict() == "exact"
 
 
+_KNOWS_NO_DEVICE = """
+#include <stddef.h>
+void *ibv_open_device(void *device) { (void)device; return NULL; }
+void **ibv_get_device_list(int *count) { static void *none[1]; if (count) *count = 0; return none; }
+void ibv_free_device_list(void **list) { (void)list; }
+"""
+_ITS_VERSION = "IBVERBS_1.1 { global: *; };"
+
+
+def test_it_is_the_one_that_the_program_was_linked_with_first(
+    make: Callable[[bool], Private], agent: Agent, start_program: Callable[..., Program], tmp_path: Path
+) -> None:
+    """The usual one is there as well, as a driver from elsewhere brings it: nothing of the program leads to it."""
+    private = make(True)
+    (tmp_path / "none.c").write_text(_KNOWS_NO_DEVICE)
+    (tmp_path / "none.map").write_text(_ITS_VERSION)
+    compile_c(
+        private.directory / "libibverbs.so.1",
+        "-shared", "-fPIC", "-Wno-missing-prototypes", "-Wl,-soname,libibverbs.so.1",
+        f"-Wl,--version-script,{tmp_path / 'none.map'}", tmp_path / "none.c",
+    )  # fmt: skip
+    _patch(private.traffic, "--remove-needed", _NAME)
+    _patch(private.traffic, "--add-needed", _NAME)  # which puts it first
+    program = start_program([private.traffic, "-q", "2"], {**private.environment, **agent.environment})
+    program.wait_for_progress(20)
+    move(agent, (1, 0), restored=program)
+    program.wait_for_progress(20)
+    assert program.verdict() == "exact"
+
+
 def test_a_verb_that_is_looked_up_in_it_by_hand_is_ours(
     make: Callable[[bool], Private], tmp_path: Path
 ) -> None:
