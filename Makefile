@@ -52,13 +52,16 @@ runtime-test: project ## Runtime and plugin against the real runc and crun of th
 	pytest tests/lowlevel tests/plugin
 
 fast: project ## The whole chain at volume: hosts that are namespaces, a software RDMA device; root
-	pytest tests/docker tests/fast tests/apps
+	RACK=fast pytest tests/docker tests/fast tests/apps
 
+lab-test: export APPLICATIONS := 1
 lab-test: project ## The whole chain on emulated machines with real kernel RDMA; RELEASE=bookworm for the older one
 	pytest tests/rack
+	if [ -z "$(RELEASE)" ]; then RACK=emulated pytest tests/apps; fi
 	@# The fast rack runs one release; what Docker does with the other one is seen here.
 	if [ -n "$(RELEASE)" ]; then RACK=emulated pytest tests/docker; fi
 
+test: export APPLICATIONS := 1
 test: project ## Every test there is; what CI runs
 	ruff check .
 	mypy
@@ -79,15 +82,14 @@ bench: project ## What the runtime costs, here and in the rack; prints ratios
 	python bench/scale/agent_restart.py
 	python bench/scale/checkpoints.py
 
+soak: export APPLICATIONS := 1
 soak: project ## The long forms of the tests
 	pytest tests/guest -m soak --soak
 	pytest tests/fast -m soak --soak
-	pytest tests/apps --soak
+	RACK=fast pytest tests/apps --soak
 	pytest tests/fuzz --soak
 	lab/rack up
-	RACK=emulated pytest tests/rack tests/docker --soak
-	lab/rack down
-	APPLICATIONS=1 RACK=emulated pytest tests/apps --soak
+	RACK=emulated pytest tests/rack tests/docker tests/apps --soak
 
 clean: ## Stop the rack and remove everything that was built
 	-lab/rack down

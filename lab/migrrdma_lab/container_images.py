@@ -36,20 +36,21 @@ def container_archive(places: Places, release: str) -> Path:
     return _build(places, container_image(release), release, CONTAINER_PACKAGES)
 
 
-_APPLICATIONS = {
+APPLICATION_IMAGES = {
     APPLICATION_IMAGE: APPLICATION_PACKAGES,
     OLDER_APPLICATION_IMAGE: OLDER_APPLICATION_PACKAGES,
 }
+"""What is in each."""
 
 
 def application_path(places: Places, image: str = APPLICATION_IMAGE) -> Path:
     """Where one of the images of applications is, or will be."""
-    return _path(places, image, image.rpartition(":")[2], _APPLICATIONS[image])
+    return _path(places, image, image.rpartition(":")[2], APPLICATION_IMAGES[image])
 
 
 def application_archive(places: Places, image: str = APPLICATION_IMAGE) -> Path:
     """Build (or find) one of the images of applications as an archive for ``docker load``; only their tests need it."""
-    return _build(places, image, image.rpartition(":")[2], _APPLICATIONS[image])
+    return _build(places, image, image.rpartition(":")[2], APPLICATION_IMAGES[image])
 
 
 def _path(places: Places, image: str, release: str, packages: Sequence[str]) -> Path:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .bootstrap import recipe_key
-from .container_images import application_archive, application_path, archive_path, container_archive
+from .container_images import (
+    APPLICATION_IMAGES,
+    application_archive,
+    application_path,
+    archive_path,
+    container_archive,
+)
 from .filesystem import build_node_root, node_root
 from .plan import RELEASES, Places
 from .steps import run_logged, step
@@ -76,11 +82,11 @@ class DockerState:
 def docker_state(places: Places) -> DockerState:
     """Where the state of a Docker is, or will be, that has loaded every release's container image.
 
-    That of applications as well where `Places.with_applications` says so.
+    Those of applications as well where `Places.with_applications` says so.
     """
     archives = [archive_path(places, release).name for release in RELEASES]
     if places.with_applications:
-        archives.append(application_path(places).name)
+        archives += [application_path(places, image).name for image in APPLICATION_IMAGES]
     return DockerState(
         places.images / f"docker-{places.release.name}-{recipe_key(node_root(places).name, _LOAD, *archives)}"
     )
@@ -95,7 +101,7 @@ def build_docker_state(places: Places) -> DockerState:
     with ThreadPoolExecutor() as pool:
         images = [pool.submit(container_archive, places, release) for release in RELEASES]
         if places.with_applications:
-            images.append(pool.submit(application_archive, places))
+            images += [pool.submit(application_archive, places, image) for image in APPLICATION_IMAGES]
         debian = build_node_root(places)
         archives = [image.result() for image in images]
     with (

@@ -115,9 +115,9 @@ class Places:
 
     @property
     def with_applications(self) -> bool:
-        """Whether nodes have the image of applications from the first: ``$APPLICATIONS``.
+        """Whether nodes have the images of applications from the first: ``$APPLICATIONS``.
 
-        Emulated, a node takes longer to load its 640 MB than any test.
+        Emulated, a node takes longer to load their 640 MB than any test.
         """
         return bool(os.environ.get("APPLICATIONS"))
 

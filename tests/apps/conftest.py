@@ -1,29 +1,63 @@
-"""The chosen rack with the images of applications: the fast one, unless ``RACK=emulated``."""
+"""Both racks with the images of applications: each test is run on either of them, or on the one that ``RACK`` names.
+
+On the emulated rack, where Docker takes minutes for a move, `make test` runs the short form of one test for each tool.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import applications
 import pytest
+from applications import Moves
+from migrrdma_lab.choice import RACKS, choose_rack
+from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import OLDER_APPLICATION_IMAGE
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test is one of each rack."""
+    racks = [os.environ["RACK"]] if "RACK" in os.environ else sorted(RACKS, reverse=True)
+    metafunc.parametrize("rack", racks, indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)  # before the long forms are left out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test may build the image."""
+    """What `make test` does not run is a long form; and the first test may build the images."""
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+        if here not in item.path.parents:
+            continue
+        if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(1800))
+        by_make_test = item.get_closest_marker("by_make_test")
+        assert isinstance(item, pytest.Function)
+        if by_make_test is None or item.callspec.params["rack"] not in by_make_test.args:
+            item.add_marker(pytest.mark.soak)
 
 
 @pytest.fixture(scope="session")
-def rack(chosen_rack: Rack) -> Rack:
+def rack(request: pytest.FixtureRequest) -> Rack:
     """Three nodes, with this working tree's build."""
-    return chosen_rack
+    if request.param == FastRack.kind:
+        fast: FastRack = request.getfixturevalue("fast_rack")
+        return fast
+    rack = choose_rack(kind=request.param)
+    rack.up()
+    rack.install()
+    return rack
+
+
+@pytest.fixture
+def moves(rack: Rack, src: Shell, dst: Shell, peer: Shell, request: pytest.FixtureRequest) -> Moves:
+    """Of the server on the third node and the client on the first: either end, forth and back; or the first of them."""
+    whole = (("server", dst), ("client", peer), ("server", src), ("client", dst))
+    is_short = rack.kind != FastRack.kind and not request.config.getoption("--soak")
+    return whole[:1] if is_short else whole
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import applications
 import pytest
-from applications import IN_CONTAINER, ON_NODE, Ends
+from applications import IN_CONTAINER, ON_NODE, Ends, Moves
 from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import OLDER_APPLICATION_IMAGE
 from migrrdma_lab.shell import Shell
@@ -31,10 +31,9 @@ def program(older_nodes: list[Shell], tmp_path_factory: pytest.TempPathFactory) 
     applications.put([built], older_nodes)
 
 
-@pytest.mark.soak
 @pytest.mark.usefixtures("program")
 def test_two_ranks_sum_what_they_have_wherever_they_are(
-    src: Shell, dst: Shell, peer: Shell, containers: Register
+    src: Shell, peer: Shell, containers: Register, moves: Moves
 ) -> None:
     words = [f"{IN_CONTAINER}/gloo_pair", "rxe0", "1"]
 
@@ -46,7 +45,6 @@ def test_two_ranks_sum_what_they_have_wherever_they_are(
     server = end(peer, "server", words, "10.78.0.151")
     server.wait_for_line("^listening")
     ends = Ends(server, end(src, "client", [*words, "10.78.0.151"], "10.78.0.150"))
-    moves = (("server", dst), ("client", peer), ("server", src), ("client", dst))
     applications.move_in_mid_traffic(ends, moves)
     code, lines = applications.end_of(ends.server)
     assert code == 0, lines

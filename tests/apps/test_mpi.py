@@ -7,7 +7,7 @@ from pathlib import Path
 
 import applications
 import pytest
-from applications import IN_CONTAINER, Ends
+from applications import IN_CONTAINER, Ends, Moves
 from migrrdma_lab.containers import Container
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
@@ -53,9 +53,12 @@ def programs(rack: Rack, nodes: list[Shell]) -> None:
 
 
 @pytest.mark.usefixtures("programs")
-@pytest.mark.parametrize("implementation", ["Open MPI", pytest.param("MPICH", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "implementation",
+    [pytest.param("Open MPI", marks=pytest.mark.by_make_test("fast", "emulated")), "MPICH"],
+)
 def test_two_ranks_hear_what_was_said_wherever_they_are(
-    src: Shell, dst: Shell, peer: Shell, containers: Register, implementation: str
+    src: Shell, peer: Shell, containers: Register, moves: Moves, implementation: str
 ) -> None:
     abi, library, launcher = _LAUNCHERS[implementation]
     environment = {
@@ -77,7 +80,7 @@ def test_two_ranks_hear_what_was_said_wherever_they_are(
     client = end(src, "client", [*launcher, "python3", f"{IN_CONTAINER}/mpi_pair.py"])
     client.wait_for_line(_ROUNDS, 120)
     ends = Ends(server, client)
-    for name, to in (("server", dst), ("client", peer), ("server", src), ("client", dst)):
+    for name, to in moves:
         ends.move(name, to)
         ends.client.wait_for_line(_ROUNDS, 120, after=len(ends.client.lines()))
     ends.client.docker("exec", ends.client.name, "touch", "/tmp/stop")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import applications
 import pytest
-from applications import Ends
+from applications import Ends, Moves
 from migrrdma_lab.containers import Container
 from migrrdma_lab.shell import Shell
 
@@ -38,20 +38,20 @@ _TRANSPORTS = {
 _PATIENCE_S = 600
 """It leaves the processor to all others (`applications.container`)."""
 
-_SOAK = ("rc_verbs of uct", "ud")
+_BY_MAKE_TEST = pytest.mark.by_make_test("fast", "emulated")
 
 
 @pytest.mark.parametrize(
     ("options", "environment"),
     [
-        pytest.param(*each, id=name, marks=[pytest.mark.soak] if name in _SOAK else [])
+        pytest.param(*each, id=name, marks=[_BY_MAKE_TEST] if name == "default" else [])
         for name, each in _TRANSPORTS.items()
     ],
 )
 def test_ucx_perftest_goes_on_wherever_its_ends_are(
-    nodes: list[Shell], containers: Register, options: str, environment: tuple[str, ...]
+    nodes: list[Shell], containers: Register, moves: Moves, options: str, environment: tuple[str, ...]
 ) -> None:
-    src, dst, peer = nodes
+    src, _, peer = nodes
     # By count it would end before the moves are over, or long after, as fast as this machine happens to be.
     perftest = f"ucx_perftest {options} -w 10 -n 1000000000"
 
@@ -65,7 +65,7 @@ def test_ucx_perftest_goes_on_wherever_its_ends_are(
     peer.sh(_UNTIL_IT_LISTENS, timeout=_PATIENCE_S)
     ends = Ends(server, end(src, "client", "10.78.0.150", f"{perftest} 10.78.0.151"))
     ends.client.wait_for_line(_FIGURES, _PATIENCE_S)
-    for name, to in (("server", dst), ("client", peer), ("server", src), ("client", dst)):
+    for name, to in moves:
         ends.move(name, to)
         ends.client.wait_for_line(_FIGURES, _PATIENCE_S, after=len(ends.client.lines()))
         for one in (ends.server, ends.client):
@@ -73,11 +73,10 @@ def test_ucx_perftest_goes_on_wherever_its_ends_are(
             assert not [line for line in one.lines() if "ERROR" in line or "WARN" in line], one.lines()
 
 
-@pytest.mark.soak
 def test_io_demo_finds_no_byte_changed_wherever_its_ends_are(
-    nodes: list[Shell], containers: Register
+    nodes: list[Shell], containers: Register, moves: Moves
 ) -> None:
-    src, dst, peer = nodes
+    src, _, peer = nodes
     io_demo = "io_demo -p 1338 -q -d 64:262144"
     # Its connections are made by TCP, without rdma_cm, and UCX wants a lane there that tells of a lost peer.
     environment = ["UCX_TLS=rc_verbs,tcp", _TCP_WAITS, "UCX_KEEPALIVE_INTERVAL=inf"]
@@ -90,7 +89,7 @@ def test_io_demo_finds_no_byte_changed_wherever_its_ends_are(
     client = end(src, "client", "10.78.0.150", f"{io_demo} -o read,write -i 1000000000 -l inf 10.78.0.151")
     ends = Ends(server, client)
     ends.client.wait_for_line(_IO, _PATIENCE_S)
-    for name, to in (("server", dst), ("client", peer), ("server", src), ("client", dst)):
+    for name, to in moves:
         ends.move(name, to)
         for one in (ends.client, ends.server):
             one.wait_for_line(_IO, _PATIENCE_S, after=len(one.lines()))

@@ -59,10 +59,14 @@ def load_image(places: Places, nodes: Sequence[Shell], image: str = APPLICATION_
 
 def put(files: Sequence[Path], nodes: Sequence[Shell]) -> None:
     """Copy files and folders to where `container` shows them to its program, `IN_CONTAINER`."""
-    for node in nodes:
+
+    def put_on(node: Shell) -> None:
         node.run("mkdir", "-p", ON_NODE)
         for file in files:
             node.copy(str(file), f":{ON_NODE}/")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(put_on, nodes))
 
 
 def container(
@@ -77,6 +81,10 @@ def container(
         *options,
     ]
     return rdma.container(node, name, ["nice", "-n", "19", *command], address, all_options, image)
+
+
+Moves = Sequence[tuple[str, Shell]]
+"""Which end, and where to."""
 
 
 @dataclass
@@ -95,7 +103,7 @@ _ROUNDS = "^[0-9]+ rounds"
 """What the programs of these tests print once a second."""
 
 
-def move_in_mid_traffic(ends: Ends, moves: Sequence[tuple[str, Shell]]) -> None:
+def move_in_mid_traffic(ends: Ends, moves: Moves) -> None:
     """Move the ends in turn while the client counts rounds, and have it end: it judges what it has read."""
     ends.client.wait_for_line(_ROUNDS)
     for name, to in moves:

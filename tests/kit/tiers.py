@@ -6,6 +6,7 @@ common; the Makefile has a target for each.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,9 +69,16 @@ TIERS = (
 """In the order in which they run: what fails soon is seen soon."""
 
 
-def tier_of(path: Path) -> Tier:
-    """The tier of a test file; `pytest.UsageError` for a file in a folder that belongs to none."""
+_ON_SOFT_ROCE = re.compile(r"\[(.*-)?emulated(-.*)?\]$")
+"""Of a test that is run on either rack (`tests/apps`): the one of the emulated rack."""
+
+
+def tier_of(nodeid: str) -> Tier:
+    """The tier of a test; `pytest.UsageError` for one of a folder that belongs to none."""
+    path = _TESTS.parent / nodeid.partition("::")[0]
     folder = path.resolve().relative_to(_TESTS).parts[0]
+    if _ON_SOFT_ROCE.search(nodeid):
+        folder = "rack"
     for tier in TIERS:
         if folder in tier.folders:
             return tier
@@ -90,9 +98,9 @@ _tests: Counter[str] = Counter()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Run tier after tier, each in the order of its files."""
     order = {tier.name: number for number, tier in enumerate(TIERS)}
-    items.sort(key=lambda item: order[tier_of(item.path).name])
+    items.sort(key=lambda item: order[tier_of(item.nodeid).name])
     yield  # which of them are run, and how long each may take
-    for first in {tier_of(item.path).name: item for item in reversed(items)}.values():
+    for first in {tier_of(item.nodeid).name: item for item in reversed(items)}.values():
         own = first.get_closest_marker("timeout")
         if own is None or own.args[0] < _BUILDING_S:
             first.add_marker(pytest.mark.timeout(_BUILDING_S), append=False)
@@ -105,7 +113,7 @@ class _SharesTogether(LoadScopeScheduling):  # type: ignore[misc]
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return tier_of(_TESTS.parent / nodeid.partition("::")[0]).shares or nodeid
+        return tier_of(nodeid).shares or nodeid
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _SharesTogether:
@@ -115,7 +123,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _SharesToget
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add one phase of one test to its tier: fixtures count for the tier whose test made them."""
-    name = tier_of(_TESTS.parent / report.nodeid.partition("::")[0]).name
+    name = tier_of(report.nodeid).name
     _seconds[name] += report.duration
     _tests[name] += report.when == "call"
 
