@@ -15,17 +15,22 @@ from migrrdma_lab.shell import Shell
 Register = Callable[[Container], Container]
 
 _PACKAGE = "nixl-cu12==1.5.1"
-_ENVIRONMENT = ["UCX_NET_DEVICES=rxe0:1"]
+_ENVIRONMENT = [
+    "UCX_NET_DEVICES=rxe0:1",
+    # A busy machine's Docker keeps a peer away for longer than UCX waits for it.
+    "UCX_KEEPALIVE_INTERVAL=inf",
+    "UCX_UD_VERBS_TIMEOUT=60m",
+    "UCX_TCP_KEEPIDLE=inf",
+]
+_FOR_THE_SOFTWARE_DEVICE = ["LD_PRELOAD=libibverbs.so.1"]
+"""Which is in that, and not in the one that the wheel brings."""
+
 _FOR_SOFT_ROCE = [
     # Its wheel has no driver for that: Debian's is found by its name, and enters itself with who is first to be asked.
     "LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/libibverbs",
     f"LD_PRELOAD={IN_CONTAINER}/{_PACKAGE}/nixl_cu12.libs/libibverbs-1de1263b.so.1.14.48.0",
     # Else it asks for the device's network interface, which is not the container's.
     "UCX_IB_ROCE_REACHABILITY_MODE=all",
-    # An emulated node's Docker keeps a peer away for longer than UCX waits for it.
-    "UCX_KEEPALIVE_INTERVAL=inf",
-    "UCX_UD_VERBS_TIMEOUT=60m",
-    "UCX_TCP_KEEPIDLE=inf",
 ]
 _ITS_END_THERE = 139
 """Having said that all was well: SIGSEGV while its libraries are unloaded, without this runtime as well."""
@@ -44,7 +49,7 @@ def test_a_program_on_its_python_api_reads_what_it_wrote_wherever_it_and_its_pee
     rack: Rack, src: Shell, peer: Shell, containers: Register, moves: Moves
 ) -> None:
     on_soft_roce = "kernel-rdma" in rack.offers
-    environment = [*_ENVIRONMENT, *(_FOR_SOFT_ROCE if on_soft_roce else [])]
+    environment = [*_ENVIRONMENT, *(_FOR_SOFT_ROCE if on_soft_roce else _FOR_THE_SOFTWARE_DEVICE)]
     program = ["python3", f"{IN_CONTAINER}/nixl_pair.py"]
     server = containers(
         applications.container(peer, "server", [*program, "10.78.0.151"], "10.78.0.151", environment)
