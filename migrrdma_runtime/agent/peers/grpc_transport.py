@@ -144,20 +144,26 @@ class GrpcServer:
         async with self._one_large:
             return await asyncio.to_thread(agent_messages.decode, request, exchange.request, what)
 
-    async def _whoever_hears_it(self, work: Coroutine[Any, Any, bytes]) -> bytes:
+    async def _whoever_hears_it(self, caller: str, name: str, work: Coroutine[Any, Any, bytes]) -> bytes:
         """Carry a request out, to its end also when its asker has gone: the library would cancel it where it is.
 
         That may be between a decision that is on the disk and those who are to be told of it.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._under_way.add(task)
-        task.add_done_callback(self._has_ended)
-        return await asyncio.shield(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(lambda task: self._nobody_hears(caller, name, task))
+            raise
 
-    def _has_ended(self, task: asyncio.Task[bytes]) -> None:
-        self._under_way.discard(task)
-        if not task.cancelled():
-            task.exception()  # which nobody may be there to hear
+    def _nobody_hears(self, caller: str, name: str, task: asyncio.Task[bytes]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, MigrRDMAError):
+            self._refusals.say(caller, name, error)
+        elif error is not None:
+            _log.error("%s from %s failed", name, caller, exc_info=error)
 
     def _serve(self, name: str, handler: Handler) -> grpc.RpcMethodHandler[bytes, bytes]:
         exchange = EXCHANGES[name]
@@ -173,7 +179,7 @@ class GrpcServer:
             try:
                 caller = _caller(context)
                 self._denied.require_valid(_certificate(context), f"the certificate of agent {caller.name}")
-                return await self._whoever_hears_it(carry_out(caller, request))
+                return await self._whoever_hears_it(caller.name, name, carry_out(caller, request))
             except MigrRDMAError as error:
                 if not isinstance(error, AllowanceError):  # of which allowances.py has said it
                     self._refusals.say(caller.name, name, error)

@@ -108,3 +108,28 @@ def test_a_partner_is_told_though_the_agent_that_asked_for_it_is_gone(
         await until(lambda: not any(one.data.pending for one in move.peer.agent.store.every()))
 
     play(scenario)
+
+
+def test_what_goes_wrong_then_is_in_the_log(
+    play: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        asked, source_is_gone = asyncio.Event(), asyncio.Event()
+
+        async def fails(guest: Guest, _timeout: float) -> None:
+            if guest.name == move.partner.name and not source_is_gone.is_set():
+                asked.set()
+                await source_is_gone.wait()
+                raise RuntimeError("a mistake of ours")
+
+        monkeypatch.setattr(Guest, "undo", fails)
+        checkpoint = asyncio.ensure_future(move.checkpoint(succeeded=False))
+        await asked.wait()
+        await move.src.restart()
+        source_is_gone.set()
+        with pytest.raises(AgentError):
+            await checkpoint
+        await until(lambda: "undo from src failed" in caplog.text)
+
+    play(scenario)
