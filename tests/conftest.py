@@ -8,8 +8,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from bringing_up import bring_up
 from installed import FakeRuntime, Installation
-from migrrdma_lab.choice import choose_rack
 from migrrdma_lab.containers import Container
 from migrrdma_lab.namespaces.rack import FastRack, owned_by_this_process
 from migrrdma_lab.plan import DEFAULT_RELEASE, DST, PEER, RELEASES, SRC, Places
@@ -45,13 +45,7 @@ def fast_rack() -> Iterator[FastRack]:
 @pytest.fixture(scope="session")
 def chosen_rack(request: pytest.FixtureRequest) -> Rack:
     """The fast rack unless ``RACK=emulated``: three nodes, up, with this working tree's build."""
-    if os.environ.get("RACK", FastRack.kind) == FastRack.kind:
-        fast: FastRack = request.getfixturevalue("fast_rack")
-        return fast
-    rack = choose_rack()
-    rack.up()
-    rack.install()
-    return rack
+    return bring_up(os.environ.get("RACK", FastRack.kind), request)
 
 
 @pytest.fixture(scope="module")

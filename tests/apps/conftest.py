@@ -12,7 +12,8 @@ from pathlib import Path
 import applications
 import pytest
 from applications import Moves
-from migrrdma_lab.choice import RACKS, choose_rack
+from bringing_up import bring_up
+from migrrdma_lab.choice import RACKS
 from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import OLDER_APPLICATION_IMAGE
 from migrrdma_lab.rack import Rack
@@ -43,13 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def rack(request: pytest.FixtureRequest) -> Rack:
     """Three nodes, with this working tree's build."""
-    if request.param == FastRack.kind:
-        fast: FastRack = request.getfixturevalue("fast_rack")
-        return fast
-    rack = choose_rack(kind=request.param)
-    rack.up()
-    rack.install()
-    return rack
+    return bring_up(request.param, request)
 
 
 @pytest.fixture
