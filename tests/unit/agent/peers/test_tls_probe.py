@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from cluster import Cluster
 
 from migrrdma_runtime.agent.peers import certificates
@@ -39,5 +41,23 @@ def test_what_stands_in_the_way_is_told_by_its_kind(play: Play, tmp_path: Path) 
             assert (await find_obstacle("127.0.0.9", deaf.getsockname()[1], ours, 0.2))[
                 0
             ] is Obstacle.CONNECTION
+
+    play(scenario)
+
+
+def test_a_stricter_python_sees_what_grpc_sees(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 wants extensions that RFC 5280 has and gRPC does not ask for."""
+    usual = ssl.create_default_context
+
+    def strict(*, cafile: Path) -> ssl.SSLContext:
+        context = usual(cafile=cafile)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    async def scenario(cluster: Cluster) -> None:
+        host = await cluster.host("peer", 4)
+        monkeypatch.setattr(ssl, "create_default_context", strict)
+        found = await find_obstacle(host.address, cluster.port, host.config.tls, 5)
+        assert found[0] is Obstacle.NONE, found
 
     play(scenario)
