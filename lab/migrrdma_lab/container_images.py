@@ -43,12 +43,12 @@ APPLICATION_IMAGES = {
 """What is in each."""
 
 
-def application_path(places: Places, image: str = APPLICATION_IMAGE) -> Path:
+def application_path(places: Places, image: str) -> Path:
     """Where one of the images of applications is, or will be."""
     return _path(places, image, image.rpartition(":")[2], APPLICATION_IMAGES[image])
 
 
-def application_archive(places: Places, image: str = APPLICATION_IMAGE) -> Path:
+def application_archive(places: Places, image: str) -> Path:
     """Build (or find) one of the images of applications as an archive for ``docker load``; only their tests need it."""
     return _build(places, image, image.rpartition(":")[2], APPLICATION_IMAGES[image])
 

@@ -14,7 +14,6 @@ import pytest
 from applications import Moves
 from bringing_up import bring_up
 from migrrdma_lab.choice import RACKS
-from migrrdma_lab.namespaces.rack import FastRack
 from migrrdma_lab.plan import OLDER_APPLICATION_IMAGE
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
@@ -47,11 +46,17 @@ def rack(request: pytest.FixtureRequest) -> Rack:
     return bring_up(request.param, request)
 
 
+@pytest.fixture(scope="module")
+def on_soft_roce(rack: Rack) -> bool:
+    """Whether the device is the kernel's own; else it is the software device of the fast rack."""
+    return "kernel-rdma" in rack.offers
+
+
 @pytest.fixture
-def moves(rack: Rack, src: Shell, dst: Shell, peer: Shell, request: pytest.FixtureRequest) -> Moves:
+def moves(on_soft_roce: bool, src: Shell, dst: Shell, peer: Shell, request: pytest.FixtureRequest) -> Moves:
     """Of the server on the third node and the client on the first: either end, forth and back; or the first of them."""
     whole = (("server", dst), ("client", peer), ("server", src), ("client", dst))
-    is_short = rack.kind != FastRack.kind and not request.config.getoption("--soak")
+    is_short = on_soft_roce and not request.config.getoption("--soak")
     return whole[:1] if is_short else whole
 
 

@@ -26,7 +26,7 @@ cp -rL /sys/class/infiniband/rxe0/ports {_SHOWN}/infiniband/rxe0/
 
 
 @pytest.fixture(scope="module")
-def options(rack: Rack, older_nodes: list[Shell]) -> list[str]:
+def options(rack: Rack, on_soft_roce: bool, older_nodes: list[Shell]) -> list[str]:
     """The wheel, and the program on its API, on every node; with what a container has to be given for them.
 
     It looks for its GID in sysfs, where containers of the fast rack have no device: a kernel without RDMA has no place
@@ -35,7 +35,7 @@ def options(rack: Rack, older_nodes: list[Shell]) -> list[str]:
     program = Path(__file__).with_name("infinistore_pair.py")
     wheel = applications.wheel(rack.places, _PACKAGE, OLDER_APPLICATION_IMAGE)
     applications.put([wheel, program], older_nodes)
-    if "kernel-rdma" in rack.offers:
+    if on_soft_roce:
         return []
     for node in older_nodes:
         node.sh(_SHOW_DEVICE)
@@ -43,12 +43,12 @@ def options(rack: Rack, older_nodes: list[Shell]) -> list[str]:
 
 
 @pytest.fixture
-def moves(rack: Rack, moves: Moves, dst: Shell) -> Moves:
+def moves(on_soft_roce: bool, moves: Moves, dst: Shell) -> Moves:
     """Of an emulated node the client alone, and once: Docker packs its 540 MB for many minutes, with a copy in memory.
 
     The store has a pool of 1 GiB at least.
     """
-    return (("client", dst),) if "kernel-rdma" in rack.offers else moves
+    return (("client", dst),) if on_soft_roce else moves
 
 
 def test_a_program_on_its_python_api_reads_what_it_wrote_wherever_it_and_the_store_are(

@@ -46,9 +46,8 @@ def nixl(rack: Rack, nodes: list[Shell]) -> None:
 @pytest.mark.by_make_test("fast", "emulated")
 @pytest.mark.usefixtures("nixl")
 def test_a_program_on_its_python_api_reads_what_it_wrote_wherever_it_and_its_peer_are(
-    rack: Rack, src: Shell, peer: Shell, containers: Register, moves: Moves
+    on_soft_roce: bool, src: Shell, peer: Shell, containers: Register, moves: Moves
 ) -> None:
-    on_soft_roce = "kernel-rdma" in rack.offers
     environment = [*_ENVIRONMENT, *(_FOR_SOFT_ROCE if on_soft_roce else _FOR_THE_SOFTWARE_DEVICE)]
     program = ["python3", f"{IN_CONTAINER}/nixl_pair.py"]
     server = containers(

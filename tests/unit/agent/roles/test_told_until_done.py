@@ -15,6 +15,8 @@ from migrrdma_runtime.base.errors import AgentError
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 
+Undo = Callable[[Guest, float], Awaitable[None]]
+
 BUSY = "a verb is under way"
 
 
@@ -82,28 +84,36 @@ def test_a_guest_that_has_ended_is_waited_for_no_more(play: Play) -> None:
     play(scenario)
 
 
+async def source_dies_in_an_undo(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, undo: Undo) -> Move:
+    """Its partner's agent is about to tell the process, by ``undo``, when it dies; it is started again."""
+    move = await Move.begin(cluster)
+    usual, asked, source_is_gone = Guest.undo, asyncio.Event(), asyncio.Event()
+
+    async def slow(guest: Guest, timeout: float) -> None:
+        if guest.name != move.partner.name or source_is_gone.is_set():
+            await usual(guest, timeout)
+            return
+        asked.set()
+        await source_is_gone.wait()
+        await undo(guest, timeout)
+
+    monkeypatch.setattr(Guest, "undo", slow)
+    checkpoint = asyncio.ensure_future(move.checkpoint(succeeded=False))
+    await asked.wait()
+    await move.src.restart()
+    source_is_gone.set()
+    with pytest.raises(AgentError, match="was undone when the agent was restarted"):
+        await checkpoint
+    return move
+
+
 def test_a_partner_is_told_though_the_agent_that_asked_for_it_is_gone(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has died between what was decided and the telling: the state is final, so nobody would ask again."""
 
     async def scenario(cluster: Cluster) -> None:
-        move = await Move.begin(cluster)
-        undo, asked, source_is_gone = Guest.undo, asyncio.Event(), asyncio.Event()
-
-        async def slow(guest: Guest, timeout: float) -> None:
-            if guest.name == move.partner.name:
-                asked.set()
-                await source_is_gone.wait()
-            await undo(guest, timeout)
-
-        monkeypatch.setattr(Guest, "undo", slow)
-        checkpoint = asyncio.ensure_future(move.checkpoint(succeeded=False))
-        await asked.wait()
-        await move.src.restart()
-        source_is_gone.set()
-        with pytest.raises(AgentError, match="was undone when the agent was restarted"):
-            await checkpoint
+        move = await source_dies_in_an_undo(cluster, monkeypatch, Guest.undo)
         await move.both_go_on_as_before()
         await until(lambda: not any(one.data.pending for one in move.peer.agent.store.every()))
 
@@ -113,23 +123,11 @@ def test_a_partner_is_told_though_the_agent_that_asked_for_it_is_gone(
 def test_what_goes_wrong_then_is_in_the_log(
     play: Play, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    async def fails(_guest: Guest, _timeout: float) -> None:
+        raise RuntimeError("a mistake of ours")
+
     async def scenario(cluster: Cluster) -> None:
-        move = await Move.begin(cluster)
-        asked, source_is_gone = asyncio.Event(), asyncio.Event()
-
-        async def fails(guest: Guest, _timeout: float) -> None:
-            if guest.name == move.partner.name and not source_is_gone.is_set():
-                asked.set()
-                await source_is_gone.wait()
-                raise RuntimeError("a mistake of ours")
-
-        monkeypatch.setattr(Guest, "undo", fails)
-        checkpoint = asyncio.ensure_future(move.checkpoint(succeeded=False))
-        await asked.wait()
-        await move.src.restart()
-        source_is_gone.set()
-        with pytest.raises(AgentError):
-            await checkpoint
+        await source_dies_in_an_undo(cluster, monkeypatch, fails)
         await until(lambda: "undo from src failed" in caplog.text)
 
     play(scenario)
