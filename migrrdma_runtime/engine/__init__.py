@@ -1,4 +1,4 @@
 """Container engines, each behind one class that translates its errors: Docker.
 
-It uses base, docker and requests.
+It uses wire, base, docker and requests.
 """

@@ -6,21 +6,23 @@ when a daemon is first asked something.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
-from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import DockerError
-from migrrdma_runtime.engine.engine import RESTORE_DEADLINE_S, Container
+from migrrdma_runtime.engine.engine import END_DEADLINE_S, IMAGE_DEADLINE_S, RESTORE_DEADLINE_S, Container
 
 if TYPE_CHECKING:
+    import docker.errors
     import requests
 
 DEADLINE_S = 30
+_CHUNK = 1 << 20
+_NOT_FOUND = 404
+_CONFLICT = 409
 
 
 class Docker(Protocol):
@@ -62,14 +64,7 @@ class DockerDaemon:
 
     def container(self, name: str) -> Container:
         """``docker inspect``, by name or by unique beginning of the id."""
-        with _translated(f"container {name}"):
-            found = self._client.inspect_container(name)
-        return Container(
-            id=found["Id"],
-            name=found["Name"].removeprefix("/"),
-            runtime=found["HostConfig"].get("Runtime") or "",
-            running=found["State"]["Running"],
-        )
+        return container_of(self.inspect(name))
 
     def containers(self) -> list[Container]:
         """Every container, running or not."""
@@ -86,48 +81,186 @@ class DockerDaemon:
 
         Either may restore, which takes its time.
         """
-        url = f"{self._client.base_url}/v{self._client.api_version}/containers/{container_id}/start"
         parameters = {"checkpoint": checkpoint} if checkpoint else {}
-        with _translated(f"docker start --checkpoint {checkpoint}" if checkpoint else "docker start"):
-            answer = self._client.post(url, params=parameters, timeout=RESTORE_DEADLINE_S)
-            if not answer.ok:
-                raise DockerError(_one_line(_message(answer)))
-
-
-@dataclass(frozen=True)
-class DockerEngine:
-    """Docker, as an engine among others."""
-
-    daemon: Docker
-    name = "docker"
-
-    def container(self, name: str) -> Container:
-        """By name or by unique beginning of the id."""
-        return self.daemon.container(name)
-
-    def adopts(self, container: Container) -> bool:
-        """By the name of the runtime in ``daemon.json``."""
-        return container.runtime == paths.RUNTIME_NAME
-
-    def place(self, container: Container, checkpoint: str, staged: Path) -> Path:  # noqa: ARG002 - the engine's interface
-        """In dockerd's own folder of it, for ``docker start --checkpoint``; it goes with the container."""
-        return checkpoints_of(self.daemon, container) / checkpoint
-
-    def start(self, container: Container, checkpoint: str) -> None:
-        """``docker start``, or with a checkpoint ``docker start --checkpoint``."""
-        self.daemon.start(container.id, checkpoint)
-
-
-def checkpoints_of(daemon: Docker, container: Container) -> Path:
-    """Where dockerd looks for a container's checkpoints, with user namespaces or without."""
-    root = Path(str(daemon.info()["DockerRootDir"]))
-    folder = root / "containers" / container.id
-    if not folder.is_dir():
-        raise DockerError(
-            f"there is no {folder} on this host; is the daemon that answers "
-            f"({os.environ.get('DOCKER_HOST', 'the local one')}) running here?"
+        self._post(
+            f"containers/{container_id}/start",
+            f"docker start --checkpoint {checkpoint}" if checkpoint else "docker start",
+            params=parameters,
+            timeout=RESTORE_DEADLINE_S,
         )
-    return folder / "checkpoints"
+
+    @property
+    def api(self) -> tuple[int, ...]:
+        """The version that the daemon speaks: (1, 45)."""
+        return tuple(int(part) for part in str(self._client.api_version).split("."))
+
+    def inspect(self, name: str) -> dict[str, Any]:
+        """All that ``docker inspect`` says of a container."""
+        with _translated(f"container {name}"):
+            found: dict[str, Any] = self._client.inspect_container(name)
+            return found
+
+    def create(self, body: dict[str, Any], name: str) -> str:
+        """``docker create`` of what the API takes; the new id."""
+        with _translated(f"docker create --name {name}"):
+            created = self._client.create_container_from_config(body, name)  # type: ignore[no-untyped-call]
+            return str(created["Id"])
+
+    def connect(self, container_id: str, network: str, endpoint: dict[str, Any]) -> None:
+        """``docker network connect``, with all that the API knows of it and the SDK of some version does not."""
+        self._post(
+            f"networks/{quote(network, safe='')}/connect",
+            f"docker network connect {network}",
+            json={"Container": container_id, "EndpointConfig": endpoint},
+        )
+
+    def disconnect(self, container_id: str, network: str) -> None:
+        """``docker network disconnect``."""
+        with _translated(f"docker network disconnect {network}"):
+            self._client.disconnect_container_from_network(container_id, network)
+
+    def network(self, name: str) -> dict[str, Any] | None:
+        """``docker network inspect`` of one of exactly this name."""
+        found = self._if_there(f"network {name}", lambda: self._client.inspect_network(name))
+        return found if found and found["Name"] == name else None
+
+    def container_named(self, name: str) -> Container | None:
+        """One of exactly this name."""
+        found = self._if_there(f"container {name}", lambda: self._client.inspect_container(name))
+        return container_of(found) if found and found["Name"] == f"/{name}" else None
+
+    def volume(self, name: str) -> dict[str, Any] | None:
+        """``docker volume inspect``."""
+        return self._if_there(f"volume {name}", lambda: self._client.inspect_volume(name))
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """``docker image inspect``."""
+        return self._if_there(
+            f"image {reference}",
+            lambda: self._client.inspect_image(reference),  # type: ignore[no-untyped-call]
+        )
+
+    def remove(self, container_id: str) -> None:
+        """``docker rm --force --volumes``; returns when it is gone. None is no error."""
+        gone = f"container {container_id} is not removed"
+        with _translated(gone), _not_there_is_fine():
+            try:
+                self._client.remove_container(container_id, v=True, force=True)
+            except _api_error() as error:
+                if error.status_code != _CONFLICT:
+                    raise
+                # Somebody removes it already; with --rm, the daemon itself.
+                self._client.wait(container_id, timeout=END_DEADLINE_S, condition="removed")
+
+    def set_restart(self, container_id: str, policy: Any) -> None:
+        """``docker update --restart``."""
+        with _translated(f"docker update --restart={policy['Name']}"):
+            self._client.update_container(container_id, restart_policy=policy)
+
+    def rename(self, container_id: str, name: str) -> None:
+        """``docker rename``."""
+        with _translated(f"docker rename {container_id} {name}"):
+            self._client.rename(container_id, name)
+
+    def kill(self, container_id: str) -> None:
+        """``docker kill`` and ``docker wait``; one that does not run, or no more is there, is no error."""
+        with _translated(f"docker kill {container_id}"), _not_there_is_fine():
+            try:
+                self._client.kill(container_id, signal="SIGKILL")
+            except _api_error() as error:
+                if error.status_code != _CONFLICT:
+                    raise
+            self._client.wait(container_id, timeout=END_DEADLINE_S, condition="not-running")
+
+    def save(self, reference: str) -> Iterator[bytes]:
+        """``docker save``."""
+        with _translated(f"docker save {reference}"):
+            answer = self._client.get(self._url("images/get"), params={"names": reference}, stream=True)
+            _succeeded(answer)
+            with answer:
+                yield from answer.iter_content(_CHUNK)
+
+    def load(self, chunks: Iterator[bytes]) -> None:
+        """``docker load``."""
+        answer = self._post("images/load", "docker load", data=chunks, timeout=IMAGE_DEADLINE_S)
+        for line in answer.text.splitlines():
+            if error := json.loads(line).get("error"):
+                raise DockerError(f"docker load: {_one_line(error)}")
+
+    def images(self) -> list[dict[str, Any]]:
+        """``docker images``: those without a name as well."""
+        with _translated("Docker does not list its images"):
+            found: list[dict[str, Any]] = self._client.images()
+            return found
+
+    def tag(self, image: str, reference: str) -> None:
+        """``docker tag``."""
+        repository, tag = split_reference(reference)
+        with _translated(f"docker tag {image} {reference}"):
+            self._client.tag(image, repository, tag, force=True)
+
+    def remove_image(self, image: str) -> None:
+        """``docker rmi``: a name, or an image with all its names. None is no error."""
+        with _translated(f"docker rmi {image}"), _not_there_is_fine():
+            self._client.remove_image(image, force=True)
+
+    def _url(self, path: str) -> str:
+        return f"{self._client.base_url}/v{self._client.api_version}/{path}"
+
+    def _post(self, path: str, doing: str, **how: Any) -> requests.Response:
+        """Ask for what the SDK has no method for, or not in every version; refusals in Docker's own words."""
+        with _translated(doing):
+            answer = self._client.post(self._url(path), **{"timeout": DEADLINE_S, **how})
+            _succeeded(answer)
+            return answer
+
+    @staticmethod
+    def _if_there(what: str, inspect: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        with _translated(what), _not_there_is_fine():
+            return inspect()
+        return None
+
+
+def container_of(found: dict[str, Any]) -> Container:
+    """What ``docker inspect`` says of a container, as far as every engine says it."""
+    state = found["State"]
+    return Container(
+        id=found["Id"],
+        name=found["Name"].removeprefix("/"),
+        runtime=found["HostConfig"].get("Runtime") or "",
+        running=state["Running"],
+        paused=state.get("Paused", False),
+        pid=state.get("Pid", 0),
+        auto_remove=found["HostConfig"].get("AutoRemove", False),
+    )
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """An image's repository and tag: a colon in the last part is no registry's port."""
+    head, slash, last = reference.rpartition("/")
+    name, _, tag = last.partition(":")
+    return head + slash + name, tag or "latest"
+
+
+def _api_error() -> type[docker.errors.APIError]:
+    """What the SDK raises for a refusal."""
+    import docker.errors
+
+    return docker.errors.APIError
+
+
+@contextmanager
+def _not_there_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except _api_error() as error:
+        if error.status_code != _NOT_FOUND:
+            raise
+
+
+def _succeeded(answer: requests.Response) -> None:
+    if not answer.ok:
+        raise DockerError(_one_line(_message(answer)))
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from migrrdma_runtime.base.errors import EngineError, UsageError
-from migrrdma_runtime.engine.docker import DockerDaemon, DockerEngine
+from migrrdma_runtime.engine.docker import DockerDaemon
+from migrrdma_runtime.engine.docker_engine import DockerEngine
 from migrrdma_runtime.engine.engine import Container, Engine
 from migrrdma_runtime.engine.podman import Podman
 

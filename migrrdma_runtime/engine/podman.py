@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import EngineError
+from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.engine import RESTORE_DEADLINE_S, Container
 
 _DEADLINE_S = 60
+
+
+def _not_yet(what: str) -> EngineError:
+    return EngineError(f"{what}: migrrdma migrates no containers of Podman's yet")
 
 
 class Podman:
@@ -45,6 +52,54 @@ class Podman:
         if checkpoint:
             raise EngineError(f"podman starts {container.name} from no checkpoint that it has not made")
         self._run("start", "--", container.id, seconds=RESTORE_DEADLINE_S)
+
+    def describe(self, container: Container) -> Description:
+        """Not yet."""
+        raise _not_yet(container.name)
+
+    def obstacles(self, wanted: Description) -> list[Obstacle]:
+        """All there is to be said."""
+        return [Obstacle(str(_not_yet(wanted.name)), "use migrrdma checkpoint import")]
+
+    def create(self, wanted: Description) -> Container:
+        """Not yet."""
+        raise _not_yet(wanted.name)
+
+    def remove(self, container: Container) -> None:
+        """Not yet."""
+        raise _not_yet(container.name)
+
+    def set_restart(self, container: Container, policy: dict[str, Any]) -> None:  # noqa: ARG002
+        """Not yet."""
+        raise _not_yet(container.name)
+
+    def rename(self, container: Container, name: str) -> None:  # noqa: ARG002
+        """Not yet."""
+        raise _not_yet(container.name)
+
+    def kill(self, container: Container) -> None:
+        """Not yet."""
+        raise _not_yet(container.name)
+
+    def low_level_root(self, container: Container) -> Path:
+        """Not yet."""
+        raise _not_yet(container.name)
+
+    def layer(self, container: Container) -> Path:
+        """Not yet."""
+        raise _not_yet(container.name)
+
+    def has_image(self, image_id: str) -> bool:
+        """Not yet."""
+        raise _not_yet(image_id)
+
+    def save_image(self, image_id: str, reference: str) -> Iterator[bytes]:  # noqa: ARG002
+        """Not yet."""
+        raise _not_yet(image_id)
+
+    def load_image(self, chunks: Iterator[bytes], image_id: str) -> None:  # noqa: ARG002
+        """Not yet."""
+        raise _not_yet(image_id)
 
     @staticmethod
     def _run(*words: str, seconds: float = _DEADLINE_S) -> str:

@@ -18,7 +18,8 @@ from migrrdma_runtime import cli
 from migrrdma_runtime.base.errors import CheckpointDirError, EngineError
 from migrrdma_runtime.criu import images, staging
 from migrrdma_runtime.engine import find
-from migrrdma_runtime.engine.docker import Docker, DockerEngine
+from migrrdma_runtime.engine.docker import Docker
+from migrrdma_runtime.engine.docker_engine import DockerEngine
 from migrrdma_runtime.engine.engine import Container
 
 MakeDocker = Callable[..., Docker]
