@@ -93,7 +93,15 @@ class Podman:
         """Not yet."""
         raise _not_yet(image_id)
 
-    def save_image(self, image_id: str, reference: str) -> Iterator[bytes]:  # noqa: ARG002
+    def layers(self, image_id: str) -> list[str]:
+        """Not yet."""
+        raise _not_yet(image_id)
+
+    def layers_here(self, layers: list[str]) -> int:  # noqa: ARG002
+        """None."""
+        return 0
+
+    def save_image(self, image_id: str, reference: str, without: int = 0) -> Iterator[bytes]:  # noqa: ARG002
         """Not yet."""
         raise _not_yet(image_id)
 
