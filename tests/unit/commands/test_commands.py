@@ -55,6 +55,19 @@ def test_install_says_what_it_did_and_what_comes_next(migrrdma: Command) -> None
     assert {line.split()[0] for line in again} == {"already"}
 
 
+def test_install_for_podman_tells_nobody_else(migrrdma: Command, host: Host) -> None:
+    lines = migrrdma("install", "--engine", "podman").output.splitlines()
+    assert f"done     {paths.PODMAN_CONFIG} (new)" in lines
+    assert lines[-1] == "Next: migrrdma check"
+    assert not host.path(DEFAULT).exists()
+    assert {line.split()[0] for line in migrrdma("install").output.splitlines()} == {"already"}
+
+
+def test_install_knows_the_engines_that_can_be_told(migrrdma: Command) -> None:
+    done = migrrdma("install", "--engine", "lxc", "--dry-run")
+    assert str(done.exception) == "there is no engine 'lxc': --engine takes docker or podman"
+
+
 def test_install_reports_to_programs(migrrdma: Command) -> None:
     document = json.loads(migrrdma("install", "--json").stdout)
     assert {step["status"] for step in document["steps"]} == {"done"}
