@@ -160,3 +160,10 @@ def test_containers_without_rdma_and_builds_are_as_before(peer: Shell) -> None:
     limits = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]  # a node cannot raise its own
     said = peer.run("podman", "build", "--network=host", *limits, *peer.rdma_options, "/tmp/build").stdout
     assert "as before" in said
+
+
+def test_the_runtime_stays_while_a_container_of_podmans_runs_under_it(peer: Shell, podmans: Make) -> None:
+    """Podman could neither stop nor remove it; by the name that the install has given the runtime."""
+    podmans(PodmanContainer(peer, ["--network=host"], ["sleep", "1000"], "migrrdma")).run()
+    with pytest.raises(NodeCommandError, match="cannot be stopped without it: web; stop them first"):
+        peer.run("migrrdma", "uninstall")
