@@ -36,15 +36,24 @@ class CheckpointOptions:
 
     def __init__(self, invocation: "Invocation") -> None:
         self.container_id = invocation.container_id
-        self.leave_running = invocation.flag("leave-running")
+        self.move = os.environ.pop("MIGRRDMA_MOVE", "")
+        """The move whose step it is, if it is one of a move: what is dumped stays then, frozen (mover/departure.py)."""
+        self.only_for = os.environ.pop("MIGRRDMA_MOVE_TO", "")
+        """The agent that may restore it."""
+        self.leave_running = invocation.flag("leave-running") and not self.move
+        """Whether it goes on whatever comes; of a move that is not so before the move has come to nothing."""
         self.partial = [f"--{name}" for name in _PARTIAL if invocation.flag(name)]
 
 
 def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
     """Run a checkpoint to its end; never returns."""
     options = CheckpointOptions(invocation)
+    if options.move:
+        config.tcp_established = (
+            False  # a move's are kept only where its user wants that, which the call says
+        )
     dump = CriuRun(invocation, runtime, config)
-    if dump.facts.has_guest:
+    if dump.facts.has_guest or options.move:
         child.end_like(_dump_with_connections(options, dump, config))
     child.end_like(dump.perform())
 
@@ -59,14 +68,23 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             f"checkpoint of {options.container_id}: {options.partial[0]} cannot be used with a container that may "
             "hold RDMA connections, because a NIC's writes escape CRIU's dirty tracking; dump it whole"
         )
-    if not options.leave_running and auto_remove.takes_checkpoint_along(dump.facts.docker_folder):
+    if (
+        not options.leave_running
+        and not options.move
+        and auto_remove.takes_checkpoint_along(dump.facts.docker_folder)
+    ):
         raise CheckpointError(
             f"checkpoint of {options.container_id}: the container was started with --rm, so Docker would remove it "
             "when the dump ends it, and this checkpoint with it: put it elsewhere with --checkpoint-dir"
         )
     with runtime_client.connect(config.run_dir) as agent:
         with dump.container.thawed(), around(Action.RUNTIME_ASK_CHECKPOINT, AgentError):
-            ready = agent.checkpoint(options.container_id, leave_running=options.leave_running)
+            ready = agent.checkpoint(
+                options.container_id,
+                leave_running=options.leave_running,
+                move=options.move,
+                only_for=options.only_for,
+            )
         if ready is None:
             return dump.perform()
         status = 1
@@ -82,6 +100,10 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             kept = _prepare_to_keep(options, dump, ready)
             with around(Action.RUNTIME_WRITE_MANIFEST):
                 manifest.write(dump.images, ready["manifest"])
+            if options.move and not dump.container.run("pause"):
+                raise CheckpointError(
+                    f"checkpoint of {options.container_id}: the container cannot be frozen: is it paused?"
+                )
             with around(Action.RUNTIME_DUMP):
                 status = dump.perform()
                 if not status:
@@ -90,6 +112,8 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             failure = CheckpointError(f"cannot dump into {dump.images}: {error.strerror}")
         except BaseException as error:  # noqa: BLE001 (raised again, once it is known that the container lives)
             failure = error
+        if options.move and (status or failure is not None):
+            dump.container.run("resume")  # first, for it to hear that it is to go on
         if status and not _is_in_the_image(dump, agent, ready["migration"], start):
             with around(Action.RUNTIME_REMOVE_MANIFEST, CheckpointError):
                 manifest.remove(dump.images)
@@ -112,7 +136,7 @@ def _prepare_to_keep(options: CheckpointOptions, dump: CriuRun, ready: "Message"
     from migrrdma_runtime.wire import kept_images
 
     pointer = ready.get("kept", "")  # an agent of before this names none
-    if not pointer or options.leave_running or not kept_images.are_the_engines(dump.images):
+    if not pointer or options.leave_running or options.move or not kept_images.are_the_engines(dump.images):
         return ""
     return kept_images.prepare(pointer, dump.images)
 
@@ -153,8 +177,9 @@ def _say_that_it_succeeded(
 
     steps, written = stats.dump_steps(dump.work, start), False
     try:
-        with around(Action.RUNTIME_SYNC_IMAGES):
-            dump_outcome.sync_tree(dump.images)
+        if not options.move:  # of which the application is here, and the images end with the boot
+            with around(Action.RUNTIME_SYNC_IMAGES):
+                dump_outcome.sync_tree(dump.images)
         with around(Action.RUNTIME_WRITE_OUTCOME):
             dump_outcome.write(ready["outcome"], steps)
         written = True

@@ -24,6 +24,7 @@ from migrrdma_runtime.commands import (
     checkpoint_import,
     inspect,
     install,
+    migrate,
     migration,
     status,
     timeline,
@@ -46,6 +47,7 @@ authority = typer.Typer(help="The cluster's certificate authority.", no_args_is_
 app.command("install", help=install.HELP)(install.install)
 app.command("uninstall", help=uninstall.HELP)(uninstall.uninstall)
 app.command("check", help=check.HELP)(check.check)
+app.command("migrate", help=migrate.HELP)(migrate.migrate)
 app.command("status", help=status.HELP)(status.status)
 app.command("inspect", help=inspect.HELP)(inspect.inspect)
 app.command("timeline", help=timeline.HELP)(timeline.timeline)
@@ -64,6 +66,8 @@ checkpoint.command("discard", help=checkpoint_discard.HELP)(checkpoint_discard.c
 app.add_typer(migrations, name="migration")
 migrations.command("list", help=migration.LIST_HELP)(migration.list_)
 migrations.command("show", help=migration.SHOW_HELP)(migration.show)
+migrations.command("moves", help=migrate.MOVES_HELP)(migrate.moves)
+migrations.command("cancel", help=migrate.CANCEL_HELP)(migrate.cancel)
 migrations.command("adopt", help=adopt.HELP)(adopt.adopt)
 migrations.command("abandon", help=migration.ABANDON_HELP)(migration.abandon)
 

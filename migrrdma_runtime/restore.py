@@ -11,7 +11,7 @@ from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RestoreError, UnreachableError
 from migrrdma_runtime.base.fault_points import Action, around
 from migrrdma_runtime.criu import stats
-from migrrdma_runtime.shim import child, staged
+from migrrdma_runtime.shim import child, prepare, staged
 from migrrdma_runtime.shim.criu_run import CriuRun
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def run(invocation: "Invocation", runtime: str, config: "Config", *, adopts: boo
     options = RestoreOptions(invocation)
     link = "" if adopts else staged.which(config, options.container_id)
     restoration = CriuRun(invocation, runtime, config)
-    if restoration.facts.has_guest:
+    if restoration.facts.has_guest or prepare.is_moved(invocation):
         status = _restore_with_connections(options, restoration, config)
     else:
         status = restoration.perform()

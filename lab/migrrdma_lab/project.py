@@ -33,8 +33,8 @@ migrrdma install
 install -d -m 700 /etc/migrrdma/tls
 tar -C /etc/migrrdma/tls -xf "$3"
 systemctl daemon-reload
-systemctl enable migrrdma-agent
-systemctl restart --no-block migrrdma-agent  # in emulation it takes its time
+systemctl enable migrrdma-agent migrrdma-mover
+systemctl restart --no-block migrrdma-agent migrrdma-mover  # in emulation it takes its time
 systemctl reload docker
 echo "$2" >/etc/rack-project
 """

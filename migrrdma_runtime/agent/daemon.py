@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +33,14 @@ from migrrdma_runtime.agent.roles.kept import Kept
 from migrrdma_runtime.agent.roles.partner import Partner
 from migrrdma_runtime.agent.roles.partners_arbiter import PartnersArbiter
 from migrrdma_runtime.agent.roles.records import DestinationData, Record, SourceData
-from migrrdma_runtime.agent.roles.source import Source
+from migrrdma_runtime.agent.roles.source import MoveStep, Source
 from migrrdma_runtime.agent.roles.states import Role, State
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.agent.roles.telling import is_meant
 from migrrdma_runtime.agent.roles.this_agent import ThisAgent
 from migrrdma_runtime.agent.roles.whereabouts import Whereabouts
 from migrrdma_runtime.base import fault_points
-from migrrdma_runtime.base.errors import AgentError, CertificateError, MigrRDMAError
+from migrrdma_runtime.base.errors import AgentError, MigrRDMAError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
@@ -69,7 +68,7 @@ class Daemon:
         self._local = local or LocalSockets(
             containers or Containers(config.run_dir), config.run_dir, answers=config.late_comers
         )
-        self._addresses = _listening(config, credentials.identity)
+        self._addresses = certificates.listening(config.listen, credentials.identity, config.tls)
         identity = credentials.identity
         devices = devices or Devices()
         contact = Contact(identity.name, join(_advertised(self._addresses, identity), config.port))
@@ -140,6 +139,9 @@ class Daemon:
             "objections": self._show_objections,
             "abandon": self._abandon,
             "adopt": self._adopt,
+            "examine": self._examine,
+            "move": self._move,
+            "take_back": self._take_back,
         }
         self._local.serve({name: self._counted(name, one) for name, one in operations.items()})
         loop = asyncio.get_running_loop()
@@ -211,7 +213,8 @@ class Daemon:
 
     async def _checkpoint(self, request: Message, runtime: Runtime) -> Message:
         self.agent.guests.listen_in(request["container"])
-        return await self._source.checkpoint(request["container"], request["leave_running"], runtime)
+        step = MoveStep(request["move"], request["only_for"]) if request["move"] else None
+        return await self._source.checkpoint(request["container"], request["leave_running"], runtime, step)
 
     async def _restore(self, request: Message, runtime: Runtime) -> Message:
         self.agent.guests.listen_in(request["container"])
@@ -301,6 +304,30 @@ class Daemon:
     async def _adopt(self, request: Message, _runtime: Runtime) -> Message:
         return await self._adoption.adopt(request["manifest"], request["fenced"])
 
+    async def _examine(self, request: Message, _runtime: Runtime) -> Message:
+        """What would refuse a checkpoint now, also at its partners; nothing is touched."""
+        self.agent.guests.listen_in(request["container"])
+        return await self._source.examine(request["container"])
+
+    async def _move(self, request: Message, _runtime: Runtime) -> Message:
+        """How it stands with the checkpoint that is a move's step, to whoever conducts that."""
+        record = self._source.of_move(request["move"])
+        return (
+            {"state": record.state.value, "migration": record.id}
+            if record
+            else {"state": "", "migration": ""}
+        )
+
+    async def _take_back(self, request: Message, _runtime: Runtime) -> Message:
+        """Have a move come to nothing; ``taken_back``: it has, and what is frozen of it may be let go."""
+        record = self._source.of_move(request["move"])
+        if record is None:
+            return {"taken_back": True, "state": ""}
+        taken_back = await self._arbiter.take_back(record)
+        if taken_back:
+            self.agent.tasks.decide(record.id, self._source.go_on(record))
+        return {"taken_back": taken_back, "state": record.state.value}
+
     async def _status(self, _request: Message, _runtime: Runtime) -> Message:
         return {
             "version": __version__,
@@ -375,32 +402,9 @@ def _struck(name: str, handler: Handler) -> Handler:
     return answer
 
 
-def _listening(config: AgentConfig, identity: Identity) -> list[str]:
-    """The configured addresses, else those of the certificate that are this host's."""
-    if config.listen:
-        return list(config.listen)
-    own = [address for address in sorted(identity.addresses) if _is_local(address)]
-    if not own:
-        raise CertificateError(
-            f"no address in {config.tls.certificate} ({', '.join(sorted(identity.addresses))}) is "
-            "this host's: issue it one with `migrrdma agent ca issue`, or set listen in agent.toml"
-        )
-    return own
-
-
 def _advertised(addresses: list[str], identity: Identity) -> str:
     """Where others are to ask back: an address of the certificate, also if we listen on all there are."""
     return next((one for one in addresses if one in identity.addresses), min(identity.addresses))
-
-
-def _is_local(address: str) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
 
 
 def _is_own(address: str, identity: Identity, port: int) -> bool:

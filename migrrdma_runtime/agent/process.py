@@ -42,7 +42,7 @@ def main(log_level: str, log_form: str = "text") -> int:
             raise ConfigError(f"MIGRRDMA_LOG_FORMAT: {log_form!r} is none of {', '.join(log_format.FORMATS)}")
         log_format.set_up(log_level, log_form)
         config = agent_config.load()
-        with _alone(config.run_dir):
+        with alone(config.run_dir, _LOCK, "agent"):
             asyncio.run(_run(config))
     except MigrRDMAError as error:
         print(f"migrrdma: error: {error}", file=sys.stderr)
@@ -81,12 +81,12 @@ def _the_rest() -> type[Daemon]:
 
 
 @contextlib.contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Keep a second agent from taking this one's sockets, for as long as this process lives."""
+def alone(run_dir: Path, name: str, what: str) -> Iterator[None]:
+    """Keep a second one from taking this one's sockets, for as long as this process lives."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         run_dir.chmod(paths.RUN_DIR_MODE)
-        with (run_dir / _LOCK).open("a+") as lock:
+        with (run_dir / name).open("a+") as lock:
             # Whatever our umask is, and was when it was made: who may open it may lock it, and no agent would start.
             os.fchmod(lock.fileno(), 0o600)
             try:
@@ -94,8 +94,8 @@ def _alone(run_dir: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 lock.seek(0)
                 raise AgentError(
-                    f"an agent runs on this host already, as process {lock.read().strip() or '?'} "
-                    f"({run_dir / _LOCK}): stop that one, or restart it by `systemctl restart migrrdma-agent`"
+                    f"there is one {what} on this host already, process {lock.read().strip() or '?'} "
+                    f"({run_dir / name}): stop that one, or restart it by `systemctl restart migrrdma-{what}`"
                 ) from error
             lock.truncate(0)
             print(os.getpid(), file=lock, flush=True)

@@ -20,18 +20,6 @@ RUNTIME_SCRIPT = "/usr/local/libexec/migrrdma/runtime.py"
 HOOKS_DIR = "/usr/local/libexec/migrrdma/hooks"
 """The OCI hooks, copied from ``hooks/`` by ``migrrdma install``."""
 
-INJECT_GUEST = f"{HOOKS_DIR}/inject-guest"
-"""Edits the specs of an engine that runs another runtime than ours (``inject_guest.py``)."""
-
-ENGINE_HOOKS_DIR = "/usr/local/libexec/migrrdma/hooks.d"
-"""What tells Podman of it. In a folder of its own, as Podman's build and CRI-O read the usual ones, too, know no stage
-*precreate*, and give up over it."""
-
-ENGINE_HOOK = f"{ENGINE_HOOKS_DIR}/inject-guest.json"
-
-PODMAN_CONFIG = "/etc/containers/containers.conf.d/90-migrrdma.conf"
-"""What tells Podman of that folder, and of our runtime's name."""
-
 CRIU_PLUGIN = "/usr/local/libexec/migrrdma/migrrdma_plugin.so"
 """Our CRIU plugin; each RDMA container's bundle gets a directory that links to it and to all others."""
 
@@ -104,6 +92,12 @@ GUEST_SOCKET = "guest.sock"
 
 RUNTIME_SOCKET = "agent.sock"
 """Below ``run_dir``, where no container sees it: what the OCI runtime and ``migrrdma status`` talk to."""
+
+MOVER_SOCKET = "mover.sock"
+"""Below ``run_dir``, likewise: what the command line and the OCI runtime ask the mover."""
+
+MOVER_UNIT = "/etc/systemd/system/migrrdma-mover.service"
+"""The mover as a service of systemd's."""
 
 PLUGIN_IMAGE = "migrrdma.img"
 """In a checkpoint directory: what CRIU's plugin took over. Where it is, the manifest must be as well."""

@@ -17,6 +17,13 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 """How each is reached; in the order in which they are asked."""
 
 
+def by_name(name: str) -> Engine:
+    """The engine of that name; `EngineError` if it is not here."""
+    if name not in ENGINES:
+        raise EngineError(f"there is no engine {name!r} here: it would be {' or '.join(ENGINES)}")
+    return ENGINES[name]()
+
+
 def find(container: str, wanted: str) -> tuple[Engine, Container]:
     """The engine and its container; ``wanted`` names the engine, or nothing.
 

@@ -26,6 +26,9 @@ ADOPTED = "org.migrrdma.adopted"
 runtime's own state of the container, and so ends with it; it is there before anything is restored, when it can still
 be refused."""
 
+AWAITED = "migrrdma.awaited"
+"""In a folder that is staged: what belongs there is on its way from another host (``mover/arrival.py``)."""
+
 _TAKEN_OVER = ("console-socket", "pid-file", "preserve-fds")
 """Options of ``create`` that ``restore`` has as well, and the engine counts on. ``--no-pivot`` it does not need, as the
 mounts are CRIU's to make; ``--pidfd-socket`` it cannot serve."""
@@ -101,6 +104,19 @@ def _remove(folder: str) -> None:
         shutil.rmtree(folder)
 
 
+def wait_for_the_rest(invocation: "Invocation", config: "Config") -> None:
+    """Wait until what is staged is here, if it is still on its way; `AgentError`: it will not come."""
+    if not os.path.exists(os.path.join(_link(config, invocation.container_id), AWAITED)):
+        return
+    from migrrdma_runtime.shim import root_mount
+    from migrrdma_runtime.wire.mover_client import Mover
+
+    with Mover(config.run_dir) as mover:
+        answer = mover.ask({"op": "awaited", "container": invocation.container_id})
+    if answer["new_root"]:
+        root_mount.mount_anew(invocation.value("b", "bundle") or ".")
+
+
 def as_restore(invocation: "Invocation", config: "Config") -> "Invocation":
     """The restore that answers a ``create``, of which the bundle is marked; `RestoreError` for a ``run``."""
     if invocation.command == "run":
@@ -108,6 +124,7 @@ def as_restore(invocation: "Invocation", config: "Config") -> "Invocation":
             f"container {invocation.container_id} is not run: a checkpoint is staged for it, which create and start "
             f"restore ({_link(config, invocation.container_id)}; without that link it begins anew)"
         )
+    wait_for_the_rest(invocation, config)
     link = which(config, invocation.container_id)
     found = argv.parse(_arguments(invocation, config))
     _mark(found, link)

@@ -8,7 +8,7 @@ a schema too. Unknown members are refused: a newer agent must ask ``hello`` for 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from migrrdma_runtime.base import gids, strict_json
@@ -122,6 +122,15 @@ class Exchange:
     reply: Schema
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """What may be said to one kind of server: requests, and streams, which are a request and then bytes."""
+
+    service: str
+    exchanges: dict[str, Exchange]
+    streams: dict[str, Exchange] = field(default_factory=dict)
+
+
 EXCHANGES: dict[str, Exchange] = {
     # Anyone, before anything else.
     "hello": Exchange(record(version=_NUMBER), record(name=NAME, version=_NUMBER)),
@@ -218,6 +227,8 @@ EXCHANGES: dict[str, Exchange] = {
     ),
     "holding": Exchange(record(migration=MIGRATION, epoch=EPOCH), record(state=STATE)),
 }
+
+AGENTS = Vocabulary("migrrdma.Agent", EXCHANGES)
 
 UNKNOWN = "unknown"
 """The state of a migration that an agent has no record of. Nothing that could still commit is ever forgotten,

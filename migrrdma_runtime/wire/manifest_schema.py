@@ -62,7 +62,7 @@ MANIFEST = record(
     left_running={"type": "boolean"},
     source=AGENT,
     devices={"type": "object", "propertyNames": _DEVICE, "additionalProperties": {"type": "object"}},
-    guests=list_of(GUEST, least=1),
+    guests=list_of(GUEST),
     partners=list_of(PARTNER),
     internal=list_of(END),
     datagrams=list_of(DATAGRAMS, MOST_PLACES),

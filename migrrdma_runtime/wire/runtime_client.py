@@ -87,15 +87,29 @@ class Agent:
         self._socket.close()
 
     def checkpoint(
-        self, container: str, *, leave_running: bool, on_step: "Callable[[str], None] | None" = None
+        self,
+        container: str,
+        *,
+        leave_running: bool,
+        move: str = "",
+        only_for: str = "",
+        on_step: "Callable[[str], None] | None" = None,
     ) -> "Message | None":
         """Quiesce a container's RDMA for a dump.
 
+        ``move``: the one whose step it is; ``only_for``: the agent that alone may restore it then.
         None: the container holds nothing of RDMA, dump it as it is. Else the migration's name and the
         manifest to be written beside the images; the runtime must dump now, and report.
         """
         answer = self._request(
-            {"op": "checkpoint", "container": container, "leave_running": leave_running}, on_step
+            {
+                "op": "checkpoint",
+                "container": container,
+                "leave_running": leave_running,
+                "move": move,
+                "only_for": only_for,
+            },
+            on_step,
         )
         return answer.get("ready")
 
@@ -168,6 +182,21 @@ class Agent:
         """
         request = {"op": "abandon", "migration": migration, "lost": lost, "role": role}
         return str(self._request(request, None)["done"]["role"])
+
+    def move(self, move: str) -> "Message":
+        """How it stands with the checkpoint that is a move's step: its ``state``, and ``migration``; empty: none."""
+        result: Message = self._request({"op": "move", "move": move}, None)["done"]
+        return result
+
+    def examine(self, container: str) -> "Message":
+        """What would refuse a move now: ``obstacles``; and ``build_ids`` of the guest libraries that it runs."""
+        result: Message = self._request({"op": "examine", "container": container}, None)["done"]
+        return result
+
+    def take_back(self, move: str) -> "Message":
+        """Have a move come to nothing. ``taken_back``: it has; else ``state``: committed, or in doubt still."""
+        result: Message = self._request({"op": "take_back", "move": move}, None)["done"]
+        return result
 
     def adopt(self, document: "Message", fenced: str) -> "Message":
         """Have this host's agent decide about a checkpoint whose host is gone; returns its manifest from now on."""

@@ -33,7 +33,15 @@ async def checkpoint_at_once(hosts: Cluster, count: int) -> float:
 
     async def checkpoint(number: int) -> None:
         runtime = RuntimeLines(host.config.runtime_socket)
-        ready = await runtime.say({"op": "checkpoint", "container": f"c{number}", "leave_running": False})
+        ready = await runtime.say(
+            {
+                "op": "checkpoint",
+                "container": f"c{number}",
+                "leave_running": False,
+                "move": "",
+                "only_for": "",
+            }
+        )
         assert "ready" in ready, ready
         done = await runtime.report(ready)
         assert done["done"]["parked"]

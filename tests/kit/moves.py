@@ -73,18 +73,25 @@ class Move:
             container=container, lands_in=container + "+",
         )  # fmt: skip
 
-    async def checkpoint(self, *, succeeded: bool = True, leave_running: bool = False) -> Any:
-        """What the runtime does of a checkpoint; ``succeeded``: how the dump goes."""
+    async def checkpoint(
+        self, *, succeeded: bool = True, leave_running: bool = False, move: str = "", only_for: str = ""
+    ) -> Any:
+        """What the runtime does of a checkpoint; ``succeeded``: how the dump goes.
+
+        ``move``: the one whose step it is, of which the processes stay, to be restored by the agent ``only_for``.
+        """
 
         async def dump(ready: Any) -> None:
             self.document = ready["manifest"]
             self.image = (await self.mover.show())["image"]
-            if succeeded and not leave_running:
+            if succeeded and not leave_running and not move:
                 await self.mover.kill()
 
         return await self._drive(
             self.src,
-            lambda agent: agent.checkpoint(self.container, leave_running=leave_running),
+            lambda agent: agent.checkpoint(
+                self.container, leave_running=leave_running, move=move, only_for=only_for
+            ),
             lambda ready: ready["migration"],
             dump,
             succeeded,

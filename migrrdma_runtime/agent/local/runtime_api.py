@@ -48,7 +48,18 @@ _CONTAINER = {"type": "string", "minLength": 1, "maxLength": 1024}
 _STEP = record(name=STEP_NAME, start=START, seconds=SECONDS)
 
 REQUESTS = {
-    "checkpoint": record(op={}, container=_CONTAINER, leave_running={"type": "boolean"}),
+    # ``move``: the one whose step it is, or nothing; ``only_for``: who alone may restore it.
+    "checkpoint": record(
+        op={},
+        container=_CONTAINER,
+        leave_running={"type": "boolean"},
+        move={"type": "string", "pattern": "^([0-9a-f]{16})?$", "maxLength": 16},
+        only_for={"type": "string", "maxLength": 64},
+    ),
+    # Whoever conducts a move: how it stands with the checkpoint that is its step; and that it has come to nothing.
+    "move": record(op={}, move=MIGRATION),
+    "examine": record(op={}, container=_CONTAINER),
+    "take_back": record(op={}, move=MIGRATION),
     "restore": record(op={}, container=_CONTAINER, manifest={"type": "object"}),
     "report": record(
         op={},

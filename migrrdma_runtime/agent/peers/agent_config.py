@@ -16,6 +16,8 @@ from migrrdma_runtime.base import config, gids, paths
 from migrrdma_runtime.base.errors import AgentError, ConfigError
 
 DEFAULT_PORT = 50505
+MOVER_PORT = 50507
+"""The mover's: 50506 are the metrics."""
 
 METRICS = "127.0.0.1:50506"
 """Where metrics are, unless the configuration says otherwise: on the host alone."""
@@ -64,6 +66,9 @@ DEFAULT_TEXT = f"""\
 # listen = ["192.0.2.11"]
 # port = {DEFAULT_PORT}
 
+# Where the movers of other hosts reach the one of this host: on the same addresses.
+# mover_port = {MOVER_PORT}
+
 # Where Prometheus finds this agent's metrics, by plain HTTP: whoever can connect there can read them. "" for nowhere.
 # metrics = "{METRICS}"
 
@@ -100,6 +105,7 @@ _SCHEMA = {
     "properties": {
         "listen": {"type": "array", "items": _TEXT, "minItems": 1},
         "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+        "mover_port": {"type": "integer", "minimum": 1, "maximum": 65535},
         "metrics": {"type": "string"},
         "late_comers": {"type": "boolean"},
         "state_dir": {"type": "string", "pattern": "^/"},
@@ -144,6 +150,7 @@ class AgentConfig:
     state_dir: Path = Path(paths.AGENT_STATE_DIR)
     listen: tuple[str, ...] = ()
     port: int = DEFAULT_PORT
+    mover_port: int = MOVER_PORT
     metrics: str = ""
     """``host:port``; empty: there are none."""
     late_comers: bool = False
@@ -248,6 +255,7 @@ def parse(found: dict[str, Any], file: str, run_dir: Path, guest_dir: Path) -> A
         state_dir=Path(found.get("state_dir", paths.AGENT_STATE_DIR)),
         listen=tuple(found.get("listen", ())),
         port=found.get("port", DEFAULT_PORT),
+        mover_port=found.get("mover_port", MOVER_PORT),
         metrics=metrics,
         late_comers=found.get("late_comers", False),
         tls=TLSFiles(**{one.name: tls[one.name] for one in fields(TLSFiles) if one.name in tls}),

@@ -11,6 +11,7 @@ import datetime
 import ipaddress
 import os
 import re
+import socket
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -322,3 +323,26 @@ def write(path: Path, content: bytes, mode: int) -> None:
         files.replace(path, content, mode)
     except OSError as error:
         raise CertificateError(f"cannot write {path}: {error.strerror}") from error
+
+
+def listening(configured: tuple[str, ...], identity: Identity, tls: TLSFiles) -> list[str]:
+    """Where this host listens: the configured addresses, else those of the certificate that are this host's."""
+    if configured:
+        return list(configured)
+    own = [address for address in sorted(identity.addresses) if _is_local(address)]
+    if not own:
+        raise CertificateError(
+            f"no address in {tls.certificate} ({', '.join(sorted(identity.addresses))}) is "
+            "this host's: issue it one with `migrrdma agent ca issue`, or set listen in agent.toml"
+        )
+    return own
+
+
+def _is_local(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True

@@ -12,7 +12,7 @@ import asyncio
 import ipaddress
 import logging
 import resource
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from migrrdma_runtime.agent.peers.allowances import Allowances
 from migrrdma_runtime.agent.peers.certificates import Credentials, Identity
 from migrrdma_runtime.agent.peers.refusals import Refusals
 from migrrdma_runtime.agent.peers.tls_probe import Obstacle, find_obstacle, look
-from migrrdma_runtime.agent.peers.transport import Handler, Handlers
+from migrrdma_runtime.agent.peers.transport import Handler, Handlers, StreamHandler, StreamHandlers
 from migrrdma_runtime.base.errors import (
     AgentError,
     AllowanceError,
@@ -41,11 +41,10 @@ from migrrdma_runtime.base.errors import (
 )
 from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.wire import agent_messages
-from migrrdma_runtime.wire.agent_messages import EXCHANGES, Exchange, Message
+from migrrdma_runtime.wire.agent_messages import AGENTS, Exchange, Message, Vocabulary
 
 _log = logging.getLogger(__name__)
 
-_SERVICE = "migrrdma.Agent"
 _CODES: tuple[tuple[type[MigrRDMAError], grpc.StatusCode], ...] = (
     (DrainError, grpc.StatusCode.ABORTED),
     (GuestError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -92,7 +91,13 @@ _MAX_DETAILS = 2000
 class GrpcServer:
     """Listens on this host's addresses and hands requests to the handlers."""
 
-    def __init__(self, credentials: Credentials, handlers: Handlers) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        handlers: Handlers,
+        streams: StreamHandlers | None = None,
+        vocabulary: Vocabulary = AGENTS,
+    ) -> None:
         self._server = grpc.aio.server(
             # Without SO_REUSEPORT off, two agents on one host would share the port, and the requests.
             options=(
@@ -112,8 +117,14 @@ class GrpcServer:
         self._denied = credentials.denied
         self._one_large = asyncio.Lock()
         self._under_way: set[asyncio.Task[bytes]] = set()
-        served = {name: self._serve(name, handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, served),))
+        served: dict[str, Any] = {
+            name: self._serve(name, handler, vocabulary.exchanges[name]) for name, handler in handlers.items()
+        }
+        for name, taker in (streams or {}).items():
+            served[name] = self._serve_stream(name, taker, vocabulary.streams[name])
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(vocabulary.service, served),)
+        )
 
     async def start(self, addresses: list[str], port: int) -> None:
         """Bind every address, or fail naming the one that cannot be bound."""
@@ -165,9 +176,7 @@ class GrpcServer:
         elif error is not None:
             _log.error("%s from %s failed", name, caller, exc_info=error)
 
-    def _serve(self, name: str, handler: Handler) -> grpc.RpcMethodHandler[bytes, bytes]:
-        exchange = EXCHANGES[name]
-
+    def _serve(self, name: str, handler: Handler, exchange: Exchange) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def carry_out(caller: Identity, request: bytes) -> bytes:
             with self._allowances.of(caller.name).request(name, len(request)):
                 message = await self._decode(request, exchange, f"{name} from agent {caller.name}")
@@ -175,22 +184,53 @@ class GrpcServer:
             return agent_messages.encode(agent_messages.check(reply, exchange.reply, f"the reply to {name}"))
 
         async def serve(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-            caller = Identity("?", frozenset())
-            try:
-                caller = _caller(context)
-                self._denied.require_valid(_certificate(context), f"the certificate of agent {caller.name}")
+            async def answer(caller: Identity) -> bytes:
                 return await self._whoever_hears_it(caller.name, name, carry_out(caller, request))
-            except MigrRDMAError as error:
-                if not isinstance(error, AllowanceError):  # of which allowances.py has said it
-                    self._refusals.say(caller.name, name, error)
-                code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
-                await context.abort(code or grpc.StatusCode.UNKNOWN, str(error)[:_MAX_DETAILS])
-            except Exception:  # noqa: BLE001 (a bug of ours, which grpc would show to the caller)
-                _log.exception("%s from %s failed", name, caller.name)
-                await context.abort(grpc.StatusCode.INTERNAL, "internal error; see its log")
-            raise AssertionError("abort() raises")
+
+            return await self._answered(name, context, answer)
 
         return grpc.unary_unary_rpc_method_handler(serve)
+
+    def _serve_stream(
+        self, name: str, taker: StreamHandler, exchange: Exchange
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
+        async def serve(
+            requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+        ) -> bytes:
+            async def answer(caller: Identity) -> bytes:
+                first = await anext(requests, b"")
+                with self._allowances.of(caller.name).request(name, len(first)):
+                    header = await self._decode(first, exchange, f"{name} from agent {caller.name}")
+                    reply = await taker(caller, header, requests)
+                return agent_messages.encode(
+                    agent_messages.check(reply, exchange.reply, f"the reply to {name}")
+                )
+
+            return await self._answered(name, context, answer)
+
+        return grpc.stream_unary_rpc_method_handler(serve)
+
+    async def _answered(
+        self,
+        name: str,
+        context: grpc.aio.ServicerContext[bytes, bytes],
+        answer: Callable[[Identity], Awaitable[bytes]],
+    ) -> bytes:
+        """Answer whoever is entitled to ask; an error becomes its status."""
+        caller = Identity("?", frozenset())
+        try:
+            caller = _caller(context)
+            self._denied.require_valid(_certificate(context), f"the certificate of agent {caller.name}")
+            return await answer(caller)
+        except MigrRDMAError as error:
+            if not isinstance(error, AllowanceError):  # of which allowances.py has said it
+                self._refusals.say(caller.name, name, error)
+            code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+            await context.abort(code or grpc.StatusCode.UNKNOWN, str(error)[:_MAX_DETAILS])
+        except Exception:  # noqa: BLE001 (a bug of ours, which grpc would show to the caller)
+            _log.exception("%s from %s failed", name, caller.name)
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error; see its log")
+        raise AssertionError("abort() raises")
 
 
 @dataclass
@@ -209,7 +249,8 @@ class _Kept:
 class GrpcTransport:
     """Asks other agents; connections are kept from one request of a migration to the next."""
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, vocabulary: Vocabulary = AGENTS) -> None:
+        self._vocabulary = vocabulary
         self._credentials = grpc.ssl_channel_credentials(
             credentials.ca, credentials.key, credentials.certificate
         )
@@ -223,16 +264,62 @@ class GrpcTransport:
         self, address: str, name: str, request: Message, timeout: float, agent: str = ""
     ) -> Message:
         """Ask the agent at ``host:port``, once; with a name only that one."""
-        exchange = EXCHANGES[name]
+        exchange = self._vocabulary.exchanges[name]
         what = f"{name} to the agent at {address}"
         data = agent_messages.encode(agent_messages.check(request, exchange.request, what))
+
+        async def call(channel: grpc.aio.Channel) -> bytes:
+            method: Any = channel.unary_unary(f"/{self._vocabulary.service}/{name}")
+            reply: bytes = await method(data, timeout=timeout)
+            return reply
+
+        reply = await self._call(address, name, timeout, agent, call)
+        return agent_messages.decode(reply, exchange.reply, f"the reply of the agent at {address} to {name}")
+
+    async def send(
+        self,
+        address: str,
+        name: str,
+        header: Message,
+        chunks: AsyncIterator[bytes],
+        timeout: float,
+        agent: str = "",
+    ) -> Message:
+        """Send a stream of bytes, each chunk at most as long as a message may be, and wait for the answer to all.
+
+        ``timeout``: for the connection; how long the whole may take is the caller's to watch over.
+        """
+        exchange = self._vocabulary.streams[name]
+        what = f"{name} to the agent at {address}"
+        data = agent_messages.encode(agent_messages.check(header, exchange.request, what))
+
+        async def everything() -> AsyncIterator[bytes]:
+            yield data
+            async for chunk in chunks:
+                yield chunk
+
+        async def call(channel: grpc.aio.Channel) -> bytes:
+            method: Any = channel.stream_unary(f"/{self._vocabulary.service}/{name}")
+            reply: bytes = await method(everything())
+            return reply
+
+        reply = await self._call(address, name, timeout, agent, call)
+        return agent_messages.decode(reply, exchange.reply, f"the reply of the agent at {address} to {name}")
+
+    async def _call(
+        self,
+        address: str,
+        name: str,
+        timeout: float,
+        agent: str,
+        call: Callable[[grpc.aio.Channel], Awaitable[bytes]],
+    ) -> bytes:
         kept = await self._connection(address, agent, timeout)
-        method: Any = kept.channel.unary_unary(f"/{_SERVICE}/{name}")
         kept.busy += 1
         if kept.closes is not None:
             kept.closes.cancel()
         try:
-            reply: bytes = await method(data, timeout=timeout)
+            return await call(kept.channel)
         except grpc.aio.AioRpcError as error:
             raise await _translated(error, address, name, timeout, self._tls, agent) from error
         finally:
@@ -243,7 +330,6 @@ class GrpcTransport:
                 await kept.channel.close()  # another has taken its place
             elif not kept.busy:
                 kept.closes = loop.call_later(_IDLE_S, self._close_idle, (address, agent), kept)
-        return agent_messages.decode(reply, exchange.reply, f"the reply of the agent at {address} to {name}")
 
     async def close(self) -> None:
         """Close every connection."""

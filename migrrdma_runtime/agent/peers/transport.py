@@ -5,7 +5,7 @@ Tests have a third way, which loses messages (``tests/doubles/lossy_transport.py
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from migrrdma_runtime.agent.peers.certificates import Identity
@@ -17,6 +17,11 @@ Handler = Callable[[Identity, Message], Awaitable[Message]]
 """What answers a request, given who asks."""
 
 Handlers = dict[str, Handler]
+
+StreamHandler = Callable[[Identity, Message, AsyncIterator[bytes]], Awaitable[Message]]
+"""What takes a stream: given who sends, its header and its bytes. It is cancelled when the sender has gone."""
+
+StreamHandlers = dict[str, StreamHandler]
 
 
 class Transport(Protocol):

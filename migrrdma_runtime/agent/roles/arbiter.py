@@ -47,6 +47,10 @@ class Arbiter:
                 await self._take_back(record, record.data.holder)
             if record.state is not State.PARKED:
                 raise RefusedError(_explain_state(record))
+            if record.data.only_for not in ("", caller.name):
+                raise RefusedError(
+                    f"migration {record.id} is a move to {record.data.only_for}: nobody else restores it"
+                )
             self._store.move(
                 record,
                 State.CLAIMED,
@@ -108,6 +112,11 @@ class Arbiter:
         async with self._agent.lock(record.id):
             if record.state is State.CLAIMED and record.data.holder:
                 await self._take_back(record, record.data.holder)
+            if record.data.move and record.state in (State.PARKED, State.CLAIMED):
+                raise RefusedError(
+                    f"migration {record.id} is a move whose processes are here and go on if it fails: end it with "
+                    f"`migrrdma migration cancel {record.data.move}`"
+                )
             if record.state is State.PARKED:
                 self._store.move(record, State.ABANDONED, reason="given up by a person")
             elif record.state is State.COMMITTED and lost:
@@ -120,6 +129,22 @@ class Arbiter:
                 )
             else:
                 raise RefusedError(_explain_state(record))
+
+    async def take_back(self, record: SourceRecord) -> bool:
+        """Have nobody commit a move any more, as far as it is not committed: whether that is so now.
+
+        False: its destination is the authority, or may still become it, as it cannot be asked. Ask again.
+        """
+        async with self._agent.lock(record.id):
+            if record.state in (State.CLAIMED, State.COMMITTED) and record.data.holder:
+                try:
+                    await self._take_back(record, record.data.holder)
+                except RefusedError:
+                    return False
+            if record.state is State.PARKED:
+                # Before anything goes on: from here on no claim is granted.
+                self._store.accept(record, State.UNDONE, pending=record.data.guests)
+        return record.state is State.UNDONE
 
     async def outcome(self, caller: Identity, request: Message) -> Message:
         """How it stands, to a partner that has heard nothing."""

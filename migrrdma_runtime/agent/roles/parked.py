@@ -22,6 +22,8 @@ _WAITS = (State.PARKED, State.CLAIMED)
 
 async def tell_that_it_waits(agent: ThisAgent, record: SourceRecord, *, once: bool = False) -> None:
     """Tell every partner, each until it has heard or the wait is over; ``once``: those that can be reached now."""
+    if record.data.move:
+        return  # its processes are here: nobody is to decide in the place of their host
     await asyncio.gather(*(_tell(agent, record, one, once=once) for one in record.data.partners))
 
 

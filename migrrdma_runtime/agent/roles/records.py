@@ -58,6 +58,10 @@ class SourceData:
     record bears out."""
     unproven: dict[str, list[int]] = field(default_factory=dict)
     """Likewise, by the process's word only."""
+    move: str = ""
+    """The move that it is a step of (``mover``): its processes stay, frozen, until another host is the authority."""
+    only_for: str = ""
+    """The agent that alone may restore it; empty: whoever has the checkpoint."""
     left: bool = False
     """A person has had this host forget it because another one decides."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from migrrdma_runtime.agent.local.guest import Guest
@@ -44,6 +44,15 @@ from migrrdma_runtime.wire.agent_messages import Contact, Message
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class MoveStep:
+    """Of which move a checkpoint is a step, as whoever conducts it says (``mover/departure.py``)."""
+
+    move: str
+    destination: str
+    """The name of the agent that may restore it."""
+
+
 class Source:
     """The agent in the source's role."""
 
@@ -52,7 +61,9 @@ class Source:
         self._store = agent.store
         self._deadlines = agent.config.deadlines
 
-    async def checkpoint(self, container: str, leave_running: bool, runtime: Runtime) -> Message:
+    async def checkpoint(
+        self, container: str, leave_running: bool, runtime: Runtime, step: MoveStep | None = None
+    ) -> Message:
         """Quiesce a container's RDMA, have the runtime dump it, keep its place for whoever restores it.
 
         While the container or a partner takes part in another migration it waits for its turn.
@@ -61,7 +72,7 @@ class Source:
         end = clock() + self._deadlines.turn
         while True:
             try:
-                return await self._checkpoint_now(container, leave_running, runtime)
+                return await self._checkpoint_now(container, leave_running, runtime, step)
             except BusyError as error:
                 # It has been undone, so that the other one can go on.
                 if runtime.has_ended:
@@ -72,10 +83,12 @@ class Source:
                 with runtime.step("waiting for another migration"):
                     await asyncio.sleep(self._deadlines.ask)
 
-    async def _checkpoint_now(self, container: str, leave_running: bool, runtime: Runtime) -> Message:
+    async def _checkpoint_now(
+        self, container: str, leave_running: bool, runtime: Runtime, step: MoveStep | None
+    ) -> Message:
         # Nothing is touched before all that can be refused was.
         movers = await find_movers(self._agent, container)
-        if not movers:
+        if not movers and step is None:
             return {"rdma": False}
         participants = await find_participants(self._agent, movers)
         by = await called(self._agent, movers)
@@ -83,7 +96,7 @@ class Source:
         # Another checkpoint of it may have come this far as well.
         require_container_free(self._agent, container)
         require_none_is_being_connected(self._agent, movers, by.names)
-        record = self._begin(container, leave_running, participants, token, runtime, by)
+        record = self._begin(container, leave_running, participants, token, runtime, by, step)
         with self._agent.tasks.conducting(record.id):
             await self._suspend_and_drain(record, participants, token, runtime)
         return await self._after_dump(record, runtime)
@@ -166,6 +179,21 @@ class Source:
         """Where the runtime says that the dump has succeeded, whether or not there is an agent to hear it."""
         return str(self._agent.config.outcomes / record.id)
 
+    async def examine(self, container: str) -> Message:
+        """What would refuse a checkpoint now, and which guest libraries are at work in the container."""
+        obstacles: list[str] = []
+        movers: list[Mover] = []
+        try:
+            movers = await find_movers(self._agent, container)
+            await find_participants(self._agent, movers)
+        except AgentError as error:
+            obstacles.append(str(error))
+        return {"obstacles": obstacles, "build_ids": sorted({one.guest.build_id for one in movers})}
+
+    def of_move(self, move: str) -> SourceRecord | None:
+        """The last checkpoint that was a step of it."""
+        return next((one for one in reversed(self._store.all(SourceData)) if one.data.move == move), None)
+
     def recover(self, api: RuntimeApi) -> None:
         """After a start: undo what was begun, wait on where a dump is under way."""
         for outcome in self._agent.config.outcomes.iterdir():
@@ -209,6 +237,7 @@ class Source:
         token: str,
         runtime: Runtime,
         by: Called,
+        step: MoveStep | None,
     ) -> SourceRecord:
         own_key = tokens.key_for(token, self._agent.identity.name)
         return self._store.begin(
@@ -227,6 +256,8 @@ class Source:
                 names=by.names,
                 qpns=by.qpns,
                 unproven=by.unproven,
+                move=step.move if step else "",
+                only_for=step.destination if step else "",
             ),
         )
 
@@ -325,6 +356,10 @@ class Source:
         steps = timeline.steps if timeline else record.data.timeline
         # Whoever reads an older state from a full disk will undo it again, which does no harm.
         self._store.accept(record, State.UNDONE, pending=record.data.guests, reason=reason, timeline=steps)
+        await self.go_on(record)
+
+    async def go_on(self, record: SourceRecord) -> None:
+        """Have both ends of what is undone go on; who is frozen does when whoever conducts its move has let it."""
         await wait_for_all(
             *(self._undo_at_partner(record, partner) for partner in record.data.partners),
             *(self._undo_at_guest(record, name) for name in record.data.guests),

@@ -14,7 +14,9 @@ follows from the durable states alone::
                          ├──► LOST      │
                          └──► UNDONE ◄──┘
 
-A person may abandon what is ``PARKED``: then the application is nowhere, and is not restored any more. A person may
+Of a move (``mover``) the dumped processes stay, frozen: what is ``PARKED`` goes back to ``UNDONE`` as long as no claim
+on it can be committed. A person may abandon what is ``PARKED`` otherwise: then the application is nowhere, and is not
+restored any more. A person may
 also have another host decide in place of a source that is gone (adoption.py)::
 
     new arbiter  ADOPTING ──► PARKED, and on as a source
@@ -83,7 +85,8 @@ TRANSITIONS: dict[Role, dict[State, frozenset[State]]] = {
     Role.SOURCE: {
         State.SUSPENDING: frozenset({State.DUMPING, State.UNDONE}),
         State.DUMPING: frozenset({State.PARKED, State.UNDONE}),
-        State.PARKED: frozenset({State.CLAIMED, State.ABANDONED, State.SUPERSEDED}),
+        # Undone: only of a move, whose processes stay, frozen, until another host is the authority.
+        State.PARKED: frozenset({State.CLAIMED, State.ABANDONED, State.SUPERSEDED, State.UNDONE}),
         State.CLAIMED: frozenset({State.PARKED, State.COMMITTED, State.SUPERSEDED}),
         State.COMMITTED: frozenset({State.PARKED, State.DONE}),
         State.DONE: frozenset(),

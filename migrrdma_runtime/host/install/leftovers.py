@@ -36,8 +36,7 @@ def _possible(host: Host, record: Record, docker: Path) -> Iterator[Path]:
         paths.RUNTIME_SCRIPT,
         paths.CRIU_PLUGIN,
         paths.AGENT_UNIT,
-        paths.ENGINE_HOOK,
-        paths.PODMAN_CONFIG,
+        paths.MOVER_UNIT,
     )
     for name in (*fixed, *COMPLETIONS.values(), *record.files):
         yield draft_of(host.path(name).resolve())

@@ -20,7 +20,10 @@ COMPLETIONS = {
 }
 """Where each shell looks for what completes the words after ``migrrdma``."""
 
-_UNIT = _PACKAGE / "agent" / "migrrdma-agent.service"
+_UNITS = {
+    paths.AGENT_UNIT: _PACKAGE / "agent" / "migrrdma-agent.service",
+    paths.MOVER_UNIT: _PACKAGE / "mover" / "migrrdma-mover.service",
+}
 
 
 @dataclass(frozen=True)
@@ -34,23 +37,21 @@ class PayloadFile:
 
 @dataclass(frozen=True)
 class Payload:
-    """Everything ``install`` puts on a host, except for what is made for it: the engines' configurations."""
+    """Everything ``install`` puts on a host, except for Docker's configuration."""
 
     configs: tuple[PayloadFile, ...]
     hooks: tuple[PayloadFile, ...]
     guest_library: PayloadFile
     criu_plugin: PayloadFile
-    agent_unit: PayloadFile
+    units: tuple[PayloadFile, ...]
     completions: tuple[PayloadFile, ...]
     launchers: tuple[PayloadFile, ...]
     """What Docker runs comes last, after what that runs in turn."""
-    engine_hook: tuple[PayloadFile, ...]
-    """The hook that edits specs and what describes it, on hosts whose Podman is to have it."""
 
     @property
     def everything(self) -> tuple[PayloadFile, ...]:
-        """What every host gets, in the order in which it is safe to put it there: the launchers use all others."""
-        parts = (self.guest_library, self.criu_plugin, self.agent_unit)
+        """All files, in the order in which it is safe to put them there: the launchers use all others."""
+        parts = (self.guest_library, self.criu_plugin, *self.units)
         return (*self.configs, *self.hooks, *self.completions, *parts, *self.launchers)
 
     @property
@@ -69,7 +70,6 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
             PayloadFile(f"{paths.HOOKS_DIR}/{hook.name}", hook.read_bytes(), 0o755)
             for hook in _files(data / "hooks")
         )
-        description = (data / "hooks.d" / PurePosixPath(paths.ENGINE_HOOK).name).read_bytes()
     except OSError as error:
         raise InstallError(
             f"{error.filename} is missing from the package ({error.strerror}); reinstall migrrdma-runtime"
@@ -83,15 +83,11 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
         hooks=hooks,
         guest_library=PayloadFile(guest, image, 0o755),
         criu_plugin=PayloadFile(paths.CRIU_PLUGIN, plugin, 0o755),
-        agent_unit=PayloadFile(paths.AGENT_UNIT, _unit(interpreter), 0o644),
+        units=tuple(PayloadFile(path, _unit(file, interpreter), 0o644) for path, file in _UNITS.items()),
         completions=tuple(
             PayloadFile(path, _completion(shell).encode(), 0o644) for shell, path in COMPLETIONS.items()
         ),
         launchers=_launchers(interpreter, data / "launcher" / PurePosixPath(paths.RUNTIME).name),
-        engine_hook=(
-            PayloadFile(paths.INJECT_GUEST, launcher.text(interpreter, "inject_guest").encode(), 0o755),
-            PayloadFile(paths.ENGINE_HOOK, description, 0o644),
-        ),
     )
 
 
@@ -106,9 +102,9 @@ def _launchers(interpreter: str, program: Path) -> tuple[PayloadFile, ...]:
     )
 
 
-def _unit(interpreter: str) -> bytes:
-    """The agent's unit, run by the interpreter of this very installation."""
-    return _UNIT.read_text(encoding="utf-8").replace("/usr/bin/python3", interpreter).encode()
+def _unit(file: Path, interpreter: str) -> bytes:
+    """A service's unit, run by the interpreter of this very installation."""
+    return file.read_text(encoding="utf-8").replace("/usr/bin/python3", interpreter).encode()
 
 
 def _completion(shell: str) -> str:

@@ -22,6 +22,7 @@ from free_port import free_port
 
 from migrrdma_runtime.agent import process
 from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.host.install import payload
 from migrrdma_runtime.wire import runtime_client
 from migrrdma_runtime.wire.guest_messages import WIRE
@@ -136,7 +137,7 @@ def test_a_second_agent_does_not_take_the_firsts_place(tmp_path: Path, environme
     with running(tmp_path, environment) as first, connect_guest(tmp_path) as guest:
         done = run_to_its_end(tmp_path, environment)
         assert done.returncode == 1
-        assert f"an agent runs on this host already, as process {first.pid}" in done.stderr
+        assert f"there is one agent on this host already, process {first.pid}" in done.stderr
         assert done.stderr.count("\n") == 1
         # And the first one is still there, with its guests.
         with runtime_client.connect(str(tmp_path / "run")) as agent:
@@ -189,11 +190,16 @@ def test_the_sockets_need_nothing_heavy() -> None:
 # --- the unit ---------------------------------------------------------------------------------------------
 
 
+def _unit_file() -> bytes:
+    units = {one.path: one.content for one in payload.load(sys.executable).units}
+    return units[paths.AGENT_UNIT]
+
+
 def unit() -> configparser.RawConfigParser:
     """The unit as it is installed."""
     parsed = configparser.RawConfigParser(strict=False)
     parsed.optionxform = str  # type: ignore[assignment, method-assign]
-    parsed.read_string(payload.load(sys.executable).agent_unit.content.decode())
+    parsed.read_string(_unit_file().decode())
     return parsed
 
 
@@ -214,7 +220,7 @@ def test_a_killed_agent_is_back_soon_and_a_broken_one_is_given_up() -> None:
 
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     file = tmp_path / "migrrdma-agent.service"
-    file.write_bytes(payload.load(sys.executable).agent_unit.content)
+    file.write_bytes(_unit_file())
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", file],
         capture_output=True,
@@ -263,5 +269,5 @@ def test_nobody_else_can_lock_the_agent_out(tmp_path: Path) -> None:
     lock = tmp_path / "agent.lock"
     lock.touch()
     lock.chmod(0o644)  # by one that was run by hand, with the usual umask
-    with process._alone(tmp_path):
+    with process.alone(tmp_path, "agent.lock", "agent"):
         assert stat.S_IMODE(lock.stat().st_mode) == 0o600

@@ -30,6 +30,8 @@ class World:
     """The durable states, and every message that was ever sent."""
 
     source: State = State.DUMPING
+    frozen: bool = False
+    """It is a move: the dumped processes stay, and can be let go on as long as nobody else is the authority."""
     epoch: int = 0
     holder: int = 0
     hosts: tuple[State | None, ...] = (None, None)
@@ -84,6 +86,12 @@ def move_partner(world: World, state: State, **changes: object) -> World:
 def dump_ends(world: World) -> Iterator[World]:
     if world.source is State.DUMPING:
         yield move_source(world, State.PARKED)
+        yield send(move_source(world, State.UNDONE), "undo", 0, 0)
+
+
+def source_takes_a_move_back(world: World) -> Iterator[World]:
+    """It has come to nothing: what stands frozen goes on. No claim on it can be committed any more."""
+    if world.frozen and world.source is State.PARKED:
         yield send(move_source(world, State.UNDONE), "undo", 0, 0)
 
 
@@ -212,6 +220,7 @@ def partner_gives_up(world: World) -> Iterator[World]:
 
 RULES: tuple[Rule, ...] = (
     dump_ends,
+    source_takes_a_move_back,
     source_grants,
     source_takes_a_claim_back,
     source_takes_a_commit_back,
@@ -241,7 +250,9 @@ def violation(world: World) -> str:
         facing = there and world.partner in (State.PREPARED, State.SWITCHED)
         if world.goes_on[number - 1] and not facing:
             return f"host {number} runs, and its partner is {world.partner.value}, not connected to it"
-    if world.source is State.UNDONE and world.partner in (State.PREPARED, State.SWITCHED):
+    # One that has prepared for a claim that came to nothing has its old connection still, and goes back to it.
+    left = (State.SWITCHED,) if world.frozen else (State.PREPARED, State.SWITCHED)
+    if world.source is State.UNDONE and world.partner in left and not world.gave_up:
         return "the source runs, and its partner has left it"
     if world.partner is State.SWITCHED and not world.gave_up and not running:
         return "the partner has switched to a place where nothing runs"
@@ -255,9 +266,9 @@ def is_good_end(world: World) -> bool:
     return bool(world.runs()) and world.partner is State.SWITCHED
 
 
-@pytest.fixture(scope="module")
-def searched() -> Searched[World]:
-    return search(World(), RULES, violation)
+@pytest.fixture(scope="module", params=[False, True], ids=["checkpoint", "move"])
+def searched(request: pytest.FixtureRequest) -> Searched[World]:
+    return search(World(frozen=request.param), RULES, violation)
 
 
 def test_the_application_never_runs_at_two_places(searched: Searched[World]) -> None:
@@ -349,3 +360,15 @@ def partner_prepares_for_an_old_claim(world: World) -> Iterator[World]:
 def test_a_broken_rule_is_found(broken: Rule) -> None:
     came_from = search(World(), (broken, *RULES), violation).came_from
     assert any(violation(world) for world in came_from)
+
+
+def source_lets_a_move_go_on_that_is_being_restored(world: World) -> Iterator[World]:
+    if world.frozen and world.source in (State.CLAIMED, State.COMMITTED):
+        yield send(replace(world, source=State.UNDONE), "undo", 0, 0)
+
+
+def test_a_move_that_is_taken_back_too_late_is_found() -> None:
+    came_from = search(
+        World(frozen=True), (source_lets_a_move_go_on_that_is_being_restored, *RULES), violation
+    ).came_from
+    assert any(len(world.runs()) > 1 for world in came_from)

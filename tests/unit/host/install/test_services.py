@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 import pytest
 
@@ -11,18 +12,21 @@ from migrrdma_runtime.base.errors import InstallError
 from migrrdma_runtime.host.install import payload
 from migrrdma_runtime.host.install.docker_config import DockerConfig
 from migrrdma_runtime.host.install.install import plan as plan_install
-from migrrdma_runtime.host.install.service import ENABLED, UNIT
+from migrrdma_runtime.host.install.service import UNITS, enabled
 from migrrdma_runtime.host.install.step import perform
 from migrrdma_runtime.host.install.uninstall import plan as plan_uninstall
 from migrrdma_runtime.host.machine import Finished, Host
 
+_FILES = {PurePath(file).name: file for file in UNITS}
+_MOVER, _AGENT = _FILES
+
 
 @dataclass
 class Systemd:
-    """A systemd with one unit; it knows what it has read and what it was told."""
+    """A systemd with our units; it knows what it has read and what it was told."""
 
     host: Host
-    state: str = "inactive"
+    states: dict[str, str] = field(default_factory=lambda: dict.fromkeys(_FILES, "inactive"))
     stale: bool = False
     refuses: str = ""
     asked: list[str] = field(default_factory=list)
@@ -32,30 +36,36 @@ class Systemd:
         if argv[0] != "systemctl":
             return None
         if argv[1] == "show":
-            members = {"ActiveState": self.state, "NeedDaemonReload": "yes" if self.stale else "no"}
+            members = {"ActiveState": self.states[argv[5]], "NeedDaemonReload": "yes" if self.stale else "no"}
             return Finished(0, members[argv[4]] + "\n", "")
         self.asked.append(" ".join(argv[1:]))
         if argv[1] == self.refuses:
             return Finished(1, "", f"Failed to {argv[1]} unit: Access denied\n")
         match argv[1]:
             case "disable":
-                assert self.host.path(paths.AGENT_UNIT).exists()  # as the real one insists
-                self.host.path(ENABLED).unlink(missing_ok=True)
-                self.state = "inactive"
+                file = _FILES[argv[3]]
+                assert self.host.path(file).exists()  # as the real one insists
+                self.host.path(enabled(file)).unlink(missing_ok=True)
+                self.states[argv[3]] = "inactive"
             case "stop":
-                self.state = "inactive"
+                self.states[argv[2]] = "inactive"
             case "daemon-reload":
                 self.stale = False
             case "reset-failed":
-                return Finished(1, "", f"Unit {UNIT} not loaded.\n")
+                return Finished(1, "", f"Unit {argv[2]} not loaded.\n")
         return Finished(0, "", "")
 
     def enable(self) -> None:
-        """``systemctl enable --now``."""
-        self.state = "active"
-        link = self.host.path(ENABLED)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(paths.AGENT_UNIT)
+        """``systemctl enable --now`` of both."""
+        self.states = dict.fromkeys(_FILES, "active")
+        for file in UNITS:
+            link = self.host.path(enabled(file))
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+
+    def has_none_enabled(self) -> bool:
+        """Whether no boot would start one."""
+        return not any(self.host.path(enabled(file)).is_symlink() for file in UNITS)
 
     def install(self) -> None:
         files = payload.load(sys.executable)
@@ -85,15 +95,19 @@ def test_an_install_that_was_killed_before_the_reload_makes_up_for_it(systemd: S
     assert systemd.asked == ["daemon-reload"]
 
 
-def test_a_running_agent_is_stopped_before_its_unit_goes(systemd: Systemd, host: Host) -> None:
+def test_what_runs_is_stopped_before_its_unit_goes_the_mover_first(systemd: Systemd, host: Host) -> None:
     systemd.install()
     systemd.enable()
     systemd.asked.clear()
     systemd.uninstall()
-    assert systemd.asked == [f"disable --now {UNIT}", f"reset-failed {UNIT}", "daemon-reload"]
-    assert systemd.state == "inactive"
-    assert not host.path(ENABLED).is_symlink()
-    assert not host.path(paths.AGENT_UNIT).exists()
+    assert systemd.asked == [
+        *(f"disable --now {name}" for name in (_MOVER, _AGENT)),
+        *(f"reset-failed {name}" for name in (_MOVER, _AGENT)),
+        "daemon-reload",
+    ]
+    assert set(systemd.states.values()) == {"inactive"}
+    assert systemd.has_none_enabled()
+    assert not any(host.path(file).exists() for file in UNITS)
     systemd.asked.clear()
     systemd.uninstall()
     assert systemd.asked == []
@@ -105,22 +119,22 @@ def test_an_agent_whose_unit_is_gone_already_is_stopped_too(systemd: Systemd, ho
     host.path(paths.AGENT_UNIT).unlink()
     systemd.asked.clear()
     systemd.uninstall()
-    assert systemd.asked == [f"stop {UNIT}"]
-    assert not host.path(ENABLED).is_symlink()
+    assert f"stop {_AGENT}" in systemd.asked
+    assert systemd.has_none_enabled()
 
 
-def test_an_agent_that_cannot_be_stopped_keeps_its_unit(systemd: Systemd, host: Host) -> None:
+def test_what_cannot_be_stopped_keeps_its_unit(systemd: Systemd, host: Host) -> None:
     systemd.install()
     systemd.enable()
     systemd.refuses = "disable"
     with pytest.raises(
-        InstallError, match=f"^systemctl disable --now {UNIT}: Failed to disable unit: Access"
+        InstallError, match=f"^systemctl disable --now {_MOVER}: Failed to disable unit: Access"
     ):
         systemd.uninstall()
-    assert host.path(paths.AGENT_UNIT).exists()
+    assert all(host.path(file).exists() for file in UNITS)
     systemd.refuses = ""
     systemd.uninstall()
-    assert not host.path(paths.AGENT_UNIT).exists()
+    assert not any(host.path(file).exists() for file in UNITS)
 
 
 def test_without_systemd_only_files_are_removed(host: Host) -> None:
@@ -129,4 +143,4 @@ def test_without_systemd_only_files_are_removed(host: Host) -> None:
     absent.enable()
     absent.uninstall()
     assert absent.asked == []
-    assert not host.path(ENABLED).is_symlink()
+    assert absent.has_none_enabled()

@@ -1,0 +1,19 @@
+"""The mover: one per host, moves containers from one engine to another while their agents move the RDMA in them.
+
+::
+
+    departure.py   a container that leaves: from the first look to the receipt                    (read this first)
+    arrival.py     a container that comes: made, filled, started, or removed again                (and then this)
+    book.py        what outlives the mover
+    streams.py     files on their way, as tar writes them
+    dump.py        the runtime's checkpoint, run as an engine would
+    requests.py    what the command line and the OCI runtime of this host ask
+    daemon.py      puts it together; process.py starts it
+
+It uses engine, agent, agent.observe, agent.peers, agent.local, shim, wire and base.
+
+It is not part of the agent: an engine and CRIU need all of root's rights, of which the agent has nearly none, and
+gigabytes pass through here while an agent's one loop must answer within milliseconds. What decides which host the
+application runs on is the agents' alone (``agent/roles/arbiter.py``): a mover that dies leaves that as it is, and the
+next one asks.
+"""

@@ -1,0 +1,107 @@
+"""The mover as a whole: its parts put together, started, and stopped with everything as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+from migrrdma_runtime.agent.peers import certificates
+from migrrdma_runtime.agent.peers.agent_config import AgentConfig
+from migrrdma_runtime.agent.peers.certificates import Identity
+from migrrdma_runtime.agent.peers.grpc_transport import GrpcServer, GrpcTransport
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.config import Config
+from migrrdma_runtime.engine import find
+from migrrdma_runtime.engine.engine import Engine
+from migrrdma_runtime.mover.agent_here import AgentHere
+from migrrdma_runtime.mover.arrival import Arrivals
+from migrrdma_runtime.mover.book import Arriving, Book, Departing
+from migrrdma_runtime.mover.departure import Departures
+from migrrdma_runtime.mover.requests import Requests, Say
+from migrrdma_runtime.wire import mover_messages
+from migrrdma_runtime.wire.agent_messages import Message
+
+_log = logging.getLogger(__name__)
+
+BOOK = "moves.db"
+"""In ``state_dir``."""
+
+
+class Daemon:
+    """One mover."""
+
+    def __init__(self, config: AgentConfig, shared: Config) -> None:
+        credentials = certificates.load(config.tls)
+        self._config = config
+        self._name = credentials.identity.name
+        self._addresses = certificates.listening(config.listen, credentials.identity, config.tls)
+        agent = AgentHere(str(config.run_dir))
+        self._arriving = Book(config.state_dir / BOOK, Arriving)
+        self._departing = Book(config.state_dir / BOOK, Departing)
+        self._arrivals = Arrivals(self._arriving, agent, Path(shared.staged_dir), config.guest_dir, _engine)
+        self._transport = GrpcTransport(credentials, mover_messages.MOVERS)
+        self._departures = Departures(
+            self._departing, agent, self._transport, config, self._name, config.mover_port, find.find
+        )
+        self._server = GrpcServer(
+            credentials,
+            {"hello": self._hello, **self._arrivals.handlers},
+            self._arrivals.streams,
+            mover_messages.MOVERS,
+        )
+        self._requests = Requests(
+            {
+                "migrate": self._migrate,
+                "cancel": self._cancel,
+                "list": self._list,
+                "awaited": self._awaited,
+            }
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Take up what the last mover left, then listen."""
+        loop = asyncio.get_running_loop()
+        # Not waited for: an engine that is down must not keep the others' moves from beginning.
+        self._tasks = [loop.create_task(one) for one in (self._recover(), self._arrivals.watch())]
+        await self._server.start(self._addresses, self._config.mover_port)
+        await self._requests.listen(self._config.run_dir / paths.MOVER_SOCKET)
+        _log.info("mover %s listens on %s", self._name, ", ".join(self._addresses))
+
+    async def stop(self) -> None:
+        """Stop; what was begun is undone or finished by the next one."""
+        for one in self._tasks:
+            one.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._requests.close()
+        await self._server.stop()
+        await self._transport.close()
+        self._arriving.close()
+        self._departing.close()
+
+    async def _recover(self) -> None:
+        for one in (self._departures.recover(), self._arrivals.recover()):
+            try:
+                await one
+            except Exception:  # noqa: BLE001 (the other one's is not less important)
+                _log.exception("taking up what the last mover left")
+
+    async def _hello(self, _caller: Identity, _request: Message) -> Message:
+        return {"name": self._name, "version": mover_messages.VERSION}
+
+    async def _migrate(self, request: Message, say: Say) -> Message:
+        return await self._departures.migrate(request, lambda event: say({"event": event}))
+
+    async def _cancel(self, request: Message, _say: Say) -> Message:
+        return {"cancelled": self._departures.cancel(request["move"])}
+
+    async def _list(self, _request: Message, _say: Say) -> Message:
+        return {"departures": self._departures.moves(), "arrivals": self._arrivals.moves()}
+
+    async def _awaited(self, request: Message, _say: Say) -> Message:
+        return {"new_root": await self._arrivals.awaited(request["container"])}
+
+
+def _engine(name: str) -> Engine:
+    return find.by_name(name)

@@ -1,0 +1,504 @@
+"""A container that leaves this host: from the first look to the receipt.
+
+:meth:`Departures.migrate` is the whole of it; the rest are its steps. Until the agents have committed it, everything
+that was done is undone again: the container here goes on, and what was made of it there is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from migrrdma_runtime.agent.peers.agent_config import AgentConfig, join
+from migrrdma_runtime.agent.peers.grpc_transport import GrpcTransport
+from migrrdma_runtime.base.errors import (
+    AgentError,
+    EngineError,
+    MigrRDMAError,
+    RefusedError,
+    UsageError,
+)
+from migrrdma_runtime.engine.description import Description
+from migrrdma_runtime.engine.engine import Container, Engine
+from migrrdma_runtime.mover import connections, facts, streams
+from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
+from migrrdma_runtime.mover.book import Book, Departing
+from migrrdma_runtime.mover.dump import LowLevel, wait_for_dump
+from migrrdma_runtime.wire import mover_messages, tokens
+from migrrdma_runtime.wire.agent_messages import Contact, Message
+
+_log = logging.getLogger(__name__)
+
+Watcher = Callable[[Message], None]
+"""Told of everything that happens to a move: one event at a time, ready for JSON."""
+
+_HEARTBEAT_S = 10.0
+"""How often the destination hears that the source is there, while nothing else is said."""
+_OUTCOME_S = 10.0
+_ASK_S = 1.0
+_OFF: dict[str, Any] = {"Name": "no", "MaximumRetryCount": 0}
+_NONE: Watcher = lambda _: None  # noqa: E731
+
+
+@dataclass
+class Journey:
+    """One move while it is under way."""
+
+    departing: Departing
+    options: Message
+    watcher: Watcher
+    description: Description
+    container: Container
+    engine: Engine
+    low_level: LowLevel
+    folder: Path
+    task: asyncio.Task[Any] | None = None
+    cancelled: str = ""
+    steps: list[Message] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)
+    stopped: float = 0.0
+    """When it was frozen, seconds since 1970."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.departing.id
+
+    @property
+    def there(self) -> Contact:
+        """The mover it goes to."""
+        return Contact(**self.departing.destination)
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """A step of it, for whoever watches and for the receipt."""
+        begin = time.time()
+        self.watcher({"move": self.id, "step": name, "state": "begun"})
+        try:
+            yield
+        except BaseException:
+            self.watcher({"move": self.id, "step": name, "state": "failed", "seconds": time.time() - begin})
+            raise
+        seconds = time.time() - begin
+        self.steps.append({"name": name, "start": begin, "seconds": seconds})
+        self.watcher({"move": self.id, "step": name, "state": "done", "seconds": seconds})
+
+    async def counted(self, what: str, chunks: AsyncIterator[bytes], total: int = 0) -> AsyncIterator[bytes]:
+        """The same bytes, of which whoever watches sees how many have been sent."""
+        said = time.monotonic()
+        self.sent[what] = 0
+        async for chunk in chunks:
+            yield chunk
+            self.sent[what] += len(chunk)
+            if time.monotonic() - said > 0.2:
+                said = time.monotonic()
+                self.watcher({"move": self.id, "sending": what, "bytes": self.sent[what], "total": total})
+        self.watcher({"move": self.id, "sending": what, "bytes": self.sent[what], "total": total})
+
+
+class Departures:
+    """Every container that leaves this host."""
+
+    def __init__(
+        self,
+        book: Book[Departing],
+        agent: AgentHere,
+        transport: GrpcTransport,
+        config: AgentConfig,
+        name: str,
+        port: int,
+        find: Callable[[str, str], tuple[Engine, Container]],
+    ) -> None:
+        self._book = book
+        self._agent = agent
+        self._transport = transport
+        self._config = config
+        self._name = name
+        self._port = port
+        self._find = find
+        self._folder = config.state_dir / "moves"
+        self._under_way: dict[str, Journey] = {}
+
+    async def migrate(self, options: Message, watcher: Watcher = _NONE) -> Message:
+        """Move a container; the receipt, or with ``dry_run`` what would hinder it. An error: it goes on here."""
+        journey = await self._begin(options, watcher)
+        if options["dry_run"]:
+            return {"move": "", "obstacles": await self._obstacles(journey)}
+        journey.task = asyncio.current_task()
+        self._under_way[journey.id] = journey
+        try:
+            self._book.write(journey.departing)
+            with journey.step("looking"):
+                await self._require_none(journey)
+            alive = asyncio.ensure_future(self._say_that_we_are_here(journey))
+            try:
+                await self._carry(journey)
+            finally:
+                alive.cancel()
+        except (Exception, asyncio.CancelledError) as error:
+            why = journey.cancelled or str(error) or type(error).__name__
+            if isinstance(error, asyncio.CancelledError) and not journey.cancelled:
+                raise  # the mover is stopped: the next one goes on with it
+            if not await asyncio.shield(asyncio.ensure_future(self._undo(journey, why))):
+                return await self._leave(journey)  # it is over there all the same
+            if journey.cancelled:
+                raise RefusedError(f"{journey.cancelled}: {journey.departing.name} goes on here") from None
+            if not isinstance(error, MigrRDMAError):
+                raise
+            raise type(error)(f"{why} ({journey.departing.name} goes on here)") from error
+        finally:
+            self._under_way.pop(journey.id, None)
+            if journey.departing.ended:
+                shutil.rmtree(journey.folder, ignore_errors=True)
+        receipt = await self._leave(journey)
+        shutil.rmtree(journey.folder, ignore_errors=True)
+        return receipt
+
+    def cancel(self, move: str) -> bool:
+        """Undo a move that is under way; False: it is not, or it is too late. The answer is its own end."""
+        journey = self._under_way.get(move)
+        if journey is None or journey.task is None or journey.cancelled:
+            return False
+        journey.cancelled = f"move {move} was cancelled"
+        journey.task.cancel()
+        return True
+
+    def moves(self) -> list[Message]:
+        """Every move of a container from here, oldest first."""
+        return [
+            {
+                "move": one.id,
+                "container": one.name,
+                "engine": one.engine,
+                "destination": one.destination["name"],
+                "state": one.state,
+                "started": one.started,
+                "error": one.error,
+                "receipt": one.receipt,
+            }
+            for one in sorted(self._book.moves.values(), key=lambda one: one.started)
+        ]
+
+    async def recover(self) -> None:
+        """After a start: what the last mover had begun is undone, or ended where it is committed."""
+        await asyncio.gather(*(self._recover(one) for one in self._book.under_way()))
+
+    async def _recover(self, departing: Departing) -> None:
+        while True:
+            try:
+                engine, container = await asyncio.to_thread(self._find, departing.container, departing.engine)
+                break
+            except EngineError as error:
+                if not Path(departing.root, departing.container).exists():
+                    # It has ended and was removed meanwhile: nothing stands still here.
+                    self._book.write(departing, state="undone", ended=True, error=str(error))
+                    return
+                _log.warning("move %s: %s; tried again", departing.id, error)
+                await asyncio.sleep(_HEARTBEAT_S)
+        journey = Journey(
+            departing,
+            {},
+            _NONE,
+            Description(departing.engine, departing.name, "", "", {}, departing.restart),
+            container,
+            engine,
+            LowLevel(departing.root, departing.container),
+            self._folder / departing.id,
+        )
+        if departing.state == "moved" or not await self._undo(journey, "the mover was restarted"):
+            await self._leave(journey)
+        shutil.rmtree(journey.folder, ignore_errors=True)
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    async def _begin(self, options: Message, watcher: Watcher) -> Journey:
+        engine, container = await asyncio.to_thread(self._find, options["container"], options["engine"])
+        if not container.running:
+            raise UsageError(
+                f"container {container.name} does not run: what does not run is not moved, but created there"
+            )
+        if not engine.adopts(container):
+            raise UsageError(
+                f"container {container.name} is run by {container.runtime or 'another runtime'}: only one that was "
+                "started with --runtime=migrrdma can be moved"
+            )
+        if any(one.departing.container == container.id for one in self._under_way.values()):
+            raise RefusedError(f"container {container.name} is being moved already")
+        there = await self._greet(options["destination"])
+        description = await asyncio.to_thread(engine.describe, container)
+        root = await asyncio.to_thread(engine.low_level_root, container)
+        departing = Departing(
+            tokens.new_migration(),
+            engine.name,
+            container.id,
+            container.name,
+            str(root),
+            there.as_message(),
+            description.restart,
+            options["keep_source"],
+        )
+        low_level = LowLevel(str(root), container.id)
+        folder = self._folder / departing.id
+        return Journey(departing, options, watcher, description, container, engine, low_level, folder)
+
+    async def _greet(self, destination: str) -> Contact:
+        host, _, port = destination.rpartition(":") if _has_port(destination) else (destination, "", "")
+        address = join(host.strip("[]"), int(port or self._port))
+        limit = self._config.deadlines.peer
+        answer = await self._transport.ask(address, "hello", {"version": mover_messages.VERSION}, limit)
+        if answer["version"] != mover_messages.VERSION:
+            raise AgentError(
+                f"the mover at {address} speaks version {answer['version']} and this one {mover_messages.VERSION}: "
+                "install the same migrrdma on both hosts"
+            )
+        if answer["name"] == self._name:
+            raise UsageError(f"{destination} is this host: a container moves to another one")
+        return Contact(answer["name"], address)
+
+    async def _obstacles(self, journey: Journey) -> list[Message]:
+        """Everything that would hinder it, on every host, each with its remedy; nothing is touched."""
+        found: list[Message] = []
+        if journey.container.paused:
+            found.append(
+                {
+                    "what": f"container {journey.departing.name} is paused",
+                    "remedy": "let it go on, and try again",
+                }
+            )
+        ends = await asyncio.to_thread(connections.established, journey.container.pid)
+        if ends and journey.options["tcp"] != "keep":
+            shown = ", ".join(ends[:4]) + (f" and {len(ends) - 4} more" if len(ends) > 4 else "")
+            found.append(
+                {
+                    "what": f"it has established TCP connections: {shown}",
+                    "remedy": "--tcp keep takes them along, if its network gives it the same address there",
+                }
+            )
+        guests: list[str] = []
+        try:
+            looked = await self._agent.look_at(journey.container.id)
+            found += [{"what": one, "remedy": _BY_THE_TEXT} for one in looked["obstacles"]]
+            guests = looked["build_ids"]
+        except AgentError as error:
+            found.append({"what": str(error), "remedy": "see `migrrdma check` on this host"})
+        here = await asyncio.to_thread(facts.of_this_host, self._config.guest_dir)
+        request = {
+            "description": journey.description.as_message(),
+            "bytes": await asyncio.to_thread(_memory_of, journey.container.pid),
+            "facts": {**here, "guests": guests},
+        }
+        answer = await self._ask(journey, "look", request)
+        for one in answer["obstacles"]:
+            found.append({"what": f"{journey.there.name}: {one['what']}", "remedy": one["remedy"]})
+        journey.options["has_image"] = answer["has_image"]
+        return found
+
+    async def _require_none(self, journey: Journey) -> None:
+        found = await self._obstacles(journey)
+        journey.watcher({"move": journey.id, "obstacles": found})
+        if found:
+            lines = "; ".join(f"{one['what']} ({one['remedy']})" for one in found)
+            raise RefusedError(f"{journey.departing.name} cannot be moved to {journey.there.name}: {lines}")
+
+    async def _carry(self, journey: Journey) -> None:
+        """Everything from the first byte to the commit."""
+        departing, engine = journey.departing, journey.engine
+        if not journey.options["has_image"]:
+            with journey.step("sending the image"):
+                await self._send_image(journey)
+        with journey.step("making the container"):
+            await self._ask(
+                journey,
+                "receive",
+                {"move": journey.id, "description": journey.description.as_message()},
+                seconds=self._long,
+            )
+        layer = await asyncio.to_thread(engine.layer, journey.container)
+        snapshot = journey.folder / "layer.snar"
+        journey.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with journey.step("sending its files"):
+            await self._send_layer(journey, layer, snapshot, rest=False)
+        with journey.step("starting its engine there"):
+            answer = await self._ask(journey, "start", {"move": journey.id}, seconds=self._long)
+            if answer["state"] != "awaiting":
+                raise EngineError(f"{journey.there.name}: {answer['error'] or answer['state']}")
+        self._book.write(departing, state="stopping")
+        await asyncio.to_thread(engine.set_restart, journey.container, _OFF)
+        with journey.step("draining and dumping"):
+            await journey.low_level.dump(
+                journey.id,
+                journey.there.name,
+                journey.folder,
+                keeps_tcp=journey.options["tcp"] == "keep",
+            )
+        images = journey.folder / "images"
+        with journey.step("sending the rest"):
+            await self._send_layer(journey, layer, snapshot, rest=True)
+            total = await asyncio.to_thread(streams.size_of, images)
+            header = {"move": journey.id}
+            chunks = journey.counted("memory", streams.read_folder(images), total)
+            await self._transport.send(
+                journey.there.address, "images", header, chunks, self._limit, journey.there.name
+            )
+        with journey.step("restoring there"):
+            await self._restored(journey)
+
+    async def _restored(self, journey: Journey) -> None:
+        """Wait until it runs there, by the word of whoever starts it and of this host's agent."""
+        while True:
+            answer = await self._ask(
+                journey, "outcome", {"move": journey.id, "wait": _OUTCOME_S}, seconds=_OUTCOME_S + self._limit
+            )
+            if answer["state"] == "failed":
+                raise EngineError(f"{journey.there.name}: {answer['error']}")
+            if answer["state"] == "running":
+                journey.departing.receipt |= {
+                    "timeline": answer["timeline"],
+                    "blackouts": answer["blackouts"],
+                    "lost": answer["lost"],
+                }
+                return
+
+    async def _undo(self, journey: Journey, why: str) -> bool:
+        """Have the container here go on, and remove it there; False: it is there that it goes on."""
+        departing = journey.departing
+        if departing.state == "stopping":
+            await wait_for_dump(journey.id)
+            if not await self._take_back(journey, why):
+                return False
+            await journey.low_level.resume()
+            try:
+                await asyncio.to_thread(journey.engine.set_restart, journey.container, departing.restart)
+            except EngineError as error:
+                _log.warning("move %s: the restart policy is not set again: %s", journey.id, error)
+        journey.watcher({"move": journey.id, "undone": why})
+        await self._drop(journey, why)  # who does not hear it finds out by itself
+        self._book.write(departing, state="undone", ended=True, error=why)
+        return True
+
+    async def _take_back(self, journey: Journey, why: str) -> bool:
+        """Have nobody there become the authority any more; False: it is there already."""
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        while True:
+            state, patience = "", self._config.deadlines.doubt - (clock() - begin)
+            try:
+                taken_back, state = await self._agent.take_back(journey.id)
+                if taken_back:
+                    return True
+            except AgentError as error:  # it is being started anew
+                _log.warning("move %s: %s", journey.id, error)
+            if state in COMMITTED and await self._runs_there(journey, patience):
+                return False
+            # As long as it is being restored there it may still be committed: have that ended.
+            await self._drop(journey, why)
+            doubt = f"whether it runs on {journey.there.name} is not known"
+            journey.watcher({"move": journey.id, "waiting": doubt})
+            await asyncio.sleep(_ASK_S)
+
+    async def _runs_there(self, journey: Journey, patience: float) -> bool:
+        """Whether what is committed does; it may be given back as long as nothing of it has run."""
+        try:
+            answer = await self._ask(journey, "outcome", {"move": journey.id, "wait": 0.0})
+        except AgentError:  # a host that has died with it does not say so
+            return patience < 0
+        return bool(answer["state"] == "running")
+
+    async def _drop(self, journey: Journey, why: str) -> None:
+        with contextlib.suppress(AgentError):
+            await self._ask(journey, "drop", {"move": journey.id, "reason": why[:4096]}, seconds=self._long)
+
+    async def _leave(self, journey: Journey) -> Message:
+        """It runs there: end what stands still here, and remove it."""
+        departing = journey.departing
+        self._book.write(departing, state="moved")
+        with journey.step("removing it here"):
+            await journey.low_level.kill()
+            try:
+                await asyncio.to_thread(self._remove, journey)
+            except EngineError as error:
+                _log.warning("move %s: the container is still here, ended: %s", journey.id, error)
+        with contextlib.suppress(AgentError):  # it does so by itself, later
+            await self._ask(journey, "finish", {"move": journey.id})
+        receipt = {
+            **departing.receipt,
+            "move": journey.id,
+            "container": departing.name,
+            "source": self._name,
+            "destination": journey.there.name,
+            "steps": journey.steps,
+            "bytes": journey.sent,
+        }
+        self._book.write(departing, ended=True, receipt=receipt)
+        return receipt
+
+    @staticmethod
+    def _remove(journey: Journey) -> None:
+        engine, container = journey.engine, journey.container
+        engine.kill(container)
+        if journey.departing.keep_source:
+            engine.rename(container, f"{container.name}-moved-{journey.id}")
+        else:
+            engine.remove(container)
+
+    async def _send_image(self, journey: Journey) -> None:
+        wanted = journey.description
+        blocks = journey.engine.save_image(wanted.image_id, wanted.image)
+        header = {"engine": wanted.engine, "image": wanted.image_id}
+        chunks = journey.counted("image", streams.from_a_thread(blocks))
+        await self._transport.send(
+            journey.there.address, "image", header, chunks, self._limit, journey.there.name
+        )
+
+    async def _send_layer(self, journey: Journey, layer: Path, snapshot: Path, *, rest: bool) -> None:
+        header = {"move": journey.id, "rest": rest}
+        what = "files, the rest" if rest else "files"
+        chunks = journey.counted(what, streams.read_layer(layer, snapshot, rest=rest))
+        await self._transport.send(
+            journey.there.address, "layer", header, chunks, self._limit, journey.there.name
+        )
+
+    async def _say_that_we_are_here(self, journey: Journey) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_S)
+            with contextlib.suppress(AgentError):
+                await self._ask(journey, "outcome", {"move": journey.id, "wait": 0.0})
+
+    async def _ask(self, journey: Journey, name: str, request: Message, seconds: float = 0.0) -> Message:
+        limit = seconds or self._limit
+        return await self._transport.ask(journey.there.address, name, request, limit, journey.there.name)
+
+    @property
+    def _limit(self) -> float:
+        return self._config.deadlines.peer
+
+    @property
+    def _long(self) -> float:
+        """For what an engine does."""
+        return 6 * self._config.deadlines.peer
+
+
+_BY_THE_TEXT = "see docs/verbs.md, and `migrrdma status`"
+
+
+def _has_port(destination: str) -> bool:
+    _, colon, port = destination.rpartition(":")
+    return bool(colon) and port.isdecimal() and (destination.count(":") == 1 or "]:" in destination)
+
+
+def _memory_of(pid: int) -> int:
+    """Bytes that the processes of its cgroup use, or it alone where that is not known."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+        path = next(line[3:] for line in lines if line.startswith("0::"))
+        return int(Path(f"/sys/fs/cgroup{path}/memory.current").read_text(encoding="ascii"))
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * 4096
+    return 0

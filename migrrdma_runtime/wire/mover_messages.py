@@ -1,0 +1,79 @@
+"""What movers say to each other: a container on its way from one host to another, and what of it is to be there first.
+
+The mover of the host that a container leaves (``mover/departure.py``) asks the one of the host that it goes to
+(``mover/arrival.py``). What decides whether it has moved is the agents' (``agent/roles``); by what is here a container
+is made, and removed again.
+"""
+
+from __future__ import annotations
+
+from migrrdma_runtime.wire.agent_messages import (
+    MIGRATION,
+    NAME,
+    SECONDS,
+    STEP,
+    Exchange,
+    Vocabulary,
+    list_of,
+    record,
+)
+from migrrdma_runtime.wire.compiled_schema import Schema
+
+VERSION = 1
+"""Of this vocabulary."""
+
+CHUNK = 1 << 20
+"""Bytes of a stream that are sent at a time."""
+
+TEXT: Schema = {"type": "string", "maxLength": 4096}
+_COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 60}
+IMAGE: Schema = {"type": "string", "pattern": "^(sha256:)?[0-9a-f]{64}$", "maxLength": 71}
+ENGINE: Schema = {"type": "string", "pattern": "^[a-z]{1,16}$", "maxLength": 16}
+OBSTACLE = record(what=TEXT, remedy=TEXT)
+"""Why a move would fail, and what to do about it."""
+
+_MOVE = {"move": MIGRATION}
+
+STATES = ("received", "starting", "awaiting", "restoring", "running", "failed")
+"""What a container is at its destination: made; being started by its engine; its runtime waits for what it is restored
+from; being restored; running, as the only copy; not started, and why."""
+
+_STATE: Schema = {"type": "string", "pattern": f"^({'|'.join(STATES)})$", "maxLength": 16}
+
+MOVERS = Vocabulary(
+    "migrrdma.Mover",
+    {
+        "hello": Exchange(record(version=_COUNT), record(name=NAME, version=_COUNT)),
+        # What would hinder the move there; asked before anything is touched.
+        "look": Exchange(
+            record(description={"type": "object"}, bytes=_COUNT, facts={"type": "object"}),
+            record(obstacles=list_of(OBSTACLE, 256), has_image={"type": "boolean"}),
+        ),
+        "receive": Exchange(record(**_MOVE, description={"type": "object"}), record(container=TEXT)),
+        # Have the engine start it: answered when its runtime waits, or it has failed.
+        "start": Exchange(record(**_MOVE), record(state=_STATE, error=TEXT)),
+        # How it stands, at the latest after so many seconds; also a sign of life.
+        "outcome": Exchange(
+            record(**_MOVE, wait=SECONDS),
+            record(
+                state=_STATE,
+                error=TEXT,
+                timeline=list_of(STEP, 256),
+                blackouts={"type": "object", "propertyNames": NAME, "additionalProperties": SECONDS},
+                lost=list_of(TEXT),
+            ),
+        ),
+        # It has come to nothing: remove what was made of it. ``dropped``: it is not there, and will not be.
+        "drop": Exchange(record(**_MOVE, reason=TEXT), record(dropped={"type": "boolean"})),
+        # It is over there: its restart policy is to be as it was.
+        "finish": Exchange(record(**_MOVE), record()),
+    },
+    {
+        # Before the container: it is made of it.
+        "image": Exchange(record(engine=ENGINE, image=IMAGE), record()),
+        # The writable layer; ``rest``: what has changed of it since.
+        "layer": Exchange(record(**_MOVE, rest={"type": "boolean"}), record()),
+        # What the container is restored from. The last stream: its runtime goes on when it is there.
+        "images": Exchange(record(**_MOVE), record()),
+    },
+)

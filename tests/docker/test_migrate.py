@@ -1,0 +1,109 @@
+"""``migrrdma migrate``: a running container goes on on another host, by one command and under its own engine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import workload
+from counting import goes_on, numbers
+from migrrdma_lab import rdma
+from migrrdma_lab.containers import COUNTER, Container
+from migrrdma_lab.errors import NodeCommandError
+from migrrdma_lab.shell import Shell
+
+Register = Callable[[Container], Container]
+
+
+@pytest.fixture(scope="module")
+def on_the_nodes(src: Shell, dst: Shell, peer: Shell, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The integrity workload."""
+    workload.build(tmp_path_factory.mktemp("workload")).put(src, dst, peer)
+
+
+def _migrate(container: Container, to: Shell, *options: str) -> dict[str, Any]:
+    """Move it; the receipt."""
+    said = container.shell.run(
+        "migrrdma", "migrate", container.name, to.node.data_address, "--json", *options, timeout=300
+    ).stdout
+    receipt: dict[str, Any] = json.loads(said.splitlines()[-1])["receipt"]
+    return receipt
+
+
+def _is_nowhere(container: Container) -> bool:
+    return container.docker("container", "inspect", container.name, check=False).returncode != 0
+
+
+def _nothing_is_left(node: Shell) -> None:
+    """Of what a move makes while it is under way."""
+    assert node.sh(
+        "ls /var/lib/migrrdma/agent/moves /var/lib/migrrdma/staged 2>/dev/null || :"
+    ).stdout.split() in (
+        [],
+        ["/var/lib/migrrdma/agent/moves:", "/var/lib/migrrdma/staged:"],
+        ["/var/lib/migrrdma/agent/moves:"],
+        ["/var/lib/migrrdma/staged:"],
+    )
+
+
+def test_a_container_without_rdma_moves_there_and_back(src: Shell, dst: Shell, containers: Register) -> None:
+    source = containers(Container(src, "moves", ["sh", "-c", COUNTER])).run()
+    there = containers(source.on(dst))
+    source.wait_for_line("^3")
+    receipt = _migrate(source, dst)
+    assert receipt["destination"] == "dst"
+    assert _is_nowhere(source)
+    goes_on(there)
+    first = numbers(there)[0]
+    assert first > 3
+    _migrate(there, src)
+    assert _is_nowhere(there)
+    goes_on(source)
+    assert numbers(source)[0] > first
+    for node in (src, dst):
+        _nothing_is_left(node)
+
+
+@pytest.mark.usefixtures("on_the_nodes")
+def test_either_end_of_rdma_traffic_moves_and_no_byte_is_lost(
+    src: Shell, dst: Shell, peer: Shell, containers: Register
+) -> None:
+    client, server = map(containers, workload.pair(src, peer))
+    server.run()
+    client.run()
+    rdma.join_data_network(dst)
+    for one in (client, server):
+        one.wait_for_line(workload.RATE)
+    moved, back = containers(client.on(dst)), containers(server.on(src))
+    _migrate(client, dst, "--tcp", "keep")
+    moved.wait_for_line(workload.RATE, after=1)
+    server.wait_for_line(workload.RATE, after=len(server.lines()))
+    _migrate(server, src, "--tcp", "keep")
+    back.wait_for_line(workload.RATE, after=1)
+    moved.wait_for_line(workload.RATE, after=len(moved.lines()))
+    workload.stop(back)
+    for one in (moved, back):
+        verdict = workload.verdict(one)
+        assert verdict.ok, f"{one.name}: {verdict.text}"
+
+
+@pytest.mark.usefixtures("on_the_nodes")
+def test_what_would_hinder_it_is_listed_and_nothing_is_touched(
+    src: Shell, dst: Shell, peer: Shell, containers: Register
+) -> None:
+    client, server = workload.pair(src, peer)
+    server = containers(server).run()
+    client = containers(client).run()
+    client.wait_for_line(workload.RATE)
+    taken = containers(Container(dst, client.name, ["sleep", "1000"])).run()
+    with pytest.raises(NodeCommandError) as refused:
+        src.run("migrrdma", "migrate", client.name, dst.node.data_address, "--dry-run", "--json")
+    listed = json.loads(re.search(r"\{.*\}", str(refused.value), re.DOTALL)[0])["obstacles"]  # type: ignore[index]
+    text = json.dumps(listed)
+    assert "name" in text and client.name in text
+    assert "established TCP" in text
+    client.wait_for_line(workload.RATE, after=len(client.lines()))
+    assert taken.docker("inspect", "-f", "{{.State.Running}}", taken.name).stdout.strip() == "true"
