@@ -17,12 +17,14 @@ COUNTER = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.2; done"
 """A shell whose only state is a variable: it prints 1, 2, 3 … and can neither skip nor repeat unnoticed."""
 
 
-# The follower is ended at once: it would keep the ssh session open until the container's next line.
+# The follower is ended at once: it would keep the ssh session open until the container's next line. It is no coprocess:
+# bash closes that one's output as soon as it has ended, with the lines that have not been read.
 _WAIT = """
-coproc "${@:3}" 2>&1
-trap 'kill $COPROC_PID' EXIT
+exec {output}< <(exec "${@:3}" 2>&1)
+follower=$!
+trap 'kill $follower' EXIT
 number=0
-while IFS= read -r line <&"${COPROC[0]}"; do
+while IFS= read -r line <&$output; do
   number=$((number + 1))
   if [ $number -gt "$2" ] && [[ $line =~ $1 ]]; then exit 0; fi
 done

@@ -56,6 +56,15 @@ def test_how_a_container_has_ended_is_told_when_its_checkpoint_or_restore_fails(
         assert getattr(failure.value, "__notes__", []) == notes
 
 
+def test_the_last_lines_of_what_has_ended_are_seen(tmp_path: Path, client: Container) -> None:
+    """As often as it takes for the follower to end before its lines are read."""
+    fake = tmp_path / "docker"
+    fake.write_text("#!/bin/sh\nfor line in 1 2 3 4 5 6 7 8 last; do echo $line; done\n")
+    fake.chmod(0o755)
+    for _ in range(20):
+        client.wait_for_line("^last$", 30)
+
+
 def test_no_line_comes_any_more_when_the_output_has_ended(tmp_path: Path, client: Container) -> None:
     _docker(tmp_path, "exited, exit code 1")
     told = "'^4096' before its output ended after its first 0; its last lines are:\nCan't produce a report"
