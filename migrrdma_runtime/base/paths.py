@@ -20,6 +20,18 @@ RUNTIME_SCRIPT = "/usr/local/libexec/migrrdma/runtime.py"
 HOOKS_DIR = "/usr/local/libexec/migrrdma/hooks"
 """The OCI hooks, copied from ``hooks/`` by ``migrrdma install``."""
 
+INJECT_GUEST = f"{HOOKS_DIR}/inject-guest"
+"""Edits the specs of an engine that runs another runtime than ours (``inject_guest.py``)."""
+
+ENGINE_HOOKS_DIR = "/usr/local/libexec/migrrdma/hooks.d"
+"""What tells Podman of it. In a folder of its own, as Podman's build and CRI-O read the usual ones, too, know no stage
+*precreate*, and give up over it."""
+
+ENGINE_HOOK = f"{ENGINE_HOOKS_DIR}/inject-guest.json"
+
+PODMAN_CONFIG = "/etc/containers/containers.conf.d/90-migrrdma.conf"
+"""What tells Podman of that folder, and of our runtime's name."""
+
 CRIU_PLUGIN = "/usr/local/libexec/migrrdma/migrrdma_plugin.so"
 """Our CRIU plugin; each RDMA container's bundle gets a directory that links to it and to all others."""
 

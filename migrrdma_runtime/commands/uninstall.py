@@ -8,10 +8,12 @@ from pathlib import Path
 import typer
 
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import DockerError, StoreError
+from migrrdma_runtime.base.errors import DockerError, EngineError, StoreError
 from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, require_root
 from migrrdma_runtime.commands.steps import Report
 from migrrdma_runtime.engine.docker import Docker, DockerDaemon
+from migrrdma_runtime.engine.engine import Container
+from migrrdma_runtime.engine.podman import Podman
 from migrrdma_runtime.host import machine
 from migrrdma_runtime.host.install import uninstall as uninstalling
 from migrrdma_runtime.host.install import users
@@ -49,7 +51,7 @@ def uninstall(
     """Carry out the plan of ``host/install/uninstall.py``."""
     host = machine.Host()
     report = Report(as_json=as_json, dry_run=dry_run)
-    docker = _docker()
+    docker, podmans = _docker(), _podmans()
 
     def docker_file() -> DockerConfig:
         name = docker_config or uninstalling.docker_config_name(host) or DEFAULT
@@ -62,7 +64,7 @@ def uninstall(
         with locked(host.path(paths.RUN_DIR)):
             busy, waiting = _migrations(host)
             if not force:
-                users.require_no_container_runs(host, docker)
+                users.require_no_container_runs(host, docker, podmans)
                 users.require_no_migration(busy)
             steps = uninstalling.plan(host, docker_file(), purge=purge)
             report.show(perform(steps))
@@ -74,7 +76,7 @@ def uninstall(
                 "Checkpoints that wait for a restore or a decision, which takes an agent here: "
                 + ", ".join(waiting)
             )
-    if docker is not None and (orphans := users.stopped(docker)):
+    if orphans := users.stopped(docker, podmans):
         report.note(f"Stopped containers that will not start without the runtime: {', '.join(orphans)}")
     report.finish()
 
@@ -84,6 +86,19 @@ def _docker() -> Docker | None:
         return DockerDaemon()
     except DockerError:  # not running, or not there any more: then there is nobody to warn
         return None
+
+
+def _podmans() -> list[Container]:
+    """Podman's containers that were made for our runtime: Podman can neither stop nor remove them without it."""
+    podman = Podman()
+    try:
+        return [one for one in podman.containers() if podman.adopts(one)]
+    except EngineError as error:
+        if not str(error).endswith("is not installed"):
+            print(
+                f"migrrdma: warning: whether containers need the runtime is unknown: {error}", file=sys.stderr
+            )
+        return []
 
 
 def _migrations(host: machine.Host) -> tuple[list[str], list[str]]:

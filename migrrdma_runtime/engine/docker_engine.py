@@ -140,9 +140,17 @@ class DockerEngine:
         found = self.daemon.image(image_id)
         return found is not None and found["Id"] == image_id
 
-    def save_image(self, image_id: str, reference: str) -> Iterator[bytes]:
+    def layers(self, image_id: str) -> list[str]:
+        """Of ``docker image inspect``."""
+        return docker_images.layers(self.daemon, image_id)
+
+    def layers_here(self, layers: list[str]) -> int:
+        """By what the images here consist of."""
+        return docker_images.layers_here(self.daemon, layers)
+
+    def save_image(self, image_id: str, reference: str, without: int = 0) -> Iterator[bytes]:
         """``docker save``."""
-        return docker_images.save(self.daemon, image_id, reference)
+        return docker_images.save(self.daemon, image_id, reference, without)
 
     def load_image(self, chunks: Iterator[bytes], image_id: str) -> None:
         """``docker load``."""

@@ -94,11 +94,20 @@ class Engine(Protocol):
     def has_image(self, image_id: str) -> bool:
         """Whether the image is here."""
 
-    def save_image(self, image_id: str, reference: str) -> Iterator[bytes]:
-        """The image as the engine's ``save`` writes it, under ``reference`` if that is one of its names here."""
+    def layers(self, image_id: str) -> list[str]:
+        """The digests of an image's layers, the lowest first."""
+
+    def layers_here(self, layers: list[str]) -> int:
+        """How many of them, from the lowest on, an archive may lack that is loaded here."""
+
+    def save_image(self, image_id: str, reference: str, without: int = 0) -> Iterator[bytes]:
+        """The image as the engine's ``save`` writes it, under ``reference`` if that is one of its names here.
+
+        The lowest layers, as many as `layers_here` has said elsewhere, are left out.
+        """
 
     def load_image(self, chunks: Iterator[bytes], image_id: str) -> None:
         """Load what `save_image` gave. Then that very image is here, or it raises and nothing of it is.
 
-        Names that something here has already stay with that.
+        It is named as it was, if nothing here has that name.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ class Podman:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(f"podman container inspect {name}: no description of a container") from error
+
+    def containers(self) -> list[Container]:
+        """All of them, but for those that go away meanwhile."""
+        found = []
+        for container_id in self._run("ps", "--all", "--quiet", "--no-trunc").split():
+            with suppress(EngineError):
+                found.append(self.container(container_id))
+        return found
 
     def adopts(self, container: Container) -> bool:
         """By the path of the runtime, or by what containers.conf calls it."""
@@ -93,7 +102,15 @@ class Podman:
         """Not yet."""
         raise _not_yet(image_id)
 
-    def save_image(self, image_id: str, reference: str) -> Iterator[bytes]:  # noqa: ARG002
+    def layers(self, image_id: str) -> list[str]:
+        """Not yet."""
+        raise _not_yet(image_id)
+
+    def layers_here(self, layers: list[str]) -> int:  # noqa: ARG002
+        """None."""
+        return 0
+
+    def save_image(self, image_id: str, reference: str, without: int = 0) -> Iterator[bytes]:  # noqa: ARG002
         """Not yet."""
         raise _not_yet(image_id)
 

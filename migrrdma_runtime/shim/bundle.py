@@ -9,6 +9,13 @@ import os
 
 from migrrdma_runtime.base.errors import SpecError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_EDITABLE = 16 << 20
+"""A spec is read whole to be edited, and takes ten times its size in memory; real ones have 20 to 100 KB."""
+
 _CHUNK = 1 << 20
 
 _MARKERS = (b"infiniband", b"org.migrrdma")
@@ -25,32 +32,42 @@ def is_plain(path: str) -> bool:
     """Whether the spec at ``path`` looks whole, to judge by its ends, and holds no word of ours."""
     try:
         with open(path, "rb", buffering=0) as file:
-            first = last = tail = b""
-            while chunk := file.read(_CHUNK):
-                window = tail + chunk
-                if any(marker in window for marker in _MARKERS + _ESCAPED):
-                    return False
-                tail = window[-_OVERLAP:]
-                if chunk := chunk.strip(_SPACE):
-                    first, last = first or chunk[:1], chunk[-1:]
-            return (first, last) == (b"{", b"}")
+            return are_plain(iter(lambda: file.read(_CHUNK), b""))
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}") from error
 
 
+def are_plain(chunks: "Iterable[bytes]") -> bool:
+    """The same of a spec that comes in pieces."""
+    first = last = tail = b""
+    for chunk in chunks:
+        window = tail + chunk
+        if any(marker in window for marker in _MARKERS + _ESCAPED):
+            return False
+        tail = window[-_OVERLAP:]
+        if text := chunk.strip(_SPACE):
+            first, last = first or text[:1], text[-1:]
+    return (first, last) == (b"{", b"}")
+
+
 def read(path: str) -> tuple[object, SpecError | None]:
-    """Parse ``path``; also say why the result must not be written back, if it must not.
+    """Parse ``path``; also say why the result must not be written back, if it must not."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise SpecError(f"cannot read {path}: {error.strerror}") from error
+    return parse(data, path)
+
+
+def parse(data: bytes, path: str) -> tuple[object, SpecError | None]:
+    """Parse what was read of ``path``; also say why the result must not be written back, if it must not.
 
     Go replaces bytes that are not UTF-8 by U+FFFD. So do we, to decide whether the file concerns us at all,
     but writing that back would change what the user wrote.
     """
     import json
 
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise SpecError(f"cannot read {path}: {error.strerror}") from error
     unsafe = None
     try:
         text = data.decode()
@@ -78,19 +95,33 @@ def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def replace(path: str, value: object) -> None:
-    """Replace the file by ``value``, all of it or nothing; mode, owner and a symbolic link to it are kept."""
+def require_editable(size: int) -> None:
+    """Refuse, by `SpecError`, a spec of so many bytes if they are too many to be edited."""
+    if size > MAX_EDITABLE:
+        raise SpecError(f"larger than {MAX_EDITABLE >> 20} MiB, too large to be edited")
+
+
+def as_text(value: object, path: str) -> bytes:
+    """The spec's JSON, on one line; ``path`` is where it came from."""
     import json
 
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        raise SpecError(f"{path}: a number in it is too large to be written back") from error
+
+
+def replace(path: str, value: object) -> None:
+    """Replace the file by ``value``, all of it or nothing; mode, owner and a symbolic link to it are kept."""
+    text = as_text(value, path)
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     prefix = f".{name}.migrrdma-"
     temporary = f"{folder}/{prefix}{os.getpid()}"
     try:
-        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
         _remove_stale(folder, prefix)
         try:
-            _write_like(target, temporary, text.encode())
+            _write_like(target, temporary, text)
             os.rename(temporary, target)
         except BaseException:
             if os.path.lexists(temporary):
@@ -98,8 +129,6 @@ def replace(path: str, value: object) -> None:
             raise
     except OSError as error:
         raise SpecError(f"cannot write {target}: {error.strerror}") from error
-    except ValueError as error:
-        raise SpecError(f"{path}: a number in it is too large to be written back") from error
 
 
 def _write_like(original: str, path: str, data: bytes) -> None:

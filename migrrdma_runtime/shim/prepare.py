@@ -12,10 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from migrrdma_runtime.base.config import Config
     from migrrdma_runtime.shim.argv import Invocation
-    from migrrdma_runtime.shim.spec import Additions, Spec
-
-_MAX_EDITABLE = 16 << 20
-"""A spec is read whole to be edited, and takes ten times its size in memory; real ones have 20 to 100 KB."""
+    from migrrdma_runtime.shim.spec import Spec
 
 
 def prepare_bundle(invocation: "Invocation", config: "Config", broken: ConfigError | None) -> None:
@@ -48,14 +45,18 @@ def prepare_bundle(invocation: "Invocation", config: "Config", broken: ConfigErr
             raise broken
         if unsafe:
             raise unsafe
-        if os.stat(path).st_size > _MAX_EDITABLE:
-            raise SpecError(f"larger than {_MAX_EDITABLE >> 20} MiB, too large to be edited")
+        bundle.require_editable(os.stat(path).st_size)
         if wanted and not restores:
             from migrrdma_runtime.shim.held import require_not_held
 
             require_not_held(invocation.container_id)
         if wanted:
-            spec.edit(value, _additions(invocation, config, path, value))
+            from migrrdma_runtime.shim import additions
+
+            criu_config, cgroup = _criu_config_path(path), _cgroup(value, invocation, config)
+            container = invocation.container_id
+            added = additions.gather(config, container, value, criu_config=criu_config, cgroup=cgroup)
+            spec.edit(value, added)
             mount_points.provide(value, invocation.value("b", "bundle") or ".")
         else:
             spec.strip(value)  # edited before the user said org.migrrdma.enable=false
@@ -76,7 +77,7 @@ def _name_cgroup(invocation: "Invocation", config: "Config", path: str) -> None:
         value, unsafe = bundle.read(path)
     except SpecError:
         return  # for the low-level runtime to refuse
-    if unsafe or not isinstance(value, dict) or os.stat(path).st_size > _MAX_EDITABLE:
+    if unsafe or not isinstance(value, dict) or os.stat(path).st_size > bundle.MAX_EDITABLE:
         return
     cgroup = _cgroup(value, invocation, config)
     plugin = config.criu_plugin if is_moved(invocation) else None
@@ -123,65 +124,6 @@ def _criu_config_path(path: str) -> str:
     from migrrdma_runtime.shim import spec
 
     return os.path.join(os.path.dirname(path), spec.CRIU_CONFIG_NAME)
-
-
-def _additions(invocation: "Invocation", config: "Config", path: str, original: "Spec") -> "Additions":
-    """Gather what the edit adds, and see to it that it is there."""
-    from migrrdma_runtime.base import paths
-    from migrrdma_runtime.criu import config as criu_config
-    from migrrdma_runtime.shim import spec
-
-    link = f"{config.guest_dir}/current"
-    try:
-        version = os.path.basename(os.readlink(link))
-    except OSError as error:
-        raise SpecError(
-            f"the container holds an RDMA device, but no guest library is installed "
-            f"({link}: {error.strerror}): run `migrrdma install`"
-        ) from error
-    needed = [f"{config.guest_dir}/{version}/{paths.GUEST_LIBRARY}"]
-    needed += [f"{config.hooks_dir}/{script}" for _, script in spec.HOOKS]
-    needed.append(config.criu_plugin)
-    for file in needed:
-        if not os.path.isfile(file):
-            raise SpecError(
-                f"the container holds an RDMA device, but {file} is missing: run `migrrdma install`"
-            )
-    record_dir = f"{config.run_dir}/{paths.CONTAINERS_DIR}/{invocation.container_id}"
-    socket_dir = _make_socket_dir(config.run_dir, record_dir)
-    return spec.Additions(
-        guest_dir=config.guest_dir,
-        version=version,
-        socket_dir=socket_dir,
-        hooks_dir=config.hooks_dir,
-        record_dir=record_dir,
-        criu_config=criu_config.write(
-            _criu_config_path(path),
-            spec.user_criu_config(original),
-            plugin=config.criu_plugin,
-            cgroup=_cgroup(original, invocation, config),
-        ),
-    )
-
-
-def _make_socket_dir(run_dir: str, record_dir: str) -> str:
-    """Make the directory that is mounted into this container alone; the agent's socket comes to be in it.
-
-    An agent that does not run finds it when it is started.
-    """
-    from migrrdma_runtime.base import paths
-    from migrrdma_runtime.wire import runtime_client
-
-    folder = f"{record_dir}/{paths.GUEST_SOCKET_DIR}"
-    try:
-        os.makedirs(folder, exist_ok=True)
-        for parent in (run_dir, os.path.dirname(record_dir), record_dir):
-            os.chmod(parent, paths.RUN_DIR_MODE)
-        os.chmod(folder, paths.GUEST_SOCKET_DIR_MODE)
-    except OSError as error:
-        raise SpecError(f"cannot make {folder}: {error.strerror}") from error
-    runtime_client.announce(run_dir, os.path.basename(record_dir))
-    return folder
 
 
 def _is_valid_id(container_id: str) -> bool:

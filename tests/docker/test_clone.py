@@ -166,3 +166,62 @@ def test_everything_that_is_missing_is_told_at_once(both: tuple[EngineOnNode, En
         assert f"there is no {missing}" in said
     with pytest.raises(RefusedHereError, match="is already in use by container"):
         destination.ask("create", described)
+
+
+@pytest.fixture(name="images")
+def _images(both: tuple[EngineOnNode, EngineOnNode]) -> Iterator[tuple[EngineOnNode, EngineOnNode]]:
+    """Two hosts, the first of which has an image that the second lacks but for its lowest layer."""
+    source, _ = both
+    source.shell.sh(
+        f"docker create --name={_NAME} {_IMAGE} true\n"
+        f"echo more >/root/more; docker cp /root/more {_NAME}:/more; docker commit {_NAME} registry.example/own:1\n"
+        f"docker rm {_NAME}"
+    )
+    yield both
+    for node in both:
+        node.shell.sh("docker rmi -f registry.example/own:1 || :; docker image prune -f", check=False)
+
+
+def _image_id(engine: EngineOnNode, reference: str) -> str:
+    return engine.shell.run("docker", "image", "inspect", "-f", "{{.Id}}", reference).stdout.strip()
+
+
+def test_an_image_arrives_with_its_name_and_without_the_layers_that_are_here(
+    images: tuple[EngineOnNode, EngineOnNode],
+) -> None:
+    source, destination = images
+    image = _image_id(source, "registry.example/own:1")
+    assert destination.ask("has_image", image) is False
+    here = destination.ask("layers_here", source.ask("layers", image))
+    assert here == 1
+    archive = source.save(image, "registry.example/own:1", here)
+    assert len(archive) < 1 << 20
+    destination.load(archive, image)
+    assert destination.ask("has_image", image) is True
+    assert _image_id(destination, "registry.example/own:1") == image
+    said = destination.shell.run("docker", "run", "--rm", "registry.example/own:1", "cat", "/more").stdout
+    assert said == "more\n"
+
+
+def test_a_name_that_is_anothers_here_stays_with_it(images: tuple[EngineOnNode, EngineOnNode]) -> None:
+    source, destination = images
+    image = _image_id(source, "registry.example/own:1")
+    destination.shell.run("docker", "tag", _IMAGE, "registry.example/own:1")
+    destination.load(source.save(image, "registry.example/own:1", 1), image)
+    assert _image_id(destination, "registry.example/own:1") == _image_id(destination, _IMAGE)
+    _create(source.shell, "", "true")
+    described = {**source.ask("describe", of(_NAME)), "image": "registry.example/own:1", "image_id": image}
+    destination.ask("create", described)
+    assert destination.inspect(_NAME)["Image"] == image
+    destination.ask("remove", of(_NAME))
+    destination.shell.run("docker", "rmi", image)
+
+
+def test_another_image_than_was_wanted_is_removed_again(images: tuple[EngineOnNode, EngineOnNode]) -> None:
+    source, destination = images
+    image = _image_id(source, "registry.example/own:1")
+    with pytest.raises(RefusedHereError, match=f"but {image}; it is removed again"):
+        destination.load(source.save(image, "registry.example/own:1", 1), "sha256:" + "0" * 64)
+    assert destination.ask("has_image", image) is False
+    with pytest.raises(RefusedHereError, match="archive cannot be read"):
+        destination.load(b"no archive" * 1000, image)

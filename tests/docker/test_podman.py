@@ -6,70 +6,23 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import workload
-from migrrdma_lab.containers import COUNTER, carry, wait_for_line
-from migrrdma_lab.plan import container_image
+from migrrdma_lab.containers import COUNTER
 from migrrdma_lab.shell import Shell
+from podman_container import PodmanContainer, give_image
 
-_CHECKPOINTS = "/tmp/ck"
-_RUNTIME = "--runtime=/usr/local/bin/migrrdma-runtime"
-
-
-class _Podman:
-    """The container ``web`` of Podman's on a node."""
-
-    name = "web"
-
-    def __init__(self, shell: Shell, options: list[str], command: list[str]) -> None:
-        self.shell = shell
-        self._definition = [_RUNTIME, "--name=web", *options, container_image("trixie"), *command]
-
-    def podman(self, *words: str, check: bool = True) -> str:
-        return self.shell.run("podman", *words, check=check).stdout.strip()
-
-    def run(self) -> None:
-        self.podman("run", "-d", *self._definition)
-
-    def create(self) -> None:
-        self.podman("create", *self._definition)
-
-    def checkpoint(self) -> None:
-        """By Podman's own command, into a folder as ``docker checkpoint create --checkpoint-dir`` makes one."""
-        self.podman("container", "checkpoint", "--keep", "web")
-        path = self.podman("inspect", "-f", "{{.State.CheckpointPath}}", "web")
-        self.shell.sh(f"rm -rf {_CHECKPOINTS}; mkdir {_CHECKPOINTS}; cp -a {path} {_CHECKPOINTS}/move")
-
-    def adopt(self, source: Shell) -> None:
-        """Import what was dumped there and start."""
-        self.shell.run("rm", "-rf", _CHECKPOINTS)
-        carry(_CHECKPOINTS, "move", source, self.shell)
-        said = self.shell.run("migrrdma", "checkpoint", "import", f"{_CHECKPOINTS}/move", "web").stdout
-        assert "Next: podman start web" in said
-        self.podman("start", "web")
-        assert not self.shell.run("ls", "/var/lib/migrrdma/staged").stdout
-
-    def remove(self) -> None:
-        self.podman("rm", "-f", "-t", "0", "web", check=False)
-
-    def lines(self) -> list[str]:
-        return self.podman("logs", "web").splitlines()
-
-    def wait_for_line(self, pattern: str, *, after: int = 0) -> None:
-        wait_for_line(self, ("podman", "logs", "-f", "web"), pattern, 60, after)
-
-
-Make = Callable[[list[str], list[str]], list[_Podman]]
+Make = Callable[[list[str], list[str]], list[PodmanContainer]]
 
 
 @pytest.fixture
 def make(src: Shell, dst: Shell) -> Iterator[Make]:
     """The same container on two nodes, of an image that Docker has there."""
-    made: list[_Podman] = []
+    made: list[PodmanContainer] = []
     for node in (src, dst):
-        node.sh(f"docker save {container_image('trixie')} | podman load -q")
+        give_image(node)
         node.sh("podman network create -d macvlan --subnet 10.78.0.0/24 -o parent=rd0 data")
 
-    def both(options: list[str], command: list[str]) -> list[_Podman]:
-        made.extend(_Podman(node, options, command) for node in (src, dst))
+    def both(options: list[str], command: list[str]) -> list[PodmanContainer]:
+        made.extend(PodmanContainer(node, options, command) for node in (src, dst))
         return made
 
     yield both

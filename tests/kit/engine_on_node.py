@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,26 @@ class RefusedHereError(Exception):
     """The engine on the node has raised; its words."""
 
 
+_SAVE = """
+import sys
+from migrrdma_runtime.engine.find import ENGINES
+name, image_id, reference, without = sys.argv[1:]
+for piece in ENGINES[name]().save_image(image_id, reference, int(without)):
+    sys.stdout.buffer.write(piece)
+"""
+
+_LOAD = """
+import sys
+from migrrdma_runtime.base.errors import MigrRDMAError
+from migrrdma_runtime.engine.find import ENGINES
+name, image_id = sys.argv[1:]
+try:
+    ENGINES[name]().load_image(iter(lambda: sys.stdin.buffer.read(65536), b""), image_id)
+except MigrRDMAError as error:
+    print(error)
+"""
+
+
 @dataclass(frozen=True)
 class EngineOnNode:
     """One engine of one node."""
@@ -62,6 +83,17 @@ class EngineOnNode:
         if "error" in answer:
             raise RefusedHereError(answer["error"])
         return answer["answer"]
+
+    def save(self, image_id: str, reference: str, without: int = 0) -> bytes:
+        """What `save_image` gives."""
+        words = [_PYTHON, "-c", _SAVE, self.name, image_id, reference, str(without)]
+        return self.shell.download(shlex.join(words))
+
+    def load(self, image: bytes, image_id: str) -> None:
+        """`load_image` of it."""
+        said = self.shell.run(_PYTHON, "-c", _LOAD, self.name, image_id, stdin=image, timeout=300).stdout
+        if said:
+            raise RefusedHereError(said.strip())
 
     def inspect(self, name: str) -> dict[str, Any]:
         """All that the engine's own command says of a container."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "migrrdma_runtime"
-ENTRANCES = {"cli.py", "oci.py", "checkpoint.py", "restore.py"}
+ENTRANCES = {"cli.py", "oci.py", "checkpoint.py", "restore.py", "inject_guest.py"}
 """Files beside the folders, each with a rule of its own in the package's docstring."""
 
 Graph = dict[str, set[str]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from migrrdma_runtime.base.errors import MigrRDMAError
-from migrrdma_runtime.host.check import agent, criu, docker, installation, kernel, packages, rdma
+from migrrdma_runtime.host.check import agent, criu, docker, installation, kernel, packages, podman, rdma
 from migrrdma_runtime.host.check.result import Check, Machine, Result, Status, failure
 
 CHECKS: dict[str, Check] = {
@@ -17,6 +17,7 @@ CHECKS: dict[str, Check] = {
     "docker-experimental": docker.experimental,
     "docker-start-checkpoint": docker.start_from_checkpoint,
     "docker-runtime": docker.runtime,
+    "podman-hook": podman.hook,
     "configuration": installation.configuration,
     "launcher": installation.launcher,
     "hooks": installation.hooks,

@@ -1,28 +1,41 @@
 """The plan of ``migrrdma install``: what is missing on this host, in the order in which it is safe to add it.
 
-Docker's configuration comes last, so that Docker never names a runtime that is not all there.
+The engines' configurations come last, so that none ever names a runtime or a hook that is not all there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from migrrdma_runtime.base import files, paths
-from migrrdma_runtime.host.install import leftovers, service
+from migrrdma_runtime.host.install import leftovers, podman_config, service
 from migrrdma_runtime.host.install.docker_config import DockerConfig
 from migrrdma_runtime.host.install.payload import Payload, PayloadFile
 from migrrdma_runtime.host.install.record import FILE, Record, digest, load, save
 from migrrdma_runtime.host.install.step import Step
 from migrrdma_runtime.host.machine import Host
 
+DOCKER, PODMAN = ENGINES = ("docker", "podman")
+"""The engines that can be told of us."""
 
-def plan(host: Host, payload: Payload, docker: DockerConfig) -> list[Step]:
-    """The steps; nothing is changed until they are performed."""
+
+def plan(host: Host, payload: Payload, docker: DockerConfig, asked: Collection[str] = ()) -> list[Step]:
+    """The steps; nothing is changed until they are performed. ``asked`` are the engines to tell of us."""
     before = load(host.path(FILE))
-    edit, docker_edit = docker.plan_add(before.docker)
-    after = replace(_record(host, payload, docker, before), docker=docker_edit)
+    engines = _engines(before, asked)
+    edits, docker_edit = [], before.docker
+    if DOCKER in engines:
+        edit, docker_edit = docker.plan_add(before.docker)
+        edits.append(edit)
+    for_podman = (*payload.engine_hook, podman_config.drop_in(host)) if PODMAN in engines else ()
+    written = [host.path(file.path) for file in (*payload.everything, *for_podman)]
+    if DOCKER in engines:
+        written.append(docker.path)
+    after = replace(_record(host, payload, for_podman, before), docker=docker_edit)
+    after = after.with_directories(_missing(host, written))
     during = _until_replaced(before, after)
     units = [_put(host, unit) for unit in payload.units]
     return [
@@ -37,7 +50,8 @@ def plan(host: Host, payload: Payload, docker: DockerConfig) -> list[Step]:
         _put(host, payload.guest_library),
         _current(host, payload.build_id),
         *(_put(host, launcher) for launcher in payload.launchers),
-        edit,
+        *(_put(host, file) for file in for_podman),
+        *edits,
         *_save(host, during, after),
     ]
 
@@ -55,20 +69,37 @@ def _until_replaced(before: Record, after: Record) -> Record:
     return replace(after, files={**after.files, **config}, docker=before.docker if moves else after.docker)
 
 
-def _record(host: Host, payload: Payload, docker: DockerConfig, record: Record) -> Record:
-    """What will be ours: everything that is put there, and the directories that are not there yet."""
+def _engines(before: Record, asked: Collection[str]) -> set[str]:
+    """Those asked for and those that were told before; Docker, if that is none."""
+    return told(before).union(asked) or {DOCKER}
+
+
+def told(record: Record) -> set[str]:
+    """The engines that know of us."""
+    known = {DOCKER: record.docker is not None, PODMAN: paths.PODMAN_CONFIG in record.files}
+    return {engine for engine, is_told in known.items() if is_told}
+
+
+def _record(host: Host, payload: Payload, for_podman: tuple[PayloadFile, ...], record: Record) -> Record:
+    """What will be ours of the files."""
     for file in payload.configs:
         if _may_write_config(host, file, record):
             record = record.with_file(file.path, file.content)
     parts = (payload.criu_plugin, *payload.units, *payload.launchers)
-    for file in (*payload.hooks, *payload.completions, *parts):
+    for file in (*payload.hooks, *payload.completions, *parts, *for_podman):
         record = record.with_file(file.path, file.content)
-    for path in [host.path(FILE), *(host.path(file.path) for file in payload.everything), docker.path]:
+    return record
+
+
+def _missing(host: Host, written: list[Path]) -> list[str]:
+    """The directories that are not there yet, of these files and of the record."""
+    found = []
+    for path in (host.path(FILE), *written):
         missing = [parent for parent in path.parents if host.root in parent.parents and not parent.exists()]
         if path == host.path(FILE):  # it may be there because an install was killed before it was on record
             missing = [path.parent, *(parent for parent in missing if parent != path.parent)]
-        record = record.with_directories([host.name(parent) for parent in reversed(missing)])
-    return record
+        found += [host.name(parent) for parent in reversed(missing)]
+    return found
 
 
 def _config(host: Host, file: PayloadFile, record: Record) -> Step:

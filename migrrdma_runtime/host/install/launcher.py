@@ -1,4 +1,4 @@
-"""The script that starts Python as the OCI runtime: an interpreter's path and a handful of lines.
+"""The script that starts Python as the OCI runtime, or as a hook: an interpreter's path and a handful of lines.
 
 The launcher, a program in C (``launcher/``), runs it for the calls that are not the low-level runtime's alone;
 where that was not built, it is what Docker runs. It is not a console script, because one started by ``pip``
@@ -18,14 +18,14 @@ _TEMPLATE = """\
 #!{interpreter} -ISXutf8
 import sys
 sys.path.insert(0, {package_parent!r})
-from migrrdma_runtime.oci import main
+from migrrdma_runtime.{entrance} import main
 del sys.path[0]
 main()
 """
 
 
-def text(interpreter: str | None = None) -> str:
-    """The script for this very package, run by ``interpreter`` (default: the one that runs now).
+def text(interpreter: str | None = None, entrance: str = "oci") -> str:
+    """The script for this very package's ``entrance``, run by ``interpreter`` (default: the one that runs now).
 
     ``-I -S``: no environment variable, no user site, no ``site`` at all, so that nothing in the caller's
     environment can change what runs, and nothing unneeded is imported. ``-X utf8``: arguments that are not
@@ -37,7 +37,9 @@ def text(interpreter: str | None = None) -> str:
             f"the Python interpreter must be an absolute path without spaces, not {interpreter!r}"
         )
     script = _TEMPLATE.format(
-        interpreter=interpreter, package_parent=str(Path(__file__).resolve().parents[3])
+        interpreter=interpreter,
+        package_parent=str(Path(__file__).resolve().parents[3]),
+        entrance=entrance,
     )
     first_line = os.fsencode(script.partition("\n")[0])
     if len(first_line) > _SHEBANG_LIMIT:

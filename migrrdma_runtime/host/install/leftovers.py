@@ -37,6 +37,8 @@ def _possible(host: Host, record: Record, docker: Path) -> Iterator[Path]:
         paths.CRIU_PLUGIN,
         paths.AGENT_UNIT,
         paths.MOVER_UNIT,
+        paths.ENGINE_HOOK,
+        paths.PODMAN_CONFIG,
     )
     for name in (*fixed, *COMPLETIONS.values(), *record.files):
         yield draft_of(host.path(name).resolve())

@@ -37,7 +37,7 @@ class PayloadFile:
 
 @dataclass(frozen=True)
 class Payload:
-    """Everything ``install`` puts on a host, except for Docker's configuration."""
+    """Everything ``install`` puts on a host, except for what is made for it: the engines' configurations."""
 
     configs: tuple[PayloadFile, ...]
     hooks: tuple[PayloadFile, ...]
@@ -47,10 +47,12 @@ class Payload:
     completions: tuple[PayloadFile, ...]
     launchers: tuple[PayloadFile, ...]
     """What Docker runs comes last, after what that runs in turn."""
+    engine_hook: tuple[PayloadFile, ...]
+    """The hook that edits specs and what describes it, on hosts whose Podman is to have it."""
 
     @property
     def everything(self) -> tuple[PayloadFile, ...]:
-        """All files, in the order in which it is safe to put them there: the launchers use all others."""
+        """What every host gets, in the order in which it is safe to put it there: the launchers use all others."""
         parts = (self.guest_library, self.criu_plugin, *self.units)
         return (*self.configs, *self.hooks, *self.completions, *parts, *self.launchers)
 
@@ -70,6 +72,7 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
             PayloadFile(f"{paths.HOOKS_DIR}/{hook.name}", hook.read_bytes(), 0o755)
             for hook in _files(data / "hooks")
         )
+        description = (data / "hooks.d" / PurePosixPath(paths.ENGINE_HOOK).name).read_bytes()
     except OSError as error:
         raise InstallError(
             f"{error.filename} is missing from the package ({error.strerror}); reinstall migrrdma-runtime"
@@ -88,6 +91,10 @@ def load(interpreter: str, data: Path = DATA) -> Payload:
             PayloadFile(path, _completion(shell).encode(), 0o644) for shell, path in COMPLETIONS.items()
         ),
         launchers=_launchers(interpreter, data / "launcher" / PurePosixPath(paths.RUNTIME).name),
+        engine_hook=(
+            PayloadFile(paths.INJECT_GUEST, launcher.text(interpreter, "inject_guest").encode(), 0o755),
+            PayloadFile(paths.ENGINE_HOOK, description, 0o644),
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """The plan of ``migrrdma uninstall``: what is ours on this host, in an order that is safe to remove it in.
 
-Docker's configuration comes first, so that Docker never names a runtime that is gone.
+The engines' configurations come first, so that none ever names a runtime or a hook that is gone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def plan(host: Host, docker: DockerConfig, *, purge: bool) -> list[Step]:
     record = load(host.path(FILE))
     ours = record.files or _assumed(host)
     doomed = [name for name in ours if purge or not _is_changed_config(host, name, record)]
+    # Podman fails to start anything where a description names a hook that is not there.
+    doomed.sort(key=lambda name: name not in (paths.PODMAN_CONFIG, paths.ENGINE_HOOK))
     if purge:
         doomed += [name for name in paths.CONFIG_FILES if name not in doomed]
     drafts = leftovers.plan(host, record, docker.path)
@@ -71,7 +73,8 @@ def docker_config_name(host: Host) -> str | None:
 def _assumed(host: Host) -> dict[str, str]:
     """What must be ours when the record is lost: everything but the configuration, by its name."""
     hooks = host.path(paths.HOOKS_DIR)
-    parts = (paths.RUNTIME, paths.RUNTIME_SCRIPT, paths.CRIU_PLUGIN, paths.AGENT_UNIT, paths.MOVER_UNIT)
+    engines = (paths.PODMAN_CONFIG, paths.ENGINE_HOOK)
+    parts = (*engines, paths.RUNTIME, paths.RUNTIME_SCRIPT, paths.CRIU_PLUGIN, paths.AGENT_UNIT, paths.MOVER_UNIT)
     names = [
         *parts,
         *COMPLETIONS.values(),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import DockerError, InstallError
 from migrrdma_runtime.engine.docker import Docker
+from migrrdma_runtime.engine.engine import Container
 from migrrdma_runtime.host.install.docker_config import NAME
 from migrrdma_runtime.host.machine import Host
 
@@ -52,9 +54,13 @@ def named(docker: Docker | None, ids: list[str]) -> list[str]:
     return [_name(docker, one) for one in ids]
 
 
-def stopped(docker: Docker) -> list[str]:
-    """The names of the stopped containers that were made for our runtime: they will not start without it."""
-    return sorted(one.name for one in docker.containers() if one.runtime == NAME and not one.running)
+def stopped(docker: Docker | None, podmans: Sequence[Container] = ()) -> list[str]:
+    """The names of the stopped containers that were made for our runtime: they will not start without it.
+
+    ``podmans`` are those of Podman's that were.
+    """
+    dockers = [one for one in docker.containers() if one.runtime == NAME] if docker is not None else []
+    return sorted(one.name for one in (*dockers, *podmans) if not one.running)
 
 
 def _text(note: Path) -> str:
@@ -73,11 +79,12 @@ def _name(docker: Docker | None, container_id: str) -> str:
         return container_id[:12]
 
 
-def require_no_container_runs(host: Host, docker: Docker | None) -> None:
-    """Refuse, by `InstallError`, while containers run under the runtime."""
-    if found := running(host, docker):
+def require_no_container_runs(host: Host, docker: Docker | None, podmans: Sequence[Container] = ()) -> None:
+    """Refuse, by `InstallError`, while containers run under the runtime; ``podmans`` are those of Podman's for it."""
+    found = named(docker, running(host, docker)) + [one.name for one in podmans if one.running]
+    if found:
         raise InstallError(
-            f"containers run under the runtime and cannot be stopped without it: {', '.join(named(docker, found))}; "
+            f"containers run under the runtime and cannot be stopped without it: {', '.join(found)}; "
             "stop them first, or use --force"
         )
 

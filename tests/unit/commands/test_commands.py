@@ -15,10 +15,11 @@ from migrrdma_runtime import cli
 from migrrdma_runtime.agent.roles.states import State
 from migrrdma_runtime.agent.roles.store import Store
 from migrrdma_runtime.base import paths
-from migrrdma_runtime.base.errors import InstallError
+from migrrdma_runtime.base.errors import DockerError, EngineError, InstallError
 from migrrdma_runtime.commands import uninstall
 from migrrdma_runtime.engine.docker import Docker
 from migrrdma_runtime.engine.engine import Container
+from migrrdma_runtime.engine.podman import Podman
 from migrrdma_runtime.host import machine
 from migrrdma_runtime.host.install.docker_config import DEFAULT
 from migrrdma_runtime.host.machine import Host
@@ -40,7 +41,10 @@ def _migrrdma(host: Host, monkeypatch: pytest.MonkeyPatch, make_docker: MakeDock
     monkeypatch.setattr(machine, "Host", lambda: host)
     monkeypatch.setattr(machine, "run", no_program)
 
-    def run(*arguments: str, containers: tuple[Container, ...] = ()) -> Any:
+    def run(
+        *arguments: str, containers: tuple[Container, ...] = (), podmans: tuple[Container, ...] = ()
+    ) -> Any:
+        monkeypatch.setattr(Podman, "containers", lambda _podman: list(podmans))
         monkeypatch.setattr(uninstall, "DockerDaemon", lambda: make_docker(*containers))
         return CliRunner().invoke(cli.app, arguments)
 
@@ -53,6 +57,48 @@ def test_install_says_what_it_did_and_what_comes_next(migrrdma: Command) -> None
     assert lines[-1] == "Next: systemctl reload docker, then migrrdma check"
     again = migrrdma("install").output.splitlines()
     assert {line.split()[0] for line in again} == {"already"}
+
+
+def test_uninstall_looks_after_podmans_containers_as_well(migrrdma: Command, host: Host) -> None:
+    migrrdma("install", "--engine", "podman")
+    of_others = Container("c" * 64, "fast", "crun", running=True)
+    done = migrrdma("uninstall", podmans=(WEB, of_others))
+    assert "cannot be stopped without it: web; stop them first" in str(done.exception)
+    assert host.path(paths.RUNTIME).exists()
+    lines = migrrdma("uninstall", podmans=(OLD, of_others)).output.splitlines()
+    assert lines[-1] == "Stopped containers that will not start without the runtime: old"
+
+
+def test_uninstall_says_when_podman_does_not_answer(
+    migrrdma: Command, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_podman: Podman) -> list[Container]:
+        raise EngineError("podman: no space left")
+
+    migrrdma("install")
+    migrrdma("uninstall", "--dry-run")
+    monkeypatch.setattr(Podman, "containers", refuse)
+    monkeypatch.setattr(uninstall, "DockerDaemon", _nobody)
+    done = CliRunner().invoke(cli.app, ["uninstall"])
+    assert "whether containers need the runtime is unknown: podman: no space left" in done.output
+    assert not host.path(paths.RUNTIME).exists()
+
+
+def _nobody() -> Docker:
+    raise DockerError("not there")
+
+
+def test_install_for_podman_tells_nobody_else(migrrdma: Command, host: Host) -> None:
+    lines = migrrdma("install", "--engine", "podman").output.splitlines()
+    assert f"done     {paths.PODMAN_CONFIG} (new)" in lines
+    assert lines[-1] == "Next: migrrdma check"
+    assert not host.path(DEFAULT).exists()
+    assert {line.split()[0] for line in migrrdma("install").output.splitlines()} == {"already"}
+
+
+def test_install_knows_the_engines_that_can_be_told(migrrdma: Command) -> None:
+    done = migrrdma("install", "--engine", "lxc", "--dry-run")
+    assert str(done.exception) == "there is no engine 'lxc': --engine takes docker or podman"
 
 
 def test_install_reports_to_programs(migrrdma: Command) -> None:

@@ -77,6 +77,11 @@ def test_podmans_container_is_described_and_started(make_podman: MakePodman, tmp
         podman.start(_WEB, "before-move")
 
 
+def test_podmans_containers_are_those_that_are_still_there(make_podman: MakePodman) -> None:
+    make_podman(_WEB, script='[ "$1" != ps ] || { echo web; echo gone; }')
+    assert Podman().containers() == [_WEB]
+
+
 @pytest.mark.parametrize(
     ("runtime", "adopts"), [("migrrdma", True), (_RUNTIME, True), ("crun", False), ("/usr/bin/runc", False)]
 )

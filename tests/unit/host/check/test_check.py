@@ -15,7 +15,7 @@ from migrrdma_runtime.agent.peers import certificates
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import DockerError
 from migrrdma_runtime.engine.docker import Docker
-from migrrdma_runtime.host.check import agent, criu, docker, installation, kernel, rdma
+from migrrdma_runtime.host.check import agent, criu, docker, installation, kernel, podman, rdma
 from migrrdma_runtime.host.check.result import Check, Machine, Result, Status, ok
 from migrrdma_runtime.host.check.table import CHECKS, examine, is_healthy
 from migrrdma_runtime.host.install import payload
@@ -300,6 +300,45 @@ def test_an_installation_in_order_is_found_in_order(installed: Host) -> None:
     machine = Machine(installed, run, unreachable, is_root=True)
     for check in (installation.hooks, installation.guest_library):
         assert check(machine).status is Status.OK
+
+
+def for_podman(host: Host, *asked: str) -> Machine:
+    files, runs_nothing = payload.load(sys.executable), DockerConfig(host, lambda _argv: None)
+    list(perform(plan(host, files, runs_nothing, asked)))
+    return Machine(host, run, unreachable, is_root=True)
+
+
+def test_a_host_that_was_installed_for_podman_alone_is_not_asked_about_docker(host: Host) -> None:
+    machine = for_podman(host, "podman")
+    asked = (docker.daemon, docker.experimental, docker.start_from_checkpoint, docker.runtime, podman.hook)
+    assert {check(machine).status for check in asked} == {Status.OK}
+    machine = for_podman(host, "docker")
+    assert docker.daemon(machine).status is Status.FAILURE
+    assert podman.hook(machine).status is Status.OK
+
+
+def test_docker_is_asked_about_where_the_record_cannot_be_read(host: Host) -> None:
+    machine = for_podman(host, "podman")
+    host.path("/var/lib/migrrdma/install.json").write_text("{")
+    assert docker.daemon(machine).detail.startswith("Docker cannot be reached")
+
+
+def test_whether_podman_has_the_hook_is_said(host: Host, machine_of: MachineOf) -> None:
+    without = podman.hook(machine_of(host))
+    assert (without.status, "no hook of ours" in without.detail) == (Status.OK, True)
+    machine = for_podman(host, "podman")
+    later = "/etc/containers/containers.conf.d/95-later.conf"
+    write(host, later, '[engine]\nhooks_dir = ["/elsewhere"]\n')
+    assert later in podman.hook(machine).detail
+    host.path(later).unlink()
+    write(host, "/etc/containers/containers.conf", '[engine]\nhooks_dir = ["/elsewhere"]\n')
+    behind = podman.hook(machine)
+    host.path("/etc/containers/containers.conf").unlink()
+    host.path(paths.INJECT_GUEST).unlink()
+    missing = podman.hook(machine)
+    assert {behind.status, missing.status} == {Status.FAILURE}
+    assert behind.detail.endswith(paths.PODMAN_CONFIG)
+    assert missing.detail.endswith(paths.INJECT_GUEST)
 
 
 def test_whether_a_restore_is_committed_before_the_first_instruction_is_said_with_the_reason(
