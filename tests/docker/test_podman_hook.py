@@ -147,6 +147,45 @@ def test_what_runc_has_made_is_dumped_by_our_runtime_and_goes_on_under_it(
     assert workload.judge(destination.lines()).ok
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--uidmap=0:100000:65536"],
+        ["--read-only", "--user=65534"],
+        ["--privileged", "--systemd=always"],
+    ],
+    ids=["in a user namespace", "as nobody, with nothing to write to", "as systemd's"],
+)
+def test_the_agent_knows_its_processes_however_it_is_made(
+    peer: Shell, podmans: Make, options: list[str]
+) -> None:
+    command = ["ib_send_bw", "-d", "rxe0", "-p", "7777"]
+    here = podmans(PodmanContainer(peer, ["--network=host", *peer.rdma_options, *options], command, "crun"))
+    here.run()
+    known = f"(ib_send_bw), container {here.full_id()[:12]}: running"
+    peer.run("timeout", "60", "sh", "-c", f"until migrrdma status | grep -qF '{known}'; do sleep 0.1; done")
+
+
+_ROOTLESS = r"""
+id somebody || useradd -m somebody
+sed -i /^somebody:/d /etc/subuid /etc/subgid  # its own number alone: no helper with more rights is there to map more
+run=/run/user/$(id -u somebody)
+root=/home/somebody/root
+mkdir -p $run $root/usr
+ln -sfn usr/bin $root/bin; ln -sfn usr/lib $root/lib; ln -sfn usr/lib64 $root/lib64
+chown -R somebody: $run $root
+runuser -l somebody -c "XDG_RUNTIME_DIR=$run podman --log-level=error --storage-driver=vfs run --rm --cgroups=disabled \
+  --network=host --device=/dev/infiniband/uverbs0 --volume=/usr:/usr:ro --rootfs $root \
+  sh -c 'echo preloads \$LD_PRELOAD and has \$(ls /dev/infiniband)'"
+"""
+
+
+def test_a_users_own_container_runs_as_it_would_without_us(peer: Shell) -> None:
+    assert "preloads and has uverbs0" in peer.sh(_ROOTLESS).stdout
+    said = peer.run("journalctl", "-t", "migrrdma-inject-guest", "--no-pager", "-n", "1").stdout
+    assert "left as it is: /run/migrrdma is not this user's to write to" in said
+
+
 def test_containers_without_rdma_and_builds_are_as_before(peer: Shell) -> None:
     """The usual folders' hooks are run by a build as well, which knows none of this stage."""
     image = container_image("trixie")

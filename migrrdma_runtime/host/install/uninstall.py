@@ -74,7 +74,14 @@ def _assumed(host: Host) -> dict[str, str]:
     """What must be ours when the record is lost: everything but the configuration, by its name."""
     hooks = host.path(paths.HOOKS_DIR)
     engines = (paths.PODMAN_CONFIG, paths.ENGINE_HOOK)
-    parts = (*engines, paths.RUNTIME, paths.RUNTIME_SCRIPT, paths.CRIU_PLUGIN, paths.AGENT_UNIT, paths.MOVER_UNIT)
+    parts = (
+        *engines,
+        paths.RUNTIME,
+        paths.RUNTIME_SCRIPT,
+        paths.CRIU_PLUGIN,
+        paths.AGENT_UNIT,
+        paths.MOVER_UNIT,
+    )
     names = [
         *parts,
         *COMPLETIONS.values(),
