@@ -119,6 +119,10 @@ class DockerDaemon:
         with _translated(f"docker network disconnect {network}"):
             self._client.disconnect_container_from_network(container_id, network)
 
+    def has_runtime(self, name: str) -> bool:
+        """By the name in ``daemon.json``."""
+        return name in (self.info().get("Runtimes") or {})
+
     def network(self, name: str) -> dict[str, Any] | None:
         """``docker network inspect`` of one of exactly this name."""
         found = self._if_there(f"network {name}", lambda: self._client.inspect_network(name))

@@ -21,7 +21,7 @@ NETWORKS = "Networks"
 """The one member of ``create`` that is not Docker's: the drivers of the source's networks, by name."""
 
 _NEVER = {"Name": "no", "MaximumRetryCount": 0}
-_GENERATED = re.compile("[0-9a-f]{64}")
+ANONYMOUS = re.compile("[0-9a-f]{64}")
 """The name of an anonymous volume. Compose has them bound by it."""
 _MAC_OF_ENDPOINTS = (1, 44)
 """From this version on, each network has a hardware address of its own."""
@@ -142,11 +142,11 @@ def _forget_generated_names(host: dict[str, Any]) -> None:
     """Have volumes without a name of the user's made anew."""
     mounts, binds = [dict(one) for one in host.get("Mounts") or []], []
     for one in mounts:
-        if one["Type"] == "volume" and _GENERATED.fullmatch(one.get("Source") or ""):
+        if one["Type"] == "volume" and ANONYMOUS.fullmatch(one.get("Source") or ""):
             del one["Source"]
     for bind in host.get("Binds") or []:
         source, target, *options = bind.split(":")
-        if _GENERATED.fullmatch(source):
+        if ANONYMOUS.fullmatch(source):
             mounts.append(
                 {"Type": "volume", "Target": target, "ReadOnly": "ro" in "".join(options).split(",")}
             )

@@ -15,7 +15,7 @@ from migrrdma_runtime.engine import (
     docker_description,
     docker_images,
     docker_networks,
-    docker_obstacles,
+    obstacles,
     overlay,
 )
 from migrrdma_runtime.engine.description import Description, Obstacle
@@ -66,7 +66,7 @@ class DockerEngine:
 
     def obstacles(self, wanted: Description) -> list[Obstacle]:
         """Of the daemon and of this host."""
-        return docker_obstacles.obstacles(wanted, self.daemon, self.root)
+        return obstacles.obstacles(wanted, self.name, self.daemon, self.root)
 
     def create(self, wanted: Description) -> Container:
         """Create, then connect to each network by itself.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,14 +9,14 @@ from typing import Any
 
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import EngineError
+from migrrdma_runtime.engine import archive, obstacles, podman_description
 from migrrdma_runtime.engine.description import Description, Obstacle
-from migrrdma_runtime.engine.engine import RESTORE_DEADLINE_S, Container
+from migrrdma_runtime.engine.docker_description import endpoints_of
+from migrrdma_runtime.engine.engine import END_DEADLINE_S, RESTORE_DEADLINE_S, Container
+from migrrdma_runtime.engine.podman_here import PodmanCommand, container_of
 
-_DEADLINE_S = 60
-
-
-def _not_yet(what: str) -> EngineError:
-    return EngineError(f"{what}: migrrdma migrates no containers of Podman's yet")
+_STATES = ("run/runc", "run/crun")
+"""Where runc and crun keep what they know: Podman tells them nothing else."""
 
 
 class Podman:
@@ -26,19 +24,13 @@ class Podman:
 
     name = "podman"
 
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._podman = PodmanCommand()
+        self._root = root
+
     def container(self, name: str) -> Container:
         """``podman container inspect``."""
-        said = self._run("container", "inspect", "--", name)
-        try:
-            (found,) = json.loads(said)
-            return Container(
-                id=str(found["Id"]),
-                name=str(found["Name"]),
-                runtime=str(found["OCIRuntime"]),
-                running=bool(found["State"]["Running"]),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise EngineError(f"podman container inspect {name}: no description of a container") from error
+        return container_of(self._podman.inspect("container", name))
 
     def containers(self) -> list[Container]:
         """All of them, but for those that go away meanwhile."""
@@ -60,82 +52,107 @@ class Podman:
         """``podman start``; it starts nothing from a checkpoint (``podman container restore`` has ways of its own)."""
         if checkpoint:
             raise EngineError(f"podman starts {container.name} from no checkpoint that it has not made")
-        self._run("start", "--", container.id, seconds=RESTORE_DEADLINE_S)
+        self._podman.run("start", "--", container.id, seconds=RESTORE_DEADLINE_S)
 
     def describe(self, container: Container) -> Description:
-        """Not yet."""
-        raise _not_yet(container.name)
+        """From the command that it was made by, and from what it is now."""
+        found = self._podman.inspect("container", container.id)
+        names = found["NetworkSettings"].get("Networks") or {}
+        return podman_description.description(found, {name: self._podman.network(name) for name in names})
 
     def obstacles(self, wanted: Description) -> list[Obstacle]:
-        """All there is to be said."""
-        return [Obstacle(str(_not_yet(wanted.name)), "use migrrdma checkpoint import")]
+        """Of Podman and of this host."""
+        return obstacles.obstacles(wanted, self.name, self._podman, self._root)
 
     def create(self, wanted: Description) -> Container:
-        """Not yet."""
-        raise _not_yet(wanted.name)
+        """By the same command, of the very image."""
+        image = self._podman.image(wanted.image) if wanted.image else None
+        by_name = image is not None and f"sha256:{image['Id']}" == wanted.image_id
+        networks = {name: self._podman.network(name) for name in endpoints_of(wanted)}
+        words = podman_description.command(
+            wanted, wanted.image if by_name else wanted.image_id.removeprefix("sha256:"), networks
+        )
+        made = self._podman.run(*words).split()[-1]
+        return self.container(made)
 
     def remove(self, container: Container) -> None:
-        """Not yet."""
-        raise _not_yet(container.name)
+        """``podman rm --force --volumes``."""
+        self._podman.run("rm", "--force", "--volumes", "--time=0", "--ignore", "--", container.id)
 
-    def set_restart(self, container: Container, policy: dict[str, Any]) -> None:  # noqa: ARG002
-        """Not yet."""
-        raise _not_yet(container.name)
+    def set_restart(self, container: Container, policy: dict[str, Any]) -> None:
+        """``podman update --restart``, from Podman 5.1 on."""
+        now = self._podman.inspect("container", container.id)["HostConfig"].get("RestartPolicy") or {}
+        wanted = podman_description.restart_option(policy)
+        if podman_description.restart_option({"Name": "no", **{k: v for k, v in now.items() if v}}) == wanted:
+            return
+        try:
+            self._podman.run("update", f"--restart={wanted}", "--", container.id)
+        except EngineError as error:
+            if "unknown flag: --restart" not in str(error):
+                raise
+            raise EngineError(
+                f"this Podman cannot change the restart policy of {container.name}, from 5.1 on it can: "
+                "create the container without one"
+            ) from error
 
-    def rename(self, container: Container, name: str) -> None:  # noqa: ARG002
-        """Not yet."""
-        raise _not_yet(container.name)
+    def rename(self, container: Container, name: str) -> None:
+        """``podman rename``."""
+        self._podman.run("rename", "--", container.id, name)
 
     def kill(self, container: Container) -> None:
-        """Not yet."""
-        raise _not_yet(container.name)
+        """``podman kill`` and ``podman wait``."""
+        for words in (("kill", "--signal=KILL"), ("wait",)):
+            try:
+                self._podman.run(*words, "--", container.id, seconds=END_DEADLINE_S)
+            except EngineError:
+                # It has ended by itself, and with --rm it is gone.
+                if self._podman.exists("container", container.id) and self.container(container.id).running:
+                    raise
 
     def low_level_root(self, container: Container) -> Path:
-        """Not yet."""
-        raise _not_yet(container.name)
+        """Where the low-level runtime keeps its state if nobody says otherwise."""
+        for state in _STATES:
+            if (self._root / state / container.id).is_dir():
+                return Path("/") / state
+        raise EngineError(f"container {container.name}: no low-level runtime knows it; does it run?")
 
     def layer(self, container: Container) -> Path:
-        """Not yet."""
-        raise _not_yet(container.name)
+        """As its storage says."""
+        data = (self._podman.inspect("container", container.id).get("GraphDriver") or {}).get("Data") or {}
+        if upper := data.get("UpperDir"):
+            return Path(upper)
+        raise EngineError(f"container {container.name} has no layer of overlay's")
 
     def has_image(self, image_id: str) -> bool:
-        """Not yet."""
-        raise _not_yet(image_id)
+        """By its ID."""
+        return self._podman.exists("image", image_id.removeprefix("sha256:"))
 
     def layers(self, image_id: str) -> list[str]:
-        """Not yet."""
-        raise _not_yet(image_id)
+        """Of ``podman image inspect``."""
+        image = self._podman.inspect("image", image_id.removeprefix("sha256:"))
+        return list((image.get("RootFS") or {}).get("Layers") or [])
 
-    def layers_here(self, layers: list[str]) -> int:  # noqa: ARG002
-        """None."""
+    def layers_here(self, layers: list[str]) -> int:  # noqa: ARG002 - the engine's interface
+        """None: Podman loads no archive that lacks one."""
         return 0
 
     def save_image(self, image_id: str, reference: str, without: int = 0) -> Iterator[bytes]:  # noqa: ARG002
-        """Not yet."""
-        raise _not_yet(image_id)
+        """``podman save``."""
+        named = self._podman.image(reference) if reference else None
+        bare = image_id.removeprefix("sha256:")
+        is_name = named is not None and named["Id"] == bare and reference in (named.get("RepoTags") or [])
+        return self._podman.read("save", "--format=docker-archive", "--", reference if is_name else bare)
 
-    def load_image(self, chunks: Iterator[bytes], image_id: str) -> None:  # noqa: ARG002
-        """Not yet."""
-        raise _not_yet(image_id)
-
-    @staticmethod
-    def _run(*words: str, seconds: float = _DEADLINE_S) -> str:
-        try:
-            done = subprocess.run(
-                ["podman", *words],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=seconds,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise EngineError("podman is not installed") from error
-        except OSError as error:
-            raise EngineError(f"podman cannot be run: {error.strerror}") from error
-        except subprocess.TimeoutExpired as error:
-            raise EngineError(f"podman {words[0]} has not ended in {seconds:.0f} s") from error
-        if done.returncode:
-            lines = done.stderr.decode(errors="replace").split("\n")
-            last = next((line for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
-            raise EngineError(f"podman: {last.strip().removeprefix('Error: ')}")
-        return done.stdout.decode(errors="replace")
+    def load_image(self, chunks: Iterator[bytes], image_id: str) -> None:
+        """``podman load``, without a name, and the name afterwards."""
+        known = self._podman.images()
+        names: list[str] = []
+        self._podman.write(archive.without_names(chunks, names), "load", "--quiet")
+        if not self.has_image(image_id):
+            loaded = sorted(self._podman.images() - known)
+            for one in loaded:
+                self._podman.run("rmi", "--force", "--", one)
+            what = f"{', '.join(loaded)}; it is removed again" if loaded else "nothing new"
+            raise EngineError(f"what was loaded is not image {image_id} but {what}")
+        if len(names) == 1 and not self._podman.exists("image", names[0]):
+            self._podman.run("tag", "--", image_id.removeprefix("sha256:"), names[0])

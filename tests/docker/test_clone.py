@@ -29,7 +29,7 @@ _OPTIONS = """
 
 _BOOKKEEPING = (
     "Id", "Created", "ResolvConfPath", "HostnamePath", "HostsPath", "LogPath", "GraphDriver.Data.*",
-    "State.Pid", "State.StartedAt", "State.Health.*",
+    "State.Pid", "State.StartedAt", "State.Health.*", "ExecIDs", "ExecIDs.*",
     "NetworkSettings.SandboxID", "NetworkSettings.SandboxKey", "NetworkSettings.Networks.*.EndpointID",
     "NetworkSettings.Networks.*.NetworkID", "NetworkSettings.EndpointID",
 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""What would keep a container from being made or started on this host, in Docker's eyes: everything at once.
+"""What would keep a container from being made or started on this host: everything at once, whichever its engine.
 
-Docker itself finds some of it when it creates, some when it starts, and of some it says nothing: it makes a folder for
-a bind that has none, and leaves a limit out that the kernel has no means for.
+An engine itself finds some of it when it creates, some when it starts, and of some it says nothing: Docker makes a
+folder for a bind that has none, and leaves a limit out that the kernel has no means for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from migrrdma_runtime.base import paths
 from migrrdma_runtime.engine import docker_networks
 from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.docker_description import NETWORKS, endpoints_of, host_config_of
@@ -22,14 +23,17 @@ from migrrdma_runtime.engine.engine import Container
 
 
 class Here(Protocol):
-    """What is asked of the daemon."""
+    """What is asked of the engine; it answers in the form of Docker's API."""
 
     @property
     def api(self) -> tuple[int, ...]:
-        """The version that it speaks."""
+        """The version of that API which it speaks."""
 
     def info(self) -> dict[str, Any]:
         """``docker info``."""
+
+    def has_runtime(self, name: str) -> bool:
+        """Whether it can start containers by this one."""
 
     def container_named(self, name: str) -> Container | None:
         """One of exactly this name."""
@@ -60,13 +64,22 @@ class _Look:
     def host(self) -> dict[str, Any]:
         return host_config_of(self.wanted)
 
+    @property
+    def tool(self) -> str:
+        """The engine's command."""
+        return self.wanted.engine
+
+    @property
+    def title(self) -> str:
+        return self.tool.capitalize()
+
     def on_host(self, path: str) -> Path:
         return self.root / path.lstrip("/")
 
 
-def obstacles(wanted: Description, here: Here, root: Path) -> list[Obstacle]:
-    """All of them; ``root`` is the host's."""
-    if wanted.engine != "docker":
+def obstacles(wanted: Description, engine: str, here: Here, root: Path) -> list[Obstacle]:
+    """All of them that there are with this engine; ``root`` is the host's."""
+    if wanted.engine != engine:
         return [Obstacle(f"it is a container of {wanted.engine}'s", f"migrate it to {wanted.engine} there")]
     look = _Look(wanted, here, root)
     return [Obstacle(*one) for every in _EVERY for one in every(look)]
@@ -80,7 +93,7 @@ def _name(look: _Look) -> Found:
     if other := look.here.container_named(name):
         yield (
             f"there is a container {name} already ({other.id[:12]})",
-            f"docker rename {name} ANOTHER, or docker rm it",
+            f"{look.tool} rename {name} ANOTHER, or {look.tool} rm it",
         )
 
 
@@ -93,6 +106,8 @@ def _others(look: _Look) -> Found:
                 f"it shares another container's namespace (--{option}={mode})",
                 f"create it without --{option}=container:…: both would have to move as one",
             )
+    if look.host.get("Pod"):
+        yield "it belongs to a pod", "create it without --pod: all of a pod would have to move as one"
     if look.host.get("VolumesFrom"):
         named = ", ".join(look.host["VolumesFrom"])
         yield f"it has the volumes of {named} (--volumes-from)", "name its volumes with --volume instead"
@@ -105,22 +120,21 @@ def _others(look: _Look) -> Found:
 
 def _runtime(look: _Look) -> Found:
     runtime = look.host.get("Runtime") or ""
-    if runtime and runtime not in look.info.get("Runtimes", {}):
-        yield (
-            f"Docker knows no runtime {runtime}",
-            "run migrrdma install, then systemctl reload docker"
-            if runtime == "migrrdma"
-            else "enter it in daemon.json, then systemctl reload docker",
-        )
+    if not runtime or look.here.has_runtime(runtime):
+        return
+    if runtime in (paths.RUNTIME_NAME, paths.RUNTIME):
+        remedy = "run migrrdma install" + (", then systemctl reload docker" if look.tool == "docker" else "")
+    else:
+        remedy = f"enter it in {'daemon.json' if look.tool == 'docker' else 'containers.conf'}"
+    yield f"{look.title} knows no runtime {runtime}", remedy
 
 
 def _networks(look: _Look) -> Found:
     drivers = look.wanted.create.get(NETWORKS) or {}
     mode = look.host.get("NetworkMode") or ""
-    names = {**endpoints_of(look.wanted)}
-    if mode not in {"", "default", docker_networks.DEFAULT, *docker_networks.WITHOUT_SETTINGS} and not (
-        mode.startswith("container:")
-    ):
+    names = dict(endpoints_of(look.wanted))
+    predefined = {"", "default", docker_networks.DEFAULT, *docker_networks.WITHOUT_SETTINGS}
+    if look.tool == "docker" and mode not in predefined and not mode.startswith("container:"):
         names.setdefault(mode, {})
     for name, endpoint in names.items():
         driver = (drivers.get(name) or {}).get("Driver") or ""
@@ -128,7 +142,7 @@ def _networks(look: _Look) -> Found:
         if here is None:
             yield (
                 f"there is no network {name}",
-                f"docker network create {f'--driver {driver} ' if driver else ''}… {name}, as on its host now",
+                f"{look.tool} network create {f'--driver {driver} ' if driver else ''}… {name}, as on its host now",
             )
             continue
         if driver and here["Driver"] != driver:
@@ -136,10 +150,10 @@ def _networks(look: _Look) -> Found:
                 f"network {name} is {here['Driver']} here, and {driver} where it is now",
                 f"make it anew with --driver {driver}",
             )
-        yield from _addresses(name, endpoint, here)
+        yield from _addresses(look, name, endpoint, here)
 
 
-def _addresses(name: str, endpoint: dict[str, Any], here: dict[str, Any]) -> Found:
+def _addresses(look: _Look, name: str, endpoint: dict[str, Any], here: dict[str, Any]) -> Found:
     chosen = endpoint.get("IPAMConfig") or {}
     for member in ("IPv4Address", "IPv6Address"):
         address = chosen.get(member)
@@ -157,7 +171,7 @@ def _addresses(name: str, endpoint: dict[str, Any], here: dict[str, Any]) -> Fou
         if other := docker_networks.holder(here, address):
             yield (
                 f"{address} in network {name} is container {other}'s here",
-                f"docker network disconnect {name} {other}, or stop it",
+                f"{look.tool} network disconnect {name} {other}, or stop it",
             )
     for address in docker_networks.in_use(endpoint):
         # Networks of bridges end at the host: Docker chooses another address on each, and the container has another.
@@ -212,7 +226,7 @@ def _mounts(look: _Look) -> Found:
         elif mount.get("Type") == "volume" and source:
             volumes.add(source)
         elif mount.get("Type") == "image" and not look.here.image(source):
-            yield f"image {source}, which it mounts, is not here", f"docker pull {source}"
+            yield f"image {source}, which it mounts, is not here", f"{look.tool} pull {source}"
     for source in sorted(binds):
         if not os.path.lexists(look.on_host(source)):
             yield (
@@ -221,14 +235,17 @@ def _mounts(look: _Look) -> Found:
             )
     for name in sorted(volumes):
         if look.here.volume(name) is None:
-            yield f"there is no volume {name}", f"docker volume create {name}, and bring its contents"
+            yield f"there is no volume {name}", f"{look.tool} volume create {name}, and bring its contents"
 
 
 def _logs(look: _Look) -> Found:
     driver = (look.host.get("LogConfig") or {}).get("Type") or ""
     known = (look.info.get("Plugins") or {}).get("Log") or []
     if driver not in ("", "none", *known):
-        yield f"Docker has no log driver {driver}", f"docker plugin install {driver}"
+        yield (
+            f"{look.title} has no log driver {driver}",
+            "install it, or create the container with another one",
+        )
 
 
 def _devices(look: _Look) -> Found:
@@ -270,20 +287,20 @@ def _limits(look: _Look) -> Found:
     if total and memory > total:
         yield (
             f"it may use {memory >> 20} MiB, and this host has {total >> 20}",
-            "docker update --memory it where it is now, or choose a larger host",
+            f"{look.tool} update --memory it where it is now, or choose a larger host",
         )
     cpus = look.info.get("NCPU") or 0
     wanted = (look.host.get("NanoCpus") or 0) / 1e9
     if cpus and wanted > cpus:
         yield (
             f"it may use {wanted:g} processors, and this host has {cpus}",
-            "docker update --cpus it where it is now, or choose a larger host",
+            f"{look.tool} update --cpus it where it is now, or choose a larger host",
         )
     beyond = [one for one in _numbers(look.host.get("CpusetCpus") or "") if one >= cpus > 0]
     if beyond:
         yield (
             f"it is to run on processor {beyond[0]}, and this host has {cpus}",
-            "docker update --cpuset-cpus it where it is now, or choose a larger host",
+            f"{look.tool} update --cpuset-cpus it where it is now, or choose a larger host",
         )
     for limit in look.host.get("Ulimits") or []:
         most = look.on_host("/proc/sys/fs/nr_open")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from migrrdma_runtime.engine.description import Description
-from migrrdma_runtime.engine.docker_obstacles import obstacles
 from migrrdma_runtime.engine.engine import Container
+from migrrdma_runtime.engine.obstacles import obstacles
 
 _INFO = {
     "Runtimes": {"runc": {}, "migrrdma": {}},
@@ -46,6 +46,9 @@ class _Here:
     def info(self) -> dict[str, Any]:
         return {**_INFO, **self.told}
 
+    def has_runtime(self, name: str) -> bool:
+        return name in self.info()["Runtimes"]
+
     def container_named(self, name: str) -> Container | None:
         return Container("c0ffee", name, "runc", running=False) if name in self.names else None
 
@@ -71,7 +74,7 @@ def _wanted(
 
 
 def _said(wanted: Description, here: _Here, root: Path = Path("/nowhere")) -> list[str]:
-    found = obstacles(wanted, here, root)
+    found = obstacles(wanted, "docker", here, root)
     assert all(one.remedy and "\n" not in one.what + one.remedy for one in found)
     return [one.what for one in found]
 
