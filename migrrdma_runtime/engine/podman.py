@@ -35,7 +35,7 @@ class Podman:
     def containers(self) -> list[Container]:
         """All of them, but for those that go away meanwhile."""
         found = []
-        for container_id in self._run("ps", "--all", "--quiet", "--no-trunc").split():
+        for container_id in self._podman.run("ps", "--all", "--quiet", "--no-trunc").split():
             with suppress(EngineError):
                 found.append(self.container(container_id))
         return found
