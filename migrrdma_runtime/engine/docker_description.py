@@ -18,7 +18,9 @@ from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.docker_networks import Endpoint
 
 NETWORKS = "Networks"
-"""The one member of ``create`` that is not Docker's: the drivers of the source's networks, by name."""
+"""A member of ``create`` that is not Docker's: the drivers of the source's networks, by name."""
+STORE = "ImageStore"
+"""Another: where the source's images are. The same image has another ID in each store."""
 
 _NEVER = {"Name": "no", "MaximumRetryCount": 0}
 ANONYMOUS = re.compile("[0-9a-f]{64}")
@@ -38,9 +40,9 @@ class Request:
 
 
 def description(
-    found: dict[str, Any], chosen_macs: dict[str, str], networks: dict[str, dict[str, Any] | None]
+    found: dict[str, Any], chosen_macs: dict[str, str], networks: dict[str, dict[str, Any] | None], store: str
 ) -> Description:
-    """Of what is inspected; with the hardware addresses that the user has chosen, and the networks it is in."""
+    """Of what is inspected; with the hardware addresses that the user has chosen, its networks, its image's store."""
     host = dict(found["HostConfig"])
     endpoints = found["NetworkSettings"]["Networks"] or {}
     policy = host["RestartPolicy"]
@@ -72,6 +74,7 @@ def description(
                 }
             },
             NETWORKS: {name: {"Driver": one["Driver"]} for name, one in networks.items() if one},
+            STORE: store,
         },
         restart={
             "Name": policy.get("Name") or _NEVER["Name"],
@@ -84,7 +87,7 @@ def request(wanted: Description, image: str, api: tuple[int, ...]) -> Request:
     """How an equal container is made of ``image`` at a daemon of this version; `DockerError` if that is not said."""
     if wanted.engine != "docker":
         raise DockerError(f"container {wanted.name} is {wanted.engine}'s, and is no container for Docker")
-    body = {name: value for name, value in wanted.create.items() if name != NETWORKS}
+    body = {name: value for name, value in wanted.create.items() if name not in (NETWORKS, STORE)}
     endpoints = dict(endpoints_of(wanted))
     first = _first(_member(wanted.create, "HostConfig").get("NetworkMode") or "")
     body["Image"] = image
@@ -110,6 +113,12 @@ def endpoints_of(wanted: Description) -> dict[str, Endpoint]:
 def host_config_of(wanted: Description) -> dict[str, Any]:
     """What the host is asked for."""
     return _member(wanted.create, "HostConfig")
+
+
+def store(info: dict[str, Any]) -> str:
+    """Where a daemon keeps its images."""
+    by_containerd = any("snapshotter" in str(value) for _, value in info.get("DriverStatus") or [])
+    return "containerd" if by_containerd else "docker"
 
 
 def chosen_macs(config: bytes) -> dict[str, str]:

@@ -62,7 +62,9 @@ class DockerEngine:
         with suppress(OSError, DockerError, ValueError):
             chosen = docker_description.chosen_macs((self._folder(container) / "config.v2.json").read_bytes())
         networks = {name: self.daemon.network(name) for name in found["NetworkSettings"]["Networks"] or {}}
-        return docker_description.description(found, chosen, networks)
+        return docker_description.description(
+            found, chosen, networks, docker_description.store(self.daemon.info())
+        )
 
     def obstacles(self, wanted: Description) -> list[Obstacle]:
         """Of the daemon and of this host."""

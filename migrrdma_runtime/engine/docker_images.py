@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from migrrdma_runtime.base.errors import DockerError
-from migrrdma_runtime.engine import archive
+from migrrdma_runtime.engine import archive, docker_description
 from migrrdma_runtime.engine.docker import DockerDaemon
 
 
@@ -22,7 +22,7 @@ def layers_here(daemon: DockerDaemon, wanted: list[str]) -> int:
 
     Docker knows a layer by itself and all below it; only its own store takes an archive without those that it has.
     """
-    if _keeps_archives(daemon):
+    if docker_description.store(daemon.info()) != "docker":
         return 0
     most = 0
     for one in {image["Id"] for image in daemon.images()}:
@@ -58,11 +58,6 @@ def load(daemon: DockerDaemon, chunks: Iterator[bytes], image_id: str) -> None:
         raise DockerError(f"what was loaded is not image {image_id} but {what}")
     if len(names) == 1 and daemon.image(names[0]) is None:
         daemon.tag(image_id, names[0])
-
-
-def _keeps_archives(daemon: DockerDaemon) -> bool:
-    """With the containerd image store an image is its archive, and has to be complete."""
-    return any("snapshotter" in str(value) for _, value in daemon.info().get("DriverStatus") or [])
 
 
 def _is_tag(reference: str) -> bool:

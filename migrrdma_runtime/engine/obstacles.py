@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.engine import docker_networks
 from migrrdma_runtime.engine.description import Description, Obstacle
-from migrrdma_runtime.engine.docker_description import NETWORKS, endpoints_of, host_config_of
+from migrrdma_runtime.engine.docker_description import NETWORKS, STORE, endpoints_of, host_config_of, store
 from migrrdma_runtime.engine.engine import Container
 
 
@@ -339,6 +339,19 @@ def _storage(look: _Look) -> Found:
         )
 
 
+_STORES = {"docker": "a store of its own", "containerd": "containerd's store"}
+
+
+def _image(look: _Look) -> Found:
+    there, here = look.wanted.create.get(STORE) or "", store(look.info)
+    if there in _STORES and there != here:
+        yield (
+            f"Docker keeps images in {_STORES[here]} here, and in {_STORES[there]} where the container is now, "
+            "and an image has another ID in each",
+            'set "features": {"containerd-snapshotter": …} alike in daemon.json on both hosts',
+        )
+
+
 def _confinement(look: _Look) -> Found:
     for option in look.host.get("SecurityOpt") or []:
         kind, _, value = option.replace(":", "=", 1).partition("=")
@@ -369,5 +382,6 @@ def _version(look: _Look) -> Found:
 
 
 _EVERY: tuple[Callable[[_Look], Found], ...] = (
-    _name, _others, _runtime, _version, _networks, _ports, _mounts, _devices, _logs, _limits, _storage, _confinement,
+    _name, _others, _runtime, _version, _networks, _ports, _mounts, _devices, _logs, _limits, _storage,
+    _confinement, _image,
 )  # fmt: skip

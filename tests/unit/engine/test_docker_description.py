@@ -51,7 +51,9 @@ def inspected(**host: Any) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any], **macs: str) -> Description:
-    return docker_description.description(found, macs, {"data": {"Driver": "macvlan"}, "inner": None})
+    return docker_description.description(
+        found, macs, {"data": {"Driver": "macvlan"}, "inner": None}, "docker"
+    )
 
 
 def test_bookkeeping_stays_behind() -> None:
@@ -127,7 +129,7 @@ def test_each_network_is_connected_by_itself() -> None:
     request = docker_description.request(describe(inspected()), "nginx:1.27", (1, 45))
     assert request.body["Image"] == "nginx:1.27"
     assert request.body["NetworkingConfig"] == {}
-    assert "Networks" not in request.body
+    assert not {"Networks", "ImageStore"} & request.body.keys()
     assert request.disconnect == "data"
     assert list(request.endpoints) == ["data", "inner"]
 

@@ -259,6 +259,17 @@ def test_a_port_that_is_taken_is_told(kind: socket.SocketKind) -> None:
     assert _said(_wanted(PortBindings=bindings), _Here()) == []
 
 
+def test_another_image_store_is_told() -> None:
+    wanted = _wanted()
+    wanted.create["ImageStore"] = "docker"
+    assert _said(wanted, _Here()) == []
+    by_containerd = [["driver-type", "io.containerd.snapshotter.v1"]]
+    assert _said(wanted, _Here(told={"DriverStatus": by_containerd})) == [
+        "Docker keeps images in containerd's store here, and in a store of its own where the container is now, "
+        "and an image has another ID in each"
+    ]
+
+
 def test_an_open_file_limit_beyond_the_kernels_is_told(tmp_path: Path) -> None:
     (tmp_path / "proc/sys/fs").mkdir(parents=True)
     (tmp_path / "proc/sys/fs/nr_open").write_text("1024\n")
