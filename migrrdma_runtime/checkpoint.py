@@ -77,6 +77,9 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             f"checkpoint of {options.container_id}: the container was started with --rm, so Docker would remove it "
             "when the dump ends it, and this checkpoint with it: put it elsewhere with --checkpoint-dir"
         )
+    if options.move and dump.container.frozen():
+        # containerd does not pause it for a move: a person has, and is to let it go on.
+        raise CheckpointError(f"checkpoint of {options.container_id}: the container is paused")
     with runtime_client.connect(config.run_dir) as agent:
         with dump.container.thawed(), around(Action.RUNTIME_ASK_CHECKPOINT, AgentError):
             ready = agent.checkpoint(
@@ -89,6 +92,7 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             return dump.perform()
         status = 1
         kept = ""
+        stands_still = False
         failure: BaseException | None = None
         start = time.time()
         if config.late_commit:
@@ -100,10 +104,9 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             kept = _prepare_to_keep(options, dump, ready)
             with around(Action.RUNTIME_WRITE_MANIFEST):
                 manifest.write(dump.images, ready["manifest"])
-            if options.move and not dump.container.run("pause"):
-                raise CheckpointError(
-                    f"checkpoint of {options.container_id}: the container cannot be frozen: is it paused?"
-                )
+            if options.move:
+                dump.container.stand_still()
+                stands_still = True
             with around(Action.RUNTIME_DUMP):
                 status = dump.perform()
                 if not status:
@@ -112,8 +115,8 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             failure = CheckpointError(f"cannot dump into {dump.images}: {error.strerror}")
         except BaseException as error:  # noqa: BLE001 (raised again, once it is known that the container lives)
             failure = error
-        if options.move and (status or failure is not None):
-            dump.container.run("resume")  # first, for it to hear that it is to go on
+        if stands_still and (status or failure is not None):
+            dump.container.go_on()  # first, for it to hear that it is to go on
         if status and not _is_in_the_image(dump, agent, ready["migration"], start):
             with around(Action.RUNTIME_REMOVE_MANIFEST, CheckpointError):
                 manifest.remove(dump.images)

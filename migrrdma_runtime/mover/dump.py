@@ -13,7 +13,7 @@ from pathlib import Path
 
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.errors import CheckpointError
-from migrrdma_runtime.shim import silence
+from migrrdma_runtime.shim import cut_off, silence
 
 _MOVE = "MIGRRDMA_MOVE"
 
@@ -46,6 +46,11 @@ class LowLevel:
     root: str
     container: str
     runtime: str = paths.RUNTIME
+
+    @property
+    def state(self) -> str:
+        """The folder of what it keeps of the container."""
+        return f"{self.root}/{self.container}"
 
     async def dump(self, move: str, only_for: str, folder: Path, *, keeps_tcp: bool) -> None:
         """Dump it into ``folder/images``; `CheckpointError`: it goes on as before.
@@ -81,11 +86,12 @@ class LowLevel:
 
     async def resume(self) -> None:
         """Let it go on, if it stands still."""
+        await _wait_for(sys.executable, "-I", "-m", cut_off.__name__, self.state)
         await self._run("resume")
 
     async def kill(self) -> None:
         """End it without a word to those whom it has TCP connections to; it stands still, and makes no step more."""
-        await _wait_for(sys.executable, "-I", "-m", silence.__name__, f"{self.root}/{self.container}")
+        await _wait_for(sys.executable, "-I", "-m", silence.__name__, self.state)
         await self._run("kill", "KILL")
         await self._run("resume")  # in a freezer of cgroup v1 what is killed does not end
 

@@ -3,7 +3,8 @@
 import contextlib
 import os
 
-from migrrdma_runtime.shim import child, freezer, left_root, let_go, lowlevel, processes, silence
+from migrrdma_runtime.base.errors import CheckpointError
+from migrrdma_runtime.shim import child, cut_off, freezer, left_root, let_go, lowlevel, processes, silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +47,20 @@ class LowLevelContainer:
     def let_go(self, frozen_before: "list[str]") -> None:
         """Take back what a CRIU that has died had done to it; it stays frozen where it was before."""
         let_go.let_go(self._folder, frozen_before)
+
+    def stand_still(self) -> None:
+        """Freeze it, and have its kernel answer nobody in its place; `CheckpointError`: it goes on as it did."""
+        cut_off.cut_off(self._folder)
+        if not self.run("pause"):
+            cut_off.let_in(self._folder)
+            raise CheckpointError(
+                f"checkpoint of {self._invocation.container_id}: the container cannot be frozen: is it paused?"
+            )
+
+    def go_on(self) -> None:
+        """Undo `stand_still`."""
+        cut_off.let_in(self._folder)
+        self.run("resume")
 
     @contextlib.contextmanager
     def thawed(self) -> "Iterator[None]":

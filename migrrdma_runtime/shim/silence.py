@@ -11,6 +11,10 @@ import struct
 
 from migrrdma_runtime.shim import processes
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -24,16 +28,24 @@ def silence(folder: str) -> None:
 
     ``folder``: where the low-level runtime keeps the container's state: runc's ``state.json`` or crun's ``status``.
     """
-    pid = processes.first_process(folder)
-    network = _network_of(pid) if pid else -1
+    network = own_network(folder)
     if network < 0:
         return
     try:
-        # The first process once more: as it has not ended, it is its own network that was opened.
-        if not _is_shared(network, folder, pid) and processes.first_process(folder) == pid:
-            _in_a_child(network)
+        in_a_child(network, _take_links_down)
     finally:
         os.close(network)
+
+
+def own_network(folder: str) -> int:
+    """The network of a container, opened, if it has one to itself; else -1."""
+    pid = processes.first_process(folder)
+    network = _network_of(pid) if pid else -1
+    # The first process once more: as it has not ended, it is its own network that was opened.
+    if network >= 0 and (_is_shared(network, folder, pid) or processes.first_process(folder) != pid):
+        os.close(network)
+        return -1
+    return network
 
 
 def silence_all(pids: "list[int]") -> None:
@@ -45,7 +57,7 @@ def silence_all(pids: "list[int]") -> None:
             continue
         number = os.fstat(network).st_ino
         if number not in done and _pids_in(network).issubset(pids):
-            _in_a_child(network)
+            in_a_child(network, _take_links_down)
         done.add(number)
         os.close(network)
 
@@ -84,7 +96,7 @@ def _pids_in(network: int) -> "set[int]":
     return found
 
 
-def _in_a_child(network: int) -> None:
+def in_a_child(network: int, what: "Callable[[], None]") -> None:
     """Do it in a process that ends with it: the network of this one must stay what it is."""
     child = os.fork()
     if child == 0:
@@ -92,7 +104,7 @@ def _in_a_child(network: int) -> None:
             import ctypes
 
             if ctypes.CDLL(None).setns(network, _CLONE_NEWNET) == 0:
-                _take_links_down()
+                what()
         finally:
             os._exit(0)
     os.waitpid(child, 0)

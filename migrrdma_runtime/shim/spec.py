@@ -77,6 +77,22 @@ def holds_rdma(spec: Spec) -> bool:
     return any(_brings_devices(entry) for entry in mounts if isinstance(entry, dict))
 
 
+def makes_network(spec: Spec) -> bool:
+    """Whether its network is made with it: not the host's, and not one that is there already, as a pod's."""
+    entries = _child(_child(spec, "linux", dict), "namespaces", list)
+    return any(
+        isinstance(entry, dict) and entry.get("type") == "network" and not entry.get("path")
+        for entry in entries
+    )
+
+
+def add_first_hook(spec: Spec, path: str) -> None:
+    """Have a script run when its namespaces are made, before every other hook."""
+    hook = {"path": path, "args": [os.path.basename(path)], "timeout": 30}
+    hooks = spec["hooks"] = dict(_child(spec, "hooks", dict))
+    hooks["prestart"] = [hook, *_child(hooks, "prestart", list)]
+
+
 def is_edited(spec: Spec) -> bool:
     """Whether an edit of ours is in this spec."""
     return GUEST in _child(spec, "annotations", dict)

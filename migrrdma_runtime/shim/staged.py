@@ -127,7 +127,7 @@ def as_restore(invocation: "Invocation", config: "Config") -> "Invocation":
     wait_for_the_rest(invocation, config)
     link = which(config, invocation.container_id)
     found = argv.parse(_arguments(invocation, config))
-    _mark(found, link)
+    _mark(found, link, config)
     return found
 
 
@@ -138,6 +138,9 @@ def start(invocation: "Invocation", runtime: str, config: "Config") -> None:
     """
     link = _followed(invocation, runtime)
     if link and _status(invocation, runtime) == "running":
+        from migrrdma_runtime.shim import cut_off
+
+        cut_off.let_in(lowlevel.folder(invocation, runtime))
         forget(config, invocation.container_id, link)
         sys.exit(0)
 
@@ -154,9 +157,12 @@ def _arguments(invocation: "Invocation", config: "Config") -> list[str]:
     return [*found, invocation.container_id]
 
 
-def _mark(invocation: "Invocation", link: str) -> None:
-    """Have the low-level runtime keep, in the state of what it restores, that it was restored by ``create``."""
-    from migrrdma_runtime.shim import prepare
+def _mark(invocation: "Invocation", link: str, config: "Config") -> None:
+    """Have the low-level runtime keep, in the state of what it restores, that it was restored by ``create``.
+
+    And have it cut the new network off, until `start`, before the engine attaches it (``hooks/cut-off``).
+    """
+    from migrrdma_runtime.shim import prepare, spec
 
     path = prepare.spec_path(invocation)
     value, unsafe = bundle.read(path)
@@ -168,6 +174,8 @@ def _mark(invocation: "Invocation", link: str) -> None:
     if not isinstance(annotations, dict):
         raise SpecError(f"{path}: annotations must be an object")
     value["annotations"] = annotations | {ADOPTED: link}
+    if spec.makes_network(value):
+        spec.add_first_hook(value, f"{config.hooks_dir}/cut-off")
     bundle.replace(path, value)
 
 
