@@ -70,6 +70,10 @@ class DockerEngine:
         """Of the daemon and of this host."""
         return obstacles.obstacles(wanted, self.name, self.daemon, self.root)
 
+    def left_behind(self, container: Container) -> list[Obstacle]:
+        """What is in its volumes without a name."""
+        return obstacles.left_behind(self.daemon.inspect(container.id).get("Mounts") or [])
+
     def create(self, wanted: Description) -> Container:
         """Create, then connect to each network by itself.
 

@@ -66,6 +66,9 @@ class Engine(Protocol):
         An image that is not here is no obstacle: it can be loaded.
         """
 
+    def left_behind(self, container: Container) -> list[Obstacle]:
+        """What it has written where a move does not look, and what would be removed with it."""
+
     def create(self, wanted: Description) -> Container:
         """Make an equal container and do not start it; what cannot be completed is removed again.
 

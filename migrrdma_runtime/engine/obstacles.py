@@ -18,7 +18,14 @@ from typing import Any, Protocol
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.engine import docker_networks
 from migrrdma_runtime.engine.description import Description, Obstacle
-from migrrdma_runtime.engine.docker_description import NETWORKS, STORE, endpoints_of, host_config_of, store
+from migrrdma_runtime.engine.docker_description import (
+    ANONYMOUS,
+    NETWORKS,
+    STORE,
+    endpoints_of,
+    host_config_of,
+    store,
+)
 from migrrdma_runtime.engine.engine import Container
 
 
@@ -83,6 +90,30 @@ def obstacles(wanted: Description, engine: str, here: Here, root: Path) -> list[
         return [Obstacle(f"it is a container of {wanted.engine}'s", f"migrate it to {wanted.engine} there")]
     look = _Look(wanted, here, root)
     return [Obstacle(*one) for every in _EVERY for one in every(look)]
+
+
+def left_behind(mounts: list[dict[str, Any]]) -> list[Obstacle]:
+    """Of the mounts of a container on its host: volumes without a name, which nobody can bring to the other host.
+
+    They are removed with it, with all that is in them.
+    """
+    return [
+        Obstacle(
+            f"it has written into a volume without a name, at {mount.get('Destination')}, which would not come along",
+            f"create it with --volume NAME:{mount.get('Destination')}, and bring that volume",
+        )
+        for mount in mounts
+        if mount.get("Type") == "volume"
+        and ANONYMOUS.fullmatch(mount.get("Name") or "")
+        and _has_anything(mount.get("Source") or "")
+    ]
+
+
+def _has_anything(folder: str) -> bool:
+    try:
+        return any(Path(folder).iterdir())
+    except OSError:
+        return True  # of another driver's: nobody knows
 
 
 Found = Iterator[tuple[str, str]]

@@ -64,6 +64,10 @@ class Podman:
         """Of Podman and of this host."""
         return obstacles.obstacles(wanted, self.name, self._podman, self._root)
 
+    def left_behind(self, container: Container) -> list[Obstacle]:
+        """What is in its volumes without a name."""
+        return obstacles.left_behind(self._podman.inspect("container", container.id).get("Mounts") or [])
+
     def create(self, wanted: Description) -> Container:
         """By the same command, of the very image."""
         image = self._podman.image(wanted.image) if wanted.image else None

@@ -27,7 +27,7 @@ from migrrdma_runtime.base.errors import (
 )
 from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.engine import Container, Engine
-from migrrdma_runtime.mover import connections, facts, streams
+from migrrdma_runtime.mover import connections, facts, mapped, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Book, Departing
 from migrrdma_runtime.mover.dump import LowLevel, wait_for_dump
@@ -63,6 +63,8 @@ class Journey:
     cancelled: str = ""
     steps: list[Message] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
+    mapped: set[str] = field(default_factory=set)
+    """Files that are sent once more, as their times do not say whether they have changed (mapped.py)."""
     stopped: float = 0.0
     """When it was frozen, seconds since 1970."""
 
@@ -272,6 +274,8 @@ class Departures:
                     "remedy": "let it go on, and try again",
                 }
             )
+        stays = await asyncio.to_thread(journey.engine.left_behind, journey.container)
+        found += [{"what": one.what, "remedy": one.remedy} for one in stays]
         ends = await asyncio.to_thread(connections.established, journey.container.pid)
         if ends and journey.options["tcp"] != "keep":
             shown = ", ".join(ends[:4]) + (f" and {len(ends) - 4} more" if len(ends) > 4 else "")
@@ -324,6 +328,8 @@ class Departures:
         snapshot = journey.folder / "layer.snar"
         journey.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with journey.step("sending its files"):
+            # Also those that are let go of before the end: their last changes may have left no trace.
+            journey.mapped = await asyncio.to_thread(mapped.written_to, journey.low_level.state)
             await self._send_layer(journey, layer, snapshot, rest=False)
         with journey.step("starting its engine there"):
             answer = await self._ask(journey, "start", {"move": journey.id}, seconds=self._long)
@@ -341,6 +347,7 @@ class Departures:
         images = journey.folder / "images"
         with journey.step("sending the rest"):
             await self._send_layer(journey, layer, snapshot, rest=True)
+            await self._send_mapped(journey, layer)
             total = await asyncio.to_thread(streams.size_of, images)
             header = {"move": journey.id}
             chunks = journey.counted("memory", streams.read_folder(images), total)
@@ -373,7 +380,8 @@ class Departures:
             await wait_for_dump(journey.id)
             if not await self._take_back(journey, why):
                 return False
-            await journey.low_level.resume()
+            if not await self._is_paused(journey):
+                await journey.low_level.resume()
             try:
                 await asyncio.to_thread(journey.engine.set_restart, journey.container, departing.restart)
             except EngineError as error:
@@ -382,6 +390,15 @@ class Departures:
         await self._drop(journey, why)  # who does not hear it finds out by itself
         self._book.write(departing, state="undone", ended=True, error=why)
         return True
+
+    @staticmethod
+    async def _is_paused(journey: Journey) -> bool:
+        """By its user: its dump was refused then. One that we have frozen an engine can neither pause nor let go on."""
+        try:
+            found = await asyncio.to_thread(journey.engine.container, journey.departing.container)
+        except EngineError:
+            return False
+        return found.paused
 
     async def _take_back(self, journey: Journey, why: str) -> bool:
         """Have nobody there become the authority any more; False: it is there already."""
@@ -461,6 +478,17 @@ class Departures:
         header = {"move": journey.id, "rest": rest}
         what = "files, the rest" if rest else "files"
         chunks = journey.counted(what, streams.read_layer(layer, snapshot, rest=rest))
+        await self._transport.send(
+            journey.there.address, "layer", header, chunks, self._limit, journey.there.name
+        )
+
+    async def _send_mapped(self, journey: Journey, layer: Path) -> None:
+        names = journey.mapped | await asyncio.to_thread(mapped.written_to, journey.low_level.state)
+        files = await asyncio.to_thread(mapped.with_all_names, layer, names)
+        if not files:
+            return
+        header = {"move": journey.id, "rest": True}
+        chunks = journey.counted("mapped files", streams.read_mapped(layer, files))
         await self._transport.send(
             journey.there.address, "layer", header, chunks, self._limit, journey.there.name
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +51,23 @@ async def read_layer(layer: Path, snapshot: Path, *, rest: bool) -> AsyncIterato
         f"--listed-incremental={snapshot}",
         ".",
         may_change=not rest,
+    ):
+        yield chunk
+
+
+async def read_mapped(layer: Path, names: list[str]) -> AsyncIterator[bytes]:
+    """Some files of a layer, whatever their times say."""
+    async for chunk in _output(
+        "tar",
+        "--create",
+        "--file=-",
+        f"--directory={layer}",
+        *_AS_IT_IS,
+        "--no-recursion",
+        "--verbatim-files-from",
+        "--null",
+        "--files-from=-",
+        told=b"".join(os.fsencode(one) + b"\0" for one in names),
     ):
         yield chunk
 
@@ -96,14 +114,17 @@ def size_of(folder: Path) -> int:
     return total
 
 
-async def _output(*words: str, may_change: bool = False) -> AsyncIterator[bytes]:
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        limit=2 * CHUNK,
-    )
+async def _output(*words: str, may_change: bool = False, told: bytes = b"") -> AsyncIterator[bytes]:
+    with tempfile.TemporaryFile() as file:
+        file.write(told)
+        file.seek(0)
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=file,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=2 * CHUNK,
+        )
     out, err = process.stdout, process.stderr
     if out is None or err is None:
         raise AssertionError("both are pipes")
