@@ -12,6 +12,9 @@ from .shell import Shell
 
 CHECKPOINTS = "/root/checkpoints"
 
+_MIGRATE_S = 600
+"""Beside a load of its own, an emulated machine restores a gigabyte for minutes."""
+
 _NETWORK = (
     "docker network inspect data >/dev/null 2>&1 || "
     "docker network create -d macvlan --subnet 10.78.0.0/24 --ip-range 10.78.0.128/25 -o parent=rd0 data"
@@ -64,6 +67,16 @@ def move(
     moved = restore(source, destination, checkpoint, staged=staged)
     source.remove()
     return moved
+
+
+def migrate(source: Container, destination: Shell, *options: str) -> Container:
+    """Move a container live, by ``migrrdma migrate``; returns it as it runs on ``destination``."""
+    join_data_network(destination)
+    source.shell.run(
+        "migrrdma", "migrate", source.name, destination.node.data_address, "--tcp=keep", *options,
+        timeout=_MIGRATE_S,
+    )  # fmt: skip
+    return source.on(destination)
 
 
 def restore(

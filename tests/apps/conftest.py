@@ -11,7 +11,7 @@ from pathlib import Path
 
 import applications
 import pytest
-from applications import Moves
+from applications import Move, Moves
 from bringing_up import bring_up
 from migrrdma_lab.choice import RACKS
 from migrrdma_lab.plan import OLDER_APPLICATION_IMAGE
@@ -55,7 +55,9 @@ def on_soft_roce(rack: Rack) -> bool:
 @pytest.fixture
 def moves(on_soft_roce: bool, src: Shell, dst: Shell, peer: Shell, request: pytest.FixtureRequest) -> Moves:
     """Of the server on the third node and the client on the first: either end, forth and back; or the first of them."""
-    whole = (("server", dst), ("client", peer), ("server", src), ("client", dst))
+    ways = (("server", dst), ("client", peer), ("server", src), ("client", dst))
+    # Docker packs the images of an emulated node's container for minutes, and unpacks them for as long.
+    whole = [Move(end, to, live=on_soft_roce) for end, to in ways]
     is_short = on_soft_roce and not request.config.getoption("--soak")
     return whole[:1] if is_short else whole
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import applications
 import pytest
-from applications import IN_CONTAINER, Ends, Moves
+from applications import IN_CONTAINER, Ends, Move, Moves
 from migrrdma_lab.containers import Container
 from migrrdma_lab.plan import OLDER_APPLICATION_IMAGE
 from migrrdma_lab.rack import Rack
@@ -48,7 +48,7 @@ def moves(on_soft_roce: bool, moves: Moves, dst: Shell) -> Moves:
 
     The store has a pool of 1 GiB at least.
     """
-    return (("client", dst),) if on_soft_roce else moves
+    return (Move("client", dst, live=True),) if on_soft_roce else moves
 
 
 def test_a_program_on_its_python_api_reads_what_it_wrote_wherever_it_and_the_store_are(

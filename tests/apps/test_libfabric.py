@@ -49,8 +49,8 @@ def test_fi_pingpong_receives_what_was_sent_wherever_its_ends_are(
     # Not in its first milliseconds: it gives up where its read() of the other's readiness is interrupted. The server is
     # at work when that is behind both.
     wait_until_at_work(ends.server.shell, _pid(ends.server), 100)
-    for name, to in moves:
-        ends.move(name, to)
+    for one in moves:
+        ends.move(one)
         wait_until_at_work(ends.client.shell, _pid(ends.client))
     ends.client.wait_for_line(_FIGURES, 300)
     # Now each waits, sometimes for minutes, for the other's last acknowledgement: nobody waits for their end here.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import applications
 import pytest
-from applications import IN_CONTAINER, Ends, Moves
+from applications import IN_CONTAINER, Ends, Move, Moves
 from migrrdma_lab.containers import Container
 from migrrdma_lab.rack import Rack
 from migrrdma_lab.shell import Shell
@@ -19,9 +19,6 @@ _PACKAGE = "mooncake-transfer-engine-non-cuda==0.3.13.post1"
 _BENCH = f"{IN_CONTAINER}/{_PACKAGE}/mooncake/transfer_engine_bench"
 # The table of GIDs is the host's, where the first entry is the address of no network that others reach.
 _ENVIRONMENT = ["MC_GID_INDEX=1"]
-
-_DOCKER_TAKES_LONGER = ["MC_TRANSFER_TIMEOUT=3600"]
-"""For a move of an emulated node than the 30 s that it waits for a transfer by default."""
 
 _UNTIL_IT_IS_CONNECTED = "until rdma -j resource show qp | grep -q '\"RTS\"'; do sleep 0.2; done"
 """The bench prints nothing until it ends."""
@@ -37,7 +34,7 @@ def mooncake(rack: Rack, nodes: list[Shell]) -> None:
 @pytest.mark.by_make_test("fast")
 @pytest.mark.usefixtures("mooncake")
 def test_the_bench_ends_well_when_both_ends_move(
-    src: Shell, dst: Shell, peer: Shell, containers: Register
+    on_soft_roce: bool, src: Shell, dst: Shell, peer: Shell, containers: Register
 ) -> None:
     common = [
         "--metadata_server=P2PHANDSHAKE", "--protocol=rdma", "--device_name=rxe0", "--buffer_size=8388608",
@@ -54,10 +51,10 @@ def test_the_bench_ends_well_when_both_ends_move(
     client = containers(applications.container(src, "client", initiator, "10.78.0.150", _ENVIRONMENT))
     ends = Ends(server, client.run())
     src.sh(_UNTIL_IT_IS_CONNECTED, timeout=60)
-    ends.move("server", dst)
-    ends.move("server", peer)
+    ends.move(Move("server", dst, on_soft_roce))
+    ends.move(Move("server", peer, on_soft_roce))
     # Its main thread sleeps for its hour, and CRIU ends a sleep: this move ends the bench, in good order.
-    ends.move("client", dst)
+    ends.move(Move("client", dst, on_soft_roce))
     code, lines = applications.end_of(ends.client)
     assert code == 0, lines
     [verdict] = [one for one in lines if "Test completed" in one]
@@ -68,18 +65,17 @@ def test_the_bench_ends_well_when_both_ends_move(
 @pytest.mark.by_make_test("fast", "emulated")
 @pytest.mark.usefixtures("mooncake")
 def test_a_program_on_its_python_api_reads_what_it_wrote_wherever_it_and_its_peer_are(
-    on_soft_roce: bool, src: Shell, peer: Shell, containers: Register, moves: Moves
+    src: Shell, peer: Shell, containers: Register, moves: Moves
 ) -> None:
-    environment = [*_ENVIRONMENT, *(_DOCKER_TAKES_LONGER if on_soft_roce else [])]
     program = ["python3", f"{IN_CONTAINER}/mooncake_pair.py"]
     server = containers(
-        applications.container(peer, "server", [*program, "10.78.0.151"], "10.78.0.151", environment)
+        applications.container(peer, "server", [*program, "10.78.0.151"], "10.78.0.151", _ENVIRONMENT)
     )
     server.run().wait_for_line("^lends ")
     [where, place] = next(one for one in server.lines() if one.startswith("lends ")).split()[1:]
     client = containers(
         applications.container(
-            src, "client", [*program, "10.78.0.150", where, place], "10.78.0.150", environment
+            src, "client", [*program, "10.78.0.150", where, place], "10.78.0.150", _ENVIRONMENT
         )
     )
     ends = Ends(server, client.run())

@@ -80,8 +80,8 @@ def test_two_ranks_hear_what_was_said_wherever_they_are(
     client = end(src, "client", [*launcher, "python3", f"{IN_CONTAINER}/mpi_pair.py"])
     client.wait_for_line(_ROUNDS, 120)
     ends = Ends(server, client)
-    for name, to in moves:
-        ends.move(name, to)
+    for one in moves:
+        ends.move(one)
         ends.client.wait_for_line(_ROUNDS, 120, after=len(ends.client.lines()))
     ends.client.docker("exec", ends.client.name, "touch", "/tmp/stop")
     code, lines = applications.end_of(ends.client)

@@ -65,8 +65,8 @@ def test_ucx_perftest_goes_on_wherever_its_ends_are(
     peer.sh(_UNTIL_IT_LISTENS, timeout=_PATIENCE_S)
     ends = Ends(server, end(src, "client", "10.78.0.150", f"{perftest} 10.78.0.151"))
     ends.client.wait_for_line(_FIGURES, _PATIENCE_S)
-    for name, to in moves:
-        ends.move(name, to)
+    for move in moves:
+        ends.move(move)
         ends.client.wait_for_line(_FIGURES, _PATIENCE_S, after=len(ends.client.lines()))
         for one in (ends.server, ends.client):
             assert one.running(), one.lines()
@@ -89,8 +89,8 @@ def test_io_demo_finds_no_byte_changed_wherever_its_ends_are(
     client = end(src, "client", "10.78.0.150", f"{io_demo} -o read,write -i 1000000000 -l inf 10.78.0.151")
     ends = Ends(server, client)
     ends.client.wait_for_line(_IO, _PATIENCE_S)
-    for name, to in moves:
-        ends.move(name, to)
+    for move in moves:
+        ends.move(move)
         for one in (ends.client, ends.server):
             one.wait_for_line(_IO, _PATIENCE_S, after=len(one.lines()))
             assert not [line for line in one.lines() if "failed" in line or "disconnect" in line], one.lines()

@@ -83,8 +83,16 @@ def container(
     return rdma.container(node, name, ["nice", "-n", "19", *command], address, all_options, image)
 
 
-Moves = Sequence[tuple[str, Shell]]
-"""Which end, and where to."""
+@dataclass(frozen=True)
+class Move:
+    """Which end, where to, and whether by one command, ``migrrdma migrate``, or by docker's."""
+
+    end: str
+    to: Shell
+    live: bool = False
+
+
+Moves = Sequence[Move]
 
 
 @dataclass
@@ -94,9 +102,10 @@ class Ends:
     server: Container
     client: Container
 
-    def move(self, name: str, to: Shell) -> None:
-        """Move one of them by docker's commands, and remove what is left of it behind it."""
-        setattr(self, name, rdma.move(getattr(self, name), to))
+    def move(self, one: Move) -> None:
+        """Move one of them; nothing is left of it behind it."""
+        move = rdma.migrate if one.live else rdma.move
+        setattr(self, one.end, move(getattr(self, one.end), one.to))
 
 
 _ROUNDS = "^[0-9]+ rounds"
@@ -106,8 +115,8 @@ _ROUNDS = "^[0-9]+ rounds"
 def move_in_mid_traffic(ends: Ends, moves: Moves, ends_with: int = 0) -> None:
     """Move the ends in turn while the client counts rounds, and have it end: it judges what it has read."""
     ends.client.wait_for_line(_ROUNDS)
-    for name, to in moves:
-        ends.move(name, to)
+    for one in moves:
+        ends.move(one)
         ends.client.wait_for_line(_ROUNDS, 120, after=len(ends.client.lines()))
     ends.client.docker("kill", "--signal=TERM", ends.client.name)
     code, lines = end_of(ends.client)
