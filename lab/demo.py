@@ -2,8 +2,8 @@
 
 The application is the integrity workload: SEND, WRITE, WRITE_WITH_IMM, READ and fetch-and-add in both directions at
 once over several queue pairs, every byte and every completion accounted for at both ends. It knows nothing of
-migration. Three commands move it: ``docker run --runtime=migrrdma``, ``docker checkpoint create --checkpoint-dir``
-and, on the other machine, ``docker start --checkpoint``. ``--fast``: on the fast rack, whose device is a software one.
+migration. It is started by ``docker run --runtime=migrrdma``, and one command moves it, ``migrrdma migrate``.
+``--fast``: on the fast rack, whose device is a software one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from pathlib import Path
 import workload
 from migrrdma_lab import rdma
 from migrrdma_lab.choice import choose_rack
-from migrrdma_lab.containers import Container, carry
+from migrrdma_lab.containers import Container
 from migrrdma_lab.errors import RackError
 from migrrdma_lab.plan import DST, PEER, SRC
 from migrrdma_lab.shell import Shell
 from rich.console import Console
 
-_CHECKPOINT = "on-the-move"
 _STYLES = {"src": "cyan", "dst": "green", "peer": "magenta"}
 
 console = Console(highlight=False, width=110)
@@ -90,25 +89,22 @@ def _prepare(src: Shell, dst: Shell, peer: Shell) -> tuple[Container, Container]
     rdma.join_data_network(dst)
     for one in (client, client.on(dst), server):
         one.remove()
-    for node in (src, dst):
-        node.run("rm", "-rf", rdma.CHECKPOINTS)
     return client, server
 
 
 def _move(client: Container, dst: Shell) -> Container:
-    src, moved = client.shell, client.on(dst)
-    directory, name = rdma.CHECKPOINTS, client.name
-    with _command(src, f"docker checkpoint create --checkpoint-dir {directory} {name} {_CHECKPOINT}"):
-        client.checkpoint(_CHECKPOINT, "--checkpoint-dir", directory)
-    with _command(src, f"scp -r {directory} dst:{directory}"):
-        carry(directory, _CHECKPOINT, src, dst)
-    with _command(dst, f"docker create --runtime=migrrdma --name {name} …"):
-        moved.create()
-    with _command(dst, f"migrrdma checkpoint import {directory}/{_CHECKPOINT} {name}"):
-        dst.run("migrrdma", "checkpoint", "import", f"{directory}/{_CHECKPOINT}", name)
-    with _command(dst, f"docker start {name}"):
-        moved.start()
-    return moved
+    words = ["migrrdma", "migrate", client.name, dst.node.data_address, "--tcp", "keep"]
+    with _command(client.shell, f"migrrdma migrate {client.name} dst --tcp keep"):
+        moving = subprocess.Popen(
+            client.shell.command(words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        assert moving.stdout is not None  # noqa: S101 - it is a pipe
+        for line in moving.stdout:
+            console.print(f"  {time.monotonic() - _began:6.1f} s  [bold]{line.rstrip()}[/]", soft_wrap=True)
+        if moving.wait():
+            raise RackError(f"{client.name} did not move: exit code {moving.returncode}")
+    return client.on(dst)
 
 
 def main(*, fast: bool) -> int:

@@ -138,15 +138,21 @@ def moves(as_json: bool = AS_JSON) -> None:
 
 def receipt(found: dict[str, Any]) -> Iterator[str]:
     """What a move has cost, in one screen."""
-    yield f"{found['container']} has moved from {found['source']} to {found['destination']} (move {found['move']})"
+    yield (
+        f"{found['container']} has moved from {found['source']} to {found['destination']} (move {found['move']})"
+    )
     for step in found["steps"]:
-        yield f"  {step['name']:<24} {step['seconds']:8.3f} s"
+        yield _figure(step["name"], f"{step['seconds']:.3f} s")
     for what, count in found["bytes"].items():
-        yield f"  {what + ' sent':<24} {count / (1 << 20):8.1f} MiB"
+        yield _figure(f"{what} sent", f"{count / (1 << 20):.1f} MiB")
     for host, seconds in found.get("blackouts", {}).items():
-        yield f"  blackout at {host:<12} {seconds:8.3f} s"
+        yield _figure(f"blackout at {host}", f"{seconds:.3f} s")
     for lost in found.get("lost", []):
         yield f"  lost: {lost}"
+
+
+def _figure(name: str, value: str) -> str:
+    return f"  {name:<28} {value:>12}"
 
 
 def _mover() -> Mover:
