@@ -26,6 +26,8 @@ from migrrdma_runtime.commands import (
     install,
     migrate,
     migration,
+    migration_cancel,
+    migration_moves,
     status,
     timeline,
     uninstall,
@@ -66,8 +68,8 @@ checkpoint.command("discard", help=checkpoint_discard.HELP)(checkpoint_discard.c
 app.add_typer(migrations, name="migration")
 migrations.command("list", help=migration.LIST_HELP)(migration.list_)
 migrations.command("show", help=migration.SHOW_HELP)(migration.show)
-migrations.command("moves", help=migrate.MOVES_HELP)(migrate.moves)
-migrations.command("cancel", help=migrate.CANCEL_HELP)(migrate.cancel)
+migrations.command("moves", help=migration_moves.HELP)(migration_moves.moves)
+migrations.command("cancel", help=migration_cancel.HELP)(migration_cancel.cancel)
 migrations.command("adopt", help=adopt.HELP)(adopt.adopt)
 migrations.command("abandon", help=migration.ABANDON_HELP)(migration.abandon)
 
