@@ -22,6 +22,7 @@ from migrrdma_runtime.commands import (
     check,
     checkpoint_discard,
     checkpoint_import,
+    evacuate,
     inspect,
     install,
     migrate,
@@ -50,6 +51,7 @@ app.command("install", help=install.HELP)(install.install)
 app.command("uninstall", help=uninstall.HELP)(uninstall.uninstall)
 app.command("check", help=check.HELP)(check.check)
 app.command("migrate", help=migrate.HELP)(migrate.migrate)
+app.command("evacuate", help=evacuate.HELP)(evacuate.evacuate)
 app.command("status", help=status.HELP)(status.status)
 app.command("inspect", help=inspect.HELP)(inspect.inspect)
 app.command("timeline", help=timeline.HELP)(timeline.timeline)

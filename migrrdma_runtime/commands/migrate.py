@@ -37,7 +37,14 @@ _CONTAINER = typer.Argument(..., metavar="CONTAINER", help="By its name or the b
 _DEST = typer.Argument(..., metavar="DEST", help="The host it is to move to.")
 _DRY = typer.Option(False, "--dry-run", help="Say what would hinder the move, and change nothing.")
 _KEEP = typer.Option(False, "--keep-source", help="Keep the container here, stopped and renamed.")
-_TCP = typer.Option(
+BANDWIDTH = typer.Option(
+    0,
+    "--bandwidth",
+    metavar="MIB/S",
+    min=0,
+    help="Send no more than so many MiB a second. Default: no limit.",
+)
+TCP = typer.Option(
     "refuse",
     "--tcp",
     metavar="refuse|keep",
@@ -50,14 +57,14 @@ def migrate(
     dest: str = _DEST,
     dry_run: bool = _DRY,
     keep_source: bool = _KEEP,
-    tcp: str = _TCP,
+    tcp: str = TCP,
+    bandwidth: int = BANDWIDTH,
     engine: str = ENGINE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Have this host's mover do it, and show what it says."""
     require_root("migrrdma migrate")
-    if tcp not in ("refuse", "keep"):
-        raise typer.BadParameter(f"{tcp!r} is neither refuse nor keep", param_hint="--tcp")
+    require_tcp(tcp)
     request = {
         "op": "migrate",
         "container": container,
@@ -65,6 +72,7 @@ def migrate(
         "destination": dest,
         "dry_run": dry_run,
         "keep_source": keep_source,
+        "bandwidth": bandwidth << 20,
         "tcp": tcp,
     }
     with mover_here() as mover, move_view.choose(as_json=as_json) as view:
@@ -73,6 +81,12 @@ def migrate(
         _show_obstacles(result["obstacles"], container, dest, as_json=as_json)
     else:
         view.done(result)
+
+
+def require_tcp(tcp: str) -> None:
+    """Whether --tcp says what it may."""
+    if tcp not in ("refuse", "keep"):
+        raise typer.BadParameter(f"{tcp!r} is neither refuse nor keep", param_hint="--tcp")
 
 
 def watched(mover: Mover, request: dict[str, Any], view: View) -> dict[str, Any]:

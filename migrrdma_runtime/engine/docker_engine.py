@@ -43,6 +43,10 @@ class DockerEngine:
         """By name or by unique beginning of the id."""
         return self.daemon.container(name)
 
+    def containers(self) -> list[Container]:
+        """``docker ps -a``."""
+        return self.daemon.containers()
+
     def adopts(self, container: Container) -> bool:
         """By the name of the runtime in ``daemon.json``."""
         return container.runtime == paths.RUNTIME_NAME

@@ -48,6 +48,9 @@ class Engine(Protocol):
     def container(self, name: str) -> Container:
         """The container, by its name or the unique beginning of its id."""
 
+    def containers(self) -> list[Container]:
+        """Every container, running or not."""
+
     def adopts(self, container: Container) -> bool:
         """Whether it is started by our runtime, and so goes on from what is staged."""
 

@@ -94,11 +94,14 @@ class Journey:
 
     async def counted(self, what: str, chunks: AsyncIterator[bytes], total: int = 0) -> AsyncIterator[bytes]:
         """The same bytes, of which whoever watches sees how many have been sent."""
-        said = time.monotonic()
+        begin = said = time.monotonic()
         self.sent[what] = 0
+        limit = self.options.get("bandwidth", 0)
         async for chunk in chunks:
             yield chunk
             self.sent[what] += len(chunk)
+            if limit and (early := self.sent[what] / limit - (time.monotonic() - begin)) > 0:
+                await asyncio.sleep(early)
             if time.monotonic() - said > 0.2:
                 said = time.monotonic()
                 self.watcher({"move": self.id, "sending": what, "bytes": self.sent[what], "total": total})

@@ -35,6 +35,8 @@ REQUESTS = {
         destination={"type": "string", "minLength": 1, "maxLength": 261},
         dry_run={"type": "boolean"},
         keep_source={"type": "boolean"},
+        # Bytes a second; 0: as many as there is room for.
+        bandwidth={"type": "integer", "minimum": 0, "maximum": 1 << 50},
         tcp={"type": "string", "pattern": "^(refuse|keep)$", "maxLength": 6},
     ),
     "cancel": record(op={}, move=MIGRATION),

@@ -90,6 +90,31 @@ def test_either_end_of_rdma_traffic_moves_and_no_byte_is_lost(
         assert verdict.ok, f"{one.name}: {verdict.text}"
 
 
+def test_evacuate_moves_what_it_can_and_names_the_rest(src: Shell, dst: Shell, containers: Register) -> None:
+    ours = [containers(Container(src, f"moves{number}", ["sh", "-c", COUNTER])).run() for number in range(3)]
+    there = [containers(one.on(dst)) for one in ours]
+    hindered = containers(Container(src, "hindered", ["sh", "-c", COUNTER])).run()
+    containers(hindered.on(dst)).create()
+    stays = containers(Container(src, "stays", ["sleep", "1000"], runtime="runc")).run()
+    for one in (*ours, hindered):
+        one.wait_for_line("^3")
+    to = dst.node.data_address
+    with pytest.raises(NodeCommandError) as refused:
+        src.run("migrrdma", "evacuate", to, "--parallel", "2", "--json", timeout=300)
+    told = [json.loads(line) for line in refused.value.stdout.splitlines()]
+    assert {one["container"]: one["moved"] for one in told} == {
+        "moves0": True,
+        "moves1": True,
+        "moves2": True,
+        "hindered": False,
+    }
+    assert "stays stays: it was not started with --runtime=migrrdma" in refused.value.stderr
+    for one in there:
+        goes_on(one)
+    goes_on(hindered)
+    assert stays.running()
+
+
 @pytest.mark.usefixtures("on_the_nodes")
 def test_what_would_hinder_it_is_listed_and_nothing_is_touched(
     src: Shell, dst: Shell, peer: Shell, containers: Register

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import sys
+from typing import Any
 
 import pytest
 
 from migrrdma_runtime.commands import move_view
 
-_EVENTS = [
+_EVENTS: list[dict[str, Any]] = [
     {"move": "0123456789abcdef", "step": "looking", "state": "begun"},
     {"move": "0123456789abcdef", "step": "looking", "state": "done", "seconds": 0.25},
     {"move": "0123456789abcdef", "step": "sending the rest", "state": "begun"},
