@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from migrrdma_runtime.base.errors import EngineError, UsageError
 from migrrdma_runtime.engine.docker import DockerDaemon
@@ -17,6 +18,10 @@ ENGINES: dict[str, Callable[[], Engine]] = {
 """How each is reached; in the order in which they are asked."""
 
 
+_WHILE_THEY_RUN = {"podman": Path("/run/libpod")}
+"""What is there once an engine without a daemon has run a container in this boot: its first command takes its time."""
+
+
 def by_name(name: str) -> Engine:
     """The engine of that name; `EngineError` if it is not here."""
     if name not in ENGINES:
@@ -24,8 +29,10 @@ def by_name(name: str) -> Engine:
     return ENGINES[name]()
 
 
-def find(container: str, wanted: str) -> tuple[Engine, Container]:
+def find(container: str, wanted: str, *, running: bool = False) -> tuple[Engine, Container]:
     """The engine and its container; ``wanted`` names the engine, or nothing.
+
+    ``running``: only one that runs is looked for, and so no engine is asked that runs none.
 
     `UsageError` for an engine that is not known, `EngineError` if none has the container or several have.
     """
@@ -33,7 +40,7 @@ def find(container: str, wanted: str) -> tuple[Engine, Container]:
         raise UsageError(f"there is no engine {wanted!r}: --engine takes {' or '.join(ENGINES)}")
     found: list[tuple[Engine, Container]] = []
     complaints: list[EngineError] = []
-    for name in [wanted] if wanted else ENGINES:
+    for name in [wanted] if wanted else _asked(running=running):
         try:
             engine = ENGINES[name]()
             found.append((engine, engine.container(container)))
@@ -46,6 +53,12 @@ def find(container: str, wanted: str) -> tuple[Engine, Container]:
         said = [str(one) for one in complaints if not str(one).endswith("is not installed")]
         raise EngineError("; ".join(said) or f"no container engine is installed that could have {container}")
     return found[0]
+
+
+def _asked(*, running: bool) -> list[str]:
+    return [
+        one for one in ENGINES if not running or one not in _WHILE_THEY_RUN or _WHILE_THEY_RUN[one].exists()
+    ]
 
 
 def stopped(container: str, wanted: str) -> tuple[Engine, Container]:

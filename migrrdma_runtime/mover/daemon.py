@@ -13,7 +13,7 @@ from migrrdma_runtime.agent.peers.grpc_transport import GrpcServer, GrpcTranspor
 from migrrdma_runtime.base import paths
 from migrrdma_runtime.base.config import Config
 from migrrdma_runtime.engine import find
-from migrrdma_runtime.engine.engine import Engine
+from migrrdma_runtime.engine.engine import Container, Engine
 from migrrdma_runtime.mover.agent_here import AgentHere
 from migrrdma_runtime.mover.arrival import Arrivals
 from migrrdma_runtime.mover.book import Arriving, Book, Departing
@@ -42,7 +42,7 @@ class Daemon:
         self._arrivals = Arrivals(self._arriving, agent, Path(shared.staged_dir), config.guest_dir, _engine)
         self._transport = GrpcTransport(credentials, mover_messages.MOVERS)
         self._departures = Departures(
-            self._departing, agent, self._transport, config, self._name, config.mover_port, find.find
+            self._departing, agent, self._transport, config, self._name, config.mover_port, _running
         )
         self._server = GrpcServer(
             credentials,
@@ -101,6 +101,10 @@ class Daemon:
 
     async def _awaited(self, request: Message, _say: Say) -> Message:
         return {"new_root": await self._arrivals.awaited(request["container"])}
+
+
+def _running(container: str, engine: str) -> tuple[Engine, Container]:
+    return find.find(container, engine, running=True)
 
 
 def _engine(name: str) -> Engine:
