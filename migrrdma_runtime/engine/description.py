@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from migrrdma_runtime.base.errors import MessageError
+from migrrdma_runtime.engine import shape
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Message, record
 from migrrdma_runtime.wire.compiled_schema import Schema
@@ -27,7 +28,7 @@ DESCRIPTION: Schema = record(
     name={"type": "string", "pattern": "^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$", "maxLength": 255},
     image={"type": "string", "pattern": "^([a-zA-Z0-9][!-~]{0,510})?$", "maxLength": 511},
     image_id={"type": "string", "pattern": "^sha256:[0-9a-f]{64}$", "maxLength": 71},
-    # The engine that gets it judges what is in it.
+    # What is read of it has a shape (`shape`); the engine that gets it judges all else.
     create={
         "type": "object",
         "propertyNames": {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_]*$", "maxLength": 64},
@@ -82,4 +83,5 @@ def _checked(message: Any) -> Message:
         raise MessageError(
             f"description of a container: {size} bytes, more than the {MAX_BYTES} that are allowed"
         )
+    shape.check(checked["create"])
     return checked
