@@ -11,7 +11,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from migrrdma_runtime.base.errors import (
     EngineError,
     MigrRDMAError,
     RefusedError,
+    UnreachableError,
     UsageError,
 )
 from migrrdma_runtime.engine.description import Description
@@ -92,19 +93,22 @@ class Journey:
         self.steps.append({"name": name, "start": begin, "seconds": seconds})
         self.watcher({"move": self.id, "step": name, "state": "done", "seconds": seconds})
 
-    async def counted(self, what: str, chunks: AsyncIterator[bytes], total: int = 0) -> AsyncIterator[bytes]:
+    async def counted(
+        self, what: str, chunks: AsyncGenerator[bytes, None], total: int = 0
+    ) -> AsyncGenerator[bytes, None]:
         """The same bytes, of which whoever watches sees how many have been sent."""
         begin = said = time.monotonic()
         self.sent[what] = 0
         limit = self.options.get("bandwidth", 0)
-        async for chunk in chunks:
-            yield chunk
-            self.sent[what] += len(chunk)
-            if limit and (early := self.sent[what] / limit - (time.monotonic() - begin)) > 0:
-                await asyncio.sleep(early)
-            if time.monotonic() - said > 0.2:
-                said = time.monotonic()
-                self.watcher({"move": self.id, "sending": what, "bytes": self.sent[what], "total": total})
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+                self.sent[what] += len(chunk)
+                if limit and (early := self.sent[what] / limit - (time.monotonic() - begin)) > 0:
+                    await asyncio.sleep(early)
+                if time.monotonic() - said > 0.2:
+                    said = time.monotonic()
+                    self.watcher({"move": self.id, "sending": what, "bytes": self.sent[what], "total": total})
         self.watcher({"move": self.id, "sending": what, "bytes": self.sent[what], "total": total})
 
 
@@ -352,10 +356,8 @@ class Departures:
             await self._send_layer(journey, layer, snapshot, rest=True)
             await self._send_mapped(journey, layer)
             total = await asyncio.to_thread(streams.size_of, images)
-            header = {"move": journey.id}
-            chunks = journey.counted("memory", streams.read_folder(images), total)
-            await self._transport.send(
-                journey.there.address, "images", header, chunks, self._limit, journey.there.name
+            await self._send(
+                journey, "images", {"move": journey.id}, "memory", streams.read_folder(images), total
             )
         with journey.step("restoring there"):
             await self._restored(journey)
@@ -472,18 +474,12 @@ class Departures:
         wanted = journey.description
         blocks = journey.engine.save_image(wanted.image_id, wanted.image)
         header = {"engine": wanted.engine, "image": wanted.image_id}
-        chunks = journey.counted("image", streams.from_a_thread(blocks))
-        await self._transport.send(
-            journey.there.address, "image", header, chunks, self._limit, journey.there.name
-        )
+        await self._send(journey, "image", header, "image", streams.from_a_thread(blocks))
 
     async def _send_layer(self, journey: Journey, layer: Path, snapshot: Path, *, rest: bool) -> None:
         header = {"move": journey.id, "rest": rest}
         what = "files, the rest" if rest else "files"
-        chunks = journey.counted(what, streams.read_layer(layer, snapshot, rest=rest))
-        await self._transport.send(
-            journey.there.address, "layer", header, chunks, self._limit, journey.there.name
-        )
+        await self._send(journey, "layer", header, what, streams.read_layer(layer, snapshot, rest=rest))
 
     async def _send_mapped(self, journey: Journey, layer: Path) -> None:
         names = journey.mapped | await asyncio.to_thread(mapped.written_to, journey.low_level.state)
@@ -491,10 +487,35 @@ class Departures:
         if not files:
             return
         header = {"move": journey.id, "rest": True}
-        chunks = journey.counted("mapped files", streams.read_mapped(layer, files))
-        await self._transport.send(
-            journey.there.address, "layer", header, chunks, self._limit, journey.there.name
+        await self._send(journey, "layer", header, "mapped files", streams.read_mapped(layer, files))
+
+    async def _send(
+        self,
+        journey: Journey,
+        name: str,
+        header: Message,
+        what: str,
+        chunks: AsyncGenerator[bytes, None],
+        total: int = 0,
+    ) -> None:
+        """Send a stream to its end, unless no byte of it moves any more."""
+        there, counted = journey.there, journey.counted(what, chunks, total)
+        sending = asyncio.ensure_future(
+            self._transport.send(there.address, name, header, counted, self._limit, there.name)
         )
+        try:
+            while not sending.done():
+                before = journey.sent.get(what)
+                await asyncio.wait((sending,), timeout=streams.STALL_S)
+                if not sending.done() and journey.sent.get(what) == before:
+                    raise UnreachableError(
+                        f"{there.name} has taken no byte of the {what} for {streams.STALL_S:g} s: is the network cut, "
+                        "or a disk there full or hung?"
+                    )
+            await sending
+        finally:
+            sending.cancel()
+            await asyncio.wait((sending,))
 
     async def _say_that_we_are_here(self, journey: Journey) -> None:
         while True:

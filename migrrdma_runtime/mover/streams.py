@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,10 +25,9 @@ _CHANGED = 1
 """tar's exit status when a file has changed while it was read: no matter as long as it is read once more."""
 
 
-async def read_folder(folder: Path) -> AsyncIterator[bytes]:
+def read_folder(folder: Path) -> AsyncGenerator[bytes, None]:
     """The archive of a folder that nobody changes."""
-    async for chunk in _output("tar", "--create", "--file=-", f"--directory={folder}", "."):
-        yield chunk
+    return _output("tar", "--create", "--file=-", f"--directory={folder}", ".")
 
 
 async def write_folder(folder: Path, chunks: AsyncIterator[bytes]) -> None:
@@ -38,11 +37,11 @@ async def write_folder(folder: Path, chunks: AsyncIterator[bytes]) -> None:
     )
 
 
-async def read_layer(layer: Path, snapshot: Path, *, rest: bool) -> AsyncIterator[bytes]:
+def read_layer(layer: Path, snapshot: Path, *, rest: bool) -> AsyncGenerator[bytes, None]:
     """What a container has written, or with ``rest`` what it has changed since; ``snapshot``: what tar keeps of it."""
     if not rest:
         snapshot.unlink(missing_ok=True)
-    async for chunk in _output(
+    return _output(
         "tar",
         "--create",
         "--file=-",
@@ -51,13 +50,12 @@ async def read_layer(layer: Path, snapshot: Path, *, rest: bool) -> AsyncIterato
         f"--listed-incremental={snapshot}",
         ".",
         may_change=not rest,
-    ):
-        yield chunk
+    )
 
 
-async def read_mapped(layer: Path, names: list[str]) -> AsyncIterator[bytes]:
+def read_mapped(layer: Path, names: list[str]) -> AsyncGenerator[bytes, None]:
     """Some files of a layer, whatever their times say."""
-    async for chunk in _output(
+    return _output(
         "tar",
         "--create",
         "--file=-",
@@ -68,8 +66,7 @@ async def read_mapped(layer: Path, names: list[str]) -> AsyncIterator[bytes]:
         "--null",
         "--files-from=-",
         told=b"".join(os.fsencode(one) + b"\0" for one in names),
-    ):
-        yield chunk
+    )
 
 
 async def write_layer(layer: Path, chunks: AsyncIterator[bytes]) -> None:
@@ -97,7 +94,7 @@ def in_a_thread(chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -
         yield chunk
 
 
-async def from_a_thread(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def from_a_thread(blocks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
     """What another thread reads piece by piece, in pieces that fit into a message."""
     while block := await asyncio.to_thread(next, blocks, b""):
         for at in range(0, len(block), CHUNK):
@@ -114,7 +111,7 @@ def size_of(folder: Path) -> int:
     return total
 
 
-async def _output(*words: str, may_change: bool = False, told: bytes = b"") -> AsyncIterator[bytes]:
+async def _output(*words: str, may_change: bool = False, told: bytes = b"") -> AsyncGenerator[bytes, None]:
     with tempfile.TemporaryFile() as file:
         file.write(told)
         file.seek(0)

@@ -9,10 +9,11 @@ must name the address it dialled. The server's side learns from the client's who
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ from migrrdma_runtime.base.errors import (
 from migrrdma_runtime.base.escaping import printable
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import AGENTS, Exchange, Message, Vocabulary
+from migrrdma_runtime.wire.compiled_schema import Schema
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,16 @@ _CODES: tuple[tuple[type[MigrRDMAError], grpc.StatusCode], ...] = (
     (UnreachableError, grpc.StatusCode.NOT_FOUND),
 )
 """An error of ours as a status, most specific first, and back."""
+
+_WHOLE = b""
+"""The last message of a stream that is whole."""
+
+_ANSWER: Schema = {
+    "type": "object",
+    "propertyNames": {"type": "string", "pattern": "^(reply|kind|message)$", "maxLength": 7},
+    "additionalProperties": {},
+}
+"""To a stream: the reply, or the kind of the error and its message."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", agent_messages.MAX_BYTES),
@@ -194,21 +206,36 @@ class GrpcServer:
     def _serve_stream(
         self, name: str, taker: StreamHandler, exchange: Exchange
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        async def serve(
+        async def take(
             requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
-        ) -> bytes:
-            async def answer(caller: Identity) -> bytes:
+        ) -> Message:
+            caller = Identity("?", frozenset())
+            try:
+                caller = _caller(context)
+                self._denied.require_valid(_certificate(context), f"the certificate of agent {caller.name}")
                 first = await anext(requests, b"")
                 with self._allowances.of(caller.name).request(name, len(first)):
                     header = await self._decode(first, exchange, f"{name} from agent {caller.name}")
-                    reply = await taker(caller, header, requests)
-                return agent_messages.encode(
-                    agent_messages.check(reply, exchange.reply, f"the reply to {name}")
-                )
+                    reply = await taker(caller, header, _until_whole(requests, name))
+                return {"reply": agent_messages.check(reply, exchange.reply, f"the reply to {name}")}
+            except MigrRDMAError as error:
+                self._refusals.say(caller.name, name, error)
+                kind = next((kind for kind, _ in _CODES if isinstance(error, kind)), AgentError)
+                return {"kind": kind.__name__, "message": str(error)[:_MAX_DETAILS]}
+            except Exception:  # noqa: BLE001 (a bug of ours, which grpc would show to the caller)
+                _log.exception("%s from %s failed", name, caller.name)
+                return {"kind": AgentError.__name__, "message": "internal error; see its log"}
 
-            return await self._answered(name, context, answer)
+        async def serve(
+            requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
+        ) -> AsyncIterator[bytes]:
+            # As a message, and then whatever else is on its way: of a status that comes while it writes, the library
+            # tells a sender only that something is wrong in its own core.
+            yield agent_messages.encode(await take(requests, context))
+            async for _ in requests:
+                pass
 
-        return grpc.stream_unary_rpc_method_handler(serve)
+        return grpc.stream_stream_rpc_method_handler(serve)
 
     async def _answered(
         self,
@@ -281,30 +308,48 @@ class GrpcTransport:
         address: str,
         name: str,
         header: Message,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncGenerator[bytes, None],
         timeout: float,
         agent: str = "",
     ) -> Message:
         """Send a stream of bytes, each chunk at most as long as a message may be, and wait for the answer to all.
 
-        ``timeout``: for the connection; how long the whole may take is the caller's to watch over.
+        ``timeout``: for the connection; how long the whole may take is the caller's to watch over. What the chunks'
+        generator raises is raised here, and the other end's taker is cancelled.
         """
         exchange = self._vocabulary.streams[name]
         what = f"{name} to the agent at {address}"
         data = agent_messages.encode(agent_messages.check(header, exchange.request, what))
 
-        async def everything() -> AsyncIterator[bytes]:
-            yield data
+        async def everything(stream: Any) -> None:
+            await stream.write(data)
             async for chunk in chunks:
-                yield chunk
+                if chunk:
+                    await stream.write(chunk)
+            await stream.write(_WHOLE)
+            await stream.done_writing()
 
         async def call(channel: grpc.aio.Channel) -> bytes:
-            method: Any = channel.stream_unary(f"/{self._vocabulary.service}/{name}")
-            reply: bytes = await method(everything())
-            return reply
+            stream: Any = channel.stream_stream(f"/{self._vocabulary.service}/{name}")()
+            reading = asyncio.ensure_future(stream.read())
+            writing = asyncio.ensure_future(everything(stream))
+            try:
+                await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
+                if writing.done() and not reading.done():
+                    # What is wrong with the connection, the answer says best.
+                    with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                        writing.result()
+                answer = await reading
+                return answer if isinstance(answer, bytes) else b""
+            finally:
+                stream.cancel()
+                writing.cancel()
+                reading.cancel()
+                await asyncio.gather(writing, reading, return_exceptions=True)
 
-        reply = await self._call(address, name, timeout, agent, call)
-        return agent_messages.decode(reply, exchange.reply, f"the reply of the agent at {address} to {name}")
+        async with contextlib.aclosing(chunks):
+            answer = await self._call(address, name, timeout, agent, call)
+        return _taken(answer, exchange, address, name)
 
     async def _call(
         self,
@@ -381,6 +426,26 @@ class GrpcTransport:
             self._denied.require_valid(certificate, f"the certificate of the agent at {address}")
         except CertificateError as error:
             raise UnreachableError(str(error)) from error  # nobody was asked; with a new one it will be
+
+
+async def _until_whole(requests: AsyncIterator[bytes], name: str) -> AsyncIterator[bytes]:
+    """The chunks of a stream; `MessageError` if it ends in the middle, which the library does not tell from its end."""
+    async for chunk in requests:
+        if chunk == _WHOLE:
+            return
+        yield chunk
+    raise MessageError(f"the stream of {name} ended in the middle")
+
+
+def _taken(answer: bytes, exchange: Exchange, address: str, name: str) -> Message:
+    """The reply to a stream, or the error that its taker had."""
+    what = f"the reply of the agent at {address} to {name}"
+    found = agent_messages.decode(answer, _ANSWER, what)
+    if "reply" in found:
+        return agent_messages.check(found["reply"], exchange.reply, what)
+    kind = next((kind for kind, _ in _CODES if kind.__name__ == found.get("kind")), AgentError)
+    known = kind if issubclass(kind, AgentError) else AgentError
+    raise known(f"agent at {address}: {printable(str(found.get('message', '')))}")
 
 
 def _most_connections() -> int:
