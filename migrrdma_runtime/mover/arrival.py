@@ -102,6 +102,7 @@ class Arrivals:
         return {
             "obstacles": found,
             "has_image": await asyncio.to_thread(engine.has_image, wanted.image_id),
+            "layers": await asyncio.to_thread(engine.layers_here, request["layers"]),
         }
 
     async def receive(self, caller: Identity, request: Message) -> Message:
@@ -240,6 +241,13 @@ class Arrivals:
                 await self._settle(arriving)
             else:
                 await self._drop(arriving, "the mover of this host was restarted")
+
+    async def stop(self) -> None:
+        """Wait for nobody any more; what an engine is starting it goes on to start, and the next mover finds it."""
+        starts = [one.start for one in self._live.values() if one.start is not None]
+        for one in starts:
+            one.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)
 
     async def watch(self) -> None:
         """Remove what was made for a source that has gone."""

@@ -12,7 +12,7 @@ _ESTABLISHED = "01"
 
 def established(pid: int) -> list[str]:
     """``host:port`` of the other ends, in the network of a process; none within the container, none of the host's."""
-    if Path(f"/proc/{pid}/ns/net").stat().st_ino == Path("/proc/1/ns/net").stat().st_ino:
+    if Path(f"/proc/{pid}/ns/net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino:
         return []
     found = []
     for name in ("tcp", "tcp6"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from migrrdma_runtime.agent.peers import certificates
@@ -18,6 +20,7 @@ from migrrdma_runtime.mover.agent_here import AgentHere
 from migrrdma_runtime.mover.arrival import Arrivals
 from migrrdma_runtime.mover.book import Arriving, Book, Departing
 from migrrdma_runtime.mover.departure import Departures
+from migrrdma_runtime.mover.dump import LowLevel
 from migrrdma_runtime.mover.requests import Requests, Say
 from migrrdma_runtime.wire import mover_messages
 from migrrdma_runtime.wire.agent_messages import Message
@@ -28,10 +31,29 @@ BOOK = "moves.db"
 """In ``state_dir``."""
 
 
+def _running(container: str, engine: str) -> tuple[Engine, Container]:
+    return find.find(container, engine, running=True)
+
+
+def _engine(name: str) -> Engine:
+    return find.by_name(name)
+
+
+@dataclass(frozen=True)
+class ThisHost:
+    """How engines and containers of this host are come by; tests have a host of their own."""
+
+    running: Callable[[str, str], tuple[Engine, Container]] = _running
+    """A running container by its name, and its engine, which may be named."""
+    engine: Callable[[str], Engine] = _engine
+    low_level: Callable[[str, str], LowLevel] = LowLevel
+
+
 class Daemon:
     """One mover."""
 
-    def __init__(self, config: AgentConfig, shared: Config) -> None:
+    def __init__(self, config: AgentConfig, shared: Config, host: ThisHost | None = None) -> None:
+        host = host or ThisHost()
         credentials = certificates.load(config.tls)
         self._config = config
         self._name = credentials.identity.name
@@ -39,10 +61,19 @@ class Daemon:
         agent = AgentHere(str(config.run_dir))
         self._arriving = Book(config.state_dir / BOOK, Arriving)
         self._departing = Book(config.state_dir / BOOK, Departing)
-        self._arrivals = Arrivals(self._arriving, agent, Path(shared.staged_dir), config.guest_dir, _engine)
+        self._arrivals = Arrivals(
+            self._arriving, agent, Path(shared.staged_dir), config.guest_dir, host.engine
+        )
         self._transport = GrpcTransport(credentials, mover_messages.MOVERS)
         self._departures = Departures(
-            self._departing, agent, self._transport, config, self._name, config.mover_port, _running
+            self._departing,
+            agent,
+            self._transport,
+            config,
+            self._name,
+            config.mover_port,
+            host.running,
+            host.low_level,
         )
         self._server = GrpcServer(
             credentials,
@@ -74,6 +105,7 @@ class Daemon:
         for one in self._tasks:
             one.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._arrivals.stop()
         await self._requests.close()
         await self._server.stop()
         await self._transport.close()
@@ -101,11 +133,3 @@ class Daemon:
 
     async def _awaited(self, request: Message, _say: Say) -> Message:
         return {"new_root": await self._arrivals.awaited(request["container"])}
-
-
-def _running(container: str, engine: str) -> tuple[Engine, Container]:
-    return find.find(container, engine, running=True)
-
-
-def _engine(name: str) -> Engine:
-    return find.by_name(name)

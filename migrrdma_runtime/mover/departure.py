@@ -66,8 +66,10 @@ class Journey:
     sent: dict[str, int] = field(default_factory=dict)
     mapped: set[str] = field(default_factory=set)
     """Files that are sent once more, as their times do not say whether they have changed (mapped.py)."""
-    stopped: float = 0.0
-    """When it was frozen, seconds since 1970."""
+    has_image: bool = False
+    """The image is there."""
+    layers: int = 0
+    """So many of its lowest layers are."""
 
     @property
     def id(self) -> str:
@@ -124,6 +126,7 @@ class Departures:
         name: str,
         port: int,
         find: Callable[[str, str], tuple[Engine, Container]],
+        low_level: Callable[[str, str], LowLevel] = LowLevel,
     ) -> None:
         self._book = book
         self._agent = agent
@@ -134,12 +137,19 @@ class Departures:
         self._find = find
         self._folder = config.state_dir / "moves"
         self._under_way: dict[str, Journey] = {}
+        self._leaving: set[str] = set()
+        self._low_level = low_level
 
     async def migrate(self, options: Message, watcher: Watcher = _NONE) -> Message:
         """Move a container; the receipt, or with ``dry_run`` what would hinder it. An error: it goes on here."""
-        journey = await self._begin(options, watcher)
+        engine, container = await asyncio.to_thread(self._find, options["container"], options["engine"])
         if options["dry_run"]:
+            journey = await self._begin(engine, container, options, watcher)
             return {"move": "", "obstacles": await self._obstacles(journey)}
+        with self._leaving_once(container):
+            return await self._migrate(await self._begin(engine, container, options, watcher))
+
+    async def _migrate(self, journey: Journey) -> Message:
         journey.task = asyncio.current_task()
         self._under_way[journey.id] = journey
         try:
@@ -218,7 +228,7 @@ class Departures:
             Description(departing.engine, departing.name, "", "", {}, departing.restart),
             container,
             engine,
-            LowLevel(departing.root, departing.container),
+            self._low_level(departing.root, departing.container),
             self._folder / departing.id,
         )
         if departing.state == "moved" or not await self._undo(journey, "the mover was restarted"):
@@ -227,8 +237,23 @@ class Departures:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    async def _begin(self, options: Message, watcher: Watcher) -> Journey:
-        engine, container = await asyncio.to_thread(self._find, options["container"], options["engine"])
+    @contextlib.contextmanager
+    def _leaving_once(self, container: Container) -> Iterator[None]:
+        """Refuse a second move of a container, also while the first has only begun."""
+        under_way = {one.container for one in self._book.under_way()}
+        if container.id in self._leaving | under_way:
+            raise RefusedError(
+                f"container {container.name} is being moved already: see `migrrdma migration moves`"
+            )
+        self._leaving.add(container.id)
+        try:
+            yield
+        finally:
+            self._leaving.discard(container.id)
+
+    async def _begin(
+        self, engine: Engine, container: Container, options: Message, watcher: Watcher
+    ) -> Journey:
         if not container.running:
             raise UsageError(
                 f"container {container.name} does not run: what does not run is not moved, but created there"
@@ -238,8 +263,6 @@ class Departures:
                 f"container {container.name} is run by {container.runtime or 'another runtime'}: only one that was "
                 "started with --runtime=migrrdma can be moved"
             )
-        if any(one.departing.container == container.id for one in self._under_way.values()):
-            raise RefusedError(f"container {container.name} is being moved already")
         there = await self._greet(options["destination"])
         description = await asyncio.to_thread(engine.describe, container)
         root = await asyncio.to_thread(engine.low_level_root, container)
@@ -253,7 +276,7 @@ class Departures:
             description.restart,
             options["keep_source"],
         )
-        low_level = LowLevel(str(root), container.id)
+        low_level = self._low_level(str(root), container.id)
         folder = self._folder / departing.id
         return Journey(departing, options, watcher, description, container, engine, low_level, folder)
 
@@ -304,11 +327,12 @@ class Departures:
             "description": journey.description.as_message(),
             "bytes": await asyncio.to_thread(_memory_of, journey.container.pid),
             "facts": {**here, "guests": guests},
+            "layers": await asyncio.to_thread(journey.engine.layers, journey.description.image_id),
         }
         answer = await self._ask(journey, "look", request)
         for one in answer["obstacles"]:
             found.append({"what": f"{journey.there.name}: {one['what']}", "remedy": one["remedy"]})
-        journey.options["has_image"] = answer["has_image"]
+        journey.has_image, journey.layers = answer["has_image"], answer["layers"]
         return found
 
     async def _require_none(self, journey: Journey) -> None:
@@ -321,7 +345,7 @@ class Departures:
     async def _carry(self, journey: Journey) -> None:
         """Everything from the first byte to the commit."""
         departing, engine = journey.departing, journey.engine
-        if not journey.options["has_image"]:
+        if not journey.has_image:
             with journey.step("sending the image"):
                 await self._send_image(journey)
         with journey.step("making the container"):
@@ -472,7 +496,7 @@ class Departures:
 
     async def _send_image(self, journey: Journey) -> None:
         wanted = journey.description
-        blocks = journey.engine.save_image(wanted.image_id, wanted.image)
+        blocks = journey.engine.save_image(wanted.image_id, wanted.image, journey.layers)
         header = {"engine": wanted.engine, "image": wanted.image_id}
         await self._send(journey, "image", header, "image", streams.from_a_thread(blocks))
 

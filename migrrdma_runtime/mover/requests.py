@@ -13,7 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from migrrdma_runtime.agent.local.sockets import listen_at
 from migrrdma_runtime.base import strict_json
@@ -55,6 +55,7 @@ class Requests:
         self._operations = operations
         self._server: asyncio.Server | None = None
         self._work: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def listen(self, path: Path) -> None:
         """Open the socket, for root alone."""
@@ -68,16 +69,28 @@ class Requests:
         for one in list(self._work):
             one.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
+        for one in list(self._connections):
+            one.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        mine: set[asyncio.Task[None]] = set()
+        connection = cast("asyncio.Task[None]", asyncio.current_task())
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
         try:
             while data := await reader.readline():
                 task = asyncio.get_running_loop().create_task(self._carry_out(data, writer))
-                self._work.add(task)
-                task.add_done_callback(self._work.discard)
+                for group in (mine, self._work):
+                    group.add(task)
+                    task.add_done_callback(group.discard)
         except (ValueError, ConnectionError) as error:  # a line without end, or the other end gone
             _log.warning("closing a connection: %s", error)
-        # What was asked for goes on; its answer has nobody to hear it.
+        finally:
+            # What was asked for goes on; its answer may have nobody to hear it.
+            if mine:
+                await asyncio.wait(set(mine))
+            writer.close()
 
     async def _carry_out(self, data: bytes, writer: asyncio.StreamWriter) -> None:
         def say(message: Message) -> None:

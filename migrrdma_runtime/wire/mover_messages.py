@@ -46,8 +46,14 @@ MOVERS = Vocabulary(
         "hello": Exchange(record(version=_COUNT), record(name=NAME, version=_COUNT)),
         # What would hinder the move there; asked before anything is touched.
         "look": Exchange(
-            record(description={"type": "object"}, bytes=_COUNT, facts={"type": "object"}),
-            record(obstacles=list_of(OBSTACLE, 256), has_image={"type": "boolean"}),
+            record(
+                description={"type": "object"},
+                bytes=_COUNT,
+                facts={"type": "object"},
+                layers=list_of(IMAGE, 512),
+            ),
+            # ``layers``: how many of the image's need not be sent.
+            record(obstacles=list_of(OBSTACLE, 256), has_image={"type": "boolean"}, layers=_COUNT),
         ),
         "receive": Exchange(record(**_MOVE, description={"type": "object"}), record(container=TEXT)),
         # Have the engine start it: answered when its runtime waits, or it has failed.

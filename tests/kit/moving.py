@@ -1,0 +1,274 @@
+"""Movers on the hosts of a `Cluster`: their agents and streams are real, engines and the low-level runtime are not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cluster import Cluster, Host
+from free_port import free_port
+from moves import Move
+
+from migrrdma_runtime.base.config import Config
+from migrrdma_runtime.base.errors import CheckpointError, EngineError, MigrRDMAError
+from migrrdma_runtime.engine.description import Description, Obstacle
+from migrrdma_runtime.engine.engine import Container
+from migrrdma_runtime.mover.daemon import Daemon, ThisHost
+from migrrdma_runtime.mover.dump import LowLevel
+from migrrdma_runtime.wire.mover_client import Mover
+
+IMAGE = f"sha256:{'1' * 64}"
+ALWAYS = {"Name": "always", "MaximumRetryCount": 0}
+
+
+@dataclass
+class Made:
+    """A container of the fake engine."""
+
+    id: str
+    layer: Path
+    running: bool = False
+    restart: dict[str, Any] = field(default_factory=lambda: {"Name": "no", "MaximumRetryCount": 0})
+
+
+class FakeEngine:
+    """Keeps what it is told; it starts a container as an engine does that has our runtime create it."""
+
+    name = "docker"
+
+    def __init__(self, host: MovingHost) -> None:
+        self._host = host
+        self.made: dict[str, Made] = {}
+        self.obstructed: list[Obstacle] = []
+        self.images = {IMAGE}
+        self.loaded = b""
+        self.refuses: set[str] = set()
+        """Of its methods, those that fail."""
+
+    def container(self, name: str) -> Container:
+        self._may("container")
+        if name not in self.made:
+            raise EngineError(f"No such container: {name}")
+        one = self.made[name]
+        return Container(one.id, "web", "migrrdma", one.running, pid=os.getpid() if one.running else 0)
+
+    def containers(self) -> list[Container]:
+        return [self.container(one) for one in self.made]
+
+    def adopts(self, _container: Container) -> bool:
+        return True
+
+    def place(self, container: Container, _checkpoint: str, staged: Path) -> Path:
+        return staged / container.id
+
+    def describe(self, container: Container) -> Description:
+        return Description("docker", "web", "nginx", IMAGE, {}, self.made[container.id].restart)
+
+    def obstacles(self, _wanted: Description) -> list[Obstacle]:
+        return self.obstructed
+
+    def left_behind(self, _container: Container) -> list[Obstacle]:
+        return []
+
+    def create(self, _wanted: Description) -> Container:
+        self._may("create")
+        made = Made(self._host.lands_in, self._host.home / "layer-there")
+        made.layer.mkdir(exist_ok=True)
+        self.made[made.id] = made
+        return self.container(made.id)
+
+    def start(self, container: Container, _checkpoint: str) -> None:
+        self._may("start")
+        with Mover(str(self._host.host.config.run_dir)) as mover:
+            mover.ask({"op": "awaited", "container": container.id})
+        self._may("restore")
+        self._host.restore()
+        self.made[container.id].running = True
+        shutil.rmtree(self._host.staged / container.id)
+
+    def remove(self, container: Container) -> None:
+        self.made.pop(container.id, None)
+
+    def set_restart(self, container: Container, policy: dict[str, Any]) -> None:
+        self.made[container.id].restart = policy
+
+    def rename(self, _container: Container, _name: str) -> None:
+        self._may("rename")
+
+    def kill(self, container: Container) -> None:
+        self.made[container.id].running = False
+
+    def low_level_root(self, _container: Container) -> Path:
+        return self._host.home / "root"
+
+    def layer(self, container: Container) -> Path:
+        return self.made[container.id].layer
+
+    def has_image(self, image_id: str) -> bool:
+        return image_id in self.images
+
+    def layers(self, _image_id: str) -> list[str]:
+        return [IMAGE, IMAGE]
+
+    def layers_here(self, layers: list[str]) -> int:
+        return len(layers) - 1
+
+    def save_image(self, image_id: str, reference: str, without: int = 0) -> Iterator[bytes]:
+        assert (image_id, reference, without) == (IMAGE, "nginx", 1)
+        yield b"layers " * 1000
+        self._may("save_image")
+
+    def load_image(self, chunks: Iterator[bytes], image_id: str) -> None:
+        self.loaded = b"".join(chunks)
+        self._may("load_image")
+        self.images.add(image_id)
+
+    def _may(self, what: str) -> None:
+        if what in self.refuses:
+            raise EngineError(f"{what} is refused")
+
+
+class FakeLowLevel(LowLevel):
+    """The runtime's checkpoint, as `Move` drives it; it knows whether the container stands still."""
+
+    host: MovingHost
+
+    async def dump(self, move: str, only_for: str, folder: Path, *, keeps_tcp: bool) -> None:
+        del keeps_tcp
+        if "dump" in self.host.engine.refuses:
+            raise CheckpointError("dump is refused")
+        (folder / "images").mkdir(parents=True)
+        (folder / "images/pages-1.img").write_bytes(b"pages" * 1000)
+        self.host.is_frozen = True
+        await self.host.move.checkpoint(move=move, only_for=only_for)
+
+    async def resume(self) -> None:
+        self.host.is_frozen = False
+
+    async def kill(self) -> None:
+        await self.host.move.mover.kill()
+        self.host.is_frozen = False
+
+
+class MovingHost:
+    """A host with a mover beside its agent."""
+
+    def __init__(self, host: Host, move: Move, port: int, lands_in: str) -> None:
+        host.config = replace(host.config, mover_port=port)
+        self.host = host
+        self.move = move
+        self.lands_in = lands_in
+        self.home = host.config.state_dir.parent
+        self.staged = self.home / "staged"
+        self.is_frozen = False
+        self.engine = FakeEngine(self)
+        self.daemon: Daemon | None = None
+        self._loop = asyncio.get_running_loop()
+        here = self
+
+        class Low(FakeLowLevel):
+            host = here
+
+        self._this = ThisHost(
+            running=lambda name, _: (self.engine, self.engine.container(name)),
+            engine=lambda _: self.engine,
+            low_level=Low,
+        )
+
+    async def start(self) -> None:
+        self.daemon = Daemon(self.host.config, Config({"staged_dir": str(self.staged)}), self._this)
+        await self.daemon.start()
+
+    async def stop(self) -> None:
+        if self.daemon is not None:
+            await self.daemon.stop()
+            self.daemon = None
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    def restore(self) -> None:
+        """What the runtime does of a restore; in a thread."""
+        restored = asyncio.run_coroutine_threadsafe(self.move.restore(self.host, held=True), self._loop)
+        try:
+            restored.result()
+        except MigrRDMAError as error:
+            raise EngineError(str(error)) from error
+
+    def leftovers(self) -> list[str]:
+        """What a move has made here and not removed."""
+        folders = [self.staged, self.host.config.state_dir / "moves"]
+        return [str(one) for folder in folders if folder.is_dir() for one in folder.iterdir()]
+
+
+@dataclass
+class Moving:
+    """A container with RDMA that moves from one host to another, with its partner on a third."""
+
+    move: Move
+    src: MovingHost
+    dst: MovingHost
+    events: list[dict[str, Any]] = field(default_factory=list)
+    at: dict[str, Callable[[], None]] = field(default_factory=dict)
+    """What is done when a step begins."""
+
+    @classmethod
+    async def begin(cls, cluster: Cluster) -> Moving:
+        move = await Move.begin(cluster)
+        port = free_port()
+        src, dst = (MovingHost(host, move, port, move.lands_in) for host in (move.src, move.dst))
+        layer = src.home / "layer"
+        (layer / "etc").mkdir(parents=True)
+        (layer / "etc/changed").write_text("as it was last")
+        src.engine.made["c1"] = Made("c1", layer, running=True, restart=ALWAYS)
+        for one in (src, dst):
+            await one.start()
+        return cls(move, src, dst)
+
+    async def end(self) -> None:
+        for one in (self.src, self.dst):
+            await one.stop()
+
+    async def migrate(self, **options: Any) -> dict[str, Any]:
+        """``migrrdma migrate web dst``."""
+        request = {
+            "container": "c1", "engine": "", "destination": self.move.dst.address, "dry_run": False,
+            "keep_source": False, "bandwidth": 0, "tcp": "keep", **options,
+        }  # fmt: skip
+        assert self.src.daemon is not None
+        return await self.src.daemon._departures.migrate(request, self._watch)
+
+    def cancel(self) -> None:
+        assert self.src.daemon is not None
+        self.src.daemon._departures.cancel(self.events[0]["move"])
+
+    def _watch(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        if event.get("state") == "begun" and (action := self.at.pop(event["step"], None)):
+            action()
+
+    async def has_moved(self) -> None:
+        """It runs there, and nothing is left of it here."""
+        await self.move.both_go_on_after_the_move()
+        assert not self.src.engine.made
+        made = self.dst.engine.made["c2"]
+        assert made.running
+        assert made.restart == ALWAYS
+        assert (made.layer / "etc/changed").read_text() == "as it was last"
+        assert not self.src.leftovers() + self.dst.leftovers()
+
+    async def has_stayed(self) -> None:
+        """It runs here as before, and nothing is left of it there."""
+        await self.move.both_go_on_as_before()
+        assert not self.src.is_frozen
+        made = self.src.engine.made["c1"]
+        assert made.running
+        assert made.restart == ALWAYS
+        assert not self.dst.engine.made
+        assert not self.src.leftovers() + self.dst.leftovers()

@@ -1,0 +1,160 @@
+"""A container moves from mover to mover, or stays: whatever fails in between, it runs at exactly one place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from cluster import Cluster
+from guest_process import PATIENT_S
+from moving import Moving
+
+from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError
+from migrrdma_runtime.engine.description import Obstacle
+
+Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
+Scenario = Callable[[Moving], Awaitable[None]]
+
+_BEFORE_THE_STOP = [
+    "looking",
+    "sending the image",
+    "making the container",
+    "sending its files",
+    "starting its engine there",
+]
+_FROM_THE_STOP_ON = ["draining and dumping", "sending the rest", "restoring there"]
+
+
+@pytest.fixture(name="with_movers")
+def _with_movers(play: Play) -> Callable[[Scenario], None]:
+    def run(scenario: Scenario) -> None:
+        async def script(cluster: Cluster) -> None:
+            moving = await Moving.begin(cluster)
+            try:
+                async with asyncio.timeout(PATIENT_S):
+                    await scenario(moving)
+            finally:
+                await moving.end()
+
+        play(script)
+
+    return run
+
+
+def test_it_moves_with_its_connections_its_files_and_its_restart_policy(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.dst.engine.images.clear()
+        receipt = await moving.migrate()
+        await moving.has_moved()
+        assert (receipt["source"], receipt["destination"]) == ("src", "dst")
+        assert [step["name"] for step in receipt["steps"]] == [
+            *_BEFORE_THE_STOP,
+            *_FROM_THE_STOP_ON,
+            "removing it here",
+        ]
+        assert receipt["bytes"]["image"] == len(moving.dst.engine.loaded) == 7000
+        assert list(receipt["blackouts"]) == ["peer"]
+
+    with_movers(scenario)
+
+
+def test_what_hinders_it_is_told_and_nothing_is_made(with_movers: Callable[[Scenario], None]) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.dst.engine.obstructed = [Obstacle("there is no network data", "make it")]
+        told = (await moving.migrate(dry_run=True))["obstacles"]
+        assert {"what": "dst: there is no network data", "remedy": "make it"} in told
+        with pytest.raises(RefusedError, match=r"dst: there is no network data \(make it\)"):
+            await moving.migrate()
+        await moving.has_stayed()
+
+    with_movers(scenario)
+
+
+@pytest.mark.parametrize("what", ["create", "start", "dump", "restore", "load_image", "save_image"])
+def test_what_fails_is_undone_and_told(with_movers: Callable[[Scenario], None], what: str) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.dst.engine.images.clear()
+        for one in (moving.src, moving.dst):
+            one.engine.refuses.add(what)
+        with pytest.raises(MigrRDMAError, match=f"{what} is refused.*web goes on here"):
+            await moving.migrate()
+        await moving.has_stayed()
+        for one in (moving.src, moving.dst):
+            one.engine.refuses.clear()
+        await moving.migrate()
+        await moving.has_moved()
+
+    with_movers(scenario)
+
+
+@pytest.mark.parametrize("step", [*_BEFORE_THE_STOP, *_FROM_THE_STOP_ON])
+def test_it_can_be_cancelled_in_every_step(with_movers: Callable[[Scenario], None], step: str) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.dst.engine.images.clear()
+        moving.at[step] = moving.cancel
+        with pytest.raises(RefusedError, match="was cancelled: web goes on here"):
+            await moving.migrate()
+        await moving.has_stayed()
+        await moving.migrate()
+        await moving.has_moved()
+
+    with_movers(scenario)
+
+
+@pytest.mark.parametrize("step", [*_BEFORE_THE_STOP, *_FROM_THE_STOP_ON])
+def test_a_mover_that_is_started_anew_has_undone_what_it_had_begun(
+    with_movers: Callable[[Scenario], None], step: str
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.dst.engine.images.clear()
+        reached = asyncio.Event()
+        moving.at[step] = reached.set
+        task = asyncio.ensure_future(moving.migrate())
+        await reached.wait()
+        task.cancel()
+        await asyncio.wait((task,))
+        await moving.src.restart()
+        assert moving.src.daemon is not None
+        book = moving.src.daemon._departing
+        while book.under_way():
+            await asyncio.sleep(0.02)  # it says so to nobody
+        await moving.has_stayed()
+        await moving.migrate()
+        await moving.has_moved()
+
+    with_movers(scenario)
+
+
+@pytest.mark.parametrize("step", [*_BEFORE_THE_STOP[2:], *_FROM_THE_STOP_ON])
+def test_a_destination_whose_mover_is_started_anew_has_removed_what_it_had_made(
+    with_movers: Callable[[Scenario], None], step: str
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        restarted: list[asyncio.Task[None]] = []
+        moving.at[step] = lambda: restarted.append(asyncio.ensure_future(moving.dst.restart()))
+        try:
+            await moving.migrate()
+        except MigrRDMAError:
+            await asyncio.gather(*restarted)
+            assert moving.dst.daemon is not None
+            while moving.dst.daemon._arriving.under_way():
+                await asyncio.sleep(0.02)  # it says so to nobody
+            await moving.has_stayed()
+        else:
+            await asyncio.gather(*restarted)
+            await moving.has_moved()
+
+    with_movers(scenario)
+
+
+def test_one_container_moves_once_at_a_time(with_movers: Callable[[Scenario], None]) -> None:
+    async def scenario(moving: Moving) -> None:
+        both = await asyncio.gather(moving.migrate(), moving.migrate(), return_exceptions=True)
+        [refused] = [one for one in both if isinstance(one, BaseException)]
+        assert "is being moved already" in str(refused)
+        await moving.has_moved()
+
+    with_movers(scenario)
