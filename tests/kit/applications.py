@@ -104,6 +104,7 @@ class Ends:
 
     def move(self, one: Move) -> None:
         """Move one of them; nothing is left of it behind it."""
+        one.to.run("mkdir", "-p", ON_NODE)  # what its container mounts
         move = rdma.migrate if one.live else rdma.move
         setattr(self, one.end, move(getattr(self, one.end), one.to))
 

@@ -145,7 +145,13 @@ class FakeLowLevel(LowLevel):
         (folder / "images").mkdir(parents=True)
         (folder / "images/pages-1.img").write_bytes(b"pages" * 1000)
         self.host.is_frozen = True
-        await self.host.move.checkpoint(move=move, only_for=only_for)
+        # To its end, also if this one is cancelled: as the real one.
+        dumping = asyncio.ensure_future(self.host.move.checkpoint(move=move, only_for=only_for))
+        try:
+            await asyncio.shield(dumping)
+        except asyncio.CancelledError:
+            await dumping
+            raise
 
     async def resume(self) -> None:
         self.host.is_frozen = False
