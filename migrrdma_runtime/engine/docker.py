@@ -82,12 +82,10 @@ class DockerDaemon:
         Either may restore, which takes its time.
         """
         parameters = {"checkpoint": checkpoint} if checkpoint else {}
-        self._post(
-            f"containers/{container_id}/start",
-            f"docker start --checkpoint {checkpoint}" if checkpoint else "docker start",
-            params=parameters,
-            timeout=RESTORE_DEADLINE_S,
-        )
+        with _translated(f"docker start --checkpoint {checkpoint}" if checkpoint else "docker start"):
+            url = self._url(f"containers/{container_id}/start")
+            answer = self._client.post(url, params=parameters, timeout=RESTORE_DEADLINE_S)
+            _succeed(answer, "")
 
     @property
     def api(self) -> tuple[int, ...]:
@@ -179,14 +177,23 @@ class DockerDaemon:
     def save(self, reference: str) -> Iterator[bytes]:
         """``docker save``."""
         with _translated(f"docker save {reference}"):
-            answer = self._client.get(self._url("images/get"), params={"names": reference}, stream=True)
-            _succeeded(answer)
+            # Docker gathers the whole image before it sends the first of it.
+            answer = self._client.get(
+                self._url("images/get"), params={"names": reference}, stream=True, timeout=IMAGE_DEADLINE_S
+            )
+            _succeed(answer, f"docker save {reference}: ")
             with answer:
                 yield from answer.iter_content(_CHUNK)
 
     def load(self, chunks: Iterator[bytes]) -> None:
         """``docker load``."""
-        answer = self._post("images/load", "docker load", data=chunks, timeout=IMAGE_DEADLINE_S)
+        answer = self._post(
+            "images/load",
+            "docker load",
+            params={"quiet": 1},
+            data=chunks,
+            timeout=IMAGE_DEADLINE_S,
+        )
         for line in answer.text.splitlines():
             if error := json.loads(line).get("error"):
                 raise DockerError(f"docker load: {_one_line(error)}")
@@ -215,7 +222,7 @@ class DockerDaemon:
         """Ask for what the SDK has no method for, or not in every version; refusals in Docker's own words."""
         with _translated(doing):
             answer = self._client.post(self._url(path), **{"timeout": DEADLINE_S, **how})
-            _succeeded(answer)
+            _succeed(answer, f"{doing}: ")
             return answer
 
     @staticmethod
@@ -262,9 +269,9 @@ def _not_there_is_fine() -> Iterator[None]:
             raise
 
 
-def _succeeded(answer: requests.Response) -> None:
+def _succeed(answer: requests.Response, doing: str) -> None:
     if not answer.ok:
-        raise DockerError(_one_line(_message(answer)))
+        raise DockerError(doing + _one_line(_message(answer)))
 
 
 @contextmanager

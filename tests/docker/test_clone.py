@@ -21,11 +21,15 @@ _OPTIONS = """
 --health-interval=5s --restart=on-failure:3 --read-only --tmpfs=/scratch:size=1m --volume=/srv/bound:/bound:ro
 --volume=named:/named --volume=/nameless --mount=type=volume,dst=/nameless2
 --mount=type=volume,src=named,dst=/named2,readonly --add-host=elsewhere:192.0.2.1 --dns=192.0.2.53
---dns-search=example.org --network=name=data,ip=10.78.0.140 --network-alias=other --device=/dev/null:/dev/other:rw
+--dns-search=example.org --network=data --ip=10.78.0.140 --network-alias=other --device=/dev/null:/dev/other:rw
 --cap-add=NET_ADMIN --cap-drop=MKNOD --sysctl=net.ipv4.ip_forward=1 --security-opt=no-new-privileges --init
 --stop-signal=TERM --stop-timeout=3 --workdir=/tmp --shm-size=32m --oom-score-adj=5 --group-add=44 --tty --interactive
---ipc=private --pid=host --expose=90 --annotation=org.example.a=b --device-cgroup-rule='c 1:3 rwm'
+--ipc=private --pid=host --expose=90 --device-cgroup-rule='c 1:3 rwm'
 """
+_ANNOTATION = "--annotation=org.example.a=b"
+"""For Docker from 24 on."""
+_LIMITS = "--memory=64m --memory-swap=128m --cpus=0.5 --cpu-shares=512 --cpuset-cpus=0 --pids-limit=100"
+"""Where the kernel can set them."""
 
 _BOOKKEEPING = (
     "Id", "Created", "ResolvConfPath", "HostnamePath", "HostsPath", "LogPath", "GraphDriver.Data.*",
@@ -85,6 +89,19 @@ def _create(node: Shell, options: str, *command: str) -> None:
     node.run("docker", "create", f"--name={_NAME}", *shlex.split(options), _IMAGE, *command)
 
 
+def _options(node: Shell) -> str:
+    """Every kind that there is on this node."""
+    options = f"{_OPTIONS} {shlex.join(node.rdma_options)}"
+    if "--annotation " in node.run("docker", "create", "--help").stdout:
+        options += f" {_ANNOTATION}"
+    if node.run("docker", "info", "-f", "{{.MemoryLimit}} {{.CPUCfsQuota}}").stdout.split() == [
+        "true",
+        "true",
+    ]:
+        options += f" {_LIMITS}"
+    return options
+
+
 def _by_destination(inspected: dict[str, Any]) -> dict[str, Any]:
     return {**inspected, "Mounts": {one["Destination"]: one for one in inspected["Mounts"]}}
 
@@ -97,7 +114,7 @@ def _unexpected(source: dict[str, Any], made: dict[str, Any]) -> list[str]:
 
 def test_a_container_with_everything_is_equal_elsewhere(both: tuple[EngineOnNode, EngineOnNode]) -> None:
     source, destination = both
-    _create(source.shell, f"{_OPTIONS} {shlex.join(source.shell.rdma_options)}", "-c", "exec sleep 600")
+    _create(source.shell, _options(source.shell), "-c", "exec sleep 600")
     source.shell.run("docker", "network", "connect", "--alias=second", "inner", _NAME)
     # Docker's own choice of an address is another one on the destination, where nobody has the first yet.
     source.shell.run(
@@ -127,7 +144,7 @@ def test_a_plain_container_is_equal_elsewhere(both: tuple[EngineOnNode, EngineOn
 
 def test_what_was_made_is_driven_to_its_end(both: tuple[EngineOnNode, EngineOnNode]) -> None:
     source, destination = both
-    _create(source.shell, f"{_OPTIONS} {shlex.join(source.shell.rdma_options)}", "-c", "exec sleep 600")
+    _create(source.shell, _options(source.shell), "-c", "exec sleep 600")
     described = source.ask("describe", of(_NAME))
     destination.ask("create", described)
     node = destination.shell
@@ -156,7 +173,7 @@ def test_what_was_made_is_driven_to_its_end(both: tuple[EngineOnNode, EngineOnNo
 
 def test_everything_that_is_missing_is_told_at_once(both: tuple[EngineOnNode, EngineOnNode]) -> None:
     source, destination = both
-    _create(source.shell, f"{_OPTIONS} {shlex.join(source.shell.rdma_options)}", "-c", "exec sleep 600")
+    _create(source.shell, _options(source.shell), "-c", "exec sleep 600")
     described = source.ask("describe", of(_NAME))
     _clear(destination.shell)
     _create(destination.shell, "", "true")

@@ -131,7 +131,9 @@ def test_what_begins_with_the_name_is_another_container(serve: Serve, daemon: Co
 def test_a_refused_connection_is_told_in_dockers_words(serve: Serve, daemon: Connect) -> None:
     refusal = {"message": "invalid endpoint settings:\nno such address"}
     serve({**VERSION, "POST /v1.45/networks/a%2Fb/connect": (400, refusal)})
-    with pytest.raises(DockerError, match=r"^invalid endpoint settings: no such address$"):
+    with pytest.raises(
+        DockerError, match=r"^docker network connect a/b: invalid endpoint settings: no such address$"
+    ):
         daemon().connect("c0ffee", "a/b", {})
 
 
