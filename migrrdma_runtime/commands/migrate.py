@@ -91,13 +91,18 @@ def require_tcp(tcp: str) -> None:
 
 def watched(mover: Mover, request: dict[str, Any], view: View) -> dict[str, Any]:
     """Have a mover do it, and show what it says, to the end; Ctrl-C has it undone."""
-    move = ""
+    move, unwanted = "", False
+
+    def cancel() -> None:
+        with mover_here() as another:  # on this connection comes the end of the move
+            another.say({"op": "cancel", "move": move})
 
     def undo(_number: int, _frame: FrameType | None) -> None:
         print("undoing the move …", file=sys.stderr, flush=True)
+        nonlocal unwanted
+        unwanted = True
         if move:
-            with mover_here() as another:  # on this connection comes the end of the move
-                another.say({"op": "cancel", "move": move})
+            cancel()
 
     former = {one: signal.signal(one, undo) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -105,7 +110,9 @@ def watched(mover: Mover, request: dict[str, Any], view: View) -> dict[str, Any]
             if "done" in answer:
                 result: dict[str, Any] = answer["done"]
                 return result
-            move = answer["event"].get("move", move)
+            had_name, move = bool(move), answer["event"].get("move", move)
+            if unwanted and move and not had_name:
+                cancel()  # it had none yet when that was asked for
             view.show(answer["event"])
         raise AssertionError("watch() ends with an answer")
     finally:

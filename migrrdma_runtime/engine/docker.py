@@ -131,6 +131,13 @@ class DockerDaemon:
         found = self._if_there(f"container {name}", lambda: self._client.inspect_container(name))
         return container_of(found) if found and found["Name"] == f"/{name}" else None
 
+    def knows(self, container_id: str) -> bool:
+        """Whether there is one of exactly this id."""
+        found = self._if_there(
+            f"container {container_id}", lambda: self._client.inspect_container(container_id)
+        )
+        return found is not None and found["Id"] == container_id
+
     def volume(self, name: str) -> dict[str, Any] | None:
         """``docker volume inspect``."""
         return self._if_there(f"volume {name}", lambda: self._client.inspect_volume(name))

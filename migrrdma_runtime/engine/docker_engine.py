@@ -47,6 +47,10 @@ class DockerEngine:
         """``docker ps -a``."""
         return self.daemon.containers()
 
+    def knows(self, container_id: str) -> bool:
+        """By an inspect, for which dockerd waits until a start is over."""
+        return self.daemon.knows(container_id)
+
     def adopts(self, container: Container) -> bool:
         """By the name of the runtime in ``daemon.json``."""
         return container.runtime == paths.RUNTIME_NAME

@@ -51,6 +51,9 @@ class Engine(Protocol):
     def containers(self) -> list[Container]:
         """Every container, running or not."""
 
+    def knows(self, container_id: str) -> bool:
+        """Whether it has a container of exactly this id; answered when no start of it is under way any more."""
+
     def adopts(self, container: Container) -> bool:
         """Whether it is started by our runtime, and so goes on from what is staged."""
 

@@ -40,6 +40,10 @@ class Podman:
                 found.append(self.container(container_id))
         return found
 
+    def knows(self, container_id: str) -> bool:
+        """``podman container exists``, which waits for the container's lock."""
+        return self._podman.exists("container", container_id)
+
     def adopts(self, container: Container) -> bool:
         """By the path of the runtime, or by what containers.conf calls it."""
         return Path(container.runtime).name in (Path(paths.RUNTIME).name, paths.RUNTIME_NAME)

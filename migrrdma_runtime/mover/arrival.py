@@ -16,7 +16,7 @@ from pathlib import Path
 
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.transport import Handlers, StreamHandlers
-from migrrdma_runtime.base.errors import AgentError, EngineError, MigrRDMAError, RefusedError
+from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RefusedError
 from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.engine import Container, Engine
 from migrrdma_runtime.mover import facts, streams
@@ -139,6 +139,7 @@ class Arrivals:
         live = self._live[arriving.id]
         if live.layer is None or live.is_here.done():
             raise RefusedError(f"move {arriving.id} takes no files any more")
+        self._require_awaited(arriving, live)
         live.new_root = live.new_root or live.start is not None
         await streams.write_layer(live.layer, self._heard(arriving, chunks))
         return {}
@@ -149,7 +150,9 @@ class Arrivals:
         live = self._live[arriving.id]
         if live.is_here.done():
             raise RefusedError(f"move {arriving.id} has come to its end here already")
+        self._require_awaited(arriving, live)
         await streams.write_folder(self._staged / arriving.container, self._heard(arriving, chunks))
+        self._require_awaited(arriving, live)
         self._book.write(arriving, state="restoring")
         (self._staged / arriving.container / AWAITED).unlink(missing_ok=True)
         if not live.is_here.done():
@@ -236,11 +239,18 @@ class Arrivals:
 
     async def recover(self) -> None:
         """After a start: keep what has arrived, remove what has not; nobody waits for it any more."""
-        for arriving in self._book.under_way():
-            if arriving.state == "running":
-                await self._settle(arriving)
-            else:
-                await self._drop(arriving, "the mover of this host was restarted")
+        await asyncio.gather(*(self._recover(one) for one in self._book.under_way()))
+
+    async def _recover(self, arriving: Arriving) -> None:
+        while not arriving.ended:
+            try:
+                if arriving.state == "running" or not await self._drop(
+                    arriving, "the mover of this host was restarted"
+                ):
+                    await self._settle(arriving)
+            except MigrRDMAError as error:  # the engine or the agent is not there yet
+                _log.warning("move %s: %s; tried again", arriving.id, error)
+                await asyncio.sleep(_LOOK_S)
 
     async def stop(self) -> None:
         """Wait for nobody any more; what an engine is starting it goes on to start, and the next mover finds it."""
@@ -259,19 +269,30 @@ class Arrivals:
                     continue
                 live.heard = time.monotonic()  # once more only after as long
                 try:
-                    await self._drop(arriving, f"{arriving.source} has said nothing for {SILENCE_S:g} s")
+                    if not await self._drop(
+                        arriving, f"{arriving.source} has said nothing for {SILENCE_S:g} s"
+                    ):
+                        await self._settle(arriving)
                 except MigrRDMAError as error:
                     _log.warning("move %s: %s; tried again", arriving.id, error)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
     async def _start(self, arriving: Arriving) -> None:
-        container = await self._container(arriving)
         error = ""
         try:
+            container = await self._container(arriving)
             await asyncio.to_thread(self._engine(arriving.engine).start, container, "")
         except MigrRDMAError as problem:
             error = str(problem)
+        while True:
+            try:
+                return await self._conclude(arriving, error)
+            except MigrRDMAError as problem:  # the agent is being started anew, or the disk is full
+                _log.warning("move %s: %s; tried again", arriving.id, problem)
+                await asyncio.sleep(_LOOK_S)
+
+    async def _conclude(self, arriving: Arriving, error: str) -> None:
         if await self._is_here(arriving):
             if error:
                 _log.warning(
@@ -288,12 +309,13 @@ class Arrivals:
         return restored is not None and restored["state"] in COMMITTED
 
     async def _settle(self, arriving: Arriving) -> None:
+        """Leave it to its engine, as it was at its source; an error: tried again."""
         engine = self._engine(arriving.engine)
-        container = await self._container(arriving)
-        try:
+        # Nothing is restored from these once more, should its engine have died before it had it start.
+        await asyncio.to_thread(shutil.rmtree, self._staged / arriving.container, ignore_errors=True)
+        if await self._is_known(arriving):
+            container = await self._container(arriving)
             await asyncio.to_thread(engine.set_restart, container, arriving.restart)
-        except EngineError as error:
-            _log.warning("move %s: the restart policy is not set: %s", arriving.id, error)
         self._book.write(arriving, ended=True)
         self._forget(arriving)
 
@@ -311,7 +333,9 @@ class Arrivals:
                     await self._agent.give_back(restored["migration"])
             if live is not None and live.start is not None:
                 await asyncio.wait((live.start,))
-            if arriving.container and await self._is_here(arriving):
+            # A start that an earlier mover has asked for may be under way, and be committed: not before it is over
+            # is it known whether this is the only copy.
+            if arriving.container and await self._is_known(arriving) and await self._is_here(arriving):
                 self._book.write(arriving, state="running")
                 return False
             _log.info("move %s is removed here: %s", arriving.id, reason)
@@ -327,6 +351,16 @@ class Arrivals:
             return
         await asyncio.to_thread(engine.remove, container)
         await asyncio.to_thread(shutil.rmtree, self._staged / arriving.container, ignore_errors=True)
+
+    async def _is_known(self, arriving: Arriving) -> bool:
+        """Whether its engine still has it, once no start of it is under way: a person may have removed it."""
+        return await asyncio.to_thread(self._engine(arriving.engine).knows, arriving.container)
+
+    @staticmethod
+    def _require_awaited(arriving: Arriving, live: _Live) -> None:
+        """The runtime that waits for the rest may have been killed: then nothing more will come of it."""
+        if live.start is not None and live.start.done():
+            raise RefusedError(f"move {arriving.id} has failed here: {arriving.error}")
 
     async def _container(self, arriving: Arriving) -> Container:
         return await asyncio.to_thread(self._engine(arriving.engine).container, arriving.container)

@@ -113,11 +113,12 @@ class Daemon:
         self._departing.close()
 
     async def _recover(self) -> None:
-        for one in (self._departures.recover(), self._arrivals.recover()):
-            try:
-                await one
-            except Exception:  # noqa: BLE001 (the other one's is not less important)
-                _log.exception("taking up what the last mover left")
+        # At once: what leaves may wait for another host, and that one for what arrives here.
+        for one in await asyncio.gather(
+            self._departures.recover(), self._arrivals.recover(), return_exceptions=True
+        ):
+            if isinstance(one, Exception):
+                _log.error("taking up what the last mover left", exc_info=one)
 
     async def _hello(self, _caller: Identity, _request: Message) -> Message:
         return {"name": self._name, "version": mover_messages.VERSION}

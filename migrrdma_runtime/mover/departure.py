@@ -23,11 +23,12 @@ from migrrdma_runtime.base.errors import (
     EngineError,
     MigrRDMAError,
     RefusedError,
+    StoreError,
     UnreachableError,
     UsageError,
 )
 from migrrdma_runtime.engine.description import Description
-from migrrdma_runtime.engine.engine import Container, Engine
+from migrrdma_runtime.engine.engine import IMAGE_DEADLINE_S, Container, Engine
 from migrrdma_runtime.mover import connections, facts, mapped, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Book, Departing
@@ -166,7 +167,9 @@ class Departures:
             if isinstance(error, asyncio.CancelledError) and not journey.cancelled:
                 raise  # the mover is stopped: the next one goes on with it
             if not await asyncio.shield(asyncio.ensure_future(self._undo(journey, why))):
-                return await self._leave(journey)  # it is over there all the same
+                # It is over there all the same, and too late to cancel it.
+                self._under_way.pop(journey.id, None)
+                return await self._leave(journey)
             if journey.cancelled:
                 raise RefusedError(f"{journey.cancelled}: {journey.departing.name} goes on here") from None
             if not isinstance(error, MigrRDMAError):
@@ -174,11 +177,7 @@ class Departures:
             raise type(error)(f"{why} ({journey.departing.name} goes on here)") from error
         finally:
             self._under_way.pop(journey.id, None)
-            if journey.departing.ended:
-                shutil.rmtree(journey.folder, ignore_errors=True)
-        receipt = await self._leave(journey)
-        shutil.rmtree(journey.folder, ignore_errors=True)
-        return receipt
+        return await self._leave(journey)
 
     def cancel(self, move: str) -> bool:
         """Undo a move that is under way; False: it is not, or it is too late. The answer is its own end."""
@@ -217,7 +216,7 @@ class Departures:
             except EngineError as error:
                 if not Path(departing.root, departing.container).exists():
                     # It has ended and was removed meanwhile: nothing stands still here.
-                    self._book.write(departing, state="undone", ended=True, error=str(error))
+                    await self._recover_without(departing, str(error))
                     return
                 _log.warning("move %s: %s; tried again", departing.id, error)
                 await asyncio.sleep(_HEARTBEAT_S)
@@ -233,7 +232,17 @@ class Departures:
         )
         if departing.state == "moved" or not await self._undo(journey, "the mover was restarted"):
             await self._leave(journey)
-        shutil.rmtree(journey.folder, ignore_errors=True)
+
+    async def _recover_without(self, departing: Departing, why: str) -> None:
+        there = Contact(**departing.destination)
+        name, request = "drop", {"move": departing.id, "reason": why[:4096]}
+        if departing.state == "moved":
+            name, request = "finish", {"move": departing.id}
+        with contextlib.suppress(AgentError):  # it finds out by itself
+            await self._transport.ask(there.address, name, request, self._limit, there.name)
+        await asyncio.to_thread(shutil.rmtree, self._folder / departing.id, ignore_errors=True)
+        moved = departing.state == "moved"
+        self._note(departing, state="moved" if moved else "undone", ended=True, error="" if moved else why)
 
     # --- steps ----------------------------------------------------------------------------------------------
 
@@ -266,6 +275,9 @@ class Departures:
         there = await self._greet(options["destination"])
         description = await asyncio.to_thread(engine.describe, container)
         root = await asyncio.to_thread(engine.low_level_root, container)
+        # One that an earlier mover has begun may still be being undone.
+        if any(one.container == container.id for one in self._book.under_way()):
+            raise RefusedError(f"container {container.name} is being moved already")
         departing = Departing(
             tokens.new_migration(),
             engine.name,
@@ -411,14 +423,37 @@ class Departures:
                 return False
             if not await self._is_paused(journey):
                 await journey.low_level.resume()
-            try:
-                await asyncio.to_thread(journey.engine.set_restart, journey.container, departing.restart)
-            except EngineError as error:
-                _log.warning("move %s: the restart policy is not set again: %s", journey.id, error)
+            await self._set_restart_again(journey)
         journey.watcher({"move": journey.id, "undone": why})
         await self._drop(journey, why)  # who does not hear it finds out by itself
-        self._book.write(departing, state="undone", ended=True, error=why)
+        await asyncio.to_thread(shutil.rmtree, journey.folder, ignore_errors=True)
+        self._note(departing, state="undone", ended=True, error=why)
         return True
+
+    async def _set_restart_again(self, journey: Journey) -> None:
+        """As it was; an engine that is being started anew is waited for, since nobody else will do it."""
+        departing = journey.departing
+        while True:
+            try:
+                if await asyncio.to_thread(journey.engine.knows, departing.container):
+                    await asyncio.to_thread(journey.engine.set_restart, journey.container, departing.restart)
+                return
+            except EngineError as error:
+                _log.warning("move %s: the restart policy is not set again: %s", journey.id, error)
+                waiting = f"it goes on here, and its restart policy is off until {departing.engine} answers: {error}"
+                journey.watcher({"move": journey.id, "waiting": waiting})
+            await asyncio.sleep(_ASK_S)
+
+    def _note(self, departing: Departing, **changes: Any) -> None:
+        """Write down what has been done; a full disk changes nothing about it."""
+        try:
+            self._book.write(departing, **changes)
+        except StoreError as error:
+            _log.warning(
+                "move %s: %s; the next mover finds out once more how it has ended", departing.id, error
+            )
+            for name, value in changes.items():
+                setattr(departing, name, value)
 
     @staticmethod
     async def _is_paused(journey: Journey) -> bool:
@@ -464,7 +499,11 @@ class Departures:
     async def _leave(self, journey: Journey) -> Message:
         """It runs there: end what stands still here, and remove it."""
         departing = journey.departing
-        self._book.write(departing, state="moved")
+        await asyncio.to_thread(shutil.rmtree, journey.folder, ignore_errors=True)
+        with contextlib.suppress(
+            StoreError
+        ):  # the agents have it on the disk, and are asked by the next mover
+            self._book.write(departing, state="moved")
         with journey.step("removing it here"):
             await journey.low_level.kill()
             try:
@@ -482,7 +521,7 @@ class Departures:
             "steps": journey.steps,
             "bytes": journey.sent,
         }
-        self._book.write(departing, ended=True, receipt=receipt)
+        self._note(departing, state="moved", ended=True, receipt=receipt)
         return receipt
 
     @staticmethod
@@ -490,7 +529,8 @@ class Departures:
         engine, container = journey.engine, journey.container
         engine.kill(container)
         if journey.departing.keep_source:
-            engine.rename(container, f"{container.name}-moved-{journey.id}")
+            # By the name that it had: a mover that was killed may have renamed it.
+            engine.rename(container, f"{journey.departing.name}-moved-{journey.id}")
         else:
             engine.remove(container)
 
@@ -524,16 +564,18 @@ class Departures:
     ) -> None:
         """Send a stream to its end, unless no byte of it moves any more."""
         there, counted = journey.there, journey.counted(what, chunks, total)
+        # An engine may work on the last of an image for minutes.
+        patience = IMAGE_DEADLINE_S if name == "image" else streams.STALL_S
         sending = asyncio.ensure_future(
             self._transport.send(there.address, name, header, counted, self._limit, there.name)
         )
         try:
             while not sending.done():
                 before = journey.sent.get(what)
-                await asyncio.wait((sending,), timeout=streams.STALL_S)
+                await asyncio.wait((sending,), timeout=patience)
                 if not sending.done() and journey.sent.get(what) == before:
                     raise UnreachableError(
-                        f"{there.name} has taken no byte of the {what} for {streams.STALL_S:g} s: is the network cut, "
+                        f"{there.name} has taken no byte of the {what} for {patience:g} s: is the network cut, "
                         "or a disk there full or hung?"
                     )
             await sending

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from counting import goes_on
@@ -58,6 +60,25 @@ while True:
 """
 
 
+_CREATE = "runtime.py.* create "
+"""The OCI runtime as an engine calls it to make a container."""
+
+
+@contextmanager
+def _migrating(container: Container, to: Shell, step: str) -> Iterator[subprocess.Popen[str]]:
+    """Move it, and be there when a step of that has begun; the command comes to its end afterwards."""
+    words = ["migrrdma", "migrate", container.name, to.node.data_address, "--json"]
+    with subprocess.Popen(
+        container.shell.command(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as moving:
+        assert moving.stdout is not None
+        for line in moving.stdout:
+            if f'"step": "{step}"' in line:
+                break
+        yield moving
+        moving.wait(60)
+
+
 def _migrate(container: Container, to: Shell, *options: str) -> str:
     return container.shell.run(
         "migrrdma", "migrate", container.name, to.node.data_address, *options, timeout=300
@@ -102,3 +123,38 @@ def test_what_is_in_a_volume_without_a_name_is_not_left_behind(
         _migrate(source, dst)
     goes_on(source)
     assert source.docker("exec", source.name, "cat", "/data/it").stdout == "precious\n"
+
+
+def _nothing_is_there(node: Shell, name: str) -> None:
+    assert node.run("docker", "container", "inspect", name, check=False).returncode
+    assert not node.sh("ls -A /var/lib/migrrdma/staged").stdout.strip()
+
+
+def test_a_runtime_that_is_killed_while_it_waits_is_a_move_that_has_failed(
+    src: Shell, dst: Shell, containers: Register
+) -> None:
+    source = containers(Container(src, "waited", options=("--restart=always",))).run()
+    containers(source.on(dst))
+    source.wait_for_line("^3$")
+    with _migrating(source, dst, "draining and dumping") as moving:
+        dst.run("pkill", "-KILL", "-f", _CREATE)
+    assert moving.returncode == 1
+    goes_on(source)
+    _nothing_is_there(dst, source.name)
+    policy = source.docker("inspect", "-f", "{{.HostConfig.RestartPolicy.Name}}", source.name).stdout
+    assert policy.strip() == "always"
+
+
+def test_what_its_user_pauses_meanwhile_stays_paused(src: Shell, dst: Shell, containers: Register) -> None:
+    source = containers(Container(src, "pauses")).run()
+    containers(source.on(dst))
+    source.wait_for_line("^3$")
+    with _migrating(source, dst, "making the container") as moving:
+        source.docker("pause", source.name)
+    assert moving.returncode == 1
+    before = source.lines()
+    assert source.docker("inspect", "-f", "{{.State.Paused}}", source.name).stdout.strip() == "true"
+    assert source.lines() == before
+    source.docker("unpause", source.name)
+    goes_on(source)
+    _nothing_is_there(dst, source.name)

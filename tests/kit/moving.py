@@ -57,6 +57,10 @@ class FakeEngine:
         one = self.made[name]
         return Container(one.id, "web", "migrrdma", one.running, pid=os.getpid() if one.running else 0)
 
+    def knows(self, container_id: str) -> bool:
+        self._may("knows")
+        return container_id in self.made
+
     def containers(self) -> list[Container]:
         return [self.container(one) for one in self.made]
 

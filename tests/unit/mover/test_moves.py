@@ -158,3 +158,24 @@ def test_one_container_moves_once_at_a_time(with_movers: Callable[[Scenario], No
         await moving.has_moved()
 
     with_movers(scenario)
+
+
+def test_an_engine_that_is_away_is_waited_for_with_the_restart_policy(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        def strike() -> None:
+            moving.src.engine.refuses.add("knows")
+            moving.cancel()
+
+        moving.at["sending the rest"] = strike
+        task = asyncio.ensure_future(moving.migrate())
+        while not any("restart policy is off" in one.get("waiting", "") for one in moving.events):
+            await asyncio.sleep(0.02)  # it says so to nobody else
+        assert not moving.src.is_frozen
+        moving.src.engine.refuses.clear()
+        with pytest.raises(RefusedError, match="was cancelled: web goes on here"):
+            await task
+        await moving.has_stayed()
+
+    with_movers(scenario)
