@@ -32,6 +32,13 @@ class _Outlook:
     way_out: str = ""
 
 
+_MOVE = _Outlook(
+    "frozen, moves to another host",
+    "By itself, when {only_for} has it or has failed to take it: then it goes on here. At once, as long as it is not "
+    "committed there: migrrdma migration cancel {move}",
+)
+"""Of a source whose dump is a step of a move: its processes are here, and nobody else restores it."""
+
 _OUTLOOKS: dict[tuple[Role, State], _Outlook] = {
     (Role.SOURCE, State.SUSPENDING): _Outlook(
         "draining",
@@ -118,7 +125,7 @@ def describe(record: AnyRecord, deadlines: Deadlines) -> Message:
         "migration": record.id,
         "role": record.role.value,
         "state": record.state.value,
-        "meaning": _OUTLOOKS[record.role, record.state].words,
+        "meaning": _outlook(record).words,
         "settled": record.is_settled,
         "created": record.created,
         "updated": record.updated,
@@ -136,10 +143,17 @@ _SHOWN = {
 }  # fmt: skip
 
 
+def _outlook(record: AnyRecord) -> _Outlook:
+    moves = isinstance(record.data, SourceData) and record.data.move
+    if moves and record.state in (State.PARKED, State.CLAIMED):
+        return _MOVE
+    return _OUTLOOKS[record.role, record.state]
+
+
 def way_out(record: AnyRecord, deadlines: Deadlines) -> str:
     """What ends the wait by itself, and what a person can do; empty: it waits for nobody."""
     data = record.data
-    templates = [_OUTLOOKS[record.role, record.state].way_out]
+    templates = [_outlook(record).way_out]
     if data.pending:
         templates = [one for one in templates if not _have_all_switched(data)] + [_PENDING]
     elif record.is_final and not data.is_told:
@@ -149,6 +163,8 @@ def way_out(record: AnyRecord, deadlines: Deadlines) -> str:
         container=getattr(data, "container", "")[:12],
         source=_name_of_source(data),
         holder=_name_of_holder(record),
+        only_for=getattr(data, "only_for", ""),
+        move=getattr(data, "move", ""),
         runtime=data.runtime.pid if isinstance(data, SourceData | DestinationData) else 0,
         **vars(deadlines),
     )
@@ -191,7 +207,9 @@ def _others(record: AnyRecord) -> list[str]:
         by_state = {
             State.SUSPENDING: "both ends of every connection to drain",
             State.DUMPING: f"the runtime, process {data.runtime.pid}, to dump the container",
-            State.PARKED: "somebody to restore the checkpoint",
+            State.PARKED: f"{data.only_for} to restore it"
+            if data.move
+            else "somebody to restore the checkpoint",
             State.CLAIMED: f"{holder} to restore the container and to commit",
             State.COMMITTED: f"{holder} to tell every partner",
             State.ADOPTING: "every partner to agree that this host decides",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,3 +174,13 @@ def test_a_restore_that_was_given_back_keeps_its_reason_and_its_timeline(play: P
         assert [one["name"] for one in shown["timeline"]][-2:] == ["claim", "restore"]
 
     play(scenario)
+
+
+@pytest.mark.parametrize("state", [State.PARKED, State.CLAIMED])
+def test_of_a_move_it_is_said_that_it_goes_on_here_if_it_fails(state: State) -> None:
+    data = replace(source_data(), move="0123456789abcdef", only_for="dst")
+    shown = describe(Record("0" * 16, state, data), Deadlines())
+    assert shown["meaning"] == "frozen, moves to another host"
+    assert "migrrdma migration cancel 0123456789abcdef" in shown["way_out"]
+    assert "dst" in "".join(shown["waits_for"]) or state is State.CLAIMED
+    assert "abandon" not in shown["way_out"]
