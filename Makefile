@@ -78,6 +78,8 @@ demo: project ## An RDMA application moves between machines while you watch; FAS
 bench: project ## What the runtime costs, here and in the rack; prints ratios
 	lab/rack up
 	PYTHONPATH=lab python bench/shim.py --python $(PYTHON) --rack
+	lab/rack --fast up
+	PYTHONPATH=lab python bench/migration.py
 	python bench/scale/messages.py
 	python bench/scale/agent_restart.py
 	python bench/scale/checkpoints.py
