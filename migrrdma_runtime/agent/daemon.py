@@ -106,7 +106,9 @@ class Daemon:
         self._watching: list[asyncio.Task[None]] = []
         self._kept = Kept(self.agent)
         self._objections = Objections()
-        self._strangers = Strangers(self.agent.guests, self.agent.containers, self.agent.resources)
+        self._strangers = Strangers(
+            self.agent.guests, self.agent.containers, self.agent.resources, self._source.has_parked
+        )
         self.agent.store.watch(StepsLog().changed)
         self.agent.store.watch(self._kept.changed)
 

@@ -14,6 +14,7 @@ _IMAGE = container_image("trixie")
 _OWN = "registry.example/own:1"
 _FILE = "/etc/docker/daemon.json"
 
+# Killed: a daemon that is stopped unmounts whatever is below its folder, also the layers that the rack mounts there.
 _SWITCH = f"""
 docker save -o /root/image.tar {_IMAGE}
 cp {_FILE} {_FILE}.kept
@@ -23,6 +24,7 @@ settings = json.load(open("{_FILE}"))
 settings.setdefault("features", {{}})["containerd-snapshotter"] = True
 json.dump(settings, open("{_FILE}", "w"))
 END
+systemctl kill --signal=KILL --kill-whom=main docker
 systemctl restart docker
 docker load -i /root/image.tar
 rm /root/image.tar
@@ -32,6 +34,7 @@ _SWITCH_BACK = f"""
 docker rm -fv {_NAME}
 docker rmi -f {_OWN} {_IMAGE}
 mv {_FILE}.kept {_FILE}
+systemctl kill --signal=KILL --kill-whom=main docker
 systemctl restart docker
 """
 

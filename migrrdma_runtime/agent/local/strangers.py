@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +77,15 @@ def some_of_each_container(strangers: list[Stranger], most: int) -> list[Strange
 class Strangers:
     """Looks for them."""
 
-    def __init__(self, guests: Guests, containers: Containers, resources: Resources) -> None:
+    def __init__(
+        self,
+        guests: Guests,
+        containers: Containers,
+        resources: Resources,
+        is_parked: Callable[[ProcessId], bool] = lambda _: False,
+    ) -> None:
+        """``is_parked``: whether a process has let go of the agent, to be dumped, and is no stranger."""
+        self._is_parked = is_parked
         self._guests = guests
         self._containers = containers
         self._resources = resources
@@ -146,7 +155,7 @@ class Strangers:
         found: dict[str, list[Process]] = {}
         for pid in sorted({self._containers.process_of(one) for one in makers} - guests - {0}):
             container = self._containers.container_of(pid)
-            if container:
+            if container and not self._is_parked(self._containers.identify(pid)):
                 found.setdefault(container, []).append(self._containers.process(pid))
         return found
 

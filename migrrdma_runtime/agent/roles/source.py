@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import chain
 
+from migrrdma_runtime.agent.local.containers import ProcessId
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.agent.local.runtime_api import Runtime, RuntimeApi, Verdict
 from migrrdma_runtime.agent.roles.checkpoint_document import describe
@@ -189,6 +190,14 @@ class Source:
         except AgentError as error:
             obstacles.append(str(error))
         return {"obstacles": obstacles, "build_ids": sorted({one.guest.build_id for one in movers})}
+
+    def has_parked(self, process: ProcessId) -> bool:
+        """Whether a process was parked to be dumped, and has not gone on: it has no connection to the agent then."""
+        return any(
+            process in one.data.processes
+            for one in self._store.all(SourceData)
+            if not one.is_final and one.state is not State.SUSPENDING
+        )
 
     def of_move(self, move: str) -> SourceRecord | None:
         """The last checkpoint that was a step of it."""

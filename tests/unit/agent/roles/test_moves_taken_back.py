@@ -126,3 +126,19 @@ def test_nobody_abandons_a_move_whose_processes_are_here(play: Play) -> None:
         await move.both_go_on_as_before()
 
     play(script)
+
+
+def test_who_is_frozen_for_a_move_is_no_stranger(play: Play) -> None:
+    async def script(cluster: Cluster) -> None:
+        move = await Move.begin(cluster)
+        pair = {"ifname": "rxe0", "type": "RC", "state": "RTS", "pid": move.mover.pid, "comm": "guest"}
+        move.src.resources.pairs = [pair | {"lqpn": lqpn} for lqpn in (0x11, 0x12)]
+        await move.checkpoint(move=_MOVE, only_for="dst")
+        assert move.src.daemon is not None
+        strangers = move.src.daemon._strangers
+        assert await strangers.look() == []
+        await _asked(move, "take_back")
+        await move.both_go_on_as_before()
+        assert await strangers.look() == []
+
+    play(script)
