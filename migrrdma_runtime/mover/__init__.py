@@ -6,6 +6,10 @@
     arrival.py     a container that comes: made, filled, started, or removed again                (and then this)
     book.py        what outlives the mover
     streams.py     files on their way, as tar writes them
+    mapped.py      files whose times do not say whether they have changed
+    facts.py       what two hosts must have in common
+    connections.py established TCP connections
+    agent_here.py  what this host's agent is asked
     dump.py        the runtime's checkpoint, run as an engine would
     requests.py    what the command line and the OCI runtime of this host ask
     daemon.py      puts it together; process.py starts it

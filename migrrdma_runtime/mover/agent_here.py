@@ -30,10 +30,6 @@ class AgentHere:
         """What of a container would refuse a move (`runtime_client.Agent.examine`)."""
         return await self._ask(lambda agent: agent.examine(container))
 
-    async def state_of(self, move: str) -> str:
-        """The state of the checkpoint that is a step of this move; empty: there is none."""
-        return str((await self._ask(lambda agent: agent.move(move)))["state"])
-
     async def take_back(self, move: str) -> tuple[bool, str]:
         """Have it come to nothing: whether it has, and the state of its checkpoint."""
         answer = await self._ask(lambda agent: agent.take_back(move))

@@ -144,6 +144,7 @@ class Departures:
     async def migrate(self, options: Message, watcher: Watcher = _NONE) -> Message:
         """Move a container; the receipt, or with ``dry_run`` what would hinder it. An error: it goes on here."""
         engine, container = await asyncio.to_thread(self._find, options["container"], options["engine"])
+        self._require_staying(container)
         if options["dry_run"]:
             journey = await self._begin(engine, container, options, watcher)
             return {"move": "", "obstacles": await self._obstacles(journey)}
@@ -248,17 +249,20 @@ class Departures:
 
     @contextlib.contextmanager
     def _leaving_once(self, container: Container) -> Iterator[None]:
-        """Refuse a second move of a container, also while the first has only begun."""
-        under_way = {one.container for one in self._book.under_way()}
-        if container.id in self._leaving | under_way:
-            raise RefusedError(
-                f"container {container.name} is being moved already: see `migrrdma migration moves`"
-            )
+        """Have nobody else begin to move a container, also while this one has only begun."""
         self._leaving.add(container.id)
         try:
             yield
         finally:
             self._leaving.discard(container.id)
+
+    def _require_staying(self, container: Container) -> None:
+        """Refuse one that is being moved; what an earlier mover has begun may still be being undone."""
+        under_way = {one.container for one in self._book.under_way()}
+        if container.id in self._leaving | under_way:
+            raise RefusedError(
+                f"container {container.name} is being moved already: see `migrrdma migration moves`"
+            )
 
     async def _begin(
         self, engine: Engine, container: Container, options: Message, watcher: Watcher
@@ -275,9 +279,6 @@ class Departures:
         there = await self._greet(options["destination"])
         description = await asyncio.to_thread(engine.describe, container)
         root = await asyncio.to_thread(engine.low_level_root, container)
-        # One that an earlier mover has begun may still be being undone.
-        if any(one.container == container.id for one in self._book.under_way()):
-            raise RefusedError(f"container {container.name} is being moved already")
         departing = Departing(
             tokens.new_migration(),
             engine.name,

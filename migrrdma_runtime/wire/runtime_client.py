@@ -18,8 +18,9 @@ import json
 import socket
 import time
 
-from migrrdma_runtime.base import errors, paths
-from migrrdma_runtime.base.errors import AgentError, UnreachableError
+from migrrdma_runtime.base import paths
+from migrrdma_runtime.base.errors import UnreachableError
+from migrrdma_runtime.wire.service_line import LostError, ServiceLine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ IN_DOUBT_S = 600
 
 STARTED_S = 60
 """An agent that is being started takes up what the last one has left before it answers; that is seconds at most."""
-
-_MAX_LINE = 64 << 20
-
 
 ANNOUNCE_S = 1
 """For an agent to take the word that a container is being made: an agent that hangs holds up no container."""
@@ -70,8 +68,7 @@ class Agent:
     def __init__(self, path: str, patience: float = PATIENCE_S) -> None:
         self._path = path
         self._patience = patience
-        self._socket = self._connect()
-        self._rest = b""
+        self._line = self._connect()
 
     def __enter__(self) -> "Agent":
         """Nothing: it is connected already."""
@@ -84,7 +81,7 @@ class Agent:
         traceback: "TracebackType | None",
     ) -> None:
         """Close the connection."""
-        self._socket.close()
+        self._line.close()
 
     def checkpoint(
         self,
@@ -139,7 +136,7 @@ class Agent:
         request = {"op": "report", "migration": migration, "succeeded": succeeded, "steps": steps or []}
         try:
             answer = self._request(request, on_step)
-        except _LostError:
+        except LostError:
             if not again:
                 raise
             # The agent was restarted: it finds the migration in its records and waits for this report.
@@ -204,27 +201,16 @@ class Agent:
         manifest: Message = self._request(request, None)["done"]["manifest"]
         return manifest
 
-    def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        connection.settimeout(self._patience)
-        try:
-            connection.connect(self._path)
-        except OSError as error:
-            connection.close()
-            raise UnreachableError(
-                f"the agent of this host cannot be reached ({self._path}: {error.strerror or error}): "
-                "start it with `systemctl start migrrdma-agent`"
-            ) from error
-        return connection
+    def _connect(self) -> ServiceLine:
+        return ServiceLine(self._path, self._patience, "agent", "migrrdma status")
 
     def _reconnect(self, deadline: float = 0.0) -> None:
         """Connect to the agent that takes the lost one's place, as soon as it is there."""
-        self._socket.close()
-        self._rest = b""
+        self._line.close()
         deadline = max(deadline, time.monotonic() + self._patience)
         while True:
             try:
-                self._socket = self._connect()
+                self._line = self._connect()
                 return
             except UnreachableError:
                 if time.monotonic() > deadline:
@@ -236,59 +222,15 @@ class Agent:
     ) -> "Message":
         """Ask, and wait for the runtime's turn or the end; ``within`` seconds, if they are given."""
         asked = time.monotonic()
-        try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-            while True:
-                answer = self._line()
-                if within is not None and answer.get("alive") and time.monotonic() - asked > within:
-                    raise UnreachableError(
-                        f"the agent of this host has not come to answer within {within:g} s ({self._path}), and says "
-                        "that it is alive: see what its start waits for in `journalctl -u migrrdma-agent`"
-                    )
-                if "error" in answer:
-                    raise _error(answer["error"])
-                if "ready" in answer or "done" in answer:
-                    return answer
-                if on_step is not None and "step" in answer:
-                    on_step(answer["step"])
-        except TimeoutError as error:
-            raise UnreachableError(
-                f"the agent of this host has said nothing for {self._patience:g} s ({self._path}): "
-                "see `journalctl -u migrrdma-agent`"
-            ) from error
-        except OSError as error:
-            raise _lost(self._path) from error
-
-    def _line(self) -> "Message":
-        while b"\n" not in self._rest:
-            data = self._socket.recv(1 << 16)
-            if not data or len(self._rest) > _MAX_LINE:
-                raise _lost(self._path)
-            self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        try:
-            answer: Message = json.loads(line)
-        except ValueError as error:
-            raise AgentError(f"the agent of this host answered what is not JSON: {line[:60]!r}") from error
-        return answer
-
-
-class _LostError(UnreachableError):
-    """The connection ended before the answer."""
-
-
-def _lost(path: str) -> _LostError:
-    return _LostError(
-        f"the agent of this host ended in the middle ({path}): it undoes or finishes what it had begun when "
-        "it is started again; see `migrrdma status`"
-    )
-
-
-def _error(error: "Message") -> "errors.MigrRDMAError":
-    """The agent's error, as the kind it had there."""
-    kind = getattr(errors, str(error.get("kind")), AgentError)
-    if not (isinstance(kind, type) and issubclass(kind, errors.MigrRDMAError)):
-        kind = AgentError
-    raised: errors.MigrRDMAError = kind(str(error.get("message")))
-    raised.answered, raised.released = True, bool(error.get("released"))
-    return raised
+        self._line.say(request)
+        while True:
+            answer = self._line.hear()
+            if within is not None and answer.get("alive") and time.monotonic() - asked > within:
+                raise UnreachableError(
+                    f"the agent of this host has not come to answer within {within:g} s ({self._path}), and says "
+                    "that it is alive: see what its start waits for in `journalctl -u migrrdma-agent`"
+                )
+            if "ready" in answer or "done" in answer:
+                return answer
+            if on_step is not None and "step" in answer:
+                on_step(answer["step"])
