@@ -43,6 +43,9 @@ class CheckpointOptions:
         self.leave_running = invocation.flag("leave-running") and not self.move
         """Whether it goes on whatever comes; of a move that is not so before the move has come to nothing."""
         self.partial = [f"--{name}" for name in _PARTIAL if invocation.flag(name)]
+        self.is_round = bool(self.move) and self.partial[:1] == ["--pre-dump"]
+        """Of a move, only what its memory holds now, while it goes on running."""
+        self.follows_rounds = bool(self.move) and self.partial == ["--parent-path"]
 
 
 def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
@@ -53,6 +56,8 @@ def run(invocation: "Invocation", runtime: str, config: "Config") -> "NoReturn":
             False  # a move's are kept only where its user wants that, which the call says
         )
     dump = CriuRun(invocation, runtime, config)
+    if options.is_round:
+        child.end_like(dump.perform())
     if dump.facts.has_guest or options.move:
         child.end_like(_dump_with_connections(options, dump, config))
     child.end_like(dump.perform())
@@ -62,7 +67,7 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
     """Quiesce, dump, report; returns the low-level runtime's wait status."""
     from migrrdma_runtime.wire import manifest, runtime_client
 
-    if options.partial:
+    if options.partial and not options.follows_rounds:
         # The NIC's writes escape dirty tracking (docs/criu.md): old bytes would be restored, silently.
         raise CheckpointError(
             f"checkpoint of {options.container_id}: {options.partial[0]} cannot be used with a container that may "
@@ -107,6 +112,8 @@ def _dump_with_connections(options: CheckpointOptions, dump: CriuRun, config: "C
             if options.move:
                 dump.container.stand_still()
                 stands_still = True
+            if options.follows_rounds:
+                dump.container.mark_what_devices_wrote()
             with around(Action.RUNTIME_DUMP):
                 status = dump.perform()
                 if not status:

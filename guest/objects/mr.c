@@ -13,6 +13,7 @@
 #include "shadow/marks.h"
 #include "shadow/pd.h"
 #include "shadow/process.h"
+#include "shadow/reach.h"
 
 static struct ibv_mr *register_memory(enum mig_mr_way way, struct ibv_pd *ibv, void *addr, size_t length, uint64_t iova,
 				      unsigned int access)
@@ -40,6 +41,8 @@ static struct ibv_mr *register_memory(enum mig_mr_way way, struct ibv_pd *ibv, v
 	mr->iova = iova;
 	mr->access = access;
 	mr->is_null = way == MIG_MR_NULL;
+	if (way != MIG_MR_NULL && way != MIG_MR_DEVICE)
+		mig_reach_add(addr, length, access);
 	mig_lock(&context->lock);
 	int error = mig_mr_keys_add(context, mr);
 	if (!error)

@@ -7,6 +7,7 @@
 #include "real/export.h"
 #include "shadow/dm.h"
 #include "shadow/pd.h"
+#include "shadow/reach.h"
 
 static void take_note(struct mig_mr *mr, int flags, struct ibv_pd *pd, void *addr, int access)
 {
@@ -76,6 +77,8 @@ int ibv_rereg_mr(struct ibv_mr *ibv, int flags, struct ibv_pd *pd, void *addr, s
 	if (result && result != IBV_REREG_MR_ERR_DO_FORK_OLD)
 		return result;
 	take_note(mr, flags, pd, addr, access);
+	if (!mr->dm && !mr->is_null)
+		mig_reach_add(mr->ibv.addr, mr->ibv.length, mr->access);
 	if (mr->real->lkey == ibv->lkey && mr->real->rkey == ibv->rkey)
 		return result;
 	int error = context->translate ? get_numbers_of_its_own(context, mr) : 0;

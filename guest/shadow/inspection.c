@@ -9,6 +9,7 @@
 #include "base/section.h"
 #include "shadow/process.h"
 #include "shadow/qp.h"
+#include "shadow/reach.h"
 
 #define ADDRESS(of) ((uintptr_t) & (of))
 #define IN_PROCESS(member) offsetof(struct mig_process, member)
@@ -43,6 +44,9 @@
 	X("qp.receives.stop", IN_QP(stop))                                                                 \
 	X("qp.receives.until", IN_QP(until))                                                               \
 	X("qp.receives.stride", IN_QP(stride))                                                             \
+	X("reach.count", ADDRESS(mig_reach.count))                                                         \
+	X("reach.pieces", ADDRESS(mig_reach.pieces))                                                       \
+	X("reach.most", MIG_REACH_PIECES)                                                                  \
 	X("sections", ADDRESS(mig_sections))                                                               \
 	X("section.next", IN_SECTION(next))                                                                \
 	X("section.taken", IN_SECTION(taken))                                                              \

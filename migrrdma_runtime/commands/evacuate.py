@@ -17,7 +17,14 @@ import typer
 
 from migrrdma_runtime.base.errors import EngineError, MigrRDMAError
 from migrrdma_runtime.base.escaping import printable
-from migrrdma_runtime.commands.migrate import BANDWIDTH, TCP, require_tcp
+from migrrdma_runtime.commands.migrate import (
+    BANDWIDTH,
+    MAX_DOWNTIME,
+    ROUNDS,
+    TCP,
+    require_tcp,
+    seconds_of,
+)
 from migrrdma_runtime.commands.options import AS_JSON, DRY_RUN, ENGINE, mover_here, require_root
 from migrrdma_runtime.engine.engine import Container
 from migrrdma_runtime.engine.find import ENGINES, by_name
@@ -105,6 +112,8 @@ def evacuate(
     parallel: int = _PARALLEL,
     tcp: str = TCP,
     bandwidth: int = BANDWIDTH,
+    rounds: int = ROUNDS,
+    max_downtime: str = MAX_DOWNTIME,
     engine: str = ENGINE,
     dry_run: bool = DRY_RUN,
     as_json: bool = AS_JSON,
@@ -122,6 +131,8 @@ def evacuate(
         "keep_source": False,
         "bandwidth": (bandwidth << 20) // parallel,
         "tcp": tcp,
+        "rounds": rounds,
+        "max_downtime": seconds_of(max_downtime),
     }
     evacuation = _Evacuation(request, as_json)
     with _stopped_by_signals(evacuation), ThreadPoolExecutor(parallel) as pool:

@@ -30,6 +30,7 @@ Examples:
   sudo migrrdma migrate web node7
   sudo migrrdma migrate web node7 --dry-run        what would hinder it, on every host, with its remedy
   sudo migrrdma migrate web 192.0.2.7 --tcp keep   take established TCP connections along
+  sudo migrrdma migrate db node7 --max-downtime 1s  send memory ahead until the rest fits into a second
   sudo migrrdma migrate web node7 --json           one event to a line, the receipt last
 """
 
@@ -43,6 +44,22 @@ BANDWIDTH = typer.Option(
     metavar="MIB/S",
     min=0,
     help="Send no more than so many MiB a second. Default: no limit.",
+)
+ROUNDS = typer.Option(
+    -1,
+    "--rounds",
+    metavar="N",
+    min=-1,
+    max=64,
+    show_default=False,
+    help="Send memory ahead in at most N rounds while the container runs; 0: all of it when it is stopped. "
+    "Default: as many as pay.",
+)
+MAX_DOWNTIME = typer.Option(
+    "300ms",
+    "--max-downtime",
+    metavar="TIME",
+    help="Send memory ahead until the container is expected to stand still for no longer: 300ms, 2s.",
 )
 TCP = typer.Option(
     "refuse",
@@ -59,6 +76,8 @@ def migrate(
     keep_source: bool = _KEEP,
     tcp: str = TCP,
     bandwidth: int = BANDWIDTH,
+    rounds: int = ROUNDS,
+    max_downtime: str = MAX_DOWNTIME,
     engine: str = ENGINE,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -74,6 +93,8 @@ def migrate(
         "keep_source": keep_source,
         "bandwidth": bandwidth << 20,
         "tcp": tcp,
+        "rounds": rounds,
+        "max_downtime": seconds_of(max_downtime),
     }
     with mover_here() as mover, move_view.choose(as_json=as_json) as view:
         result = watched(mover, request, view)
@@ -87,6 +108,15 @@ def require_tcp(tcp: str) -> None:
     """Whether --tcp says what it may."""
     if tcp not in ("refuse", "keep"):
         raise typer.BadParameter(f"{tcp!r} is neither refuse nor keep", param_hint="--tcp")
+
+
+def seconds_of(text: str) -> float:
+    """A time as --max-downtime takes it."""
+    for unit, factor in (("ms", 0.001), ("s", 1.0), ("", 1.0)):
+        number = text.removesuffix(unit)
+        if text.endswith(unit) and number.replace(".", "", 1).isdecimal():
+            return min(float(number) * factor, 86400.0)
+    raise typer.BadParameter(f"{text!r} is no time: try 300ms or 2s", param_hint="--max-downtime")
 
 
 def watched(mover: Mover, request: dict[str, Any], view: View) -> dict[str, Any]:

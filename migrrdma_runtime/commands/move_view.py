@@ -52,10 +52,25 @@ def receipt(found: Event) -> Iterator[str]:
         yield _figure(step["name"], f"{step['seconds']:.3f} s")
     for what, count in found["bytes"].items():
         yield _figure(f"{what} sent", f"{count / (1 << 20):.1f} MiB")
+    if expected := found.get("expected_downtime"):
+        yield _figure("expected to stand still", f"{expected:.3f} s")
     for host, seconds in found.get("blackouts", {}).items():
         yield _figure(f"blackout at {host}", f"{seconds:.3f} s")
     for lost in found.get("lost", []):
         yield f"  lost: {lost}"
+
+
+def _round(event: Event) -> str:
+    """What a round of memory was, and what it has left."""
+    return (
+        f"round {event['round']}: {_mib(event['bytes'])} MiB sent, at {_mib(event['rate'])} MiB/s; "
+        f"{_mib(event['left'])} MiB left, {_mib(event['dirty_rate'])} MiB/s written to; "
+        f"expected to stand still for {event['expected_downtime']:.1f} s"
+    )
+
+
+def _mib(count: float) -> str:
+    return f"{count / (1 << 20):.1f}"
 
 
 def _figure(name: str, value: str) -> str:
@@ -76,8 +91,10 @@ class _Lines:
             typer.echo(printable(f"{event['step']} …"))
         elif "undone" in event:
             typer.echo(printable(f"undone: {event['undone']}"), err=True)
-        elif "waiting" in event:
-            typer.echo(printable(event["waiting"]), err=True)
+        elif "waiting" in event or "note" in event:
+            typer.echo(printable(event.get("waiting") or event["note"]), err=True)
+        elif "round" in event:
+            typer.echo(f"  {_round(event)}")
 
     def done(self, found: Event) -> None:
         for line in receipt(found):
@@ -122,8 +139,10 @@ class _Live(_Lines):
             )
         elif "undone" in event:
             self._progress.console.print(f"undone: {printable(event['undone'])}", markup=False)
-        elif "waiting" in event:
-            self._progress.console.print(printable(event["waiting"]), markup=False)
+        elif "waiting" in event or "note" in event:
+            self._progress.console.print(printable(event.get("waiting") or event["note"]), markup=False)
+        elif "round" in event:
+            self._progress.console.print(_round(event), markup=False)
 
     def _step(self, name: str, state: str) -> None:
         task = self._task(name)

@@ -22,6 +22,7 @@ from migrrdma_runtime.engine.engine import Container, Engine
 from migrrdma_runtime.mover import facts, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Arriving, Book
+from migrrdma_runtime.mover.dump import ROUNDS
 from migrrdma_runtime.shim.staged import AWAITED
 from migrrdma_runtime.wire.agent_messages import Message
 
@@ -79,6 +80,7 @@ class Arrivals:
         self.streams: StreamHandlers = {
             "image": self.take_image,
             "layer": self.take_layer,
+            "round": self.take_round,
             "images": self.take_images,
         }
 
@@ -142,6 +144,21 @@ class Arrivals:
         self._require_awaited(arriving, live)
         live.new_root = live.new_root or live.start is not None
         await streams.write_layer(live.layer, self._heard(arriving, chunks))
+        return {}
+
+    async def take_round(self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:
+        """Take memory that comes ahead, to where the restore will look for it."""
+        arriving = self._of(caller, header["move"])
+        live = self._live[arriving.id]
+        if live.is_here.done() or not arriving.container:
+            raise RefusedError(f"move {arriving.id} takes no memory now")
+        self._require_awaited(arriving, live)
+        folder = self._staged / arriving.container / ROUNDS / str(header["number"])
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise AgentError(f"{folder}: {error.strerror}") from error
+        await streams.write_folder(folder, self._heard(arriving, chunks))
         return {}
 
     async def take_images(self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:

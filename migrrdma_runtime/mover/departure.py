@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -32,7 +33,8 @@ from migrrdma_runtime.engine.engine import IMAGE_DEADLINE_S, Container, Engine
 from migrrdma_runtime.mover import connections, facts, mapped, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Book, Departing
-from migrrdma_runtime.mover.dump import LowLevel, wait_for_dump
+from migrrdma_runtime.mover.dump import ROUNDS, LowLevel, wait_for_dump
+from migrrdma_runtime.mover.rounds import MOST_ROUNDS, WORTH_ROUNDS, Round, Rounds
 from migrrdma_runtime.wire import mover_messages, tokens
 from migrrdma_runtime.wire.agent_messages import Contact, Message
 
@@ -65,6 +67,8 @@ class Journey:
     cancelled: str = ""
     steps: list[Message] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
+    expected: float = 0.0
+    """Seconds that it was expected to stand still when it was stopped; 0: nothing of its memory had gone ahead."""
     mapped: set[str] = field(default_factory=set)
     """Files that are sent once more, as their times do not say whether they have changed (mapped.py)."""
     has_image: bool = False
@@ -375,10 +379,17 @@ class Departures:
             # Also those that are let go of before the end: their last changes may have left no trace.
             journey.mapped = await asyncio.to_thread(mapped.written_to, journey.low_level.state)
             await self._send_layer(journey, layer, snapshot, rest=False)
+        rounds = await self._plan(journey)
+        if rounds.go_on():
+            await self._send_round(journey, rounds)
         with journey.step("starting its engine there"):
             answer = await self._ask(journey, "start", {"move": journey.id}, seconds=self._long)
             if answer["state"] != "awaiting":
                 raise EngineError(f"{journey.there.name}: {answer['error'] or answer['state']}")
+        while rounds.done and rounds.go_on(await journey.low_level.marked()):
+            await self._send_round(journey, rounds)
+        if rounds.done:
+            journey.expected = rounds.expected(await journey.low_level.marked())
         self._book.write(departing, state="stopping")
         await asyncio.to_thread(engine.set_restart, journey.container, _OFF)
         with journey.step("draining and dumping"):
@@ -387,17 +398,59 @@ class Departures:
                 journey.there.name,
                 journey.folder,
                 keeps_tcp=journey.options["tcp"] == "keep",
+                rounds=len(rounds.done),
             )
         images = journey.folder / "images"
         with journey.step("sending the rest"):
             await self._send_layer(journey, layer, snapshot, rest=True)
             await self._send_mapped(journey, layer)
-            total = await asyncio.to_thread(streams.size_of, images)
-            await self._send(
-                journey, "images", {"move": journey.id}, "memory", streams.read_folder(images), total
-            )
+            total = await asyncio.to_thread(streams.size_of, images, ROUNDS)
+            rest = streams.read_folder(images, without=ROUNDS)
+            what = "memory, the rest" if rounds.done else "memory"
+            await self._send(journey, "images", {"move": journey.id}, what, rest, total)
         with journey.step("restoring there"):
             await self._restored(journey)
+
+    @staticmethod
+    async def _plan(journey: Journey) -> Rounds:
+        """How many rounds of memory there may be: none where that is impossible, or nobody asked and it is little."""
+        most, downtime = journey.options["rounds"], journey.options["max_downtime"]
+        if most == 0:
+            return Rounds(0, downtime)
+        if most < 0 and await asyncio.to_thread(_memory_of, journey.container.pid) < WORTH_ROUNDS:
+            return Rounds(0, downtime)
+        if why := await journey.low_level.why_no_rounds():
+            journey.watcher({"move": journey.id, "note": f"its memory is sent in one piece: {why}"})
+            return Rounds(0, downtime)
+        return Rounds(most if most > 0 else MOST_ROUNDS, downtime)
+
+    async def _send_round(self, journey: Journey, rounds: Rounds) -> None:
+        """Send memory ahead; what has been sent is not kept here."""
+        number, begin = rounds.next, time.monotonic()
+        with journey.step(f"sending its memory, round {number}"):
+            images = await journey.low_level.dump_round(
+                journey.id, journey.there.name, journey.folder, number
+            )
+            dumped, stays = time.monotonic() - begin, await journey.low_level.marked()
+            begin, what = time.monotonic(), f"memory, round {number}"
+            total = await asyncio.to_thread(streams.size_of, images)
+            header = {"move": journey.id, "number": number}
+            await self._send(journey, "round", header, what, streams.read_folder(images), total)
+            await asyncio.to_thread(_empty, images)
+        sent, marked = time.monotonic() - begin, await journey.low_level.marked()
+        rounds.done.append(Round(number, journey.sent[what], dumped, sent, stays, marked))
+        last = rounds.done[-1]
+        journey.watcher(
+            {
+                "move": journey.id,
+                "round": number,
+                "bytes": last.bytes,
+                "rate": last.rate,
+                "dirty_rate": last.dirty_rate,
+                "left": last.marked,
+                "expected_downtime": rounds.expected(),
+            }
+        )
 
     async def _restored(self, journey: Journey) -> None:
         """Wait until it runs there, by the word of whoever starts it and of this host's agent."""
@@ -418,8 +471,8 @@ class Departures:
     async def _undo(self, journey: Journey, why: str) -> bool:
         """Have the container here go on, and remove it there; False: it is there that it goes on."""
         departing = journey.departing
+        await wait_for_dump(journey.id)
         if departing.state == "stopping":
-            await wait_for_dump(journey.id)
             if not await self._take_back(journey, why):
                 return False
             if not await self._is_paused(journey):
@@ -521,6 +574,7 @@ class Departures:
             "destination": journey.there.name,
             "steps": journey.steps,
             "bytes": journey.sent,
+            "expected_downtime": journey.expected,
         }
         self._note(departing, state="moved", ended=True, receipt=receipt)
         return receipt
@@ -605,6 +659,12 @@ class Departures:
 
 
 _BY_THE_TEXT = "see docs/verbs.md, and `migrrdma status`"
+
+
+def _empty(images: Path) -> None:
+    """Have what was sent take no room here; of the rounds before, CRIU asks only which pages they have."""
+    for one in images.glob("pages-*.img"):
+        os.truncate(one, 0)
 
 
 def _has_port(destination: str) -> bool:

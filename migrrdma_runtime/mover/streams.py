@@ -25,13 +25,14 @@ _CHANGED = 1
 """tar's exit status when a file has changed while it was read: no matter as long as it is read once more."""
 
 
-def read_folder(folder: Path) -> AsyncGenerator[bytes, None]:
-    """The archive of a folder that nobody changes."""
-    return _output("tar", "--create", "--file=-", f"--directory={folder}", ".")
+def read_folder(folder: Path, without: str = "") -> AsyncGenerator[bytes, None]:
+    """The archive of a folder that nobody changes, but for a folder in it. What is zero is not sent."""
+    words = ["tar", "--create", "--file=-", f"--directory={folder}", "--sparse", "--hole-detection=raw"]
+    return _output(*words, *([f"--exclude=./{without}"] if without else []), ".")
 
 
 async def write_folder(folder: Path, chunks: AsyncIterator[bytes]) -> None:
-    """Unpack such an archive into a folder, of which nothing is there yet."""
+    """Unpack such an archive into a folder, of which nothing of that is there yet."""
     await _input(
         chunks, "tar", "--extract", "--file=-", f"--directory={folder}", "--keep-old-files", "--no-same-owner"
     )
@@ -101,10 +102,12 @@ async def from_a_thread(blocks: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
             yield block[at : at + CHUNK]
 
 
-def size_of(folder: Path) -> int:
-    """Bytes of the files in a folder, on the disk."""
+def size_of(folder: Path, without: str = "") -> int:
+    """Bytes of the files in a folder, on the disk, but for a folder in it."""
     total = 0
-    for here, _, names in os.walk(folder):
+    for here, folders, names in os.walk(folder):
+        if without in folders:
+            folders.remove(without)
         for name in names:
             with suppress(OSError):  # it has gone meanwhile
                 total += os.lstat(f"{here}/{name}").st_blocks * 512

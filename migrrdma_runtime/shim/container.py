@@ -57,6 +57,13 @@ class LowLevelContainer:
                 f"checkpoint of {self._invocation.container_id}: the container cannot be frozen: is it paused?"
             )
 
+    def mark_what_devices_wrote(self) -> None:
+        """Have CRIU see it, which takes the rest from an earlier round's images; it must stand still."""
+        from migrrdma_runtime.shim import nic_writes
+
+        first = processes.first_process(self._folder)
+        nic_writes.mark(processes.members(self._folder, first) if first else ())
+
     def go_on(self) -> None:
         """Undo `stand_still`."""
         cut_off.let_in(self._folder)

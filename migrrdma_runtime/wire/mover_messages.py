@@ -79,6 +79,10 @@ MOVERS = Vocabulary(
         "image": Exchange(record(engine=ENGINE, image=IMAGE), record()),
         # The writable layer; ``rest``: what has changed of it since.
         "layer": Exchange(record(**_MOVE, rest={"type": "boolean"}), record()),
+        # Memory, ahead of the rest: what was written to since the round before.
+        "round": Exchange(
+            record(**_MOVE, number={"type": "integer", "minimum": 1, "maximum": 1024}), record()
+        ),
         # What the container is restored from. The last stream: its runtime goes on when it is there.
         "images": Exchange(record(**_MOVE), record()),
     },

@@ -91,6 +91,9 @@ class FakeEngine:
         with Mover(str(self._host.host.config.run_dir)) as mover:
             mover.ask({"op": "awaited", "container": container.id})
         self._may("restore")
+        staged = self._host.staged / container.id
+        files = [one for one in staged.rglob("*") if one.is_file()]
+        self._host.found = {str(one.relative_to(staged)): one.stat().st_size for one in files}
         self._host.restore()
         self.made[container.id].running = True
         shutil.rmtree(self._host.staged / container.id)
@@ -142,11 +145,30 @@ class FakeLowLevel(LowLevel):
 
     host: MovingHost
 
-    async def dump(self, move: str, only_for: str, folder: Path, *, keeps_tcp: bool) -> None:
+    async def why_no_rounds(self) -> str:
+        return self.host.no_rounds
+
+    async def marked(self) -> int:
+        return self.host.marked.pop(0) if len(self.host.marked) > 1 else self.host.marked[0]
+
+    async def dump_round(self, move: str, only_for: str, folder: Path, number: int) -> Path:
+        del move, only_for
+        if "dump_round" in self.host.engine.refuses:
+            raise CheckpointError("dump_round is refused")
+        images = folder / "images/rounds" / str(number)
+        images.mkdir(parents=True)
+        (images / "pages-1.img").write_bytes(bytes([number]) * 8192)
+        if number > 1:
+            (images / "parent").symlink_to(f"../{number - 1}")
+        return images
+
+    async def dump(self, move: str, only_for: str, folder: Path, *, keeps_tcp: bool, rounds: int = 0) -> None:
         del keeps_tcp
         if "dump" in self.host.engine.refuses:
             raise CheckpointError("dump is refused")
-        (folder / "images").mkdir(parents=True)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        if rounds:
+            (folder / "images/parent").symlink_to(f"rounds/{rounds}")
         (folder / "images/pages-1.img").write_bytes(b"pages" * 1000)
         self.host.is_frozen = True
         # To its end, also if this one is cancelled: as the real one.
@@ -176,6 +198,12 @@ class MovingHost:
         self.home = host.config.state_dir.parent
         self.staged = self.home / "staged"
         self.is_frozen = False
+        self.no_rounds = ""
+        """Why its memory cannot go ahead."""
+        self.marked = [0, 5000, 5000, 0, 4900]
+        """Bytes that are marked, each time it is asked, so that two rounds pay; the last ever after."""
+        self.found: dict[str, int] = {}
+        """What it was restored from here, and how large that is."""
         self.engine = FakeEngine(self)
         self.daemon: Daemon | None = None
         self._loop = asyncio.get_running_loop()
@@ -249,7 +277,8 @@ class Moving:
         """``migrrdma migrate web dst``."""
         request = {
             "container": "c1", "engine": "", "destination": self.move.dst.address, "dry_run": False,
-            "keep_source": False, "bandwidth": 0, "tcp": "keep", **options,
+            "keep_source": False, "bandwidth": 0, "tcp": "keep", "rounds": 2, "max_downtime": 0,
+            **options,
         }  # fmt: skip
         assert self.src.daemon is not None
         return await self.src.daemon._departures.migrate(request, self._watch)

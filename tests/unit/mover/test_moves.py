@@ -21,7 +21,9 @@ _BEFORE_THE_STOP = [
     "sending the image",
     "making the container",
     "sending its files",
+    "sending its memory, round 1",
     "starting its engine there",
+    "sending its memory, round 2",
 ]
 _FROM_THE_STOP_ON = ["draining and dumping", "sending the rest", "restoring there"]
 
@@ -61,6 +63,35 @@ def test_it_moves_with_its_connections_its_files_and_its_restart_policy(
     with_movers(scenario)
 
 
+def test_memory_goes_ahead_to_where_the_restore_looks_for_it(with_movers: Callable[[Scenario], None]) -> None:
+    async def scenario(moving: Moving) -> None:
+        receipt = await moving.migrate()
+        await moving.has_moved()
+        rounds = {name: size for name, size in moving.dst.found.items() if name.startswith("rounds/")}
+        assert rounds == {"rounds/1/pages-1.img": 8192, "rounds/2/pages-1.img": 8192}
+        assert [one["round"] for one in moving.events if "round" in one] == [1, 2]
+        assert set(receipt["bytes"]) >= {"memory, round 1", "memory, round 2", "memory, the rest"}
+        assert receipt["expected_downtime"] > 0
+
+    with_movers(scenario)
+
+
+def test_memory_that_cannot_go_ahead_is_sent_in_one_piece_which_is_said(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.src.no_rounds = "its kernel is not asked"
+        receipt = await moving.migrate()
+        await moving.has_moved()
+        assert "memory" in receipt["bytes"]
+        assert not [one for one in receipt["bytes"] if "round" in one]
+        assert [one["note"] for one in moving.events if "note" in one] == [
+            "its memory is sent in one piece: its kernel is not asked"
+        ]
+
+    with_movers(scenario)
+
+
 def test_what_hinders_it_is_told_and_nothing_is_made(with_movers: Callable[[Scenario], None]) -> None:
     async def scenario(moving: Moving) -> None:
         moving.dst.engine.obstructed = [Obstacle("there is no network data", "make it")]
@@ -73,7 +104,9 @@ def test_what_hinders_it_is_told_and_nothing_is_made(with_movers: Callable[[Scen
     with_movers(scenario)
 
 
-@pytest.mark.parametrize("what", ["create", "start", "dump", "restore", "load_image", "save_image"])
+@pytest.mark.parametrize(
+    "what", ["create", "start", "dump_round", "dump", "restore", "load_image", "save_image"]
+)
 def test_what_fails_is_undone_and_told(with_movers: Callable[[Scenario], None], what: str) -> None:
     async def scenario(moving: Moving) -> None:
         moving.dst.engine.images.clear()
