@@ -19,7 +19,7 @@ from migrrdma_runtime.agent.peers.transport import Handlers, StreamHandlers
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RefusedError
 from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.engine import Container, Engine
-from migrrdma_runtime.mover import facts, streams
+from migrrdma_runtime.mover import facts, layer, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Arriving, Book
 from migrrdma_runtime.mover.dump import ROUNDS
@@ -80,6 +80,7 @@ class Arrivals:
         self.streams: StreamHandlers = {
             "image": self.take_image,
             "layer": self.take_layer,
+            "stays": self.take_what_stays,
             "round": self.take_round,
             "images": self.take_images,
         }
@@ -137,14 +138,26 @@ class Arrivals:
 
     async def take_layer(self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:
         """Fill the writable layer."""
-        arriving = self._of(caller, header["move"])
+        arriving, root = self._layer_of(caller, header["move"])
+        await streams.write_layer(root, self._heard(arriving, chunks))
+        return {}
+
+    async def take_what_stays(
+        self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]
+    ) -> Message:
+        """Remove from the writable layer what has gone, or changed, at its source."""
+        arriving, root = self._layer_of(caller, header["move"])
+        await layer.keep_only(root, self._heard(arriving, chunks))
+        return {}
+
+    def _layer_of(self, caller: Identity, move: str) -> tuple[Arriving, Path]:
+        arriving = self._of(caller, move)
         live = self._live[arriving.id]
         if live.layer is None or live.is_here.done():
             raise RefusedError(f"move {arriving.id} takes no files any more")
         self._require_awaited(arriving, live)
         live.new_root = live.new_root or live.start is not None
-        await streams.write_layer(live.layer, self._heard(arriving, chunks))
-        return {}
+        return arriving, live.layer
 
     async def take_round(self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:
         """Take memory that comes ahead, to where the restore will look for it."""

@@ -34,6 +34,7 @@ from migrrdma_runtime.mover import connections, facts, mapped, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Book, Departing
 from migrrdma_runtime.mover.dump import ROUNDS, LowLevel, wait_for_dump
+from migrrdma_runtime.mover.layer import Layer, told
 from migrrdma_runtime.mover.rounds import MOST_ROUNDS, WORTH_ROUNDS, Round, Rounds
 from migrrdma_runtime.wire import mover_messages, tokens
 from migrrdma_runtime.wire.agent_messages import Contact, Message
@@ -372,13 +373,14 @@ class Departures:
                 {"move": journey.id, "description": journey.description.as_message()},
                 seconds=self._long,
             )
-        layer = await asyncio.to_thread(engine.layer, journey.container)
-        snapshot = journey.folder / "layer.snar"
+        layer = Layer(await asyncio.to_thread(engine.layer, journey.container))
         journey.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with journey.step("sending its files"):
             # Also those that are let go of before the end: their last changes may have left no trace.
             journey.mapped = await asyncio.to_thread(mapped.written_to, journey.low_level.state)
-            await self._send_layer(journey, layer, snapshot, rest=False)
+            await asyncio.to_thread(layer.look)
+            header = {"move": journey.id}
+            await self._send(journey, "layer", header, "files", streams.read_layer(layer.root))
         rounds = await self._plan(journey)
         if rounds.go_on():
             await self._send_round(journey, rounds)
@@ -402,8 +404,7 @@ class Departures:
             )
         images = journey.folder / "images"
         with journey.step("sending the rest"):
-            await self._send_layer(journey, layer, snapshot, rest=True)
-            await self._send_mapped(journey, layer)
+            await self._send_rest_of_layer(journey, layer)
             total = await asyncio.to_thread(streams.size_of, images, ROUNDS)
             rest = streams.read_folder(images, without=ROUNDS)
             what = "memory, the rest" if rounds.done else "memory"
@@ -595,18 +596,14 @@ class Departures:
         header = {"engine": wanted.engine, "image": wanted.image_id}
         await self._send(journey, "image", header, "image", streams.from_a_thread(blocks))
 
-    async def _send_layer(self, journey: Journey, layer: Path, snapshot: Path, *, rest: bool) -> None:
-        header = {"move": journey.id, "rest": rest}
-        what = "files, the rest" if rest else "files"
-        await self._send(journey, "layer", header, what, streams.read_layer(layer, snapshot, rest=rest))
-
-    async def _send_mapped(self, journey: Journey, layer: Path) -> None:
+    async def _send_rest_of_layer(self, journey: Journey, layer: Layer) -> None:
+        found = await asyncio.to_thread(layer.changes)
+        header = {"move": journey.id}
+        await self._send(journey, "stays", header, "names of files", told(found.stays))
         names = journey.mapped | await asyncio.to_thread(mapped.written_to, journey.low_level.state)
-        files = await asyncio.to_thread(mapped.with_all_names, layer, names)
-        if not files:
-            return
-        header = {"move": journey.id, "rest": True}
-        await self._send(journey, "layer", header, "mapped files", streams.read_mapped(layer, files))
+        once_more = await asyncio.to_thread(mapped.with_all_names, layer.root, names)
+        rest = streams.read_files(layer.root, sorted({".", *found.changed, *once_more}))
+        await self._send(journey, "layer", header, "files, the rest", rest)
 
     async def _send(
         self,

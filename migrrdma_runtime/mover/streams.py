@@ -1,8 +1,8 @@
 """Files on their way to another host: an archive as GNU tar writes it, piece by piece, and what becomes of it there.
 
 tar, because it knows what a writable layer is made of: whiteouts (devices 0/0), opaque folders and capabilities
-(extended attributes), hard links, holes; and, with ``--listed-incremental``, what has changed since the last time and
-what has gone. Debian has it on every host.
+(extended attributes), hard links, holes. What has changed since the last time ``mover/layer.py`` tells: tar's own
+``--listed-incremental`` cannot put a folder where a file was. Debian has tar on every host.
 """
 
 from __future__ import annotations
@@ -38,24 +38,14 @@ async def write_folder(folder: Path, chunks: AsyncIterator[bytes]) -> None:
     )
 
 
-def read_layer(layer: Path, snapshot: Path, *, rest: bool) -> AsyncGenerator[bytes, None]:
-    """What a container has written, or with ``rest`` what it has changed since; ``snapshot``: what tar keeps of it."""
-    if not rest:
-        snapshot.unlink(missing_ok=True)
-    return _output(
-        "tar",
-        "--create",
-        "--file=-",
-        f"--directory={layer}",
-        *_AS_IT_IS,
-        f"--listed-incremental={snapshot}",
-        ".",
-        may_change=not rest,
-    )
+def read_layer(layer: Path) -> AsyncGenerator[bytes, None]:
+    """What a container has written; what it changes meanwhile is read once more."""
+    words = ["tar", "--create", "--file=-", f"--directory={layer}", *_AS_IT_IS, "."]
+    return _output(*words, may_change=True)
 
 
-def read_mapped(layer: Path, names: list[str]) -> AsyncGenerator[bytes, None]:
-    """Some files of a layer, whatever their times say."""
+def read_files(layer: Path, names: list[str]) -> AsyncGenerator[bytes, None]:
+    """Some files and folders of a layer that nobody changes, each by itself."""
     return _output(
         "tar",
         "--create",
@@ -71,7 +61,7 @@ def read_mapped(layer: Path, names: list[str]) -> AsyncGenerator[bytes, None]:
 
 
 async def write_layer(layer: Path, chunks: AsyncIterator[bytes]) -> None:
-    """Have a layer be as it was there, without what had gone."""
+    """Have in a layer what was read of one; folders that are there stay, with what is in them."""
     await _input(
         chunks,
         "tar",
@@ -81,7 +71,6 @@ async def write_layer(layer: Path, chunks: AsyncIterator[bytes]) -> None:
         *_AS_IT_IS[:-1],
         "--same-owner",
         "--same-permissions",
-        "--listed-incremental=/dev/null",
     )
 
 

@@ -19,7 +19,7 @@ from migrrdma_runtime.wire.agent_messages import (
 )
 from migrrdma_runtime.wire.compiled_schema import Schema
 
-VERSION = 1
+VERSION = 2
 """Of this vocabulary."""
 
 CHUNK = 1 << 20
@@ -77,8 +77,10 @@ MOVERS = Vocabulary(
     {
         # Before the container: it is made of it.
         "image": Exchange(record(engine=ENGINE, image=IMAGE), record()),
-        # The writable layer; ``rest``: what has changed of it since.
-        "layer": Exchange(record(**_MOVE, rest={"type": "boolean"}), record()),
+        # The writable layer, and what has changed of it since.
+        "layer": Exchange(record(**_MOVE), record()),
+        # Before the latter: what of its changed folders stays (mover/layer.py).
+        "stays": Exchange(record(**_MOVE), record()),
         # Memory, ahead of the rest: what was written to since the round before.
         "round": Exchange(
             record(**_MOVE, number={"type": "integer", "minimum": 1, "maximum": 1024}), record()

@@ -28,7 +28,7 @@ def test_the_first_goes_whatever_there_is_unless_none_may() -> None:
     [
         ((100,), True),  # a second would be left
         ((20,), False),  # 0.2 s, and 0.02 for a dump and a restore
-        ((28,), False),
+        ((27,), False),
         ((29,), True),
         ((31,), False),  # 0.31 s: nearly as much as would be left after another
         ((950,), False),  # it is written to as fast as it is sent

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import shutil
 import stat
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from migrrdma_runtime.base.errors import AgentError
-from migrrdma_runtime.mover import streams
+from migrrdma_runtime.mover import layer, streams
+from migrrdma_runtime.mover.layer import Layer
 
 
 @pytest.fixture
@@ -48,8 +53,29 @@ def there(tmp_path: Path) -> Path:
     return layer
 
 
-def _carry(here: Path, there: Path, snapshot: Path, *, rest: bool) -> None:
-    asyncio.run(streams.write_layer(there, streams.read_layer(here, snapshot, rest=rest)))
+def _carry(here: Path, there: Path) -> Layer:
+    found = Layer(here)
+    found.look()
+    asyncio.run(streams.write_layer(there, streams.read_layer(here)))
+    return found
+
+
+def _carry_rest(found: Layer, there: Path) -> int:
+    """How many bytes of files that took."""
+    rest: list[bytes] = []
+
+    async def carry() -> None:
+        changes = found.changes()
+        await layer.keep_only(there, layer.told(changes.stays))
+        await streams.write_layer(there, counted([".", *changes.changed]))
+
+    async def counted(names: list[str]) -> AsyncIterator[bytes]:
+        async for chunk in streams.read_files(found.root, names):
+            rest.append(chunk)
+            yield chunk
+
+    asyncio.run(carry())
+    return sum(map(len, rest))
 
 
 def _look(layer: Path) -> dict[str, tuple[object, ...]]:
@@ -66,16 +92,15 @@ def _look(layer: Path) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def test_everything_of_a_layer_arrives(here: Path, there: Path, tmp_path: Path) -> None:
-    _carry(here, there, tmp_path / "snapshot", rest=False)
+def test_everything_of_a_layer_arrives(here: Path, there: Path) -> None:
+    _carry(here, there)
     assert _look(there) == _look(here)
     assert (there / "sparse").stat().st_blocks * 512 < 1 << 20
 
 
-def test_the_rest_is_what_has_changed_and_takes_away_what_has_gone(
-    here: Path, there: Path, tmp_path: Path
-) -> None:
-    _carry(here, there, tmp_path / "snapshot", rest=False)
+def test_the_rest_is_what_has_changed_and_takes_away_what_has_gone(here: Path, there: Path) -> None:
+    time.sleep(0.2)  # nothing is so young any more that it could have changed unseen
+    found = _carry(here, there)
     (here / "etc/passwd-").unlink()
     (here / "name\nwith a line").unlink()
     (here / "etc/motd").unlink()
@@ -84,16 +109,95 @@ def test_the_rest_is_what_has_changed_and_takes_away_what_has_gone(
     (here / "new/deep/file").write_text("later\n")
     (here / "link").unlink()
     (here / "link").mkdir()
-    rest: list[bytes] = []
-
-    async def counted() -> AsyncIterator[bytes]:
-        async for chunk in streams.read_layer(here, tmp_path / "snapshot", rest=True):
-            rest.append(chunk)
-            yield chunk
-
-    asyncio.run(streams.write_layer(there, counted()))
+    assert _carry_rest(found, there) < 1 << 20  # not the sparse file, nor what is as it was
     assert _look(there) == _look(here)
-    assert sum(map(len, rest)) < 1 << 20  # not the sparse file, nor what is as it was
+
+
+def test_folders_are_renamed_onto_files_and_files_onto_folders(here: Path, there: Path) -> None:
+    (here / "a/deep").mkdir(parents=True)
+    (here / "a/deep/file").write_text("of a\n")
+    (here / "b/deep").mkdir(parents=True)
+    (here / "b/deep/file").write_text("of b\n")
+    (here / "b/deep/other").write_text("of b too\n")
+    (here / "f").write_text("a file\n")
+    found = _carry(here, there)
+    (here / "a").rename(here / "c")
+    (here / "b").rename(here / "a")
+    (here / "c").rename(here / "b")
+    (here / "f").unlink()
+    (here / "etc").rename(here / "f")
+    (here / "etc").write_text("a file now\n")
+    _carry_rest(found, there)
+    assert _look(there) == _look(here)
+
+
+def test_what_was_made_while_it_was_read_and_has_gone_since_is_not_there(here: Path, there: Path) -> None:
+    found = Layer(here)
+    found.look()
+    (here / "etc/late").write_text("x")
+    (here / "late/deep").mkdir(parents=True)
+    asyncio.run(streams.write_layer(there, streams.read_layer(here)))
+    (here / "etc/late").unlink()
+    (here / "late/deep").rmdir()
+    (here / "late").rmdir()
+    _carry_rest(found, there)
+    assert _look(there) == _look(here)
+
+
+def test_links_are_made_and_undone_between_the_copies(here: Path, there: Path) -> None:
+    found = _carry(here, there)
+    (here / "etc/passwd-").unlink()
+    os.link(here / "etc/passwd", here / "new/again")
+    os.link(here / "etc/shadow", here / "new/shadow")
+    (here / "etc/passwd").write_text("in place\n")
+    (here / "new").chmod(0o700)
+    _carry_rest(found, there)
+    assert _look(there) == _look(here)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_has_changed_it_is_there_as_it_is_here(tmp_path: Path, there: Path, seed: int) -> None:
+    chance, here = random.Random(seed), tmp_path / "here"  # noqa: S311 (it is to be the same each time)
+    here.mkdir()
+    _change(chance, here, 60)
+    found = Layer(here)
+    found.look()
+    _change(chance, here, 10)
+    asyncio.run(streams.write_layer(there, streams.read_layer(here)))
+    _change(chance, here, 60)
+    _carry_rest(found, there)
+    assert _look(there) == _look(here)
+
+
+def _change(chance: random.Random, root: Path, steps: int) -> None:
+    """Make, remove, link and rename at random, under few names, so that they meet."""
+    for _ in range(steps):
+        one, other = (root.joinpath(*chance.choices("abc", k=chance.randint(1, 3))) for _ in range(2))
+        with suppress(OSError):
+            match chance.randrange(7):
+                case 0 | 1:
+                    one.parent.mkdir(parents=True, exist_ok=True)
+                    one.write_text(str(chance.random()))
+                case 2:
+                    one.mkdir(parents=True)
+                case 3:
+                    shutil.rmtree(one) if one.is_dir() else one.unlink()
+                case 4:
+                    one.rename(other)
+                case 5:
+                    os.link(one, other)
+                case _:
+                    one.chmod(chance.choice((0o600, 0o644, 0o700)))
+
+
+def test_names_that_lead_out_of_a_layer_are_refused(there: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/mine").write_text("x")
+    (there / "door").symlink_to(tmp_path / "outside")
+    asyncio.run(layer.keep_only(there, layer.told({"": ["door"], "door": []})))
+    with pytest.raises(AgentError, match="no folder in a layer"):
+        asyncio.run(layer.keep_only(there, layer.told({"../outside": []})))
+    assert (tmp_path / "outside/mine").exists()
 
 
 def test_what_is_restored_from_arrives(tmp_path: Path) -> None:
