@@ -99,7 +99,7 @@ def tracks() -> bool:
     """Whether this kernel tracks writes at all (``CONFIG_MEM_SOFT_DIRTY``): then what is new has its mark."""
     import mmap
 
-    with mmap.mmap(-1, PAGE) as fresh, Pages(os.getpid()) as pages:
+    with mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE) as fresh, Pages(os.getpid()) as pages:
         fresh[0] = 1
         address = _address_of(fresh)
         return pages.marked(address // PAGE, 1) == 1
