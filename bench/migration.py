@@ -1,12 +1,15 @@
-"""Print what a move costs its container: by ``migrrdma migrate`` and by docker's commands, in turn, on the fast rack.
+"""Print what a move costs its container: by ``migrrdma migrate`` and by docker's commands, in turn.
 
 The downtime is what the container itself sees: it prints the time a hundred times a second, and the gap is between the
-last line on the one host and the first on the other, whose clock is the same. `lab/rack --fast up` before.
+last line on the one host and the first on the other, whose clock is the same. `lab/rack --fast up` before; or `lab/rack
+up` and ``--rack emulated``, whose kernel tracks writes: there memory goes ahead, and "in one piece" is what a move costs
+when it does not. The emulated hosts' clocks are a few hundredths of a second apart.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
@@ -26,8 +29,12 @@ from migrrdma_lab.shell import Shell  # noqa: E402
 _TICKS = """
 import os, time
 memory = bytearray(os.urandom(1 << 20) * {mib})
+page = 0
 while True:
     print(time.time(), flush=True)
+    for _ in range({pages}):
+        page = (page + 4096) % len(memory)
+        memory[page] ^= 1
     time.sleep(0.01)
 """
 
@@ -42,8 +49,9 @@ class Cost:
     whole: float
 
 
-def _cost(move: Move, src: Shell, dst: Shell, mib: int) -> Cost:
-    container = Container(src, "bench", ["python3", "-c", _TICKS.format(mib=mib)])
+def _cost(move: Move, src: Shell, dst: Shell, mib: int, dirty: int) -> Cost:
+    script = _TICKS.format(mib=mib, pages=(dirty << 20) // 4096 // 100)
+    container = Container(src, "bench", ["python3", "-c", script])
     for node in (src, dst):
         container.on(node).remove()
     container.run().wait_for_line("^[0-9]", after=50)
@@ -72,7 +80,18 @@ class _Follower:
         return float(said.split()[-1])
 
 
-_WAYS: dict[str, Move] = {"docker's commands": rdma.move, "migrrdma migrate": rdma.migrate}
+def _in_one_piece(container: Container, to: Shell) -> Container:
+    return rdma.migrate(container, to, "--rounds=0")
+
+
+def _ahead(container: Container, to: Shell) -> Container:
+    return rdma.migrate(container, to, "--rounds=8")
+
+
+_WAYS: dict[str, dict[str, Move]] = {
+    "fast": {"docker's commands": rdma.move, "migrrdma migrate": rdma.migrate},
+    "emulated": {"in one piece": _in_one_piece, "memory ahead": _ahead},
+}
 
 
 def main() -> None:
@@ -81,23 +100,25 @@ def main() -> None:
     parser.add_argument(
         "--mib", type=int, nargs="+", default=[16, 256], help="of memory that the container has"
     )
+    parser.add_argument("--dirty", type=int, nargs="+", default=[0], help="MiB/s that it writes to")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--rack", choices=sorted(_WAYS), default="fast")
     options = parser.parse_args()
-    rack = choose_rack(kind="fast")
+    rack, ways = choose_rack(kind=options.rack), _WAYS[options.rack]
     src, dst = rack.shell(SRC), rack.shell(DST)
-    for mib in options.mib:
-        found: dict[str, list[Cost]] = {name: [] for name in _WAYS}
+    for mib, dirty in itertools.product(options.mib, options.dirty):
+        found: dict[str, list[Cost]] = {name: [] for name in ways}
         for _ in range(options.pairs):
-            for name, move in _WAYS.items():
-                found[name].append(_cost(move, src, dst, mib))
-        print(f"{mib} MiB ({options.pairs} of each)")
+            for name, move in ways.items():
+                found[name].append(_cost(move, src, dst, mib, dirty))
+        print(f"{mib} MiB, {dirty} MiB/s written to ({options.pairs} of each)")
         for name, costs in found.items():
             downtime = statistics.median(one.downtime for one in costs)
             whole = statistics.median(one.whole for one in costs)
             print(f"  {name:<20} downtime {downtime:7.3f} s   in all {whole:7.3f} s")
         pairs = zip(*found.values(), strict=True)
-        ratio = statistics.median(ours.downtime / dockers.downtime for dockers, ours in pairs)
-        print(f"  ratio of the downtimes, median of the pairs: {ratio:.3f}")
+        ratio = statistics.median(second.downtime / first.downtime for first, second in pairs)
+        print(f"  ratio of the downtimes, median of the pairs: {ratio:.3f}", flush=True)
 
 
 if __name__ == "__main__":

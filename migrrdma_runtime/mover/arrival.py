@@ -11,7 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from migrrdma_runtime.agent.peers.certificates import Identity
@@ -49,6 +49,10 @@ class _Live:
     new_root: bool = False
     """The layer has changed since the engine began to start it, and may have mounted it."""
     streaming: int = 0
+
+
+def _unfinished(move: str) -> str:
+    return f"migrrdma-{move}"
 
 
 class Arrivals:
@@ -119,8 +123,11 @@ class Arrivals:
             self._live[move] = _Live()
             try:
                 engine = self._engine(wanted.engine)
-                container = await asyncio.to_thread(engine.create, wanted)
+                # Until its id is written down it has a name by which the next mover finds it.
+                unfinished = replace(wanted, name=_unfinished(move))
+                container = await asyncio.to_thread(engine.create, unfinished)
                 self._book.write(arriving, container=container.id)
+                await asyncio.to_thread(engine.rename, container, wanted.name)
                 self._live[move].layer = await asyncio.to_thread(engine.layer, container)
             except MigrRDMAError as error:
                 await self._remove(arriving)
@@ -376,10 +383,11 @@ class Arrivals:
 
     async def _remove(self, arriving: Arriving) -> None:
         engine = self._engine(arriving.engine)
-        container = Container(id=arriving.container, name=arriving.name, runtime="", running=False)
+        found = arriving.container or _unfinished(arriving.id)
+        container = Container(id=found, name=arriving.name, runtime="", running=False)
+        await asyncio.to_thread(engine.remove, container)
         if not arriving.container:
             return
-        await asyncio.to_thread(engine.remove, container)
         await asyncio.to_thread(shutil.rmtree, self._staged / arriving.container, ignore_errors=True)
 
     async def _is_known(self, arriving: Arriving) -> bool:

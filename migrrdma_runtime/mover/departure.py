@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import shutil
+import statistics
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ Watcher = Callable[[Message], None]
 _HEARTBEAT_S = 10.0
 """How often the destination hears that the source is there, while nothing else is said."""
 _OUTCOME_S = 10.0
+_LAST_MOVES = 9
+"""So many tell what the next one will take."""
 _ASK_S = 1.0
 _OFF: dict[str, Any] = {"Name": "no", "MaximumRetryCount": 0}
 _NONE: Watcher = lambda _: None  # noqa: E731
@@ -322,6 +325,13 @@ class Departures:
                     "remedy": "let it go on, and try again",
                 }
             )
+        if journey.container.auto_remove and journey.options["keep_source"]:
+            found.append(
+                {
+                    "what": f"container {journey.departing.name} was started with --rm: its engine removes what ends",
+                    "remedy": "move it without --keep-source",
+                }
+            )
         stays = await asyncio.to_thread(journey.engine.left_behind, journey.container)
         found += [{"what": one.what, "remedy": one.remedy} for one in stays]
         ends = await asyncio.to_thread(connections.established, journey.container.pid)
@@ -412,8 +422,7 @@ class Departures:
         with journey.step("restoring there"):
             await self._restored(journey)
 
-    @staticmethod
-    async def _plan(journey: Journey) -> Rounds:
+    async def _plan(self, journey: Journey) -> Rounds:
         """How many rounds of memory there may be: none where that is impossible, or nobody asked and it is little."""
         most, downtime = journey.options["rounds"], journey.options["max_downtime"]
         if most == 0:
@@ -423,7 +432,16 @@ class Departures:
         if why := await journey.low_level.why_no_rounds():
             journey.watcher({"move": journey.id, "note": f"its memory is sent in one piece: {why}"})
             return Rounds(0, downtime)
-        return Rounds(most if most > 0 else MOST_ROUNDS, downtime)
+        return Rounds(most if most > 0 else MOST_ROUNDS, downtime, self._least(journey.there.name))
+
+    def _least(self, destination: str) -> float:
+        """Seconds that the last moves to a host stood still besides what they sent; 0: there are none."""
+        known = [
+            float(one.receipt["least_downtime"])
+            for one in sorted(self._book.moves.values(), key=lambda one: one.started)
+            if one.destination["name"] == destination and "least_downtime" in one.receipt
+        ]
+        return statistics.median(known[-_LAST_MOVES:]) if known else 0.0
 
     async def _send_round(self, journey: Journey, rounds: Rounds) -> None:
         """Send memory ahead; what has been sent is not kept here."""
@@ -577,6 +595,9 @@ class Departures:
             "bytes": journey.sent,
             "expected_downtime": journey.expected,
         }
+        if journey.expected:
+            took = {step["name"]: float(step["seconds"]) for step in journey.steps}
+            receipt["least_downtime"] = took["draining and dumping"] + took["restoring there"]
         self._note(departing, state="moved", ended=True, receipt=receipt)
         return receipt
 

@@ -48,10 +48,14 @@ class Round:
 class Rounds:
     """Whether one more round pays, told from the ones before."""
 
-    def __init__(self, most: int, downtime: float) -> None:
-        """At most so many rounds; ``downtime`` in seconds is what the last step may take."""
+    def __init__(self, most: int, downtime: float, least: float = 0.0) -> None:
+        """At most so many rounds; ``downtime`` in seconds is what the last step may take.
+
+        ``least``: seconds that it takes however little is left, as moves before have shown; 0: none has.
+        """
         self._most = most
         self._downtime = downtime
+        self._least = least
         self.done: list[Round] = []
 
     @property
@@ -62,11 +66,12 @@ class Rounds:
     def expected(self, marked: int = -1) -> float:
         """Seconds that it would stand still, were it stopped with so many bytes marked, or as after the last round.
 
-        A dump and a restore cost what the quickest dump of a round has cost, however little there is to dump.
+        If no move before has shown what a dump and a restore cost, each costs what the quickest dump of a round has.
         """
         left = self.done[-1].marked if marked < 0 else marked
         fastest = max(one.rate for one in self.done)
-        return 2 * min(one.dumped for one in self.done) + left / max(fastest, 1.0)
+        least = self._least or 2 * min(one.dumped for one in self.done)
+        return least + left / max(fastest, 1.0)
 
     def fits(self, marked: int = -1) -> bool:
         """Whether that is within the downtime asked for."""

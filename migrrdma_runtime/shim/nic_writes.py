@@ -47,14 +47,14 @@ def mark(pids: "Iterable[int]") -> int:
 def why_not_told(pid: int) -> str:
     """Why a process cannot be told what devices may write to; empty: it can, or has no device."""
     try:
-        _reach(pid)
+        reach(pid)
     except InspectionError as error:
         return str(error) if os.path.exists(f"/proc/{pid}") else ""
     return ""
 
 
 def _mark_process(pid: int) -> int:
-    pieces = _reach(pid)
+    pieces = reach(pid)
     if not pieces:
         return 0
     with Pages(pid) as pages:
@@ -90,7 +90,7 @@ def _mark_block(pages: Pages, page: int, behind: int) -> int:
     return 1 + len(others)
 
 
-def _reach(pid: int) -> "list[tuple[int, int]]":
+def reach(pid: int) -> "list[tuple[int, int]]":
     """What devices may ever have written to, in order, as the process's guest library has noted it."""
     with Memory(pid) as memory:
         at = places(pid, memory)

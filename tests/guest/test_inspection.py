@@ -21,6 +21,7 @@ from migrrdma_runtime import cli
 from migrrdma_runtime.agent.local.guest import Guest
 from migrrdma_runtime.base.errors import DrainError, GuestError
 from migrrdma_runtime.inspection.process import Process, QueuePair, Thread, look_into, stall_of
+from migrrdma_runtime.shim import nic_writes
 
 
 def until(condition: Callable[[Process], bool], pid: int) -> Process:
@@ -57,6 +58,14 @@ def test_state_queue_pairs_and_threads_are_read_from_its_memory(stalls: Program,
     assert found.stall() == ""
     assert stalls.tell("domain") == "ok"
     assert look_into(pid).reasons
+
+
+def test_what_devices_may_write_to_is_read_from_its_memory(stalls: Program, agent: Agent) -> None:
+    pid = stalls.process.pid
+    del agent
+    [(start, end)] = nic_writes.reach(pid)
+    assert 0 < end - start <= 8192  # its ``memory``, of which each of two devices has a part
+    assert nic_writes.why_not_told(pid) == ""
 
 
 def test_a_thread_in_a_long_verb_is_named_with_how_long(stalls: Program, agent: Agent) -> None:

@@ -33,6 +33,8 @@ class Made:
     id: str
     layer: Path
     running: bool = False
+    name: str = "web"
+    auto_remove: bool = False
     restart: dict[str, Any] = field(default_factory=lambda: {"Name": "no", "MaximumRetryCount": 0})
 
 
@@ -55,7 +57,8 @@ class FakeEngine:
         if name not in self.made:
             raise EngineError(f"No such container: {name}")
         one = self.made[name]
-        return Container(one.id, "web", "migrrdma", one.running, pid=os.getpid() if one.running else 0)
+        pid = os.getpid() if one.running else 0
+        return Container(one.id, one.name, "migrrdma", one.running, pid=pid, auto_remove=one.auto_remove)
 
     def knows(self, container_id: str) -> bool:
         self._may("knows")
@@ -79,9 +82,9 @@ class FakeEngine:
     def left_behind(self, _container: Container) -> list[Obstacle]:
         return []
 
-    def create(self, _wanted: Description) -> Container:
+    def create(self, wanted: Description) -> Container:
         self._may("create")
-        made = Made(self._host.lands_in, self._host.home / "layer-there")
+        made = Made(self._host.lands_in, self._host.home / "layer-there", name=wanted.name)
         made.layer.mkdir(exist_ok=True)
         self.made[made.id] = made
         return self.container(made.id)
@@ -99,13 +102,16 @@ class FakeEngine:
         shutil.rmtree(self._host.staged / container.id)
 
     def remove(self, container: Container) -> None:
-        self.made.pop(container.id, None)
+        for one in list(self.made.values()):
+            if container.id in (one.id, one.name):
+                del self.made[one.id]
 
     def set_restart(self, container: Container, policy: dict[str, Any]) -> None:
         self.made[container.id].restart = policy
 
-    def rename(self, _container: Container, _name: str) -> None:
+    def rename(self, container: Container, name: str) -> None:
         self._may("rename")
+        self.made[container.id].name = name
 
     def kill(self, container: Container) -> None:
         self.made[container.id].running = False
@@ -298,6 +304,7 @@ class Moving:
         assert not self.src.engine.made
         made = self.dst.engine.made["c2"]
         assert made.running
+        assert made.name == "web"
         assert made.restart == ALWAYS
         assert (made.layer / "etc/changed").read_text() == "as it was last"
         assert not self.src.leftovers() + self.dst.leftovers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -11,7 +12,8 @@ from guest_process import PATIENT_S
 from moving import Moving
 
 from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError
-from migrrdma_runtime.engine.description import Obstacle
+from migrrdma_runtime.engine.description import Description, Obstacle
+from migrrdma_runtime.engine.engine import Container
 
 Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 Scenario = Callable[[Moving], Awaitable[None]]
@@ -72,6 +74,9 @@ def test_memory_goes_ahead_to_where_the_restore_looks_for_it(with_movers: Callab
         assert [one["round"] for one in moving.events if "round" in one] == [1, 2]
         assert set(receipt["bytes"]) >= {"memory, round 1", "memory, round 2", "memory, the rest"}
         assert receipt["expected_downtime"] > 0
+        assert 0 < receipt["least_downtime"] < sum(step["seconds"] for step in receipt["steps"])
+        assert moving.src.daemon is not None
+        assert moving.src.daemon._departures._least("dst") == receipt["least_downtime"]
 
     with_movers(scenario)
 
@@ -188,6 +193,48 @@ def test_one_container_moves_once_at_a_time(with_movers: Callable[[Scenario], No
         both = await asyncio.gather(moving.migrate(), moving.migrate(), return_exceptions=True)
         [refused] = [one for one in both if isinstance(one, BaseException)]
         assert "is being moved already" in str(refused)
+        await moving.has_moved()
+
+    with_movers(scenario)
+
+
+def test_what_an_engine_made_for_a_mover_that_died_before_it_heard_of_it_is_removed(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        there = moving.dst.engine
+        create, made = there.create, asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def create_and_say_nothing(wanted: Description) -> Container:
+            container = create(wanted)
+            loop.call_soon_threadsafe(made.set)
+            died.wait()
+            return container
+
+        died = threading.Event()
+        there.create = create_and_say_nothing  # type: ignore[method-assign]
+        task = asyncio.ensure_future(moving.migrate())
+        await made.wait()
+        await moving.dst.stop()  # which writes nothing down, as one that is killed
+        died.set()
+        there.create = create  # type: ignore[method-assign]
+        assert there.made
+        await moving.dst.start()
+        with pytest.raises(MigrRDMAError, match="web goes on here"):
+            await task
+        await moving.has_stayed()
+
+    with_movers(scenario)
+
+
+def test_what_its_engine_removes_cannot_be_kept(with_movers: Callable[[Scenario], None]) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.src.engine.made["c1"].auto_remove = True
+        with pytest.raises(RefusedError, match=r"started with --rm.*without --keep-source"):
+            await moving.migrate(keep_source=True)
+        await moving.has_stayed()
+        await moving.migrate()
         await moving.has_moved()
 
     with_movers(scenario)

@@ -56,6 +56,13 @@ def test_what_is_expected_is_the_rest_at_the_best_rate_and_a_dump_and_a_restore(
     assert rounds(100, dumped=0.1).expected(200 * MIB) == pytest.approx(0.2 + 2.0)
 
 
+def test_what_moves_before_have_shown_is_believed() -> None:
+    known = Rounds(8, 0.3, least=0.25)
+    known.done += rounds(10).done
+    assert known.expected() == pytest.approx(0.25 + 0.1)
+    assert known.go_on()
+
+
 def test_what_was_marked_since_counts_too() -> None:
     ready = rounds(20)
     assert not ready.go_on()

@@ -51,7 +51,7 @@ Marking = Callable[..., int]
 def _marking(monkeypatch: pytest.MonkeyPatch) -> Marking:
     def run(pages: Marked, *pieces: tuple[int, int], mappings: tuple[tuple[int, int], ...] = ()) -> int:
         in_bytes = [(start * PAGE, end * PAGE) for start, end in pieces]
-        monkeypatch.setattr(nic_writes, "_reach", lambda _: in_bytes)
+        monkeypatch.setattr(nic_writes, "reach", lambda _: in_bytes)
         mapped = mappings or ((0, 1 << 20),)
         monkeypatch.setattr(
             nic_writes, "private_mappings", lambda _: iter([(a * PAGE, b * PAGE) for a, b in mapped])
@@ -102,7 +102,7 @@ def test_a_process_whose_library_does_not_say_is_an_error(monkeypatch: pytest.Mo
     def refuse(_pid: int) -> None:
         raise InspectionError("it does not say")
 
-    monkeypatch.setattr(nic_writes, "_reach", refuse)
+    monkeypatch.setattr(nic_writes, "reach", refuse)
     with pytest.raises(CheckpointError, match="it does not say"):
         nic_writes.mark([os.getpid()])
     assert nic_writes.mark([1 << 30]) == 0, "one that has ended holds nothing"
