@@ -1,9 +1,9 @@
 """Print what a move costs its container: by ``migrrdma migrate`` and by docker's commands, in turn.
 
 The downtime is what the container itself sees: it prints the time a hundred times a second, and the gap is between the
-last line on the one host and the first on the other, whose clock is the same. `lab/rack --fast up` before; or `lab/rack
-up` and ``--rack emulated``, whose kernel tracks writes: there memory goes ahead, and "in one piece" is what a move costs
-when it does not. The emulated hosts' clocks are a few hundredths of a second apart.
+last line on the one host and the first on the other, whose clock is the same. `lab/rack --fast up` before; or
+`lab/rack up` and ``--rack emulated``, whose kernel tracks writes: there memory goes ahead, and "in one piece" is what
+it costs when it does not. The emulated hosts' clocks are a few hundredths of a second apart.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from migrrdma_runtime.commands import (
     migration,
     migration_cancel,
     migration_moves,
+    report,
     status,
     timeline,
     uninstall,
@@ -52,6 +53,7 @@ app.command("uninstall", help=uninstall.HELP)(uninstall.uninstall)
 app.command("check", help=check.HELP)(check.check)
 app.command("migrate", help=migrate.HELP)(migrate.migrate)
 app.command("evacuate", help=evacuate.HELP)(evacuate.evacuate)
+app.command("report", help=report.HELP)(report.report)
 app.command("status", help=status.HELP)(status.status)
 app.command("inspect", help=inspect.HELP)(inspect.inspect)
 app.command("timeline", help=timeline.HELP)(timeline.timeline)

@@ -52,6 +52,8 @@ def receipt(found: Event) -> Iterator[str]:
         yield _figure(step["name"], f"{step['seconds']:.3f} s")
     for what, count in found["bytes"].items():
         yield _figure(f"{what} sent", f"{count / (1 << 20):.1f} MiB")
+    if downtime := found.get("downtime"):
+        yield _figure("stood still", f"{downtime:.3f} s")
     if expected := found.get("expected_downtime"):
         yield _figure("expected to stand still", f"{expected:.3f} s")
     for host, seconds in found.get("blackouts", {}).items():

@@ -224,6 +224,7 @@ class Arrivals:
             "state": arriving.state,
             "error": arriving.error[:4096],
             "timeline": known.get("timeline", []),
+            "downtime": known.get("downtime") or 0.0,
             "blackouts": known.get("blackouts", {}),
             "lost": [str(one)[:4096] for one in known.get("lost", [])],
         }

@@ -482,6 +482,7 @@ class Departures:
             if answer["state"] == "running":
                 journey.departing.receipt |= {
                     "timeline": answer["timeline"],
+                    "downtime": answer["downtime"],
                     "blackouts": answer["blackouts"],
                     "lost": answer["lost"],
                 }

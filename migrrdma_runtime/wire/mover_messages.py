@@ -65,6 +65,7 @@ MOVERS = Vocabulary(
                 state=_STATE,
                 error=TEXT,
                 timeline=list_of(STEP, 256),
+                downtime=SECONDS,
                 blackouts={"type": "object", "propertyNames": NAME, "additionalProperties": SECONDS},
                 lost=list_of(TEXT),
             ),
