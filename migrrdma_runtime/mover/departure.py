@@ -357,7 +357,8 @@ class Departures:
             "facts": {**here, "guests": guests},
             "layers": await asyncio.to_thread(journey.engine.layers, journey.description.image_id),
         }
-        answer = await self._ask(journey, "look", request)
+        # It asks its engine, and CRIU for its version: on a busy host that takes its time.
+        answer = await self._ask(journey, "look", request, seconds=self._long)
         for one in answer["obstacles"]:
             found.append({"what": f"{journey.there.name}: {one['what']}", "remedy": one["remedy"]})
         journey.has_image, journey.layers = answer["has_image"], answer["layers"]
