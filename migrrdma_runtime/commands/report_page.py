@@ -14,8 +14,8 @@ from typing import Any
 
 Receipt = dict[str, Any]
 
-_WIDTH, _LEFT, _ROW, _TOP = 1000, 150, 26, 34
-"""In the picture's own units: its width, where the axis begins, a row's height, and where the first row begins."""
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 1000, 150, 36, 26, 34
+"""In the picture's own units: its width, what is left and right of the axis, a row's height, where the first begins."""
 _LETTER = 6.6
 """About as wide is a letter of a label."""
 _MOST_ROWS = 200
@@ -93,7 +93,7 @@ def _bars(receipt: Receipt) -> list[_Bar]:
     measured = [
         _Bar(one["host"], one["name"], one["start"], one["seconds"]) for one in receipt.get("timeline", [])
     ]
-    hosts: dict[str, list[_Bar]] = {}
+    hosts: dict[str, list[_Bar]] = {receipt["source"]: [], receipt["destination"]: []}
     for one in sorted(own, key=_begin) + sorted(measured, key=_begin):
         hosts.setdefault(one.host, []).append(one)
     # Of a blackout it is known how long it was, and that it ended when the partners had switched.
@@ -143,10 +143,10 @@ def _picture(bars: list[_Bar], still: tuple[float, float] | None) -> str:
     height = _TOP + _ROW * len(bars) + 4
 
     def x(at: float) -> float:
-        return _LEFT + (at - begin) / length * (_WIDTH - _LEFT - 4)
+        return _LEFT + (at - begin) / length * (_WIDTH - _LEFT - _RIGHT)
 
     def width(seconds: float) -> float:
-        return max(1.5, seconds / length * (_WIDTH - _LEFT - 4))
+        return max(1.5, seconds / length * (_WIDTH - _LEFT - _RIGHT))
 
     parts = [
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="the hosts\' steps on a time axis">'
@@ -160,6 +160,7 @@ def _picture(bars: list[_Bar], still: tuple[float, float] | None) -> str:
         parts.append(
             f'<rect class="shade" x="{x(start):.1f}" y="{_TOP - 8}" width="{width(seconds):.1f}" '
             f'height="{height - _TOP + 8}"><title>it stood still for {_seconds(seconds)}</title></rect>'
+            f'<text class="tick" x="{x(start):.1f}" y="{_TOP - 25}">stood still</text>'
         )
     for row, bar in enumerate(bars):
         y = _TOP + row * _ROW
