@@ -22,6 +22,7 @@ from migrrdma_runtime.commands.migrate import (
     MAX_DOWNTIME,
     ROUNDS,
     TCP,
+    WITH_VOLUMES,
     require_tcp,
     seconds_of,
 )
@@ -112,6 +113,7 @@ def evacuate(
     parallel: int = _PARALLEL,
     tcp: str = TCP,
     bandwidth: int = BANDWIDTH,
+    with_volumes: bool = WITH_VOLUMES,
     rounds: int = ROUNDS,
     max_downtime: str = MAX_DOWNTIME,
     engine: str = ENGINE,
@@ -131,6 +133,7 @@ def evacuate(
         "keep_source": False,
         "bandwidth": (bandwidth << 20) // parallel,
         "tcp": tcp,
+        "with_volumes": with_volumes,
         "rounds": rounds,
         "max_downtime": seconds_of(max_downtime),
     }

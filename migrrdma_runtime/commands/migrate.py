@@ -31,6 +31,7 @@ Examples:
   sudo migrrdma migrate web node7 --dry-run        what would hinder it, on every host, with its remedy
   sudo migrrdma migrate web 192.0.2.7 --tcp keep   take established TCP connections along
   sudo migrrdma migrate db node7 --max-downtime 1s  send memory ahead until the rest fits into a second
+  sudo migrrdma migrate db node7 --with-volumes    and the volumes that node7 has not got
   sudo migrrdma migrate web node7 --json           one event to a line, the receipt last
 """
 
@@ -44,6 +45,11 @@ BANDWIDTH = typer.Option(
     metavar="MIB/S",
     min=0,
     help="Send no more than so many MiB a second. Default: no limit.",
+)
+WITH_VOLUMES = typer.Option(
+    False,
+    "--with-volumes",
+    help="Take volumes and folders along that it mounts and the other host has not got.",
 )
 ROUNDS = typer.Option(
     -1,
@@ -76,6 +82,7 @@ def migrate(
     keep_source: bool = _KEEP,
     tcp: str = TCP,
     bandwidth: int = BANDWIDTH,
+    with_volumes: bool = WITH_VOLUMES,
     rounds: int = ROUNDS,
     max_downtime: str = MAX_DOWNTIME,
     engine: str = ENGINE,
@@ -93,6 +100,7 @@ def migrate(
         "keep_source": keep_source,
         "bandwidth": bandwidth << 20,
         "tcp": tcp,
+        "with_volumes": with_volumes,
         "rounds": rounds,
         "max_downtime": seconds_of(max_downtime),
     }

@@ -71,6 +71,8 @@ class Obstacle:
 
     what: str
     remedy: str
+    mount: str = ""
+    """The volume's name, or the folder, that it mounts and that is not here, if it could be brought along."""
 
 
 def _checked(message: Any) -> Message:

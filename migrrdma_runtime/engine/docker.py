@@ -142,6 +142,11 @@ class DockerDaemon:
         """``docker volume inspect``."""
         return self._if_there(f"volume {name}", lambda: self._client.inspect_volume(name))
 
+    def remove_volume(self, name: str) -> None:
+        """``docker volume rm``; none is no error."""
+        with _translated(f"volume {name} is not removed"), _not_there_is_fine():
+            self._client.remove_volume(name)
+
     def image(self, reference: str) -> dict[str, Any] | None:
         """``docker image inspect``."""
         return self._if_there(

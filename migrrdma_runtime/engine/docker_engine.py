@@ -22,6 +22,7 @@ from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.docker import DockerDaemon
 from migrrdma_runtime.engine.docker_networks import Endpoint
 from migrrdma_runtime.engine.engine import Container
+from migrrdma_runtime.engine.mounts import Mount, mounts_of
 
 _NAMESPACE = "moby"
 """Docker's, at containerd."""
@@ -81,6 +82,14 @@ class DockerEngine:
     def left_behind(self, container: Container) -> list[Obstacle]:
         """What is in its volumes without a name."""
         return obstacles.left_behind(self.daemon.inspect(container.id).get("Mounts") or [])
+
+    def mounts(self, container: Container) -> list[Mount]:
+        """By ``docker inspect``."""
+        return mounts_of(self.daemon.inspect(container.id).get("Mounts") or [], self.daemon.volume)
+
+    def remove_volume(self, name: str) -> None:
+        """``docker volume rm``."""
+        self.daemon.remove_volume(name)
 
     def create(self, wanted: Description) -> Container:
         """Create, then connect to each network by itself.

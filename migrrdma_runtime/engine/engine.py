@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from migrrdma_runtime.engine.description import Description, Obstacle
+from migrrdma_runtime.engine.mounts import Mount
 
 RESTORE_DEADLINE_S = 600
 """For a start that restores: CRIU reads the memory of a large process for minutes."""
@@ -74,6 +75,12 @@ class Engine(Protocol):
 
     def left_behind(self, container: Container) -> list[Obstacle]:
         """What it has written where a move does not look, and what would be removed with it."""
+
+    def mounts(self, container: Container) -> list[Mount]:
+        """What it mounts that outlives it; of one that was never started, too."""
+
+    def remove_volume(self, name: str) -> None:
+        """Remove a volume that no container has any more; none is no error."""
 
     def create(self, wanted: Description) -> Container:
         """Make an equal container and do not start it; what cannot be completed is removed again.

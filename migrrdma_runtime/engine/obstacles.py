@@ -100,7 +100,8 @@ def left_behind(mounts: list[dict[str, Any]]) -> list[Obstacle]:
     return [
         Obstacle(
             f"it has written into a volume without a name, at {mount.get('Destination')}, which would not come along",
-            f"create it with --volume NAME:{mount.get('Destination')}, and bring that volume",
+            f"--with-volumes takes it along; or create it with --volume NAME:{mount.get('Destination')}",
+            str(mount.get("Name")),
         )
         for mount in mounts
         if mount.get("Type") == "volume"
@@ -116,7 +117,8 @@ def _has_anything(folder: str) -> bool:
         return True  # of another driver's: nobody knows
 
 
-Found = Iterator[tuple[str, str]]
+Found = Iterator[tuple[str, str] | tuple[str, str, str]]
+"""What an `Obstacle` is made of."""
 
 
 def _name(look: _Look) -> Found:
@@ -262,11 +264,16 @@ def _mounts(look: _Look) -> Found:
         if not os.path.lexists(look.on_host(source)):
             yield (
                 f"there is no {source}, which it mounts",
-                f"bring {source} from its host, with what is in it",
+                f"--with-volumes brings {source} from its host, with what is in it",
+                source,
             )
     for name in sorted(volumes):
         if look.here.volume(name) is None:
-            yield f"there is no volume {name}", f"{look.tool} volume create {name}, and bring its contents"
+            yield (
+                f"there is no volume {name}",
+                "--with-volumes brings it from its host, with what is in it",
+                name,
+            )
 
 
 def _logs(look: _Look) -> Found:

@@ -13,6 +13,7 @@ from migrrdma_runtime.engine import archive, obstacles, podman_description
 from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.docker_description import endpoints_of
 from migrrdma_runtime.engine.engine import END_DEADLINE_S, RESTORE_DEADLINE_S, Container
+from migrrdma_runtime.engine.mounts import Mount, mounts_of
 from migrrdma_runtime.engine.podman_here import PodmanCommand, container_of
 
 _STATES = ("run/runc", "run/crun")
@@ -71,6 +72,16 @@ class Podman:
     def left_behind(self, container: Container) -> list[Obstacle]:
         """What is in its volumes without a name."""
         return obstacles.left_behind(self._podman.inspect("container", container.id).get("Mounts") or [])
+
+    def mounts(self, container: Container) -> list[Mount]:
+        """By ``podman container inspect``."""
+        found = self._podman.inspect("container", container.id)
+        return mounts_of(found.get("Mounts") or [], self._podman.volume)
+
+    def remove_volume(self, name: str) -> None:
+        """``podman volume rm``."""
+        if self._podman.exists("volume", name):
+            self._podman.run("volume", "rm", "--", name)
 
     def create(self, wanted: Description) -> Container:
         """By the same command, of the very image."""

@@ -18,6 +18,7 @@ from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.transport import Handlers, StreamHandlers
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RefusedError
 from migrrdma_runtime.engine.description import Description
+from migrrdma_runtime.engine.docker_description import ANONYMOUS
 from migrrdma_runtime.engine.engine import Container, Engine
 from migrrdma_runtime.mover import facts, layer, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
@@ -44,8 +45,11 @@ class _Live:
     is_here: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """What it waits for; an error: it will not come."""
     start: asyncio.Task[None] | None = None
-    layer: Path | None = None
-    """Its writable layer; an engine that is starting it would not say where that is."""
+    files: dict[str, Path] = field(default_factory=dict)
+    """Its writable layer, by no name, and what was made for it, by where it mounts that.
+
+    An engine that is starting it would not say where they are.
+    """
     new_root: bool = False
     """The layer has changed since the engine began to start it, and may have mounted it."""
     streaming: int = 0
@@ -53,6 +57,26 @@ class _Live:
 
 def _unfinished(move: str) -> str:
     return f"migrrdma-{move}"
+
+
+def _missing(engine: Engine, wanted: Description, mounts: list[str]) -> list[str]:
+    """What is to be made for it, of which nothing may be here: nobody else's files are filled, or removed."""
+    if not mounts:
+        return []
+    missing = {one.mount for one in engine.obstacles(wanted) if one.mount}
+    for one in mounts:
+        if one not in missing:
+            raise RefusedError(f"{one} is here by now, and is not filled: start the move again")
+    return mounts
+
+
+def _make_folders(mounts: list[str]) -> None:
+    try:
+        for one in mounts:
+            if one.startswith("/"):
+                Path(one).mkdir(parents=True)
+    except OSError as error:
+        raise AgentError(f"{error.filename}: {error.strerror}") from error
 
 
 class Arrivals:
@@ -94,7 +118,12 @@ class Arrivals:
         wanted = Description.from_message(request["description"])
         engine = self._engine(wanted.engine)
         obstacles = await asyncio.to_thread(engine.obstacles, wanted)
-        found = [{"what": one.what, "remedy": one.remedy} for one in obstacles]
+        brought = [one.mount for one in obstacles if one.mount] if request["with_volumes"] else []
+        found = [
+            {"what": one.what, "remedy": one.remedy}
+            for one in obstacles
+            if one.mount not in brought or not one.mount
+        ]
         told = request["facts"]
         guests = [str(one) for one in told.get("guests", [])]
         found += await asyncio.to_thread(facts.obstacles, told, guests, self._guest_dir)
@@ -110,6 +139,7 @@ class Arrivals:
             "obstacles": found,
             "has_image": await asyncio.to_thread(engine.has_image, wanted.image_id),
             "layers": await asyncio.to_thread(engine.layers_here, request["layers"]),
+            "mounts": brought,
         }
 
     async def receive(self, caller: Identity, request: Message) -> Message:
@@ -118,17 +148,24 @@ class Arrivals:
         async with self._lock(move):
             if move in self._book.moves:
                 raise RefusedError(f"move {move} is here already")
+            engine = self._engine(wanted.engine)
             arriving = Arriving(move, caller.name, wanted.engine, wanted.name, wanted.restart)
+            arriving.made = await asyncio.to_thread(_missing, engine, wanted, request["mounts"])
             self._book.write(arriving)
             self._live[move] = _Live()
             try:
-                engine = self._engine(wanted.engine)
+                await asyncio.to_thread(_make_folders, arriving.made)
                 # Until its id is written down it has a name by which the next mover finds it.
                 unfinished = replace(wanted, name=_unfinished(move))
                 container = await asyncio.to_thread(engine.create, unfinished)
                 self._book.write(arriving, container=container.id)
                 await asyncio.to_thread(engine.rename, container, wanted.name)
-                self._live[move].layer = await asyncio.to_thread(engine.layer, container)
+                layer = await asyncio.to_thread(engine.layer, container)
+                mounts = await asyncio.to_thread(engine.mounts, container)
+                fresh = [
+                    one for one in mounts if one.called in arriving.made or ANONYMOUS.fullmatch(one.name)
+                ]
+                self._live[move].files = {"": layer, **{one.target: one.source for one in fresh}}
             except MigrRDMAError as error:
                 await self._remove(arriving)
                 self._book.write(arriving, state="failed", ended=True, error=str(error))
@@ -145,7 +182,7 @@ class Arrivals:
 
     async def take_layer(self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:
         """Fill the writable layer."""
-        arriving, root = self._layer_of(caller, header["move"])
+        arriving, root = self._files_of(caller, header)
         await streams.write_layer(root, self._heard(arriving, chunks))
         return {}
 
@@ -153,18 +190,20 @@ class Arrivals:
         self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]
     ) -> Message:
         """Remove from the writable layer what has gone, or changed, at its source."""
-        arriving, root = self._layer_of(caller, header["move"])
+        arriving, root = self._files_of(caller, header)
         await layer.keep_only(root, self._heard(arriving, chunks))
         return {}
 
-    def _layer_of(self, caller: Identity, move: str) -> tuple[Arriving, Path]:
-        arriving = self._of(caller, move)
+    def _files_of(self, caller: Identity, header: Message) -> tuple[Arriving, Path]:
+        arriving, mount = self._of(caller, header["move"]), header["mount"]
         live = self._live[arriving.id]
-        if live.layer is None or live.is_here.done():
+        if live.is_here.done() or not live.files:
             raise RefusedError(f"move {arriving.id} takes no files any more")
+        if mount not in live.files:
+            raise RefusedError(f"move {arriving.id} has made nothing new here for {mount}: it stays as it is")
         self._require_awaited(arriving, live)
-        live.new_root = live.new_root or live.start is not None
-        return arriving, live.layer
+        live.new_root = live.new_root or (live.start is not None and not mount)
+        return arriving, live.files[mount]
 
     async def take_round(self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:
         """Take memory that comes ahead, to where the restore will look for it."""
@@ -387,6 +426,11 @@ class Arrivals:
         found = arriving.container or _unfinished(arriving.id)
         container = Container(id=found, name=arriving.name, runtime="", running=False)
         await asyncio.to_thread(engine.remove, container)
+        for one in arriving.made:
+            if one.startswith("/"):
+                await asyncio.to_thread(shutil.rmtree, one, ignore_errors=True)
+            else:
+                await asyncio.to_thread(engine.remove_volume, one)
         if not arriving.container:
             return
         await asyncio.to_thread(shutil.rmtree, self._staged / arriving.container, ignore_errors=True)

@@ -65,6 +65,8 @@ class Arriving:
     restart: dict[str, Any]
     container: str = ""
     """Its id here, once it is made."""
+    made: list[str] = field(default_factory=list)
+    """Volumes and folders that were made for it, and are filled: they go with it if it does not stay."""
     state: str = "received"
     ended: bool = False
     error: str = ""

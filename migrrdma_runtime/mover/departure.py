@@ -31,6 +31,7 @@ from migrrdma_runtime.base.errors import (
 )
 from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.engine import IMAGE_DEADLINE_S, Container, Engine
+from migrrdma_runtime.engine.mounts import Mount
 from migrrdma_runtime.mover import connections, facts, mapped, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Book, Departing
@@ -75,6 +76,10 @@ class Journey:
     """Seconds that it was expected to stand still when it was stopped; 0: nothing of its memory had gone ahead."""
     mapped: set[str] = field(default_factory=set)
     """Files that are sent once more, as their times do not say whether they have changed (mapped.py)."""
+    mounts: list[Mount] = field(default_factory=list)
+    """Volumes and folders that go along."""
+    nameless: list[str] = field(default_factory=list)
+    """Of these the volumes without a name of the user's, which the engine there makes anew."""
     has_image: bool = False
     """The image is there."""
     layers: int = 0
@@ -332,8 +337,9 @@ class Departures:
                     "remedy": "move it without --keep-source",
                 }
             )
+        with_volumes = journey.options["with_volumes"]
         stays = await asyncio.to_thread(journey.engine.left_behind, journey.container)
-        found += [{"what": one.what, "remedy": one.remedy} for one in stays]
+        found += [{"what": one.what, "remedy": one.remedy} for one in stays if not with_volumes]
         ends = await asyncio.to_thread(connections.established, journey.container.pid)
         if ends and journey.options["tcp"] != "keep":
             shown = ", ".join(ends[:4]) + (f" and {len(ends) - 4} more" if len(ends) > 4 else "")
@@ -356,12 +362,16 @@ class Departures:
             "bytes": await asyncio.to_thread(_memory_of, journey.container.pid),
             "facts": {**here, "guests": guests},
             "layers": await asyncio.to_thread(journey.engine.layers, journey.description.image_id),
+            "with_volumes": with_volumes,
         }
         # It asks its engine, and CRIU for its version: on a busy host that takes its time.
         answer = await self._ask(journey, "look", request, seconds=self._long)
         for one in answer["obstacles"]:
             found.append({"what": f"{journey.there.name}: {one['what']}", "remedy": one["remedy"]})
         journey.has_image, journey.layers = answer["has_image"], answer["layers"]
+        if with_volumes:
+            nameless = [one.mount for one in stays]
+            found += await asyncio.to_thread(_choose_mounts, journey, answer["mounts"], nameless)
         return found
 
     async def _require_none(self, journey: Journey) -> None:
@@ -381,17 +391,24 @@ class Departures:
             await self._ask(
                 journey,
                 "receive",
-                {"move": journey.id, "description": journey.description.as_message()},
+                {
+                    "move": journey.id,
+                    "description": journey.description.as_message(),
+                    "mounts": [one.called for one in journey.mounts if one.called not in journey.nameless],
+                },
                 seconds=self._long,
             )
-        layer = Layer(await asyncio.to_thread(engine.layer, journey.container))
+        files = {"": Layer(await asyncio.to_thread(engine.layer, journey.container))}
+        files |= {one.target: Layer(one.source) for one in journey.mounts}
         journey.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with journey.step("sending its files"):
             # Also those that are let go of before the end: their last changes may have left no trace.
             journey.mapped = await asyncio.to_thread(mapped.written_to, journey.low_level.state)
-            await asyncio.to_thread(layer.look)
-            header = {"move": journey.id}
-            await self._send(journey, "layer", header, "files", streams.read_layer(layer.root))
+            for mount, layer in files.items():
+                await asyncio.to_thread(layer.look)
+                header = {"move": journey.id, "mount": mount}
+                what = f"files in {mount}" if mount else "files"
+                await self._send(journey, "layer", header, what, streams.read_layer(layer.root))
         rounds = await self._plan(journey)
         if rounds.go_on():
             await self._send_round(journey, rounds)
@@ -415,7 +432,8 @@ class Departures:
             )
         images = journey.folder / "images"
         with journey.step("sending the rest"):
-            await self._send_rest_of_layer(journey, layer)
+            for mount, layer in files.items():
+                await self._send_rest_of_files(journey, layer, mount)
             total = await asyncio.to_thread(streams.size_of, images, ROUNDS)
             rest = streams.read_folder(images, without=ROUNDS)
             what = "memory, the rest" if rounds.done else "memory"
@@ -619,14 +637,16 @@ class Departures:
         header = {"engine": wanted.engine, "image": wanted.image_id}
         await self._send(journey, "image", header, "image", streams.from_a_thread(blocks))
 
-    async def _send_rest_of_layer(self, journey: Journey, layer: Layer) -> None:
+    async def _send_rest_of_files(self, journey: Journey, layer: Layer, mount: str) -> None:
         found = await asyncio.to_thread(layer.changes)
-        header = {"move": journey.id}
-        await self._send(journey, "stays", header, "names of files", told(found.stays))
+        header, where = {"move": journey.id, "mount": mount}, f" in {mount}" if mount else ""
+        await self._send(journey, "stays", header, f"names of files{where}", told(found.stays))
         names = journey.mapped | await asyncio.to_thread(mapped.written_to, journey.low_level.state)
+        if mount:
+            names = mapped.within(names, mount)
         once_more = await asyncio.to_thread(mapped.with_all_names, layer.root, names)
         rest = streams.read_files(layer.root, sorted({".", *found.changed, *once_more}))
-        await self._send(journey, "layer", header, "files, the rest", rest)
+        await self._send(journey, "layer", header, f"files{where}, the rest", rest)
 
     async def _send(
         self,
@@ -679,6 +699,35 @@ class Departures:
 
 
 _BY_THE_TEXT = "see docs/verbs.md, and `migrrdma status`"
+
+
+def _choose_mounts(journey: Journey, missing: list[str], nameless: list[str]) -> list[Message]:
+    """Choose what goes along of what is not there; what cannot is an obstacle."""
+    mounts = {one.called: one for one in journey.engine.mounts(journey.container)}
+    wanted = [*missing, *nameless]
+    journey.mounts = [mounts[one] for one in wanted if one in mounts]
+    journey.nameless = nameless
+    found = [
+        {
+            "what": f"{one}, which it mounts, cannot be brought along: only folders and plain local volumes can",
+            "remedy": f"bring it to {journey.there.name}",
+        }
+        for one in wanted
+        if one not in mounts
+    ]
+    sources = {one.source: one.called for one in journey.mounts}
+    for other in journey.engine.containers() if sources else ():
+        if not other.running or other.id == journey.container.id:
+            continue
+        for one in journey.engine.mounts(other):
+            if one.writable and one.source in sources:
+                found.append(
+                    {
+                        "what": f"container {other.name} writes to {sources[one.source]}, too",
+                        "remedy": f"stop {other.name}: two hosts cannot write to one volume",
+                    }
+                )
+    return found
 
 
 def _empty(images: Path) -> None:

@@ -34,6 +34,12 @@ def written_to(state: str) -> set[str]:
     return found
 
 
+def within(names: set[str], target: str) -> set[str]:
+    """Those below where the container mounts something, as they are called there."""
+    prefix = f"{target.strip('/')}/"
+    return {one.removeprefix(prefix) for one in names if one.startswith(prefix)}
+
+
 def with_all_names(layer: Path, names: set[str]) -> list[str]:
     """Those that are files of the layer, with the other names that each has there: one file stays one file."""
     files = {}

@@ -38,6 +38,7 @@ REQUESTS = {
         # Bytes a second; 0: as many as there is room for.
         bandwidth={"type": "integer", "minimum": 0, "maximum": 1 << 50},
         tcp={"type": "string", "pattern": "^(refuse|keep)$", "maxLength": 6},
+        with_volumes={"type": "boolean"},
         # At most so many go ahead of the rest; -1: as many as pay.
         rounds={"type": "integer", "minimum": -1, "maximum": 64},
         # Seconds.

@@ -29,6 +29,8 @@ TEXT: Schema = {"type": "string", "maxLength": 4096}
 _COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 60}
 IMAGE: Schema = {"type": "string", "pattern": "^(sha256:)?[0-9a-f]{64}$", "maxLength": 71}
 ENGINE: Schema = {"type": "string", "pattern": "^[a-z]{1,16}$", "maxLength": 16}
+MOUNT: Schema = {"type": "string", "maxLength": 4096}
+"""A volume's name, a folder's path on a host, or where a container mounts it."""
 OBSTACLE = record(what=TEXT, remedy=TEXT)
 """Why a move would fail, and what to do about it."""
 
@@ -51,11 +53,21 @@ MOVERS = Vocabulary(
                 bytes=_COUNT,
                 facts={"type": "object"},
                 layers=list_of(IMAGE, 512),
+                with_volumes={"type": "boolean"},
             ),
-            # ``layers``: how many of the image's need not be sent.
-            record(obstacles=list_of(OBSTACLE, 256), has_image={"type": "boolean"}, layers=_COUNT),
+            # ``layers``: how many of the image's need not be sent; ``mounts``: volumes and folders that are to be.
+            record(
+                obstacles=list_of(OBSTACLE, 256),
+                has_image={"type": "boolean"},
+                layers=_COUNT,
+                mounts=list_of(MOUNT, 256),
+            ),
         ),
-        "receive": Exchange(record(**_MOVE, description={"type": "object"}), record(container=TEXT)),
+        # ``mounts``: of those that are missing, what is made for it and filled.
+        "receive": Exchange(
+            record(**_MOVE, description={"type": "object"}, mounts=list_of(MOUNT, 256)),
+            record(container=TEXT),
+        ),
         # Have the engine start it: answered when its runtime waits, or it has failed.
         "start": Exchange(record(**_MOVE), record(state=_STATE, error=TEXT)),
         # How it stands, at the latest after so many seconds; also a sign of life.
@@ -78,10 +90,10 @@ MOVERS = Vocabulary(
     {
         # Before the container: it is made of it.
         "image": Exchange(record(engine=ENGINE, image=IMAGE), record()),
-        # The writable layer, and what has changed of it since.
-        "layer": Exchange(record(**_MOVE), record()),
+        # The writable layer, or what it mounts at ``mount``; and what has changed of it since.
+        "layer": Exchange(record(**_MOVE, mount=MOUNT), record()),
         # Before the latter: what of its changed folders stays (mover/layer.py).
-        "stays": Exchange(record(**_MOVE), record()),
+        "stays": Exchange(record(**_MOVE, mount=MOUNT), record()),
         # Memory, ahead of the rest: what was written to since the round before.
         "round": Exchange(
             record(**_MOVE, number={"type": "integer", "minimum": 1, "maximum": 1024}), record()

@@ -67,6 +67,39 @@ def test_a_container_without_rdma_moves_there_and_back(src: Shell, dst: Shell, c
         _nothing_is_left(node)
 
 
+def test_volumes_and_folders_go_along_when_that_is_wanted(
+    src: Shell, dst: Shell, containers: Register
+) -> None:
+    for node in (src, dst):
+        node.sh("docker volume rm -f ledger >/dev/null; rm -rf /root/inbox")
+    src.sh("mkdir /root/inbox && echo letter >/root/inbox/first")
+    script = f"echo old >/ledger/entry; echo scratch >/nameless/note; {COUNTER} & wait"
+    options = ["--volume=ledger:/ledger", "--volume=/root/inbox:/inbox", "--volume=/nameless"]
+    source = containers(Container(src, "moves", ["sh", "-c", script], options)).run()
+    there = containers(source.on(dst))
+    source.wait_for_line("^3")
+    with pytest.raises(NodeCommandError) as refused:
+        _migrate(source, dst)
+    for missing in ("there is no volume ledger", "there is no /root/inbox", "a volume without a name"):
+        assert missing in refused.value.stderr
+    assert "--with-volumes" in refused.value.stderr
+    _migrate(source, dst, "--with-volumes")
+    assert _is_nowhere(source)
+    goes_on(there)
+    seen = there.docker("exec", there.name, "cat", "/ledger/entry", "/inbox/first", "/nameless/note").stdout
+    assert seen.split() == ["old", "letter", "scratch"]
+    # What is there is used as it is from now on: of it the host of before has its own.
+    src.sh("echo other >/var/lib/docker/volumes/ledger/_data/entry")
+    with pytest.raises(NodeCommandError, match="a volume without a name"):
+        _migrate(there, src)
+    _migrate(there, src, "--with-volumes")
+    goes_on(source)
+    assert source.docker("exec", source.name, "cat", "/ledger/entry").stdout.split() == ["other"]
+    assert source.docker("exec", source.name, "cat", "/nameless/note").stdout.split() == ["scratch"]
+    for node in (src, dst):
+        _nothing_is_left(node)
+
+
 @pytest.mark.usefixtures("on_the_nodes")
 def test_either_end_of_rdma_traffic_moves_and_no_byte_is_lost(
     src: Shell, dst: Shell, peer: Shell, containers: Register

@@ -18,6 +18,7 @@ from migrrdma_runtime.base.config import Config
 from migrrdma_runtime.base.errors import CheckpointError, EngineError, MigrRDMAError
 from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.engine import Container
+from migrrdma_runtime.engine.mounts import Mount
 from migrrdma_runtime.mover.daemon import Daemon, ThisHost
 from migrrdma_runtime.mover.dump import LowLevel
 from migrrdma_runtime.wire.mover_client import Mover
@@ -49,6 +50,7 @@ class FakeEngine:
         self.obstructed: list[Obstacle] = []
         self.images = {IMAGE}
         self.loaded = b""
+        self.volumes: dict[str, Path] = {}
         self.refuses: set[str] = set()
         """Of its methods, those that fail."""
 
@@ -74,10 +76,18 @@ class FakeEngine:
         return staged / container.id
 
     def describe(self, container: Container) -> Description:
-        return Description("docker", "web", "nginx", IMAGE, {}, self.made[container.id].restart)
+        restart = self.made[container.id].restart
+        return Description("docker", "web", "nginx", IMAGE, {"Volumes": [*self.volumes]}, restart)
 
-    def obstacles(self, _wanted: Description) -> list[Obstacle]:
-        return self.obstructed
+    def obstacles(self, wanted: Description) -> list[Obstacle]:
+        lacking = [one for one in wanted.create.get("Volumes", []) if one not in self.volumes]
+        return [*self.obstructed, *(Obstacle(f"there is no {one}", "bring it", one) for one in lacking)]
+
+    def mounts(self, _container: Container) -> list[Mount]:
+        return [Mount(f"/mnt/{name}", path, name, writable=True) for name, path in self.volumes.items()]
+
+    def remove_volume(self, name: str) -> None:
+        shutil.rmtree(self.volumes.pop(name))
 
     def left_behind(self, _container: Container) -> list[Obstacle]:
         return []
@@ -86,6 +96,8 @@ class FakeEngine:
         self._may("create")
         made = Made(self._host.lands_in, self._host.home / "layer-there", name=wanted.name)
         made.layer.mkdir(exist_ok=True)
+        for name in wanted.create.get("Volumes", []):
+            self.volumes.setdefault(name, self._host.home / f"volume-there-{name}").mkdir(exist_ok=True)
         self.made[made.id] = made
         return self.container(made.id)
 
@@ -283,7 +295,7 @@ class Moving:
         """``migrrdma migrate web dst``."""
         request = {
             "container": "c1", "engine": "", "destination": self.move.dst.address, "dry_run": False,
-            "keep_source": False, "bandwidth": 0, "tcp": "keep", "rounds": 2, "max_downtime": 0,
+            "keep_source": False, "with_volumes": False, "bandwidth": 0, "tcp": "keep", "rounds": 2, "max_downtime": 0,
             **options,
         }  # fmt: skip
         assert self.src.daemon is not None

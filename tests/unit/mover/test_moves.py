@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from cluster import Cluster
 from guest_process import PATIENT_S
-from moving import Moving
+from moving import Made, Moving
 
 from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError
 from migrrdma_runtime.engine.description import Description, Obstacle
@@ -61,6 +62,80 @@ def test_it_moves_with_its_connections_its_files_and_its_restart_policy(
         ]
         assert receipt["bytes"]["image"] == len(moving.dst.engine.loaded) == 7000
         assert list(receipt["blackouts"]) == ["peer"]
+
+    with_movers(scenario)
+
+
+def _with_a_volume(moving: Moving) -> Path:
+    volume = moving.src.home / "volume"
+    volume.mkdir()
+    (volume / "table").write_text("rows\n")
+    moving.src.engine.volumes["db"] = volume
+    return volume
+
+
+def test_a_volume_that_is_not_there_goes_along_when_that_is_wanted(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        volume = _with_a_volume(moving)
+        with pytest.raises(RefusedError, match="there is no db"):
+            await moving.migrate()
+        await moving.has_stayed()
+
+        def write() -> None:
+            (volume / "late").write_text("the last row\n")
+
+        moving.at["draining and dumping"] = write
+        receipt = await moving.migrate(with_volumes=True)
+        await moving.has_moved()
+        there = moving.dst.engine.volumes["db"]
+        assert (there / "table").read_text() == "rows\n"
+        assert (there / "late").read_text() == "the last row\n"
+        assert (volume / "table").exists(), "it is removed by nobody but its user"
+        assert "files in /mnt/db" in receipt["bytes"]
+
+    with_movers(scenario)
+
+
+def test_a_volume_that_is_there_is_used_as_it_is(with_movers: Callable[[Scenario], None]) -> None:
+    async def scenario(moving: Moving) -> None:
+        _with_a_volume(moving)
+        there = moving.dst.home / "there-already"
+        there.mkdir()
+        (there / "table").write_text("shared rows\n")
+        moving.dst.engine.volumes["db"] = there
+        await moving.migrate(with_volumes=True)
+        await moving.has_moved()
+        assert (there / "table").read_text() == "shared rows\n"
+
+    with_movers(scenario)
+
+
+@pytest.mark.parametrize("step", ["sending its files", "sending the rest"])
+def test_what_was_made_for_a_move_that_comes_to_nothing_is_removed(
+    with_movers: Callable[[Scenario], None], step: str
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        volume = _with_a_volume(moving)
+        moving.at[step] = moving.cancel
+        with pytest.raises(RefusedError, match="was cancelled"):
+            await moving.migrate(with_volumes=True)
+        await moving.has_stayed()
+        assert not moving.dst.engine.volumes
+        assert (volume / "table").exists()
+
+    with_movers(scenario)
+
+
+def test_a_volume_that_another_container_writes_to_does_not_go(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        _with_a_volume(moving)
+        moving.src.engine.made["c9"] = Made("c9", moving.src.home, running=True, name="other")
+        with pytest.raises(RefusedError, match="container other writes to db, too"):
+            await moving.migrate(with_volumes=True)
 
     with_movers(scenario)
 
