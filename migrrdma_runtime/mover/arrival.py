@@ -20,7 +20,7 @@ from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RefusedError
 from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.docker_description import ANONYMOUS
 from migrrdma_runtime.engine.engine import Container, Engine
-from migrrdma_runtime.mover import facts, layer, streams
+from migrrdma_runtime.mover import facts, guest_library, layer, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Arriving, Book
 from migrrdma_runtime.mover.dump import ROUNDS
@@ -107,6 +107,7 @@ class Arrivals:
         }
         self.streams: StreamHandlers = {
             "image": self.take_image,
+            "guest": self.take_guest,
             "layer": self.take_layer,
             "stays": self.take_what_stays,
             "round": self.take_round,
@@ -124,9 +125,7 @@ class Arrivals:
             for one in obstacles
             if one.mount not in brought or not one.mount
         ]
-        told = request["facts"]
-        guests = [str(one) for one in told.get("guests", [])]
-        found += await asyncio.to_thread(facts.obstacles, told, guests, self._guest_dir)
+        found += await asyncio.to_thread(facts.obstacles, request["facts"])
         free = shutil.disk_usage(self._existing_staged()).free
         if free < request["bytes"]:
             found.append(
@@ -140,6 +139,7 @@ class Arrivals:
             "has_image": await asyncio.to_thread(engine.has_image, wanted.image_id),
             "layers": await asyncio.to_thread(engine.layers_here, request["layers"]),
             "mounts": brought,
+            "guests": [one for one in request["guests"] if not (self._guest_dir / one).is_dir()],
         }
 
     async def receive(self, caller: Identity, request: Message) -> Message:
@@ -178,6 +178,11 @@ class Arrivals:
         engine = self._engine(header["engine"])
         blocks = streams.in_a_thread(chunks, asyncio.get_running_loop())
         await asyncio.to_thread(engine.load_image, blocks, header["image"])
+        return {}
+
+    async def take_guest(self, _caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:
+        """Keep a version of the guest library, whatever becomes of the move."""
+        await guest_library.write(self._guest_dir, header["guest"], chunks)
         return {}
 
     async def take_layer(self, caller: Identity, header: Message, chunks: AsyncIterator[bytes]) -> Message:

@@ -32,7 +32,7 @@ from migrrdma_runtime.base.errors import (
 from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.engine import IMAGE_DEADLINE_S, Container, Engine
 from migrrdma_runtime.engine.mounts import Mount
-from migrrdma_runtime.mover import connections, facts, mapped, streams
+from migrrdma_runtime.mover import connections, facts, guest_library, mapped, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Book, Departing
 from migrrdma_runtime.mover.dump import ROUNDS, LowLevel, wait_for_dump
@@ -80,6 +80,8 @@ class Journey:
     """Volumes and folders that go along."""
     nameless: list[str] = field(default_factory=list)
     """Of these the volumes without a name of the user's, which the engine there makes anew."""
+    guests: list[str] = field(default_factory=list)
+    """Versions of the guest library that its processes run and that are not there."""
     has_image: bool = False
     """The image is there."""
     layers: int = 0
@@ -356,11 +358,11 @@ class Departures:
             guests = looked["build_ids"]
         except AgentError as error:
             found.append({"what": str(error), "remedy": "see `migrrdma check` on this host"})
-        here = await asyncio.to_thread(facts.of_this_host, self._config.guest_dir)
         request = {
             "description": journey.description.as_message(),
             "bytes": await asyncio.to_thread(_memory_of, journey.container.pid),
-            "facts": {**here, "guests": guests},
+            "facts": await asyncio.to_thread(facts.of_this_host),
+            "guests": guests,
             "layers": await asyncio.to_thread(journey.engine.layers, journey.description.image_id),
             "with_volumes": with_volumes,
         }
@@ -369,6 +371,15 @@ class Departures:
         for one in answer["obstacles"]:
             found.append({"what": f"{journey.there.name}: {one['what']}", "remedy": one["remedy"]})
         journey.has_image, journey.layers = answer["has_image"], answer["layers"]
+        journey.guests = answer["guests"]
+        for one in journey.guests:
+            if not (self._config.guest_dir / one).is_dir():
+                found.append(
+                    {
+                        "what": f"the guest library {one:.12} that it runs is installed on neither host any more",
+                        "remedy": "install that version of migrrdma on one of them; versions stay side by side",
+                    }
+                )
         if with_volumes:
             nameless = [one.mount for one in stays]
             found += await asyncio.to_thread(_choose_mounts, journey, answer["mounts"], nameless)
@@ -387,6 +398,9 @@ class Departures:
         if not journey.has_image:
             with journey.step("sending the image"):
                 await self._send_image(journey)
+        for one in journey.guests:
+            library = guest_library.read(self._config.guest_dir, one)
+            await self._send(journey, "guest", {"guest": one}, "guest library", library)
         with journey.step("making the container"):
             await self._ask(
                 journey,

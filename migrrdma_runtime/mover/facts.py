@@ -31,21 +31,20 @@ _NOT_THE_PROGRAMS = frozenset(
 """Flags that say something of the processor and not of what a program may use."""
 
 
-def of_this_host(guest_dir: Path) -> Message:
+def of_this_host() -> Message:
     """Of the host that a container leaves."""
     return {
         "machine": platform.machine(),
         "flags": sorted(_cpu_flags() - _NOT_THE_PROGRAMS),
         "criu": _criu_version(),
         "time": time.time(),
-        "guests": sorted(one.name for one in guest_dir.iterdir()) if guest_dir.is_dir() else [],
     }
 
 
-def obstacles(there: Message, guests: list[str], guest_dir: Path) -> list[Message]:
-    """What of the facts that another host has told hinders its processes here; ``guests``: the libraries they run."""
+def obstacles(there: Message) -> list[Message]:
+    """What of the facts that another host has told hinders its processes here."""
     found = []
-    here = of_this_host(guest_dir)
+    here = of_this_host()
     if there.get("machine") != here["machine"]:
         found.append(
             (
@@ -68,14 +67,6 @@ def obstacles(there: Message, guests: list[str], guest_dir: Path) -> list[Messag
             (
                 f"CRIU here is {here['criu'] or 'not installed'}, and {there.get('criu')} there",
                 "install the same version of CRIU on both hosts",
-            )
-        )
-    lacking = [one for one in guests if not (guest_dir / one).is_dir()]
-    if lacking:
-        found.append(
-            (
-                f"the guest library {', '.join(one[:12] for one in lacking)} that it runs is not installed here",
-                "install the migrrdma here that its host has; versions stay side by side",
             )
         )
     off = time.time() - float(there.get("time", 0))

@@ -29,6 +29,8 @@ TEXT: Schema = {"type": "string", "maxLength": 4096}
 _COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": 1 << 60}
 IMAGE: Schema = {"type": "string", "pattern": "^(sha256:)?[0-9a-f]{64}$", "maxLength": 71}
 ENGINE: Schema = {"type": "string", "pattern": "^[a-z]{1,16}$", "maxLength": 16}
+GUEST: Schema = {"type": "string", "pattern": "^[0-9a-f]{8,64}$", "maxLength": 64}
+"""The build-id of a guest library."""
 MOUNT: Schema = {"type": "string", "maxLength": 4096}
 """A volume's name, a folder's path on a host, or where a container mounts it."""
 OBSTACLE = record(what=TEXT, remedy=TEXT)
@@ -54,13 +56,16 @@ MOVERS = Vocabulary(
                 facts={"type": "object"},
                 layers=list_of(IMAGE, 512),
                 with_volumes={"type": "boolean"},
+                guests=list_of(GUEST, 64),
             ),
-            # ``layers``: how many of the image's need not be sent; ``mounts``: volumes and folders that are to be.
+            # ``layers``: how many of the image's need not be sent; ``mounts``: volumes and folders that are to be;
+            # ``guests``: the versions of the guest library that are missing.
             record(
                 obstacles=list_of(OBSTACLE, 256),
                 has_image={"type": "boolean"},
                 layers=_COUNT,
                 mounts=list_of(MOUNT, 256),
+                guests=list_of(GUEST, 64),
             ),
         ),
         # ``mounts``: of those that are missing, what is made for it and filled.
@@ -90,6 +95,8 @@ MOVERS = Vocabulary(
     {
         # Before the container: it is made of it.
         "image": Exchange(record(engine=ENGINE, image=IMAGE), record()),
+        # Likewise: it is not the move's, and stays.
+        "guest": Exchange(record(guest=GUEST), record()),
         # The writable layer, or what it mounts at ``mount``; and what has changed of it since.
         "layer": Exchange(record(**_MOVE, mount=MOUNT), record()),
         # Before the latter: what of its changed folders stays (mover/layer.py).

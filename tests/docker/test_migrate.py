@@ -111,7 +111,12 @@ def test_either_end_of_rdma_traffic_moves_and_no_byte_is_lost(
     for one in (client, server):
         one.wait_for_line(workload.RATE)
     moved, back = containers(client.on(dst)), containers(server.on(src))
+    # The version of the guest library that it runs is brought along where it is missing.
+    dst.sh("mv $(readlink -f /var/lib/migrrdma/guest/current) /root/guest-of-before")
     _migrate(client, dst, "--tcp", "keep")
+    dst.sh(
+        "diff -r $(readlink -f /var/lib/migrrdma/guest/current) /root/guest-of-before; rm -r /root/guest-of-before"
+    )
     moved.wait_for_line(workload.RATE, after=1)
     server.wait_for_line(workload.RATE, after=len(server.lines()))
     _migrate(server, src, "--tcp", "keep")

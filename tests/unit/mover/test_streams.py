@@ -13,9 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from guest_build import compile_c
 
 from migrrdma_runtime.base.errors import AgentError
-from migrrdma_runtime.mover import layer, streams
+from migrrdma_runtime.host.install import build_id
+from migrrdma_runtime.mover import guest_library, layer, streams
 from migrrdma_runtime.mover.layer import Layer
 
 
@@ -236,3 +238,40 @@ def test_a_folder_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) ->
 
     with pytest.raises(AgentError, match="gone"):
         asyncio.run(read())
+
+
+def _library(tmp_path: Path) -> tuple[bytes, str]:
+    built = tmp_path / "libmigrrdma.so"
+    compile_c(built, "-shared", "-Wl,--build-id", "-x", "c", "/dev/null")
+    image = built.read_bytes()
+    return image, build_id.read(image, "it")
+
+
+async def _in_pieces(image: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(image), 1000):
+        yield image[at : at + 1000]
+
+
+def test_a_guest_library_arrives_under_its_own_name_and_whole(tmp_path: Path) -> None:
+    image, version = _library(tmp_path)
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / version).mkdir(parents=True)
+    (here / version / "libmigrrdma.so").write_bytes(image)
+    for _ in range(2):  # another move may bring it as well
+        asyncio.run(guest_library.write(there, version, guest_library.read(here, version)))
+    assert [one.name for one in there.iterdir()] == [version]
+    arrived = there / version / "libmigrrdma.so"
+    assert arrived.read_bytes() == image
+    assert stat.S_IMODE(arrived.stat().st_mode) == 0o755
+
+
+def test_what_is_no_guest_library_of_that_name_is_refused(tmp_path: Path) -> None:
+    image, version = _library(tmp_path)
+    for content, name, why in (
+        (image, "ab" * 20, f"came as {'ab' * 20} is {version}"),
+        (b"no library", version, "no build-id"),
+        (image[:100], version, "cut short|no build-id"),
+    ):
+        with pytest.raises(AgentError, match=why):
+            asyncio.run(guest_library.write(tmp_path / "there", name, _in_pieces(content)))
+    assert not (tmp_path / "there").exists()
