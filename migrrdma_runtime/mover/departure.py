@@ -654,13 +654,15 @@ class Departures:
     async def _send_rest_of_files(self, journey: Journey, layer: Layer, mount: str) -> None:
         found = await asyncio.to_thread(layer.changes)
         header, where = {"move": journey.id, "mount": mount}, f" in {mount}" if mount else ""
-        await self._send(journey, "stays", header, f"names of files{where}", told(found.stays))
+        if found.stays:
+            await self._send(journey, "stays", header, f"names of files{where}", told(found.stays))
         names = journey.mapped | await asyncio.to_thread(mapped.written_to, journey.low_level.state)
         if mount:
             names = mapped.within(names, mount)
         once_more = await asyncio.to_thread(mapped.with_all_names, layer.root, names)
-        rest = streams.read_files(layer.root, sorted({".", *found.changed, *once_more}))
-        await self._send(journey, "layer", header, f"files{where}, the rest", rest)
+        if files := sorted({*found.changed, *once_more}):
+            rest = streams.read_files(layer.root, files)
+            await self._send(journey, "layer", header, f"files{where}, the rest", rest)
 
     async def _send(
         self,

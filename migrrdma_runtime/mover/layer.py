@@ -51,7 +51,7 @@ class Changes:
     stays: dict[str, list[str]]
     """Of folders what is in them that stays as it was sent first; all else in them is to be removed."""
     changed: list[str]
-    """What is to be sent, when that has been done."""
+    """What is to be sent, when that has been done; the root is ``.``."""
 
 
 class Layer:
@@ -74,8 +74,10 @@ class Layer:
         now = dict(_entries(self.root))
         changed = {name for name, one in now.items() if self._first.get(name) != one}
         stay: dict[str, list[str]] = {}
-        told = {""}
+        told = {""} if "." in changed else set()
         for name, one in now.items():
+            if name == ".":
+                continue
             folder, _, last = name.rpartition("/")
             is_known_folder = one.is_folder and self._was_folder(name)
             if name not in changed or is_known_folder:
@@ -157,7 +159,7 @@ def _open(root: Path, folder: bytes) -> int | None:
 
 def _entries(root: Path) -> list[tuple[str, _Entry]]:
     """Everything in a layer; what goes away meanwhile is not there."""
-    found: list[tuple[str, _Entry]] = []
+    found: list[tuple[str, _Entry]] = [(".", _entry(root.lstat()))]
     waiting = [""]
     while waiting:
         folder = waiting.pop()

@@ -18,7 +18,7 @@ from guest_build import compile_c
 from migrrdma_runtime.base.errors import AgentError
 from migrrdma_runtime.host.install import build_id
 from migrrdma_runtime.mover import guest_library, layer, streams
-from migrrdma_runtime.mover.layer import Layer
+from migrrdma_runtime.mover.layer import Changes, Layer
 
 
 @pytest.fixture
@@ -69,7 +69,8 @@ def _carry_rest(found: Layer, there: Path) -> int:
     async def carry() -> None:
         changes = found.changes()
         await layer.keep_only(there, layer.told(changes.stays))
-        await streams.write_layer(there, counted([".", *changes.changed]))
+        if changes.changed:
+            await streams.write_layer(there, counted(changes.changed))
 
     async def counted(names: list[str]) -> AsyncIterator[bytes]:
         async for chunk in streams.read_files(found.root, names):
@@ -113,6 +114,16 @@ def test_the_rest_is_what_has_changed_and_takes_away_what_has_gone(here: Path, t
     (here / "link").mkdir()
     assert _carry_rest(found, there) < 1 << 20  # not the sparse file, nor what is as it was
     assert _look(there) == _look(here)
+
+
+def test_of_what_has_not_changed_nothing_is_told_or_sent(here: Path, there: Path) -> None:
+    time.sleep(0.2)  # nothing is so young any more that it could have changed unseen
+    found = _carry(here, there)
+    assert found.changes() == Changes({}, [])
+    here.chmod(0o711)
+    assert found.changes().changed == ["."]
+    _carry_rest(found, there)
+    assert stat.S_IMODE(there.stat().st_mode) == 0o711
 
 
 def test_folders_are_renamed_onto_files_and_files_onto_folders(here: Path, there: Path) -> None:
