@@ -10,7 +10,8 @@ import subprocess
 from migrrdma_runtime.base.errors import RestoreError
 from migrrdma_runtime.shim import bundle
 
-_OURS = ("lowerdir=", "upperdir=", "workdir=")
+_NO_OPTIONS = ("rw", "seclabel")
+"""What the kernel tells of a mount beside the options that made it."""
 _ESCAPED = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
@@ -49,9 +50,7 @@ def _overlay_at(root: str) -> "tuple[list[str], list[str]] | None":
                 continue
             found = None
             if behind[0] == "overlay":
-                options = [
-                    one for one in _plain(behind[2]).split(",") if one.startswith(_OURS) or one == "userxattr"
-                ]
+                options = [one for one in _plain(behind[2]).split(",") if one not in _NO_OPTIONS]
                 flags = [one for one in words[5].split(",") if one not in ("rw", "relatime")]
                 found = flags, options
     return found
