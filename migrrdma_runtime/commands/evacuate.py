@@ -22,6 +22,7 @@ from migrrdma_runtime.commands.migrate import (
     MAX_DOWNTIME,
     ROUNDS,
     TCP,
+    TIMEOUT,
     WITH_VOLUMES,
     require_tcp,
     seconds_of,
@@ -116,6 +117,7 @@ def evacuate(
     with_volumes: bool = WITH_VOLUMES,
     rounds: int = ROUNDS,
     max_downtime: str = MAX_DOWNTIME,
+    timeout: str = TIMEOUT,
     engine: str = ENGINE,
     dry_run: bool = DRY_RUN,
     as_json: bool = AS_JSON,
@@ -135,7 +137,8 @@ def evacuate(
         "tcp": tcp,
         "with_volumes": with_volumes,
         "rounds": rounds,
-        "max_downtime": seconds_of(max_downtime),
+        "max_downtime": seconds_of(max_downtime, "--max-downtime"),
+        "timeout": seconds_of(timeout, "--timeout"),
     }
     evacuation = _Evacuation(request, as_json)
     with _stopped_by_signals(evacuation), ThreadPoolExecutor(parallel) as pool:

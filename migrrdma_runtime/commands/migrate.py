@@ -67,6 +67,13 @@ MAX_DOWNTIME = typer.Option(
     metavar="TIME",
     help="Send memory ahead until the container is expected to stand still for no longer: 300ms, 2s.",
 )
+TIMEOUT = typer.Option(
+    "0s",
+    "--timeout",
+    metavar="TIME",
+    show_default=False,
+    help="Undo the move if one of its steps takes longer: 90s. Default: as long as something moves.",
+)
 TCP = typer.Option(
     "refuse",
     "--tcp",
@@ -85,6 +92,7 @@ def migrate(
     with_volumes: bool = WITH_VOLUMES,
     rounds: int = ROUNDS,
     max_downtime: str = MAX_DOWNTIME,
+    timeout: str = TIMEOUT,
     engine: str = ENGINE,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -102,7 +110,8 @@ def migrate(
         "tcp": tcp,
         "with_volumes": with_volumes,
         "rounds": rounds,
-        "max_downtime": seconds_of(max_downtime),
+        "max_downtime": seconds_of(max_downtime, "--max-downtime"),
+        "timeout": seconds_of(timeout, "--timeout"),
     }
     with mover_here() as mover, move_view.choose(as_json=as_json) as view:
         result = watched(mover, request, view)
@@ -118,13 +127,13 @@ def require_tcp(tcp: str) -> None:
         raise typer.BadParameter(f"{tcp!r} is neither refuse nor keep", param_hint="--tcp")
 
 
-def seconds_of(text: str) -> float:
-    """A time as --max-downtime takes it."""
+def seconds_of(text: str, option: str) -> float:
+    """A time as these options take it."""
     for unit, factor in (("ms", 0.001), ("s", 1.0), ("", 1.0)):
         number = text.removesuffix(unit)
         if text.endswith(unit) and number.replace(".", "", 1).isdecimal():
             return min(float(number) * factor, 86400.0)
-    raise typer.BadParameter(f"{text!r} is no time: try 300ms or 2s", param_hint="--max-downtime")
+    raise typer.BadParameter(f"{text!r} is no time: try 300ms or 2s", param_hint=option)
 
 
 def watched(mover: Mover, request: dict[str, Any], view: View) -> dict[str, Any]:

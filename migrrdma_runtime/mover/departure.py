@@ -97,15 +97,20 @@ class Journey:
         """The mover it goes to."""
         return Contact(**self.departing.destination)
 
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """A step of it, for whoever watches and for the receipt."""
-        begin = time.time()
+    @contextlib.asynccontextmanager
+    async def step(self, name: str, *, may_end: bool = True) -> AsyncGenerator[None, None]:
+        """A step of it, for whoever watches and for the receipt; it ends by its deadline if one was asked for."""
+        begin, limit = time.time(), self.options.get("timeout", 0) if may_end else 0
         self.watcher({"move": self.id, "step": name, "state": "begun"})
         try:
-            yield
-        except BaseException:
+            async with asyncio.timeout(limit or None) as deadline:
+                yield
+        except BaseException as error:
             self.watcher({"move": self.id, "step": name, "state": "failed", "seconds": time.time() - begin})
+            if isinstance(error, TimeoutError) and deadline.expired():
+                raise UnreachableError(
+                    f"{name} took longer than {limit:g} s, which --timeout allows each step"
+                ) from None
             raise
         seconds = time.time() - begin
         self.steps.append({"name": name, "start": begin, "seconds": seconds})
@@ -171,7 +176,7 @@ class Departures:
         self._under_way[journey.id] = journey
         try:
             self._book.write(journey.departing)
-            with journey.step("looking"):
+            async with journey.step("looking"):
                 await self._require_none(journey)
             alive = asyncio.ensure_future(self._say_that_we_are_here(journey))
             try:
@@ -396,12 +401,12 @@ class Departures:
         """Everything from the first byte to the commit."""
         departing, engine = journey.departing, journey.engine
         if not journey.has_image:
-            with journey.step("sending the image"):
+            async with journey.step("sending the image"):
                 await self._send_image(journey)
         for one in journey.guests:
             library = guest_library.read(self._config.guest_dir, one)
             await self._send(journey, "guest", {"guest": one}, "guest library", library)
-        with journey.step("making the container"):
+        async with journey.step("making the container"):
             await self._ask(
                 journey,
                 "receive",
@@ -415,7 +420,7 @@ class Departures:
         files = {"": Layer(await asyncio.to_thread(engine.layer, journey.container))}
         files |= {one.target: Layer(one.source) for one in journey.mounts}
         journey.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with journey.step("sending its files"):
+        async with journey.step("sending its files"):
             # Also those that are let go of before the end: their last changes may have left no trace.
             journey.mapped = await asyncio.to_thread(mapped.written_to, journey.low_level.state)
             for mount, layer in files.items():
@@ -426,7 +431,7 @@ class Departures:
         rounds = await self._plan(journey)
         if rounds.go_on():
             await self._send_round(journey, rounds)
-        with journey.step("starting its engine there"):
+        async with journey.step("starting its engine there"):
             answer = await self._ask(journey, "start", {"move": journey.id}, seconds=self._long)
             if answer["state"] != "awaiting":
                 raise EngineError(f"{journey.there.name}: {answer['error'] or answer['state']}")
@@ -436,7 +441,7 @@ class Departures:
             journey.expected = rounds.expected(await journey.low_level.marked())
         self._book.write(departing, state="stopping")
         await asyncio.to_thread(engine.set_restart, journey.container, _OFF)
-        with journey.step("draining and dumping"):
+        async with journey.step("draining and dumping"):
             await journey.low_level.dump(
                 journey.id,
                 journey.there.name,
@@ -445,14 +450,14 @@ class Departures:
                 rounds=len(rounds.done),
             )
         images = journey.folder / "images"
-        with journey.step("sending the rest"):
+        async with journey.step("sending the rest"):
             for mount, layer in files.items():
                 await self._send_rest_of_files(journey, layer, mount)
             total = await asyncio.to_thread(streams.size_of, images, ROUNDS)
             rest = streams.read_folder(images, without=ROUNDS)
             what = "memory, the rest" if rounds.done else "memory"
             await self._send(journey, "images", {"move": journey.id}, what, rest, total)
-        with journey.step("restoring there"):
+        async with journey.step("restoring there"):
             await self._restored(journey)
 
     async def _plan(self, journey: Journey) -> Rounds:
@@ -479,7 +484,7 @@ class Departures:
     async def _send_round(self, journey: Journey, rounds: Rounds) -> None:
         """Send memory ahead; what has been sent is not kept here."""
         number, begin = rounds.next, time.monotonic()
-        with journey.step(f"sending its memory, round {number}"):
+        async with journey.step(f"sending its memory, round {number}"):
             images = await journey.low_level.dump_round(
                 journey.id, journey.there.name, journey.folder, number
             )
@@ -611,7 +616,7 @@ class Departures:
             StoreError
         ):  # the agents have it on the disk, and are asked by the next mover
             self._book.write(departing, state="moved")
-        with journey.step("removing it here"):
+        async with journey.step("removing it here", may_end=False):
             await journey.low_level.kill()
             try:
                 await asyncio.to_thread(self._remove, journey)

@@ -41,7 +41,8 @@ REQUESTS = {
         with_volumes={"type": "boolean"},
         # At most so many go ahead of the rest; -1: as many as pay.
         rounds={"type": "integer", "minimum": -1, "maximum": 64},
-        # Seconds.
+        # Seconds that each step may take; 0: as long as it takes.
+        timeout={"type": "number", "minimum": 0, "maximum": 31 * 86400},
         max_downtime={"type": "number", "minimum": 0, "maximum": 86400},
     ),
     "cancel": record(op={}, move=MIGRATION),

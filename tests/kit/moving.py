@@ -272,6 +272,8 @@ class Moving:
     dst: MovingHost
     events: list[dict[str, Any]] = field(default_factory=list)
     at: dict[str, Callable[[], None]] = field(default_factory=dict)
+    watched: Callable[[dict[str, Any]], None] = lambda _: None
+    """Told of every event."""
     """What is done when a step begins."""
 
     @classmethod
@@ -295,7 +297,8 @@ class Moving:
         """``migrrdma migrate web dst``."""
         request = {
             "container": "c1", "engine": "", "destination": self.move.dst.address, "dry_run": False,
-            "keep_source": False, "with_volumes": False, "bandwidth": 0, "tcp": "keep", "rounds": 2, "max_downtime": 0,
+            "keep_source": False, "with_volumes": False, "bandwidth": 0, "tcp": "keep", "rounds": 2,
+            "max_downtime": 0, "timeout": 0,
             **options,
         }  # fmt: skip
         assert self.src.daemon is not None
@@ -307,6 +310,7 @@ class Moving:
 
     def _watch(self, event: dict[str, Any]) -> None:
         self.events.append(event)
+        self.watched(event)
         if event.get("state") == "begun" and (action := self.at.pop(event["step"], None)):
             action()
 

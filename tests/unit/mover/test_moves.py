@@ -12,7 +12,7 @@ from cluster import Cluster
 from guest_process import PATIENT_S
 from moving import Made, Moving
 
-from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError
+from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError, UnreachableError
 from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.engine import Container
 
@@ -299,6 +299,30 @@ def test_what_an_engine_made_for_a_mover_that_died_before_it_heard_of_it_is_remo
         with pytest.raises(MigrRDMAError, match="web goes on here"):
             await task
         await moving.has_stayed()
+
+    with_movers(scenario)
+
+
+def test_a_step_that_takes_longer_than_it_may_is_undone_and_named(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        waits = threading.Event()
+        create = moving.dst.engine.create
+
+        def create_late(wanted: Description) -> Container:
+            waits.wait(PATIENT_S)
+            return create(wanted)
+
+        moving.dst.engine.create = create_late  # type: ignore[method-assign]
+        moving.watched = lambda event: waits.set() if event.get("state") == "failed" else None
+        told = r"making the container took longer than 0.5 s, which --timeout allows.*web goes on here"
+        with pytest.raises(UnreachableError, match=told):
+            await moving.migrate(timeout=0.5)
+        await moving.has_stayed()
+        moving.dst.engine.create = create  # type: ignore[method-assign]
+        await moving.migrate(timeout=PATIENT_S)
+        await moving.has_moved()
 
     with_movers(scenario)
 
