@@ -81,7 +81,7 @@ class LowLevel:
         return await asyncio.to_thread(_why_no_rounds, self.state)
 
     async def marked(self) -> int:
-        """Bytes of its memory that were written to since the last round, by the kernel's tracking."""
+        """Bytes that a dump would have now: written to since the last round by the kernel's tracking, or not tracked."""
         return await asyncio.to_thread(_marked, self.state)
 
     async def _checkpoint(
@@ -147,13 +147,14 @@ def _members(state: str) -> Iterable[int]:
 
 
 def _marked(state: str) -> int:
-    found = 0
+    found = shared = 0
     for pid in _members(state):
         try:
             with page_marks.Pages(pid) as pages:
                 for low, high in page_marks.private_mappings(pid):
                     for at in range(low // page_marks.PAGE, high // page_marks.PAGE, page_marks.AT_ONCE):
                         found += pages.marked(at, min(page_marks.AT_ONCE, high // page_marks.PAGE - at))
+            shared += page_marks.shared_bytes(pid)
         except OSError:
             continue  # it has ended, or some of its memory has gone
-    return found * page_marks.PAGE
+    return found * page_marks.PAGE + shared

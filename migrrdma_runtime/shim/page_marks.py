@@ -21,6 +21,7 @@ _IS_UNMARKED = bytes(0 if byte & _SOFT_DIRTY else 1 for byte in range(256))
 _IS_ANONYMOUS = bytes(1 if byte & _PRESENT_OR_SWAPPED and not byte & _OF_A_FILE else 0 for byte in range(256))
 
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ...(.) [0-9a-f]+ \S+ \d+ *(.*)$", re.M)
+_SHARED = re.compile(rb"^Pss_Shmem: +(\d+) kB$", re.M)
 _OF_HUGETLBFS = re.compile(rb"^VmFlags:.* ht(?: |$)")
 
 
@@ -93,6 +94,13 @@ def _huge_mappings(pid: int) -> "set[int]":
         elif _OF_HUGETLBFS.match(line):
             found.add(last)
     return found
+
+
+def shared_bytes(pid: int) -> int:
+    """A process's part of the memory that it shares with files in memory or with others, which is not tracked."""
+    with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+        found = _SHARED.search(file.read())
+    return int(found[1]) << 10 if found else 0
 
 
 def tracks() -> bool:

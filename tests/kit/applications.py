@@ -90,6 +90,8 @@ class Move:
     end: str
     to: Shell
     live: bool = False
+    rounds: int | None = None
+    """Of memory that goes ahead; None: as many as pay."""
 
 
 Moves = Sequence[Move]
@@ -105,8 +107,10 @@ class Ends:
     def move(self, one: Move) -> None:
         """Move one of them; nothing is left of it behind it."""
         one.to.run("mkdir", "-p", ON_NODE)  # what its container mounts
-        move = rdma.migrate if one.live else rdma.move
-        setattr(self, one.end, move(getattr(self, one.end), one.to))
+        container: Container = getattr(self, one.end)
+        options = [] if one.rounds is None else [f"--rounds={one.rounds}"]
+        moved = rdma.migrate(container, one.to, *options) if one.live else rdma.move(container, one.to)
+        setattr(self, one.end, moved)
 
 
 _ROUNDS = "^[0-9]+ rounds"
