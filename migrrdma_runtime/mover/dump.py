@@ -81,7 +81,7 @@ class LowLevel:
         return await asyncio.to_thread(_why_no_rounds, self.state)
 
     async def marked(self) -> int:
-        """Bytes that a dump would have now: written to since the last round by the kernel's tracking, or not tracked."""
+        """Bytes that a dump would have now: those written to since the last round, and those that are not tracked."""
         return await asyncio.to_thread(_marked, self.state)
 
     async def _checkpoint(

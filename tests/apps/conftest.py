@@ -57,8 +57,8 @@ def moves(on_soft_roce: bool, src: Shell, dst: Shell, peer: Shell, request: pyte
     """Of the server on the third node and the client on the first: either end, forth and back; or the first of them."""
     ways = (("server", dst), ("client", peer), ("server", src), ("client", dst))
     is_short = on_soft_roce and not request.config.getoption("--soak")
-    # Docker packs the images of an emulated node's container for minutes, and unpacks them for as long. Beside a program
-    # that polls on the node's only processor memory goes ahead slowly, which only the long form waits for.
+    # Docker packs the images of an emulated node's container for minutes, and unpacks them for as long. Beside a
+    # program that polls on the node's only processor memory goes ahead slowly: for that only the long form waits.
     rounds = 0 if is_short else None
     whole = [Move(end, to, live=on_soft_roce, rounds=rounds) for end, to in ways]
     return whole[:1] if is_short else whole
