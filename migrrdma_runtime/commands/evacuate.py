@@ -54,7 +54,8 @@ _PARALLEL = typer.Option(1, "--parallel", metavar="N", min=1, max=64, help="How 
 class _Evacuation:
     """The moves of one call."""
 
-    request: dict[str, Any]
+    options: dict[str, Any]
+    """Of each move."""
     as_json: bool
     stopped: threading.Event = field(default_factory=threading.Event)
     under_way: set[str] = field(default_factory=set)
@@ -64,7 +65,8 @@ class _Evacuation:
         """Move one; whether it has moved."""
         if self.stopped.is_set():
             return self._say(container, moved=False, why="not begun: the evacuation was stopped")
-        request = {**self.request, "engine": engine, "container": container.id}
+        wanted = {**self.options, "engine": engine, "container": container.id}
+        request = {"op": "migrate", "source": "", "move": wanted}
         move = ""
         try:
             with mover_here() as mover:
@@ -87,7 +89,7 @@ class _Evacuation:
                 mover.say({"op": "cancel", "move": move})
 
     def _end(self, container: Container, result: dict[str, Any]) -> bool:
-        if not self.request["dry_run"]:
+        if not self.options["dry_run"]:
             return self._say(container, moved=True, why="", receipt=result)
         found = result["obstacles"]
         why = "; ".join(f"{one['what']} ({one['remedy']})" for one in found)
@@ -105,7 +107,7 @@ class _Evacuation:
                 took = sum(step["seconds"] for step in (receipt or {})["steps"])
                 typer.echo(printable(f"{container.name}: moved in {took:.1f} s"))
             else:
-                typer.echo(printable(f"{container.name}: {why}"), err=not self.request["dry_run"])
+                typer.echo(printable(f"{container.name}: {why}"), err=not self.options["dry_run"])
         return moved
 
 
@@ -128,8 +130,7 @@ def evacuate(
     movable, others = _running([engine] if engine else list(ENGINES))
     for one in others:
         typer.echo(printable(f"{one.name} stays: it was not started with --runtime=migrrdma"), err=True)
-    request = {
-        "op": "migrate",
+    options = {
         "destination": dest,
         "dry_run": dry_run,
         "keep_source": False,
@@ -140,7 +141,7 @@ def evacuate(
         "max_downtime": seconds_of(max_downtime, "--max-downtime"),
         "timeout": seconds_of(timeout, "--timeout"),
     }
-    evacuation = _Evacuation(request, as_json)
+    evacuation = _Evacuation(options, as_json)
     with _stopped_by_signals(evacuation), ThreadPoolExecutor(parallel) as pool:
         moved = list(pool.map(lambda one: evacuation.move(*one), movable))
     if not all(moved) or others:

@@ -32,6 +32,7 @@ Examples:
   sudo migrrdma migrate web 192.0.2.7 --tcp keep   take established TCP connections along
   sudo migrrdma migrate db node7 --max-downtime 1s  send memory ahead until the rest fits into a second
   sudo migrrdma migrate db node7 --with-volumes    and the volumes that node7 has not got
+  sudo migrrdma migrate web node7 --from node4     asked for here, and done by node4
   sudo migrrdma migrate web node7 --json           one event to a line, the receipt last
 """
 
@@ -74,6 +75,13 @@ TIMEOUT = typer.Option(
     show_default=False,
     help="Undo the move if one of its steps takes longer: 90s. Default: as long as something moves.",
 )
+FROM = typer.Option(
+    "",
+    "--from",
+    metavar="HOST",
+    show_default=False,
+    help="The host on which CONTAINER is, with :PORT if need be. Default: this one.",
+)
 TCP = typer.Option(
     "refuse",
     "--tcp",
@@ -93,14 +101,14 @@ def migrate(
     rounds: int = ROUNDS,
     max_downtime: str = MAX_DOWNTIME,
     timeout: str = TIMEOUT,
+    source: str = FROM,
     engine: str = ENGINE,
     as_json: bool = AS_JSON,
 ) -> None:
     """Have this host's mover do it, and show what it says."""
     require_root("migrrdma migrate")
     require_tcp(tcp)
-    request = {
-        "op": "migrate",
+    move = {
         "container": container,
         "engine": engine,
         "destination": dest,
@@ -113,6 +121,7 @@ def migrate(
         "max_downtime": seconds_of(max_downtime, "--max-downtime"),
         "timeout": seconds_of(timeout, "--timeout"),
     }
+    request = {"op": "migrate", "source": source, "move": move}
     with mover_here() as mover, move_view.choose(as_json=as_json) as view:
         result = watched(mover, request, view)
     if dry_run:

@@ -21,7 +21,8 @@ from migrrdma_runtime.mover.arrival import Arrivals
 from migrrdma_runtime.mover.book import Arriving, Book, Departing
 from migrrdma_runtime.mover.departure import Departures
 from migrrdma_runtime.mover.dump import LowLevel
-from migrrdma_runtime.mover.requests import Requests, Say
+from migrrdma_runtime.mover.orders import Ask, Orders, begin, follow
+from migrrdma_runtime.mover.requests import MOVE, Requests, Say
 from migrrdma_runtime.wire import mover_messages
 from migrrdma_runtime.wire.agent_messages import Message
 
@@ -75,9 +76,12 @@ class Daemon:
             host.running,
             host.low_level,
         )
+        self._orders = Orders(self._departures.migrate, self._departures.cancel, MOVE)
+        self._ordered: dict[str, tuple[Ask, str]] = {}
+        """Moves that are under way from other hosts and were asked for here: whom to ask, and by what name."""
         self._server = GrpcServer(
             credentials,
-            {"hello": self._hello, **self._arrivals.handlers},
+            {"hello": self._hello, **self._arrivals.handlers, **self._orders.handlers},
             self._arrivals.streams,
             mover_messages.MOVERS,
         )
@@ -106,6 +110,7 @@ class Daemon:
             one.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._arrivals.stop()
+        await self._orders.stop()
         await self._requests.close()
         await self._server.stop()
         await self._transport.close()
@@ -124,9 +129,42 @@ class Daemon:
         return {"name": self._name, "version": mover_messages.VERSION}
 
     async def _migrate(self, request: Message, say: Say) -> Message:
-        return await self._departures.migrate(request, lambda event: say({"event": event}))
+        def watch(event: Message) -> None:
+            say({"event": event})
+
+        if not request["source"]:
+            return await self._departures.migrate(request["move"], watch)
+        return await self._migrate_elsewhere(request["source"], request["move"], watch)
+
+    async def _migrate_elsewhere(
+        self, source: str, move: Message, watch: Callable[[Message], None]
+    ) -> Message:
+        there = await self._departures.greet(source)
+        if there.name == self._name:
+            return await self._departures.migrate(move, watch)
+        limit, names = self._config.deadlines.peer, set[str]()
+
+        async def ask(name: str, request: Message) -> Message:
+            return await self._transport.ask(there.address, name, request, limit, there.name)
+
+        order = await begin(ask, move)
+
+        def noted(event: Message) -> None:
+            if (name := str(event.get("move", ""))) and name not in names:
+                names.add(name)
+                self._ordered[name] = ask, order
+            watch(event)
+
+        try:
+            return await follow(ask, order, noted)
+        finally:
+            for name in names:
+                self._ordered.pop(name, None)
 
     async def _cancel(self, request: Message, _say: Say) -> Message:
+        if (ordered := self._ordered.get(request["move"])) is not None:
+            ask, order = ordered
+            return await ask("withdraw", {"order": order})
         return {"cancelled": self._departures.cancel(request["move"])}
 
     async def _list(self, _request: Message, _say: Say) -> Message:

@@ -296,7 +296,9 @@ class Departures:
                 f"container {container.name} is run by {container.runtime or 'another runtime'}: only one that was "
                 "started with --runtime=migrrdma can be moved"
             )
-        there = await self._greet(options["destination"])
+        there = await self.greet(options["destination"])
+        if there.name == self._name:
+            raise UsageError(f"{options['destination']} is this host: a container moves to another one")
         description = await asyncio.to_thread(engine.describe, container)
         root = await asyncio.to_thread(engine.low_level_root, container)
         departing = Departing(
@@ -313,8 +315,9 @@ class Departures:
         folder = self._folder / departing.id
         return Journey(departing, options, watcher, description, container, engine, low_level, folder)
 
-    async def _greet(self, destination: str) -> Contact:
-        host, _, port = destination.rpartition(":") if _has_port(destination) else (destination, "", "")
+    async def greet(self, where: str) -> Contact:
+        """The mover of a host, by the host's name or address, perhaps with a port; `AgentError`: there is none."""
+        host, _, port = where.rpartition(":") if _has_port(where) else (where, "", "")
         address = join(host.strip("[]"), int(port or self._port))
         limit = self._config.deadlines.peer
         answer = await self._transport.ask(address, "hello", {"version": mover_messages.VERSION}, limit)
@@ -323,8 +326,6 @@ class Departures:
                 f"the mover at {address} speaks version {answer['version']} and this one {mover_messages.VERSION}: "
                 "install the same migrrdma on both hosts"
             )
-        if answer["name"] == self._name:
-            raise UsageError(f"{destination} is this host: a container moves to another one")
         return Contact(answer["name"], address)
 
     async def _obstacles(self, journey: Journey) -> list[Message]:

@@ -27,24 +27,30 @@ ALIVE_S = 3
 _MAX_LINE = 1 << 20
 _NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 
+_TIME = {"type": "number", "minimum": 0, "maximum": 31 * 86400}
+"""Seconds."""
+
+MOVE = record(
+    container=_NAME,
+    engine={"type": "string", "maxLength": 64},
+    destination={"type": "string", "minLength": 1, "maxLength": 261},
+    dry_run={"type": "boolean"},
+    keep_source={"type": "boolean"},
+    # Bytes a second; 0: as many as there is room for.
+    bandwidth={"type": "integer", "minimum": 0, "maximum": 1 << 50},
+    tcp={"type": "string", "pattern": "^(refuse|keep)$", "maxLength": 6},
+    with_volumes={"type": "boolean"},
+    # At most so many go ahead of the rest; -1: as many as pay.
+    rounds={"type": "integer", "minimum": -1, "maximum": 64},
+    max_downtime=_TIME,
+    # That each step may take; 0: as long as it takes.
+    timeout=_TIME,
+)
+"""What is to be moved, and how."""
+
 REQUESTS = {
-    "migrate": record(
-        op={},
-        container=_NAME,
-        engine={"type": "string", "maxLength": 64},
-        destination={"type": "string", "minLength": 1, "maxLength": 261},
-        dry_run={"type": "boolean"},
-        keep_source={"type": "boolean"},
-        # Bytes a second; 0: as many as there is room for.
-        bandwidth={"type": "integer", "minimum": 0, "maximum": 1 << 50},
-        tcp={"type": "string", "pattern": "^(refuse|keep)$", "maxLength": 6},
-        with_volumes={"type": "boolean"},
-        # At most so many go ahead of the rest; -1: as many as pay.
-        rounds={"type": "integer", "minimum": -1, "maximum": 64},
-        # Seconds that each step may take; 0: as long as it takes.
-        timeout={"type": "number", "minimum": 0, "maximum": 31 * 86400},
-        max_downtime={"type": "number", "minimum": 0, "maximum": 86400},
-    ),
+    # ``source``: the host on which the container is; empty: this one.
+    "migrate": record(op={}, source={"type": "string", "maxLength": 261}, move=MOVE),
     "cancel": record(op={}, move=MIGRATION),
     "list": record(op={}),
     "awaited": record(op={}, container=_NAME),

@@ -22,6 +22,9 @@ from migrrdma_runtime.wire.compiled_schema import Schema
 VERSION = 2
 """Of this vocabulary."""
 
+MOST_EVENTS = 256
+"""Of a move that are told at a time to whom has asked for it elsewhere."""
+
 CHUNK = 1 << 20
 """Bytes of a stream that are sent at a time."""
 
@@ -37,6 +40,7 @@ OBSTACLE = record(what=TEXT, remedy=TEXT)
 """Why a move would fail, and what to do about it."""
 
 _MOVE = {"move": MIGRATION}
+_ORDER: Schema = {"type": "string", "pattern": "^[0-9a-f]{16}$", "maxLength": 16}
 
 STATES = ("received", "starting", "awaiting", "restoring", "running", "failed")
 """What a container is at its destination: made; being started by its engine; its runtime waits for what it is restored
@@ -48,6 +52,13 @@ MOVERS = Vocabulary(
     "migrrdma.Mover",
     {
         "hello": Exchange(record(version=_COUNT), record(name=NAME, version=_COUNT)),
+        # A move from there, asked for elsewhere (mover/orders.py): begun, followed to its end, and undone.
+        "order": Exchange(record(options={"type": "object"}), record(order=_ORDER)),
+        "follow": Exchange(
+            record(order=_ORDER, wait=SECONDS),
+            record(events=list_of({"type": "object"}, MOST_EVENTS), end={"type": "object"}),
+        ),
+        "withdraw": Exchange(record(order=_ORDER), record(cancelled={"type": "boolean"})),
         # What would hinder the move there; asked before anything is touched.
         "look": Exchange(
             record(

@@ -293,16 +293,19 @@ class Moving:
         for one in (self.src, self.dst):
             await one.stop()
 
-    async def migrate(self, **options: Any) -> dict[str, Any]:
-        """``migrrdma migrate web dst``."""
-        request = {
+    def options(self, **options: Any) -> dict[str, Any]:
+        """What ``migrrdma migrate web dst`` asks for."""
+        return {
             "container": "c1", "engine": "", "destination": self.move.dst.address, "dry_run": False,
             "keep_source": False, "with_volumes": False, "bandwidth": 0, "tcp": "keep", "rounds": 2,
             "max_downtime": 0, "timeout": 0,
             **options,
         }  # fmt: skip
+
+    async def migrate(self, **options: Any) -> dict[str, Any]:
+        """``migrrdma migrate web dst``."""
         assert self.src.daemon is not None
-        return await self.src.daemon._departures.migrate(request, self._watch)
+        return await self.src.daemon._departures.migrate(self.options(**options), self._watch)
 
     def cancel(self) -> None:
         assert self.src.daemon is not None

@@ -6,13 +6,20 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster
 from guest_process import PATIENT_S
 from moving import Made, Moving
 
-from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError, UnreachableError
+from migrrdma_runtime.base.errors import (
+    AgentError,
+    EngineError,
+    MigrRDMAError,
+    RefusedError,
+    UnreachableError,
+)
 from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.engine import Container
 
@@ -323,6 +330,68 @@ def test_a_step_that_takes_longer_than_it_may_is_undone_and_named(
         moving.dst.engine.create = create  # type: ignore[method-assign]
         await moving.migrate(timeout=PATIENT_S)
         await moving.has_moved()
+
+    with_movers(scenario)
+
+
+async def _ask_at_destination(moving: Moving, said: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    """``migrrdma migrate web dst --from src`` on the host that it goes to."""
+    assert moving.dst.daemon is not None
+    request = {"op": "migrate", "source": moving.move.src.address, "move": moving.options(**options)}
+    return await moving.dst.daemon._migrate(request, said.append)
+
+
+def test_it_is_moved_for_somebody_on_another_host_who_sees_it_all(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        said: list[dict[str, Any]] = []
+        assert (await _ask_at_destination(moving, said, dry_run=True))["obstacles"] == []
+        receipt = await _ask_at_destination(moving, said)
+        await moving.has_moved()
+        steps = [one["event"]["step"] for one in said if one["event"].get("state") == "done"]
+        assert steps == [step["name"] for step in receipt["steps"]]
+
+    with_movers(scenario)
+
+
+def test_what_fails_is_told_to_whom_has_asked_for_it_elsewhere(
+    with_movers: Callable[[Scenario], None],
+) -> None:
+    async def scenario(moving: Moving) -> None:
+        moving.dst.engine.refuses.add("create")
+        with pytest.raises(AgentError, match=r"create is refused.*web goes on here"):
+            await _ask_at_destination(moving, [])
+        await moving.has_stayed()
+        with pytest.raises(AgentError, match="order of a move"):
+            await _ask_at_destination(moving, [], container=7)
+
+    with_movers(scenario)
+
+
+def test_whom_has_asked_for_it_elsewhere_can_have_it_undone(with_movers: Callable[[Scenario], None]) -> None:
+    async def scenario(moving: Moving) -> None:
+        said: list[dict[str, Any]] = []
+        stands = asyncio.Event()
+        loop, go_on = asyncio.get_running_loop(), threading.Event()
+
+        def stands_still(_: Description) -> Container:
+            loop.call_soon_threadsafe(stands.set)
+            go_on.wait(PATIENT_S)
+            raise EngineError("it was let go")
+
+        moving.dst.engine.create = stands_still  # type: ignore[method-assign]
+        task = asyncio.ensure_future(_ask_at_destination(moving, said))
+        await stands.wait()
+        while not said:
+            await asyncio.sleep(0.01)  # it is told of what happens by asking
+        assert moving.dst.daemon is not None
+        cancel = {"op": "cancel", "move": said[0]["event"]["move"]}
+        loop.call_later(0.2, go_on.set)
+        assert await moving.dst.daemon._cancel(cancel, said.append) == {"cancelled": True}
+        with pytest.raises(RefusedError, match="was cancelled: web goes on here"):
+            await task
+        await moving.has_stayed()
 
     with_movers(scenario)
 
