@@ -375,7 +375,8 @@ def test_whom_has_asked_for_it_elsewhere_can_have_it_undone(with_movers: Callabl
         stands = asyncio.Event()
         loop, go_on = asyncio.get_running_loop(), threading.Event()
 
-        def stands_still(_: Description) -> Container:
+        def stands_still(wanted: Description) -> Container:
+            del wanted
             loop.call_soon_threadsafe(stands.set)
             go_on.wait(PATIENT_S)
             raise EngineError("it was let go")
