@@ -34,7 +34,7 @@ static void join_the_nearest(void)
 	remove_pieces(best + 1, 1);
 }
 
-static void add(uint64_t start, uint64_t end)
+static void take_in(uint64_t start, uint64_t end)
 {
 	uint32_t first = 0, behind;
 
@@ -68,5 +68,5 @@ void mig_reach_add(const void *addr, size_t length, unsigned int access)
 	if (!length || !(access & WRITABLE) || access & IBV_ACCESS_ON_DEMAND)
 		return;
 	MIG_LOCKED(&mig.lock);
-	add(start, start + length < start ? UINT64_MAX : start + length);
+	take_in(start, start + length < start ? UINT64_MAX : start + length);
 }

@@ -2,11 +2,19 @@
 
 ::
 
-    departure.py   a container that leaves: from the first look to the receipt                    (read this first)
-    arrival.py     a container that comes: made, filled, started, or removed again                (and then this)
+    departure.py   a container that leaves: from the first look to the receipt, or undone        (read this first)
+    carriage.py    its way, from the first byte to the commit                                    (and then this)
+    arrival.py     a container that comes: made, filled, started, or removed again               (and then this)
+    preflight.py   what would hinder a move, on either host
+    journey.py     one move while it is under way
+    there.py       the mover of the other host, as this one asks it
+    orders.py      moves that are asked for at another host
     book.py        what outlives the mover
-    streams.py     files on their way, as tar writes them
+    rounds.py      memory that goes ahead: whether one more round pays
+    layer.py       what has changed of files that were sent, and what has gone
     mapped.py      files whose times do not say whether they have changed
+    streams.py     files on their way, as tar writes them
+    guest_library.py  the library that its processes run, brought along
     facts.py       what two hosts must have in common
     connections.py established TCP connections
     agent_here.py  what this host's agent is asked

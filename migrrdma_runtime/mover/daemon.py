@@ -23,6 +23,7 @@ from migrrdma_runtime.mover.departure import Departures
 from migrrdma_runtime.mover.dump import LowLevel
 from migrrdma_runtime.mover.orders import Ask, Orders, begin, follow
 from migrrdma_runtime.mover.requests import MOVE, Requests, Say
+from migrrdma_runtime.mover.there import There
 from migrrdma_runtime.wire import mover_messages
 from migrrdma_runtime.wire.agent_messages import Message
 
@@ -66,15 +67,9 @@ class Daemon:
             self._arriving, agent, Path(shared.staged_dir), config.guest_dir, host.engine
         )
         self._transport = GrpcTransport(credentials, mover_messages.MOVERS)
+        self._there = There(self._transport, config)
         self._departures = Departures(
-            self._departing,
-            agent,
-            self._transport,
-            config,
-            self._name,
-            config.mover_port,
-            host.running,
-            host.low_level,
+            self._departing, agent, self._there, config, self._name, host.running, host.low_level
         )
         self._orders = Orders(self._departures.migrate, self._departures.cancel, MOVE)
         self._ordered: dict[str, tuple[Ask, str]] = {}
@@ -139,13 +134,13 @@ class Daemon:
     async def _migrate_elsewhere(
         self, source: str, move: Message, watch: Callable[[Message], None]
     ) -> Message:
-        there = await self._departures.greet(source)
+        there = await self._there.greet(source)
         if there.name == self._name:
             return await self._departures.migrate(move, watch)
-        limit, names = self._config.deadlines.peer, set[str]()
+        names = set[str]()
 
         async def ask(name: str, request: Message) -> Message:
-            return await self._transport.ask(there.address, name, request, limit, there.name)
+            return await self._there.ask_at(there, name, request)
 
         order = await begin(ask, move)
 

@@ -11,9 +11,8 @@ import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
-from migrrdma_runtime.base import paths
+from migrrdma_runtime.base import build_id, paths
 from migrrdma_runtime.base.errors import AgentError, InstallError
-from migrrdma_runtime.host.install import build_id
 from migrrdma_runtime.wire.mover_messages import CHUNK
 
 _MOST_BYTES = 64 << 20

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from migrrdma_runtime.agent.peers import agent_config
-from migrrdma_runtime.base import config, paths
+from migrrdma_runtime.base import build_id, config, paths
 from migrrdma_runtime.base.errors import InstallError
-from migrrdma_runtime.host.install import build_id, launcher
+from migrrdma_runtime.host.install import launcher
 
 _PACKAGE = Path(__file__).parents[2]
 DATA = _PACKAGE / "_data"

@@ -158,7 +158,7 @@ def test_memory_goes_ahead_to_where_the_restore_looks_for_it(with_movers: Callab
         assert receipt["expected_downtime"] > 0
         assert 0 < receipt["least_downtime"] < sum(step["seconds"] for step in receipt["steps"])
         assert moving.src.daemon is not None
-        assert moving.src.daemon._departures._least("dst") == receipt["least_downtime"]
+        assert moving.src.daemon._departures._carriage._least("dst") == receipt["least_downtime"]
 
     with_movers(scenario)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from guest_build import compile_c
 
+from migrrdma_runtime.base import build_id
 from migrrdma_runtime.base.errors import AgentError
-from migrrdma_runtime.host.install import build_id
 from migrrdma_runtime.mover import guest_library, layer, streams
 from migrrdma_runtime.mover.layer import Changes, Layer
 

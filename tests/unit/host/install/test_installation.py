@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from trees import tree_of
 
-from migrrdma_runtime.base import paths
+from migrrdma_runtime.base import build_id, paths
 from migrrdma_runtime.base.errors import DockerError, InstallError
 from migrrdma_runtime.engine.docker import Docker
 from migrrdma_runtime.engine.engine import Container
 from migrrdma_runtime.host import machine
-from migrrdma_runtime.host.install import build_id, payload, record, users
+from migrrdma_runtime.host.install import payload, record, users
 from migrrdma_runtime.host.install.docker_config import DEFAULT, DockerConfig
 from migrrdma_runtime.host.install.install import plan as plan_install
 from migrrdma_runtime.host.install.payload import Payload
