@@ -1,4 +1,4 @@
-"""A container of Podman's goes on from an imported checkpoint at its next plain ``podman start``."""
+"""A container of Podman's goes on elsewhere: from an imported checkpoint at its next plain start, or by one command."""
 
 from __future__ import annotations
 
@@ -51,10 +51,11 @@ def test_it_goes_on_once_and_then_begins_anew(src: Shell, make: Make) -> None:
     assert destination.lines()[before : before + 3] == ["1", "2", "3"]
 
 
-def test_its_rdma_connections_go_on(
+@pytest.fixture
+def both_ends(
     src: Shell, dst: Shell, tmp_path_factory: pytest.TempPathFactory, make: Make
-) -> None:
-    """Both ends of them are in the container: no address has to move with it."""
+) -> list[PodmanContainer]:
+    """Of RDMA connections both ends are in the container: no address has to move with it."""
     built = workload.build(tmp_path_factory.mktemp("workload"))
     workload.build_both_ends(built)
     built.put(src, dst)
@@ -68,15 +69,50 @@ def test_its_rdma_connections_go_on(
         f"--volume={workload.ON_NODE}:/mnt:ro",
         "-t",
     ]
-    source, destination = make(
-        options, ["/mnt/both_ends", "/tmp/server", "/dev/stdout", "rxe0", "-d", "rxe0"]
-    )
+    return make(options, ["/mnt/both_ends", "/tmp/server", "/dev/stdout", "rxe0", "-d", "rxe0"])
+
+
+def _ends_well(one: PodmanContainer) -> None:
+    one.podman("kill", "--signal=TERM", "web")
+    assert one.podman("wait", "web") == "0"
+    assert workload.judge(one.lines()).ok
+
+
+def test_its_rdma_connections_go_on(src: Shell, both_ends: list[PodmanContainer]) -> None:
+    source, destination = both_ends
     source.run()
     destination.create()
     source.wait_for_line(workload.RATE)
     source.checkpoint()
     destination.adopt(src)
     destination.wait_for_line(workload.RATE)
-    destination.podman("kill", "--signal=TERM", "web")
-    assert destination.podman("wait", "web") == "0"
-    assert workload.judge(destination.lines()).ok
+    _ends_well(destination)
+
+
+def test_it_moves_live_there_and_back_with_its_rdma_connections(
+    src: Shell, dst: Shell, both_ends: list[PodmanContainer]
+) -> None:
+    source, destination = both_ends
+    source.run()
+    source.wait_for_line(workload.RATE)
+    for here, to in ((source, destination), (destination, source)):
+        here.shell.run(
+            "migrrdma",
+            "migrate",
+            "web",
+            to.shell.node.data_address,
+            "--engine=podman",
+            "--tcp=keep",
+            timeout=300,
+        )
+        assert here.shell.run("podman", "container", "exists", "web", check=False).returncode == 1
+        to.wait_for_line(workload.RATE)
+        assert to.podman("inspect", "-f", "{{.State.Status}}", "web") == "running"
+    _ends_well(source)
+    for node in (src, dst):
+        assert (
+            not node.sh("ls /var/lib/migrrdma/staged /var/lib/migrrdma/agent/moves")
+            .stdout.replace("/var/lib/migrrdma/staged:", "")
+            .replace("/var/lib/migrrdma/agent/moves:", "")
+            .strip()
+        )
