@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from migrrdma_runtime.base.errors import EngineError
+from migrrdma_runtime.base.errors import EngineError, RefusedError
 from migrrdma_runtime.mover import guest_library, mapped, streams
 from migrrdma_runtime.mover.book import Book, Departing
 from migrrdma_runtime.mover.dump import ROUNDS
@@ -58,8 +58,9 @@ class Carriage:
         journey.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with journey.step("sending its files"):
             # Also those that are let go of before the end: their last changes may have left no trace.
-            journey.mapped = await asyncio.to_thread(mapped.written_to, journey.low_level.state)
             for mount, layer in files.items():
+                # Again for each: what was mapped while those before were sent may be let go of, too.
+                journey.mapped |= await asyncio.to_thread(mapped.written_to, journey.low_level.state)
                 await asyncio.to_thread(layer.look)
                 header = {"move": journey.id, "mount": mount}
                 what = f"files in {mount}" if mount else "files"
@@ -76,7 +77,13 @@ class Carriage:
         if rounds.done:
             journey.expected = rounds.expected(await journey.low_level.marked())
         self._book.write(departing, state="stopping")
-        await asyncio.to_thread(engine.set_restart, journey.container, _OFF)
+        turning_off = asyncio.ensure_future(asyncio.to_thread(engine.set_restart, journey.container, _OFF))
+        try:
+            await asyncio.shield(turning_off)
+        except asyncio.CancelledError:
+            # Whoever undoes this turns it on again: that must not come before.
+            await asyncio.wait((turning_off,))
+            raise
         async with journey.step("draining and dumping"):
             await journey.low_level.dump(
                 journey.id,
@@ -87,6 +94,7 @@ class Carriage:
             )
         images = journey.folder / "images"
         async with journey.step("sending the rest"):
+            await _require_nothing_behind(journey)
             for mount, layer in files.items():
                 await self._send_rest_of_files(journey, layer, mount)
             total = await asyncio.to_thread(streams.size_of, images, ROUNDS)
@@ -178,11 +186,18 @@ class Carriage:
             await self._there.send(journey, "stays", header, f"names of files{where}", told(found.stays))
         names = journey.mapped | await asyncio.to_thread(mapped.written_to, journey.low_level.state)
         if mount:
-            names = mapped.within(names, mount)
+            names = {one for target in journey.targets[mount] for one in mapped.within(names, target)}
         once_more = await asyncio.to_thread(mapped.with_all_names, layer.root, names)
         if files := sorted({*found.changed, *once_more}):
             rest = streams.read_files(layer.root, files)
             await self._there.send(journey, "layer", header, f"files{where}, the rest", rest)
+
+
+async def _require_nothing_behind(journey: Journey) -> None:
+    """A volume without a name that was empty at the first look may have been written to since."""
+    for one in await asyncio.to_thread(journey.engine.left_behind, journey.container):
+        if one.mount not in journey.nameless:
+            raise RefusedError(f"{one.what} ({one.remedy})")
 
 
 def _empty(images: Path) -> None:

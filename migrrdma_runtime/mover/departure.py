@@ -92,6 +92,7 @@ class Departures:
             finally:
                 alive.cancel()
         except (Exception, asyncio.CancelledError) as error:
+            journey.task = None  # a cancel that comes now would only stop the undoing
             why = journey.cancelled or str(error) or type(error).__name__
             if isinstance(error, asyncio.CancelledError) and not journey.cancelled:
                 raise  # the mover is stopped: the next one goes on with it
@@ -333,7 +334,8 @@ class Departures:
             "bytes": journey.sent,
             "expected_downtime": journey.expected,
         }
-        if journey.expected:
+        # A step that was cancelled when it was too late for that has no time.
+        if journey.expected and journey.steps_end_well:
             took = {step["name"]: float(step["seconds"]) for step in journey.steps}
             receipt["least_downtime"] = took["draining and dumping"] + took["restoring there"]
         self._note(departing, state="moved", ended=True, receipt=receipt)

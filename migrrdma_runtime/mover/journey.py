@@ -44,6 +44,8 @@ class Journey:
     """Files that are sent once more, as their times do not say whether they have changed (mapped.py)."""
     mounts: list[Mount] = field(default_factory=list)
     """Volumes and folders that go along."""
+    targets: dict[str, list[str]] = field(default_factory=dict)
+    """Of each of these, by where it is mounted: all the places where the container has it."""
     nameless: list[str] = field(default_factory=list)
     """Of these the volumes without a name of the user's, which the engine there makes anew."""
     guests: list[str] = field(default_factory=list)
@@ -62,6 +64,11 @@ class Journey:
     def there(self) -> Contact:
         """The mover it goes to."""
         return Contact(**self.departing.destination)
+
+    @property
+    def steps_end_well(self) -> bool:
+        """The ones that it stood still in are known by their times."""
+        return {"draining and dumping", "restoring there"} <= {step["name"] for step in self.steps}
 
     @contextlib.asynccontextmanager
     async def step(self, name: str, *, may_end: bool = True) -> AsyncGenerator[None, None]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import stat
+import subprocess
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
@@ -65,7 +65,7 @@ class Layer:
         """Remember how it is, before it is read."""
         young = time.time_ns() - _YOUNG_NS
         self._first = {
-            name: one if one.changed < young else replace(one, changed=-1)
+            name: one if one.changed < young - _coarseness(one.changed) else replace(one, changed=-1)
             for name, one in _entries(self.root)
         }
 
@@ -73,6 +73,17 @@ class Layer:
         """What is to be done for it to be there as it is now; nobody changes it any more."""
         now = dict(_entries(self.root))
         changed = {name for name, one in now.items() if self._first.get(name) != one}
+        # One that was renamed away and back has changed, and what it was in, but nothing below it; by its name nothing
+        # may have been sent, or what another had. That has changed that way, too, which costs only bytes.
+        elsewhere: set[str] = set()
+        for name, one in now.items():  # folders come before what is in them
+            folder = name.rpartition("/")[0] or "."
+            if name != "." and one.is_folder and name in changed and folder in changed:
+                elsewhere.add(name)
+            if folder in elsewhere:
+                changed.add(name)
+                if one.is_folder:
+                    elsewhere.add(name)
         stay: dict[str, list[str]] = {}
         told = {""} if "." in changed else set()
         for name, one in now.items():
@@ -133,11 +144,21 @@ def _clear(root: Path, folder: bytes, stays: set[bytes]) -> None:
             if os.fsencode(name) in stays:
                 continue
             if stat.S_ISDIR(os.lstat(name, dir_fd=here).st_mode):
-                shutil.rmtree(name, dir_fd=here)
+                remove_tree(os.fsencode(name), f"/proc/self/fd/{here}")
             else:
                 os.unlink(name, dir_fd=here)
     finally:
         os.close(here)
+
+
+def remove_tree(name: bytes, within: str) -> None:
+    """By rm(1), which no depth stops: Python's own calls itself for each folder, and holds it open."""
+    done = subprocess.run(
+        [b"rm", b"-rf", b"--one-file-system", b"--", name], cwd=within, capture_output=True, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines() or ["rm has failed"]
+        raise AgentError(lines[0])
 
 
 def _open(root: Path, folder: bytes) -> int | None:
@@ -161,16 +182,24 @@ def _entries(root: Path) -> list[tuple[str, _Entry]]:
     """Everything in a layer; what goes away meanwhile is not there."""
     found: list[tuple[str, _Entry]] = [(".", _entry(root.lstat()))]
     waiting = [""]
-    while waiting:
-        folder = waiting.pop()
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root / folder) as entries:
-            for one in entries:
-                with suppress(FileNotFoundError):
-                    name, status = f"{folder}{one.name}", one.stat(follow_symlinks=False)
-                    found.append((name, _entry(status)))
-                    if stat.S_ISDIR(status.st_mode):
-                        waiting.append(f"{name}/")
+    try:
+        while waiting:
+            folder = waiting.pop()
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(root / folder) as entries:
+                for one in entries:
+                    with suppress(FileNotFoundError):
+                        name, status = f"{folder}{one.name}", one.stat(follow_symlinks=False)
+                        found.append((name, _entry(status)))
+                        if stat.S_ISDIR(status.st_mode):
+                            waiting.append(f"{name}/")
+    except OSError as error:  # such as a path that is longer than the kernel takes
+        raise AgentError(f"{error.filename!s:.200}: {error.strerror}") from error
     return found
+
+
+def _coarseness(time_ns: int) -> int:
+    """A file system with times of whole seconds (ext3, ext4 with small inodes, NFS to such) has none between."""
+    return 0 if time_ns % 1_000_000_000 else 2_000_000_000
 
 
 def _entry(status: os.stat_result) -> _Entry:

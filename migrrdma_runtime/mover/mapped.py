@@ -43,7 +43,12 @@ def within(names: set[str], target: str) -> set[str]:
 def with_all_names(layer: Path, names: set[str]) -> list[str]:
     """Those that are files of the layer, with the other names that each has there: one file stays one file."""
     files = {}
+    real = layer.resolve()
     for name in names:
+        # What a process has mapped may be called anything (memfd_create(2)), and links are the container's.
+        parts = name.split("/")
+        if "\0" in name or ".." in parts or (real / name).parent.resolve() != real.joinpath(*parts[:-1]):
+            continue
         try:
             status = (layer / name).lstat()
         except OSError:

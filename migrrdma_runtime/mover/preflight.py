@@ -10,6 +10,7 @@ import contextlib
 from pathlib import Path
 
 from migrrdma_runtime.base.errors import AgentError, RefusedError
+from migrrdma_runtime.engine.docker_description import ANONYMOUS
 from migrrdma_runtime.mover import connections, facts
 from migrrdma_runtime.mover.agent_here import AgentHere
 from migrrdma_runtime.mover.journey import Journey
@@ -101,9 +102,18 @@ class Preflight:
 
 def _choose_mounts(journey: Journey, missing: list[str], nameless: list[str]) -> list[Message]:
     """Choose what goes along of what is not there; what cannot is an obstacle."""
-    mounts = {one.called: one for one in journey.engine.mounts(journey.container)}
+    all_of_it = journey.engine.mounts(journey.container)
+    mounts = {one.called: one for one in all_of_it}
+    # Also those that are empty yet: they are removed here with the container.
+    nameless = list(
+        dict.fromkeys([*nameless, *(one.name for one in all_of_it if ANONYMOUS.fullmatch(one.name))])
+    )
     wanted = [*missing, *nameless]
     journey.mounts = [mounts[one] for one in wanted if one in mounts]
+    journey.targets = {
+        one.target: [other.target for other in all_of_it if other.source == one.source]
+        for one in journey.mounts
+    }
     journey.nameless = nameless
     found = [
         {
@@ -113,15 +123,18 @@ def _choose_mounts(journey: Journey, missing: list[str], nameless: list[str]) ->
         for one in wanted
         if one not in mounts
     ]
-    sources = {one.source: one.called for one in journey.mounts}
+    sources = {one.source.resolve(): one.called for one in journey.mounts}
     for other in journey.engine.containers() if sources else ():
         if not other.running or other.id == journey.container.id:
             continue
         for one in journey.engine.mounts(other):
-            if one.writable and one.source in sources:
+            # Into it, or into a part of it.
+            source = one.source.resolve()
+            shared = next((sources[path] for path in (source, *source.parents) if path in sources), "")
+            if one.writable and shared:
                 found.append(
                     {
-                        "what": f"container {other.name} writes to {sources[one.source]}, too",
+                        "what": f"container {other.name} writes to {shared}, too",
                         "remedy": f"stop {other.name}: two hosts cannot write to one volume",
                     }
                 )

@@ -111,7 +111,7 @@ def test_a_cancel_while_it_is_in_doubt_leaves_no_frozen_container_here(
 
         moving.dst.restore = restore_slowly  # type: ignore[method-assign]
         assert moving.src.daemon is not None
-        moving.src.daemon._departures._restored = hears_nothing  # type: ignore[method-assign,assignment]
+        moving.src.daemon._departures._carriage._restored = hears_nothing  # type: ignore[method-assign,assignment]
         moving.watched = lambda event: moving.cancel() if "waiting" in event else None
         try:
             await moving.migrate()
@@ -214,15 +214,15 @@ def test_a_volume_outlives_the_container_that_its_user_removes_after_the_move(
     async def scenario(moving: Moving) -> None:
         _with_a_volume(moving)
         assert moving.src.daemon is not None
-        departures = moving.src.daemon._departures
-        ask = departures._ask
+        there = moving.src.daemon._there
+        ask = there.ask
 
         async def never_finish(journey: Any, name: str, *rest: Any, **more: Any) -> Any:
             if name == "finish":
                 raise AgentError("the network is cut")
             return await ask(journey, name, *rest, **more)
 
-        departures._ask = never_finish  # type: ignore[method-assign]
+        there.ask = never_finish  # type: ignore[method-assign]
         await moving.migrate(with_volumes=True)
         moving.dst.engine.made.clear()  # docker rm --force, without --volumes
         monkeypatch.setattr(arrival, "SILENCE_S", 0.0)
