@@ -181,7 +181,7 @@ def test_a_container_that_has_had_its_time_waits_alone(monkeypatch: pytest.Monke
 
 def test_what_is_made_of_an_answer_is_its_containers_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is more than to receive it."""
-    monkeypatch.setattr(budget, "PROCESSOR", Rate(0.2, 0.1))
+    monkeypatch.setattr(budget, "PROCESSOR", Rate(0.2, 0.001))
     shared = Budget("c1")
 
     def by_domain(_records: Any) -> dict[Any, Any]:
