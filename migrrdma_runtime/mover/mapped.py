@@ -14,7 +14,6 @@ from pathlib import Path
 from migrrdma_runtime.shim import processes
 
 _LINE = re.compile(r"^\S+ (?P<mode>\S+) \S+ \S+ \d+ +(?P<path>/.*)$")
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def written_to(state: str) -> set[str]:
@@ -30,7 +29,7 @@ def written_to(state: str) -> set[str]:
             continue  # it has ended
         for line in lines:
             if (one := _LINE.match(line)) and one["mode"][1] == "w" and one["mode"][3] == "s":
-                found.add(_OCTAL.sub(lambda code: chr(int(code[1], 8)), one["path"]).lstrip("/"))
+                found.add(one["path"].replace("\\012", "\n").lstrip("/"))  # of all else nothing is escaped
     return found
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -542,6 +542,13 @@ def test_nothing_mapped_leads_out_of_a_layer(tmp_path: Path) -> None:
     assert mapped.with_all_names(layer, {"memfd:a\0"}) == []
 
 
+@pytest.fixture
+def _no_deep_folders_stay(tmp_path: Path) -> Iterator[None]:
+    """Pytest's own clearing away fails at them, in every later run."""
+    yield
+    subprocess.run(["rm", "-rf", "--", tmp_path], check=True)
+
+
 def _deep(folder: Path) -> None:
     """More folders in each other than Python calls functions, or a process may have open."""
     here = os.open(folder, os.O_RDONLY)
@@ -553,6 +560,7 @@ def _deep(folder: Path) -> None:
     os.close(here)
 
 
+@pytest.mark.usefixtures("_no_deep_folders_stay")
 def test_a_folder_of_any_depth_is_removed_with_what_was_made(with_movers: Callable[[Scenario], None]) -> None:
     """A container's user could else have what removes things here end."""
 
@@ -568,6 +576,7 @@ def test_a_folder_of_any_depth_is_removed_with_what_was_made(with_movers: Callab
     with_movers(scenario)
 
 
+@pytest.mark.usefixtures("_no_deep_folders_stay")
 def test_a_folder_of_any_depth_goes_when_it_has_gone_here(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     _deep(tmp_path / "gone")
@@ -575,6 +584,7 @@ def test_a_folder_of_any_depth_goes_when_it_has_gone_here(tmp_path: Path) -> Non
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.usefixtures("_no_deep_folders_stay")
 def test_a_path_too_long_for_the_kernel_is_named_to_the_user(with_movers: Callable[[Scenario], None]) -> None:
     async def scenario(moving: Moving) -> None:
         deep = moving.src.engine.made["c1"].layer / "deep"
