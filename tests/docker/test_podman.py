@@ -67,7 +67,6 @@ def both_ends(
         "--tmpfs=/tmp",
         *src.rdma_options,
         f"--volume={workload.ON_NODE}:/mnt:ro",
-        "-t",
     ]
     return make(options, ["/mnt/both_ends", "/tmp/server", "/dev/stdout", "rxe0", "-d", "rxe0"])
 
