@@ -72,10 +72,12 @@ class Carriage:
             answer = await self._there.ask(journey, "start", {"move": journey.id}, seconds=self._there.long)
             if answer["state"] != "awaiting":
                 raise EngineError(f"{journey.there.name}: {answer['error'] or answer['state']}")
-        while rounds.done and rounds.go_on(await journey.low_level.marked()):
+        while rounds.done:
+            left = await journey.low_level.marked()
+            if not rounds.go_on(left):
+                journey.expected = rounds.expected(left)
+                break
             await self._send_round(journey, rounds)
-        if rounds.done:
-            journey.expected = rounds.expected(await journey.low_level.marked())
         self._book.write(departing, state="stopping")
         turning_off = asyncio.ensure_future(asyncio.to_thread(engine.set_restart, journey.container, _OFF))
         try:
@@ -95,6 +97,7 @@ class Carriage:
         images = journey.folder / "images"
         async with journey.step("sending the rest"):
             await _require_nothing_behind(journey)
+            journey.mapped |= await asyncio.to_thread(mapped.written_to, journey.low_level.state)
             for mount, layer in files.items():
                 await self._send_rest_of_files(journey, layer, mount)
             total = await asyncio.to_thread(streams.size_of, images, ROUNDS)
@@ -184,7 +187,7 @@ class Carriage:
         header, where = {"move": journey.id, "mount": mount}, f" in {mount}" if mount else ""
         if found.stays:
             await self._there.send(journey, "stays", header, f"names of files{where}", told(found.stays))
-        names = journey.mapped | await asyncio.to_thread(mapped.written_to, journey.low_level.state)
+        names = journey.mapped
         if mount:
             names = {one for target in journey.targets[mount] for one in mapped.within(names, target)}
         once_more = await asyncio.to_thread(mapped.with_all_names, layer.root, names)

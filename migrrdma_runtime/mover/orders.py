@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.transport import Handlers
-from migrrdma_runtime.base import errors
-from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RefusedError
+from migrrdma_runtime.base.errors import MigrRDMAError, RefusedError
 from migrrdma_runtime.wire import agent_messages
 from migrrdma_runtime.wire.agent_messages import Message
 from migrrdma_runtime.wire.mover_messages import MOST_EVENTS
+from migrrdma_runtime.wire.service_line import error_of
 
 _MOST_ORDERS = 256
 _KEPT = 4096
@@ -120,14 +120,7 @@ async def follow(ask: Ask, order: str, say: Callable[[Message], None]) -> Messag
         for event in told["events"]:
             say(event)
         if "error" in told["end"]:
-            raise _error(told["end"]["error"])
+            raise error_of(told["end"]["error"])
         if "done" in told["end"]:
             done: Message = told["end"]["done"]
             return done
-
-
-def _error(found: Message) -> MigrRDMAError:
-    kind = getattr(errors, str(found.get("kind", "")), AgentError)
-    if not (isinstance(kind, type) and issubclass(kind, MigrRDMAError)):
-        kind = AgentError
-    return kind(str(found.get("message", "")))

@@ -80,7 +80,7 @@ class ServiceLine:
                 f"the {self._service} of this host answered what is not JSON: {line[:60]!r}"
             ) from error
         if "error" in answer:
-            raise _error(answer["error"])
+            raise error_of(answer["error"])
         return answer
 
     def _silent(self) -> UnreachableError:
@@ -96,8 +96,8 @@ class ServiceLine:
         )
 
 
-def _error(error: "Message") -> "errors.MigrRDMAError":
-    """The service's error, as the kind it had there."""
+def error_of(error: "Message") -> "errors.MigrRDMAError":
+    """A service's error, as the kind it had there."""
     kind = getattr(errors, str(error.get("kind")), AgentError)
     if not (isinstance(kind, type) and issubclass(kind, errors.MigrRDMAError)):
         kind = AgentError

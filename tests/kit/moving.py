@@ -307,6 +307,14 @@ class Moving:
         assert self.src.daemon is not None
         return await self.src.daemon._departures.migrate(self.options(**options), self._watch)
 
+    def with_a_volume(self) -> Path:
+        """Give the container one that the other host has not got; where it is."""
+        volume = self.src.home / "volume"
+        volume.mkdir()
+        (volume / "table").write_text("rows\n")
+        self.src.engine.volumes["db"] = volume
+        return volume
+
     def cancel(self) -> None:
         assert self.src.daemon is not None
         self.src.daemon._departures.cancel(self.events[0]["move"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster
 from guest_process import PATIENT_S
 from moving import ALWAYS, Made, Moving
 
@@ -27,33 +27,8 @@ from migrrdma_runtime.mover import layer as layers
 from migrrdma_runtime.mover.book import Arriving
 from migrrdma_runtime.mover.layer import Layer, keep_only, told
 
-Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 Scenario = Callable[[Moving], Awaitable[None]]
 _ANONYMOUS = "ab" * 32
-
-
-@pytest.fixture(name="with_movers")
-def _with_movers(play: Play) -> Callable[[Scenario], None]:
-    def run(scenario: Scenario) -> None:
-        async def script(cluster: Cluster) -> None:
-            moving = await Moving.begin(cluster)
-            try:
-                async with asyncio.timeout(PATIENT_S):
-                    await scenario(moving)
-            finally:
-                await moving.end()
-
-        play(script)
-
-    return run
-
-
-def _with_a_volume(moving: Moving, name: str = "db") -> Path:
-    volume = moving.src.home / f"volume-{name}"
-    volume.mkdir()
-    (volume / "table").write_text("rows\n")
-    moving.src.engine.volumes[name] = volume
-    return volume
 
 
 # --- the end of a move -------------------------------------------------------------------------------------
@@ -68,7 +43,7 @@ def test_a_cancel_that_comes_too_late_has_it_moved_with_a_receipt(
         def restore_and_cancel() -> None:
             restore()
             loop.call_soon_threadsafe(moving.cancel)
-            time.sleep(0.5)
+            time.sleep(0.5)  # an engine that takes its time, in which the cancel comes
 
         moving.dst.restore = restore_and_cancel  # type: ignore[method-assign]
         receipt = await moving.migrate()
@@ -103,7 +78,7 @@ def test_a_cancel_while_it_is_in_doubt_leaves_no_frozen_container_here(
         def restore_slowly() -> None:
             restore()
             loop.call_soon_threadsafe(committed.set)
-            time.sleep(1)
+            time.sleep(1)  # an engine that takes its time to say so, in which nobody knows
 
         async def hears_nothing(_journey: object) -> None:
             await committed.wait()
@@ -135,17 +110,22 @@ def test_a_cancel_while_the_restart_policy_is_turned_off_has_it_as_it_was(
 ) -> None:
     async def scenario(moving: Moving) -> None:
         set_restart, loop = moving.src.engine.set_restart, asyncio.get_running_loop()
+        turned_off = threading.Event()
 
         def slowly(container: Container, policy: dict[str, Any]) -> None:
             if policy["Name"] == "no":
                 loop.call_soon_threadsafe(moving.cancel)
-                time.sleep(1)
+                time.sleep(
+                    1
+                )  # an engine that takes its time, in which the policy could be set again too early
             set_restart(container, policy)
+            if policy["Name"] == "no":
+                turned_off.set()
 
         moving.src.engine.set_restart = slowly  # type: ignore[method-assign]
         with pytest.raises(RefusedError, match="was cancelled"):
             await moving.migrate()
-        await asyncio.sleep(1.5)
+        assert await asyncio.to_thread(turned_off.wait, PATIENT_S)
         await moving.has_stayed()
 
     with_movers(scenario)
@@ -158,7 +138,7 @@ def test_what_docker_copies_from_the_image_into_a_new_volume_is_not_there(
     with_movers: Callable[[Scenario], None],
 ) -> None:
     async def scenario(moving: Moving) -> None:
-        _with_a_volume(moving)
+        moving.with_a_volume()
         time.sleep(0.2)  # nothing is so young any more that it is sent twice
         create = moving.dst.engine.create
 
@@ -212,7 +192,7 @@ def test_a_volume_outlives_the_container_that_its_user_removes_after_the_move(
     with_movers: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario(moving: Moving) -> None:
-        _with_a_volume(moving)
+        moving.with_a_volume()
         assert moving.src.daemon is not None
         there = moving.src.daemon._there
         ask = there.ask
@@ -258,7 +238,7 @@ def test_a_container_that_writes_below_what_goes_along_hinders_it(
     with_movers: Callable[[Scenario], None],
 ) -> None:
     async def scenario(moving: Moving) -> None:
-        volume = _with_a_volume(moving)
+        volume = moving.with_a_volume()
         (volume / "below").mkdir()
         moving.src.engine.made["c9"] = Made("c9", moving.src.home, running=True, name="other")
         mounts = moving.src.engine.mounts
@@ -279,7 +259,7 @@ def test_a_volume_mounted_twice_is_known_by_both_places(with_movers: Callable[[S
     """What is mapped, by either, is sent once more."""
 
     async def scenario(moving: Moving) -> None:
-        volume = _with_a_volume(moving)
+        volume = moving.with_a_volume()
         there = moving.dst.engine
 
         def twice(of: Any) -> Callable[[Container], list[Mount]]:
@@ -406,7 +386,7 @@ def test_a_folder_that_another_container_has_come_to_use_is_not_removed(
     with_movers(scenario)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="it mounts")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts, as which CI runs it")
 def test_what_is_mounted_below_a_folder_that_was_made_is_not_emptied(
     with_movers: Callable[[Scenario], None],
 ) -> None:
@@ -441,7 +421,7 @@ def test_a_folder_that_is_away_while_it_is_copied_arrives(tmp_path: Path, instea
     (here / "a/deep").mkdir(parents=True)
     there.mkdir()
     (here / "a/deep/file").write_text("x")
-    time.sleep(0.2)
+    time.sleep(0.2)  # nothing is so young any more that it is sent twice
     layer = Layer(here)
     layer.look()
     (here / "a").rename(here / "b")
@@ -481,7 +461,7 @@ def test_times_of_whole_seconds_are_young_for_longer(tmp_path: Path, monkeypatch
     time.sleep(1 - time.time() % 1)  # both changes are of one second
     file = tmp_path / "file"
     file.write_text("one")
-    time.sleep(0.3)
+    time.sleep(0.3)  # older than what counts as young where times are fine
     layer = Layer(tmp_path)
     layer.look()
     file.write_text("two")
@@ -492,7 +472,7 @@ def test_what_is_mapped_is_looked_for_before_each_look(with_movers: Callable[[Sc
     """A mapping that is made while the files before are sent, and let go before the end, has left no trace."""
 
     async def scenario(moving: Moving) -> None:
-        volume = _with_a_volume(moving)
+        volume = moving.with_a_volume()
         there, times = moving.dst.engine, layers._entry
         is_mapped: set[str] = set()
         send = streams.read_layer
@@ -518,7 +498,7 @@ def test_what_is_mapped_is_looked_for_before_each_look(with_movers: Callable[[Sc
 
             patch.setattr(layers, "_entry", unchanged)
 
-        time.sleep(0.2)
+        time.sleep(0.2)  # nothing is so young any more that it is sent twice
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(streams, "read_layer", reading)
             patch.setattr(mapped, "written_to", lambda _: set(is_mapped))

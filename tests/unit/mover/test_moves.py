@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster
 from guest_process import PATIENT_S
 from moving import Made, Moving
 
@@ -23,7 +21,6 @@ from migrrdma_runtime.base.errors import (
 from migrrdma_runtime.engine.description import Description, Obstacle
 from migrrdma_runtime.engine.engine import Container
 
-Play = Callable[[Callable[[Cluster], Awaitable[None]]], None]
 Scenario = Callable[[Moving], Awaitable[None]]
 
 _BEFORE_THE_STOP = [
@@ -36,22 +33,6 @@ _BEFORE_THE_STOP = [
     "sending its memory, round 2",
 ]
 _FROM_THE_STOP_ON = ["draining and dumping", "sending the rest", "restoring there"]
-
-
-@pytest.fixture(name="with_movers")
-def _with_movers(play: Play) -> Callable[[Scenario], None]:
-    def run(scenario: Scenario) -> None:
-        async def script(cluster: Cluster) -> None:
-            moving = await Moving.begin(cluster)
-            try:
-                async with asyncio.timeout(PATIENT_S):
-                    await scenario(moving)
-            finally:
-                await moving.end()
-
-        play(script)
-
-    return run
 
 
 def test_it_moves_with_its_connections_its_files_and_its_restart_policy(
@@ -73,19 +54,11 @@ def test_it_moves_with_its_connections_its_files_and_its_restart_policy(
     with_movers(scenario)
 
 
-def _with_a_volume(moving: Moving) -> Path:
-    volume = moving.src.home / "volume"
-    volume.mkdir()
-    (volume / "table").write_text("rows\n")
-    moving.src.engine.volumes["db"] = volume
-    return volume
-
-
 def test_a_volume_that_is_not_there_goes_along_when_that_is_wanted(
     with_movers: Callable[[Scenario], None],
 ) -> None:
     async def scenario(moving: Moving) -> None:
-        volume = _with_a_volume(moving)
+        volume = moving.with_a_volume()
         with pytest.raises(RefusedError, match="there is no db"):
             await moving.migrate()
         await moving.has_stayed()
@@ -107,7 +80,7 @@ def test_a_volume_that_is_not_there_goes_along_when_that_is_wanted(
 
 def test_a_volume_that_is_there_is_used_as_it_is(with_movers: Callable[[Scenario], None]) -> None:
     async def scenario(moving: Moving) -> None:
-        _with_a_volume(moving)
+        moving.with_a_volume()
         there = moving.dst.home / "there-already"
         there.mkdir()
         (there / "table").write_text("shared rows\n")
@@ -124,7 +97,7 @@ def test_what_was_made_for_a_move_that_comes_to_nothing_is_removed(
     with_movers: Callable[[Scenario], None], step: str
 ) -> None:
     async def scenario(moving: Moving) -> None:
-        volume = _with_a_volume(moving)
+        volume = moving.with_a_volume()
         moving.at[step] = moving.cancel
         with pytest.raises(RefusedError, match="was cancelled"):
             await moving.migrate(with_volumes=True)
@@ -139,7 +112,7 @@ def test_a_volume_that_another_container_writes_to_does_not_go(
     with_movers: Callable[[Scenario], None],
 ) -> None:
     async def scenario(moving: Moving) -> None:
-        _with_a_volume(moving)
+        moving.with_a_volume()
         moving.src.engine.made["c9"] = Made("c9", moving.src.home, running=True, name="other")
         with pytest.raises(RefusedError, match="container other writes to db, too"):
             await moving.migrate(with_volumes=True)
