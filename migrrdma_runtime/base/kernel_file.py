@@ -14,3 +14,10 @@ def lines(path: str, errors: str = "surrogateescape") -> "list[str]":
             return [line for line in file.read().split("\n") if line]
     except OSError:
         return []
+
+
+def unescaped(name: str) -> str:
+    """A name of a table of mounts, in which what separates fields and lines stands in octal (proc(5), mountinfo)."""
+    import re
+
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), name)

@@ -111,7 +111,7 @@ class _Mount:
 
     def __init__(self, line: str) -> None:
         fields, _, rest = line.partition(" - ")
-        self.point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields.split(" ")[4])
+        self.point = kernel_file.unescaped(fields.split(" ")[4])
         self.kind = rest.partition(" ")[0]
 
 

@@ -6,10 +6,10 @@ import re
 import subprocess
 from pathlib import Path
 
+from migrrdma_runtime.base import kernel_file
 from migrrdma_runtime.base.errors import EngineError
 
 _DEADLINE_S = 30
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def upper_of_process(root: Path, pid: int) -> Path:
@@ -26,7 +26,7 @@ def upper_of_process(root: Path, pid: int) -> Path:
             if kind != "overlay":
                 raise EngineError(f"process {pid}: its root is no overlay but {kind}")
             upper = _upper(options, f"process {pid}")
-            return Path(_OCTAL.sub(lambda code: chr(int(code[1], 8)), str(upper)))
+            return Path(kernel_file.unescaped(str(upper)))
     raise EngineError(f"process {pid} has no root")
 
 

@@ -9,6 +9,7 @@
     journey.py     one move while it is under way
     there.py       the mover of the other host, as this one asks it
     orders.py      moves that are asked for at another host
+    brought.py     volumes and folders that are made for it, and removed again
     book.py        what outlives the mover
     rounds.py      memory that goes ahead: whether one more round pays
     layer.py       what has changed of files that were sent, and what has gone

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from migrrdma_runtime.agent.peers.certificates import Identity
 from migrrdma_runtime.agent.peers.transport import Handlers, StreamHandlers
-from migrrdma_runtime.base import unmount
 from migrrdma_runtime.base.errors import AgentError, MigrRDMAError, RefusedError
 from migrrdma_runtime.engine.description import Description
 from migrrdma_runtime.engine.docker_description import ANONYMOUS
 from migrrdma_runtime.engine.engine import Container, Engine
-from migrrdma_runtime.mover import facts, guest_library, layer, streams
+from migrrdma_runtime.mover import brought, facts, guest_library, layer, streams
 from migrrdma_runtime.mover.agent_here import COMMITTED, AgentHere
 from migrrdma_runtime.mover.book import Arriving, Book
 from migrrdma_runtime.mover.dump import ROUNDS
@@ -37,7 +33,6 @@ SILENCE_S = 60.0
 """A source that says nothing for so long has gone: what was made for it is removed, unless it is the only copy."""
 
 _LOOK_S = 1.0
-_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass
@@ -62,74 +57,6 @@ class _Live:
 
 def _unfinished(move: str) -> str:
     return f"migrrdma-{move}"
-
-
-def _missing(engine: Engine, wanted: Description, mounts: list[str]) -> list[str]:
-    """What is to be made for it, of which nothing may be here: nobody else's files are filled, or removed."""
-    if not mounts:
-        return []
-    missing = {one.mount for one in engine.obstacles(wanted) if one.mount}
-    for one in mounts:
-        if one.startswith("/") and os.path.normpath(one) != one:
-            raise RefusedError(f"{one} is no path of a folder that is made here")
-        if one not in missing:
-            raise RefusedError(f"{one} is here by now, and is not filled: start the move again")
-    return mounts
-
-
-def _with_parents(mounts: list[str]) -> list[str]:
-    """What is to be made for it, those first that others are in; what is only on the way ends with a slash."""
-    above = {
-        f"{parent}/"
-        for one in mounts
-        if one.startswith("/")
-        for parent in Path(one).parents
-        if not os.path.lexists(parent) and str(parent) not in mounts
-    }
-    return sorted({*above, *mounts})
-
-
-def _make_folders(made: list[str]) -> None:
-    """Make them; of ``made`` what somebody else has made meanwhile is taken away again, as it is not ours to remove."""
-    for one in [one for one in made if one.startswith("/")]:
-        try:
-            Path(one).mkdir()
-        except FileExistsError as error:
-            made.remove(one)
-            if not one.endswith("/"):
-                made[:] = [other for other in made if other < one and other.startswith("/")]
-                raise AgentError(f"{one} is here by now, and is not filled: start the move again") from error
-        except OSError as error:
-            raise AgentError(f"{one}: {error.strerror}") from error
-
-
-def _remove_folder(folder: str, *, filled: bool) -> None:
-    """What is mounted below it, as a container's mounts may be, is not gone into; nor is what nobody has filled yet."""
-    if folder.endswith("/") or not filled:
-        with suppress(OSError):  # somebody else has put something there
-            Path(folder).rmdir()
-        return
-    for point in mount_points_below(folder):
-        unmount.detach(point)
-    layer.remove_tree(os.fsencode(folder), "/")
-
-
-def mount_points_below(folder: str) -> list[str]:
-    """Where something is mounted in it, or on it."""
-    found = []
-    for line in (
-        Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    ):
-        point = _OCTAL.sub(lambda code: chr(int(code[1], 8)), line.split(" ")[4])
-        if f"{point}/".startswith(f"{folder}/"):
-            found.append(point)
-    return found
-
-
-def _used(engine: Engine, arriving: Arriving) -> list[str]:
-    """What other containers here mount."""
-    others = [one for one in engine.containers() if one.id != arriving.container]
-    return [mount.called for one in others for mount in engine.mounts(one)]
 
 
 class Arrivals:
@@ -203,12 +130,12 @@ class Arrivals:
                 raise RefusedError(f"move {move} is here already")
             engine = self._engine(wanted.engine)
             arriving = Arriving(move, caller.name, wanted.engine, wanted.name, wanted.restart)
-            mounts = await asyncio.to_thread(_missing, engine, wanted, request["mounts"])
-            arriving.made = _with_parents(mounts)
+            mounts = await asyncio.to_thread(brought.missing, engine, wanted, request["mounts"])
+            arriving.made = brought.with_parents(mounts)
             self._book.write(arriving)
             self._live[move] = _Live()
             try:
-                await asyncio.to_thread(_make_folders, arriving.made)
+                await asyncio.to_thread(brought.make_folders, arriving.made)
                 # Until its id is written down it has a name by which the next mover finds it.
                 unfinished = replace(wanted, name=_unfinished(move))
                 container = await asyncio.to_thread(engine.create, unfinished)
@@ -494,12 +421,12 @@ class Arrivals:
             tried = any(one.name == found for one in others)
         container = Container(id=found, name=arriving.name, runtime="", running=False)
         await asyncio.to_thread(engine.remove, container)
-        used = await asyncio.to_thread(_used, engine, arriving) if arriving.made else []
+        used = await asyncio.to_thread(brought.used, engine, arriving.container) if arriving.made else []
         for one in reversed(arriving.made):
             if any(f"{other}/".startswith(f"{one}/") for other in used):
                 _log.warning("move %s: %s stays: another container has come to use it", arriving.id, one)
             elif one.startswith("/"):
-                await asyncio.to_thread(_remove_folder, one, filled=bool(arriving.container))
+                await asyncio.to_thread(brought.remove_folder, one, filled=bool(arriving.container))
             elif arriving.container or tried:
                 await asyncio.to_thread(engine.remove_volume, one)
         if not arriving.container:

@@ -7,12 +7,12 @@ underlying filesystems*): a folder that it has looked at before stays what it wa
 import os
 import subprocess
 
+from migrrdma_runtime.base import kernel_file
 from migrrdma_runtime.base.errors import RestoreError
 from migrrdma_runtime.shim import bundle
 
 _NO_OPTIONS = ("rw", "seclabel")
 """What the kernel tells of a mount beside the options that made it."""
-_ESCAPED = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
 def mount_anew(folder: str) -> None:
@@ -46,17 +46,13 @@ def _overlay_at(root: str) -> "tuple[list[str], list[str]] | None":
         for line in file:
             before, _, after = line.rstrip("\n").partition(" - ")
             words, behind = before.split(" "), after.split(" ")
-            if _plain(words[4]) != root:
+            if kernel_file.unescaped(words[4]) != root:
                 continue
             found = None
             if behind[0] == "overlay":
-                options = [one for one in _plain(behind[2]).split(",") if one not in _NO_OPTIONS]
+                options = [
+                    one for one in kernel_file.unescaped(behind[2]).split(",") if one not in _NO_OPTIONS
+                ]
                 flags = [one for one in words[5].split(",") if one not in ("rw", "relatime")]
                 found = flags, options
     return found
-
-
-def _plain(text: str) -> str:
-    for escaped, plain in _ESCAPED.items():
-        text = text.replace(escaped, plain)
-    return text
